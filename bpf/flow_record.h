@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The published flow record: a packed struct whose bytes are one MessagePack
+ * array. Every field stands behind its constant type tag (0xcf u64, 0xce u32,
+ * 0xcd u16, 0xcc u8, 0xc4 n: n bytes, 0xaf: text of 15 bytes) and is
+ * big-endian. Fields are only ever added at the end; a new one raises
+ * FLOW_RECORD_FIELDS and SCHEMA_VERSION.
+ *
+ * This file is the single source of the layout: flowstream/layouts/ is
+ * generated from it. Meanings and units stand in docs/records.md.
+ */
+#ifndef FLOW_RECORD_H
+#define FLOW_RECORD_H
+
+#include <linux/types.h>
+
+#define FLOW_RECORD_FIELDS 30
+#define SCHEMA_VERSION 1
+
+#define TAG_U8 0xcc
+#define TAG_U16 0xcd
+#define TAG_U32 0xce
+#define TAG_U64 0xcf
+#define TAG_BIN8 0xc4
+#define TAG_STR15 0xaf
+#define TAG_ARRAY16 0xdc
+
+enum record_type {
+	RECORD_NONE,
+	RECORD_FLOW,
+	RECORD_NEW_FLOW,
+	RECORD_COUNTERS,
+};
+
+/* IPFIX flowEndReason (element 136). */
+enum end_reason {
+	END_NONE,
+	END_INTERVAL_OVER, /* registry: idle timeout 1, active timeout 2 */
+	END_ACTIVE_TIMEOUT,
+	END_OF_FLOW,
+	END_FORCED,
+	END_LACK_OF_RESOURCES,
+};
+
+struct flow_record {
+	u8 tag_array;
+	u16 array_fields;
+	u8 tag_record_type;
+	u8 record_type;
+	u8 tag_schema_version;
+	u8 schema_version;
+	u8 tag_agent_epoch;
+	u64 agent_epoch;
+	u8 tag_host_id;
+	u8 size_host_id;
+	u8 host_id[16];
+	u8 tag_seq;
+	u64 seq;
+	u8 tag_time_received_ns;
+	u64 time_received_ns;
+	u8 tag_time_flow_start_ns;
+	u64 time_flow_start_ns;
+	u8 tag_time_flow_end_ns;
+	u64 time_flow_end_ns;
+	u8 tag_etype;
+	u16 etype;
+	u8 tag_proto;
+	u8 proto;
+	u8 tag_src_addr;
+	u8 size_src_addr;
+	u8 src_addr[16];
+	u8 tag_dst_addr;
+	u8 size_dst_addr;
+	u8 dst_addr[16];
+	u8 tag_src_port;
+	u16 src_port;
+	u8 tag_dst_port;
+	u16 dst_port;
+	u8 tag_icmp_type;
+	u8 icmp_type;
+	u8 tag_icmp_code;
+	u8 icmp_code;
+	u8 tag_tcp_flags;
+	u8 tcp_flags;
+	u8 tag_ip_tos;
+	u8 ip_tos;
+	u8 tag_ip_ttl;
+	u8 ip_ttl;
+	u8 tag_vlan_id;
+	u16 vlan_id;
+	u8 tag_in_if;
+	u32 in_if;
+	u8 tag_in_if_name;
+	u8 in_if_name[15];
+	u8 tag_src_mac;
+	u8 size_src_mac;
+	u8 src_mac[6];
+	u8 tag_dst_mac;
+	u8 size_dst_mac;
+	u8 dst_mac[6];
+	u8 tag_packets;
+	u64 packets;
+	u8 tag_bytes;
+	u64 bytes;
+	u8 tag_l2_bytes;
+	u64 l2_bytes;
+	u8 tag_sampling_rate;
+	u32 sampling_rate;
+	u8 tag_end_reason;
+	u8 end_reason;
+	u8 tag_flow_direction;
+	u8 flow_direction;
+} __attribute__((packed));
+
+#endif
