@@ -32,14 +32,14 @@ enum record_type {
 	RECORD_COUNTERS,
 };
 
-/* IPFIX flowEndReason (element 136). */
+/* IANA IPFIX registry, flowEndReason (element 136). */
 enum end_reason {
-	END_NONE,
-	END_INTERVAL_OVER, /* registry: idle timeout 1, active timeout 2 */
-	END_ACTIVE_TIMEOUT,
+	END_NONE, /* the record ends nothing: it announces */
+	END_IDLE_TIMEOUT,
+	END_ACTIVE_TIMEOUT, /* the interval is over */
 	END_OF_FLOW,
-	END_FORCED,
-	END_LACK_OF_RESOURCES,
+	END_FORCED,            /* shutdown, rotation */
+	END_LACK_OF_RESOURCES, /* the table was full: a packet of its own */
 };
 
 struct flow_record {
@@ -111,5 +111,7 @@ struct flow_record {
 	u8 tag_flow_direction;
 	u8 flow_direction;
 } __attribute__((packed));
+
+_Static_assert(sizeof(struct flow_record) == 203, "the wire format has no hole");
 
 #endif

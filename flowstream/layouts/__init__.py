@@ -1,0 +1,1 @@
+"""Layouts generated from the C sources: numpy dtypes and enums, nothing else."""

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What both programs share: constants set at load time, byte order, bounds. */
+#ifndef COMMON_H
+#define COMMON_H
+
+#include <linux/types.h>
+
+/*
+ * A constant that the loader writes into the bytecode before it loads a
+ * program: the verifier then knows its value, removes the branches that it
+ * rules out, and nothing is looked up per packet. The magic number must agree
+ * with flowstream/kernel/object.py.
+ */
+#define PATCH_MAGIC 0xf10a57e000000000ULL
+#define PATCHED(slot)                                                                              \
+	({                                                                                         \
+		u64 value_;                                                                        \
+		asm volatile("%0 = %1 ll" : "=r"(value_) : "i"(PATCH_MAGIC | (slot)));             \
+		value_;                                                                            \
+	})
+
+enum patch_slot {
+	PATCH_IN_IF,     /* interface index */
+	PATCH_SAMPLING,  /* 1 = every packet */
+	PATCH_HAS_FRAGS, /* 1 where bpf_xdp_get_buff_len() exists (kernel 5.18) */
+};
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define to_be16(x) __builtin_bswap16(x)
+#define to_be32(x) __builtin_bswap32(x)
+#define to_be64(x) __builtin_bswap64(x)
+#else
+#define to_be16(x) (x)
+#define to_be32(x) (x)
+#define to_be64(x) (x)
+#endif
+#define from_be16(x) to_be16(x)
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define INLINE static inline __attribute__((always_inline))
+
+/*
+ * The frame's length. data_end - data is only the first buffer of a frame
+ * that is spread over several (XDP_HAS_FRAGS).
+ */
+#define frame_length(ctx)                                                                          \
+	(PATCHED(PATCH_HAS_FRAGS) ? bpf_xdp_get_buff_len(ctx)                                      \
+				  : (u64)((ctx)->data_end - (ctx)->data))
+
+#endif

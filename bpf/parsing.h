@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * How a packet is read (docs/records.md). Each function takes a cursor,
+ * checks that what it reads ends before `end` right before it reads, and
+ * moves the cursor behind it. No map is touched here.
+ */
+#ifndef PARSING_H
+#define PARSING_H
+
+#include "common.h"
+
+/* IEEE 802 numbers as they stand in the frame (big-endian). */
+#define ETH_P_IPV4 to_be16(0x0800)
+#define ETH_P_IPV6 to_be16(0x86dd)
+#define ETH_P_8021Q to_be16(0x8100)
+#define ETH_P_8021AD to_be16(0x88a8)
+
+#define VLAN_TAGS_MAX 2
+#define VLAN_VID_MASK 0x0fff
+#define IPV4_OFFSET_MASK to_be16(0x1fff) /* RFC 791: fragment offset */
+#define IPV6_OFFSET_MASK to_be16(0xfff8) /* RFC 8200, section 4.5 */
+#define IPV6_EXT_MAX 8
+#define IPV6_HEADER_LEN 40
+
+/* IANA protocol numbers. */
+enum ip_protocol {
+	PROTO_HOPOPTS = 0,
+	PROTO_ICMP = 1,
+	PROTO_TCP = 6,
+	PROTO_UDP = 17,
+	PROTO_DCCP = 33,
+	PROTO_ROUTING = 43,
+	PROTO_FRAGMENT = 44,
+	PROTO_AH = 51,
+	PROTO_ICMPV6 = 58,
+	PROTO_DSTOPTS = 60,
+	PROTO_SCTP = 132,
+	PROTO_MOBILITY = 135,
+	PROTO_UDPLITE = 136,
+	PROTO_HIP = 139,
+	PROTO_SHIM6 = 140,
+};
+
+struct eth_header {
+	u8 dst_mac[6];
+	u8 src_mac[6];
+	u16 etype;
+} __attribute__((packed));
+_Static_assert(sizeof(struct eth_header) == 14, "IEEE 802.3");
+
+struct vlan_tag {
+	u16 tci;
+	u16 etype;
+};
+_Static_assert(sizeof(struct vlan_tag) == 4, "IEEE 802.1Q");
+
+struct ipv4_header {
+	u8 version_ihl;
+	u8 tos;
+	u16 total_length;
+	u16 id;
+	u16 fragment;
+	u8 ttl;
+	u8 proto;
+	u16 checksum;
+	u32 src_addr;
+	u32 dst_addr;
+};
+_Static_assert(sizeof(struct ipv4_header) == 20, "RFC 791");
+
+struct ipv6_header {
+	u8 version_class; /* version, high half of the traffic class */
+	u8 class_label;   /* low half of the traffic class, flow label */
+	u16 flow_label;
+	u16 payload_length;
+	u8 next_header;
+	u8 hop_limit;
+	u32 src_addr[4];
+	u32 dst_addr[4];
+};
+_Static_assert(sizeof(struct ipv6_header) == IPV6_HEADER_LEN, "RFC 8200");
+
+struct ipv6_extension {
+	u8 next_header;
+	u8 length;
+	u16 fragment; /* fragment header only */
+};
+
+/* What tells flows apart. Ports and VLAN are in host order. */
+struct flow_key {
+	u32 src_addr[4];
+	u32 dst_addr[4];
+	u32 in_if;
+	u16 src_port;
+	u16 dst_port;
+	u16 vlan_id;
+	u16 etype; /* keeps IPv4 apart from IPv6 that carries v4-mapped addresses */
+	u8 proto;
+	u8 icmp_type;
+	u8 icmp_code;
+	u8 pad;
+};
+_Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
+
+/* What is read beside the key. */
+struct packet {
+	u64 bytes; /* IP octets, as the header says */
+	u8 ip_tos;
+	u8 ip_ttl;
+	u8 tcp_flags;
+};
+
+enum verdict {
+	VERDICT_FLOW,
+	VERDICT_NON_IP,
+	VERDICT_MALFORMED,
+};
+
+INLINE void parse_transport(void *pos, void *end, struct flow_key *key, struct packet *packet)
+{
+	u8 *head = pos;
+
+	switch (key->proto) {
+	case PROTO_ICMP:
+	case PROTO_ICMPV6:
+		if ((void *)(head + 2) > end)
+			return;
+		key->icmp_type = head[0];
+		key->icmp_code = head[1];
+		return;
+	case PROTO_TCP:
+	case PROTO_UDP:
+	case PROTO_DCCP:
+	case PROTO_SCTP:
+	case PROTO_UDPLITE:
+		if ((void *)(head + 4) > end)
+			return;
+		key->src_port = from_be16(*(u16 *)head);
+		key->dst_port = from_be16(*(u16 *)(head + 2));
+		/* RFC 9293: the flags are byte 13. */
+		if (key->proto == PROTO_TCP && (void *)(head + 14) <= end)
+			packet->tcp_flags = head[13];
+		return;
+	}
+}
+
+/* IPv4 addresses are kept v4-mapped (RFC 4291, section 2.5.5.2). */
+INLINE void map_ipv4(u32 *addr, u32 ipv4)
+{
+	addr[0] = 0;
+	addr[1] = 0;
+	addr[2] = to_be32(0x0000ffff);
+	addr[3] = ipv4;
+}
+
+INLINE enum verdict parse_ipv4(void *pos, void *end, struct flow_key *key, struct packet *packet)
+{
+	struct ipv4_header *ip = pos;
+	u32 header_len;
+
+	if ((void *)(ip + 1) > end || ip->version_ihl >> 4 != 4)
+		return VERDICT_MALFORMED;
+	header_len = (ip->version_ihl & 0x0f) * 4;
+	if (header_len < sizeof(*ip) || pos + header_len > end)
+		return VERDICT_MALFORMED;
+
+	map_ipv4(key->src_addr, ip->src_addr);
+	map_ipv4(key->dst_addr, ip->dst_addr);
+	key->proto = ip->proto;
+	key->etype = 0x0800;
+	packet->bytes = from_be16(ip->total_length);
+	packet->ip_tos = ip->tos;
+	packet->ip_ttl = ip->ttl;
+	/* Fragments past the first have no transport header. */
+	if (!(ip->fragment & IPV4_OFFSET_MASK))
+		parse_transport(pos + header_len, end, key, packet);
+	return VERDICT_FLOW;
+}
+
+INLINE bool is_extension(u8 proto)
+{
+	switch (proto) {
+	case PROTO_HOPOPTS:
+	case PROTO_ROUTING:
+	case PROTO_FRAGMENT:
+	case PROTO_AH:
+	case PROTO_DSTOPTS:
+	case PROTO_MOBILITY:
+	case PROTO_HIP:
+	case PROTO_SHIM6:
+		return true;
+	}
+	return false;
+}
+
+INLINE u32 extension_length(u8 proto, u8 length)
+{
+	if (proto == PROTO_FRAGMENT)
+		return 8; /* RFC 8200, section 4.5: the byte is reserved */
+	if (proto == PROTO_AH)
+		return (length + 2) * 4; /* RFC 4302, section 2.2 */
+	return (length + 1) * 8;
+}
+
+INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struct packet *packet)
+{
+	struct ipv6_header *ip = pos;
+	u8 proto;
+
+	if ((void *)(ip + 1) > end || ip->version_class >> 4 != 6)
+		return VERDICT_MALFORMED;
+
+	__builtin_memcpy(key->src_addr, ip->src_addr, sizeof(key->src_addr));
+	__builtin_memcpy(key->dst_addr, ip->dst_addr, sizeof(key->dst_addr));
+	key->etype = 0x86dd;
+	packet->bytes = IPV6_HEADER_LEN + from_be16(ip->payload_length);
+	packet->ip_tos = ip->version_class << 4 | ip->class_label >> 4;
+	packet->ip_ttl = ip->hop_limit;
+
+	proto = ip->next_header;
+	pos = ip + 1;
+#pragma unroll
+	for (int i = 0; i < IPV6_EXT_MAX; i++) {
+		struct ipv6_extension *ext = pos;
+		u32 length;
+
+		if (!is_extension(proto))
+			break;
+		/* A header that is not wholly there: the packet was cut in it. */
+		if ((void *)(ext + 1) > end)
+			break;
+		length = extension_length(proto, ext->length);
+		if (pos + length > end)
+			break;
+		pos += length;
+		if (proto == PROTO_FRAGMENT && ext->fragment & IPV6_OFFSET_MASK) {
+			key->proto = ext->next_header;
+			return VERDICT_FLOW;
+		}
+		proto = ext->next_header;
+	}
+	key->proto = proto;
+	parse_transport(pos, end, key, packet);
+	return VERDICT_FLOW;
+}
+
+/* Fills key (zeroed but for in_if) and packet (zeroed) from the frame. */
+INLINE enum verdict parse_frame(void *data, void *end, struct flow_key *key, struct packet *packet)
+{
+	struct eth_header *eth = data;
+	void *pos = eth + 1;
+	u16 etype;
+
+	if (pos > end)
+		return VERDICT_MALFORMED;
+	etype = eth->etype;
+#pragma unroll
+	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
+		struct vlan_tag *tag = pos;
+
+		if (etype != ETH_P_8021Q && etype != ETH_P_8021AD)
+			break;
+		if ((void *)(tag + 1) > end)
+			return VERDICT_MALFORMED;
+		if (i == 0)
+			key->vlan_id = from_be16(tag->tci) & VLAN_VID_MASK;
+		etype = tag->etype;
+		pos = tag + 1;
+	}
+	if (etype == ETH_P_IPV4)
+		return parse_ipv4(pos, end, key, packet);
+	if (etype == ETH_P_IPV6)
+		return parse_ipv6(pos, end, key, packet);
+	return VERDICT_NON_IP;
+}
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * xdp_counter: counts packets, and packets per IPv4 source; announces each
+ * source when it is first seen. Cheap: no flow records. Always XDP_PASS.
+ */
+#include "common.h"
+#include "parsing.h"
+
+/* Keys of pkt_count; the counters only grow. Octets are frame octets. */
+enum pkt_counter {
+	RX_PACKETS,
+	RX_BYTES,
+	NON_IP_PACKETS, /* all but IPv4: IPv6 too */
+	NON_IP_BYTES,
+	MALFORMED_PACKETS,
+	MALFORMED_BYTES,
+	SAMPLED_OUT_PACKETS,
+	SAMPLED_OUT_BYTES,
+	COUNTED_PACKETS, /* IPv4 */
+	COUNTED_BYTES,
+	ANNOUNCED,
+	ANNOUNCEMENT_LOST, /* new_flow_events was full */
+	SOURCE_TABLE_FULL, /* packets whose source found no room in seen_ips */
+	PKT_COUNTERS,
+};
+
+BPF_PERCPU_ARRAY(pkt_count, u64, 16);
+BPF_TABLE("hash", u32, u64, seen_ips, 131072);
+BPF_RINGBUF_OUTPUT(new_flow_events, 64);
+_Static_assert(PKT_COUNTERS <= 16, "pkt_count has room for every counter");
+
+#ifdef LAYOUTS
+struct constants {
+	enum pkt_counter pkt_counter;
+	enum patch_slot patch_slot;
+};
+BPF_ARRAY(layout_constants, struct constants, 1);
+#endif
+
+/* Per CPU, and a program is never interrupted by another run of it: no atomic needed. */
+INLINE void count(u32 which, u64 amount)
+{
+	u64 *counter = pkt_count.lookup(&which);
+
+	if (counter)
+		*counter += amount;
+}
+
+/*
+ * A source enters seen_ips only together with its announcement, so that a full
+ * ring buffer delays the announcement and never swallows it.
+ */
+INLINE void first_packet(u32 source)
+{
+	u64 one = 1, *packets;
+	u32 *event = new_flow_events.ringbuf_reserve(sizeof(*event));
+
+	if (!event) {
+		count(ANNOUNCEMENT_LOST, 1);
+		return;
+	}
+	*event = source;
+	if (!seen_ips.insert(&source, &one)) {
+		new_flow_events.ringbuf_submit(event, 0);
+		count(ANNOUNCED, 1);
+		return;
+	}
+	new_flow_events.ringbuf_discard(event, 0);
+	/* Another CPU was first, or there is no room. */
+	packets = seen_ips.lookup(&source);
+	if (packets)
+		__sync_fetch_and_add(packets, 1);
+	else
+		count(SOURCE_TABLE_FULL, 1);
+}
+
+INLINE void count_source(u32 source)
+{
+	u64 *packets = seen_ips.lookup(&source);
+
+	if (packets)
+		__sync_fetch_and_add(packets, 1);
+	else
+		first_packet(source);
+}
+
+int count_ipv4(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	u64 length = frame_length(ctx);
+	struct flow_key key = {};
+	struct packet packet = {};
+	enum verdict verdict;
+
+	count(RX_PACKETS, 1);
+	count(RX_BYTES, length);
+	if (PATCHED(PATCH_SAMPLING) > 1 &&
+	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0) {
+		count(SAMPLED_OUT_PACKETS, 1);
+		count(SAMPLED_OUT_BYTES, length);
+		return XDP_PASS;
+	}
+	verdict = parse_frame(data, end, &key, &packet);
+	if (verdict == VERDICT_MALFORMED) {
+		count(MALFORMED_PACKETS, 1);
+		count(MALFORMED_BYTES, length);
+	} else if (verdict == VERDICT_NON_IP || key.etype != 0x0800) {
+		count(NON_IP_PACKETS, 1);
+		count(NON_IP_BYTES, length);
+	} else {
+		count(COUNTED_PACKETS, 1);
+		count(COUNTED_BYTES, length);
+		count_source(key.src_addr[3]);
+	}
+	return XDP_PASS;
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * xdp_flow: turns packets into flow records.
+ *
+ * A packet that belongs to a flow of the active table is added to it. A new
+ * flow is inserted and announced. When the table is full the packet travels
+ * as a record of its own; when that ring buffer is full too, its packets and
+ * octets are counted as lost. The program only observes: always XDP_PASS.
+ *
+ * The active table is the inner map in the one slot of `active_table`. User
+ * space puts an empty twin there; after the grace period that the kernel's
+ * update waits for, nothing writes to the old table and it can be drained.
+ */
+#include "common.h"
+#include "flow_record.h"
+#include "parsing.h"
+
+struct flow_value {
+	u64 packets;
+	u64 bytes;
+	u64 l2_bytes;
+	u64 time_start_ns; /* CLOCK_BOOTTIME */
+	u64 time_end_ns;
+	u8 flag_seen[8]; /* one byte per TCP flag, lowest first: 0 or 1 */
+	u8 src_mac[6];
+	u8 dst_mac[6];
+	u8 tcp_flags; /* hint: flags known to stand in flag_seen */
+	u8 ip_tos;
+	u8 ip_ttl;
+	u8 pad;
+};
+_Static_assert(sizeof(struct flow_value) == 64, "one cache line, no hole");
+
+/* Per CPU and interface; they only grow. Octets are frame octets. */
+struct counters {
+	u64 rx_packets;
+	u64 rx_bytes;
+	u64 non_ip_packets;
+	u64 non_ip_bytes;
+	u64 malformed_packets;
+	u64 malformed_bytes;
+	u64 sampled_out_packets;
+	u64 sampled_out_bytes;
+	u64 overflow_packets; /* sent as records of their own: the table was full */
+	u64 overflow_bytes;
+	u64 overflow_lost_packets; /* and the ring buffer too */
+	u64 overflow_lost_bytes;
+	u64 announced;
+	u64 announcement_lost;
+};
+
+/* How full the active table is; user space sets it back before each swap. */
+struct table_fill {
+	u64 inserts;
+	u64 limit; /* inserts at which user space is woken to swap early */
+	u64 woken;
+};
+
+BPF_PERCPU_ARRAY(counters, struct counters, 1);
+BPF_ARRAY(table_fill, struct table_fill, 1);
+BPF_TABLE("hash", struct flow_key, struct flow_value, flow_table, 131072);
+BPF_ARRAY_OF_MAPS(active_table, "flow_table", 1);
+BPF_TABLE("lru_hash", struct flow_key, u8, seen_flows, 262144);
+BPF_RINGBUF_OUTPUT(announcements, 256);
+BPF_RINGBUF_OUTPUT(overflow, 4096);
+BPF_RINGBUF_OUTPUT(wakeups, 1);
+
+#ifdef LAYOUTS
+/* Only for the generator: layouts of what is in no map. */
+struct constants {
+	enum record_type record_type;
+	enum end_reason end_reason;
+	enum patch_slot patch_slot;
+};
+BPF_ARRAY(layout_flow_record, struct flow_record, 1);
+BPF_ARRAY(layout_constants, struct constants, 1);
+#endif
+
+/* A ring-buffer record has no alignment to offer: say so once, here. */
+#define put16(field, value) (*(u16 *)&(field) = to_be16(value))
+#define put32(field, value) (*(u32 *)&(field) = to_be32(value))
+#define put64(field, value) (*(u64 *)&(field) = to_be64(value))
+
+/*
+ * Writes every byte of the record. Times are CLOCK_BOOTTIME; user space turns
+ * them into Unix time and stamps agent_epoch, host_id, seq, time_received_ns
+ * and in_if_name.
+ */
+INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
+			const struct flow_key *key, const struct flow_value *value)
+{
+	__builtin_memset(record, 0, sizeof(*record));
+	record->tag_array = TAG_ARRAY16;
+	put16(record->array_fields, FLOW_RECORD_FIELDS);
+	record->tag_record_type = TAG_U8;
+	record->record_type = type;
+	record->tag_schema_version = TAG_U8;
+	record->schema_version = SCHEMA_VERSION;
+	record->tag_agent_epoch = TAG_U64;
+	record->tag_host_id = TAG_BIN8;
+	record->size_host_id = sizeof(record->host_id);
+	record->tag_seq = TAG_U64;
+	record->tag_time_received_ns = TAG_U64;
+	record->tag_time_flow_start_ns = TAG_U64;
+	put64(record->time_flow_start_ns, value->time_start_ns);
+	record->tag_time_flow_end_ns = TAG_U64;
+	put64(record->time_flow_end_ns, value->time_end_ns);
+	record->tag_etype = TAG_U16;
+	put16(record->etype, key->etype);
+	record->tag_proto = TAG_U8;
+	record->proto = key->proto;
+	record->tag_src_addr = TAG_BIN8;
+	record->size_src_addr = sizeof(record->src_addr);
+	record->tag_dst_addr = TAG_BIN8;
+	record->size_dst_addr = sizeof(record->dst_addr);
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		*(u32 *)&record->src_addr[4 * i] = key->src_addr[i];
+		*(u32 *)&record->dst_addr[4 * i] = key->dst_addr[i];
+	}
+	record->tag_src_port = TAG_U16;
+	put16(record->src_port, key->src_port);
+	record->tag_dst_port = TAG_U16;
+	put16(record->dst_port, key->dst_port);
+	record->tag_icmp_type = TAG_U8;
+	record->icmp_type = key->icmp_type;
+	record->tag_icmp_code = TAG_U8;
+	record->icmp_code = key->icmp_code;
+	record->tag_tcp_flags = TAG_U8;
+	record->tcp_flags = value->tcp_flags;
+	record->tag_ip_tos = TAG_U8;
+	record->ip_tos = value->ip_tos;
+	record->tag_ip_ttl = TAG_U8;
+	record->ip_ttl = value->ip_ttl;
+	record->tag_vlan_id = TAG_U16;
+	put16(record->vlan_id, key->vlan_id);
+	record->tag_in_if = TAG_U32;
+	put32(record->in_if, key->in_if);
+	record->tag_in_if_name = TAG_STR15;
+	record->tag_src_mac = TAG_BIN8;
+	record->size_src_mac = sizeof(record->src_mac);
+	record->tag_dst_mac = TAG_BIN8;
+	record->size_dst_mac = sizeof(record->dst_mac);
+#pragma unroll
+	for (int i = 0; i < 6; i++) {
+		record->src_mac[i] = value->src_mac[i];
+		record->dst_mac[i] = value->dst_mac[i];
+	}
+	record->tag_packets = TAG_U64;
+	put64(record->packets, value->packets);
+	record->tag_bytes = TAG_U64;
+	put64(record->bytes, value->bytes);
+	record->tag_l2_bytes = TAG_U64;
+	put64(record->l2_bytes, value->l2_bytes);
+	record->tag_sampling_rate = TAG_U32;
+	put32(record->sampling_rate, (u32)PATCHED(PATCH_SAMPLING));
+	record->tag_end_reason = TAG_U8;
+	record->end_reason = end_reason;
+	record->tag_flow_direction = TAG_U8; /* 0: ingress, all that XDP sees */
+}
+
+/*
+ * Adds a packet to its flow. The sums are atomic, several CPUs may hold the
+ * same flow. The flags are exact without an atomic: each has a byte that is
+ * only ever set to 1, and a hint that lost a race only means that the bytes
+ * are set once more. Smallest TTL and last time may lose a race to a packet
+ * of the same instant.
+ */
+INLINE void add_packet(struct flow_value *flow, const struct flow_value *packet)
+{
+	u8 fresh = packet->tcp_flags & ~flow->tcp_flags;
+
+	__sync_fetch_and_add(&flow->packets, 1);
+	__sync_fetch_and_add(&flow->bytes, packet->bytes);
+	__sync_fetch_and_add(&flow->l2_bytes, packet->l2_bytes);
+	if (packet->time_end_ns > flow->time_end_ns)
+		flow->time_end_ns = packet->time_end_ns;
+	if (packet->ip_ttl < flow->ip_ttl)
+		flow->ip_ttl = packet->ip_ttl;
+	if (unlikely(fresh)) {
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			if (fresh & 1 << i)
+				flow->flag_seen[i] = 1;
+		flow->tcp_flags |= fresh;
+	}
+}
+
+/* Best effort: a flow is marked as seen only after its announcement found room. */
+INLINE void announce(struct counters *count, struct flow_key *key, const struct flow_value *packet)
+{
+	struct flow_record *record;
+	u8 seen = 1;
+
+	if (seen_flows.lookup(key))
+		return;
+	record = announcements.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		count->announcement_lost += 1;
+		return;
+	}
+	fill_record(record, RECORD_NEW_FLOW, END_NONE, key, packet);
+	announcements.ringbuf_submit(record, 0);
+	count->announced += 1;
+	seen_flows.update(key, &seen);
+}
+
+/* Wakes user space once per swap when the table is about to be full. */
+INLINE void note_insert(void)
+{
+	u32 zero = 0;
+	struct table_fill *fill = table_fill.lookup(&zero);
+	u64 *wakeup;
+
+	if (!fill)
+		return;
+	__sync_fetch_and_add(&fill->inserts, 1);
+	/* Two CPUs may both wake: harmless. */
+	if (likely(fill->inserts < fill->limit || fill->woken))
+		return;
+	fill->woken = 1;
+	wakeup = wakeups.ringbuf_reserve(sizeof(*wakeup));
+	if (!wakeup)
+		return;
+	*wakeup = fill->inserts;
+	wakeups.ringbuf_submit(wakeup, BPF_RB_FORCE_WAKEUP);
+}
+
+/* The table had no room: the packet travels as a record of its own. */
+INLINE void overflow_packet(struct counters *count, const struct flow_key *key,
+			    const struct flow_value *packet)
+{
+	struct flow_record *record = overflow.ringbuf_reserve(sizeof(*record));
+
+	if (!record) {
+		count->overflow_lost_packets += 1;
+		count->overflow_lost_bytes += packet->l2_bytes;
+		return;
+	}
+	fill_record(record, RECORD_FLOW, END_LACK_OF_RESOURCES, key, packet);
+	overflow.ringbuf_submit(record, 0);
+	count->overflow_packets += 1;
+	count->overflow_bytes += packet->l2_bytes;
+}
+
+int xdp_flow(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct eth_header *eth = data;
+	struct flow_key key = {};
+	struct packet read = {};
+	struct flow_value *flow, packet = {};
+	struct counters *count;
+	u64 length = frame_length(ctx);
+	void *table;
+	u32 zero = 0;
+
+	/* This CPU's own counters, and a program is never interrupted by another run of it. */
+	count = counters.lookup(&zero);
+	table = active_table.lookup(&zero);
+	if (!count || !table)
+		return XDP_PASS;
+	count->rx_packets += 1;
+	count->rx_bytes += length;
+
+	if (PATCHED(PATCH_SAMPLING) > 1 &&
+	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0) {
+		count->sampled_out_packets += 1;
+		count->sampled_out_bytes += length;
+		return XDP_PASS;
+	}
+
+	key.in_if = (u32)PATCHED(PATCH_IN_IF);
+	switch (parse_frame(data, end, &key, &read)) {
+	case VERDICT_FLOW:
+		break;
+	case VERDICT_NON_IP:
+		count->non_ip_packets += 1;
+		count->non_ip_bytes += length;
+		return XDP_PASS;
+	case VERDICT_MALFORMED:
+		count->malformed_packets += 1;
+		count->malformed_bytes += length;
+		return XDP_PASS;
+	}
+
+	packet.packets = 1;
+	packet.bytes = read.bytes;
+	packet.l2_bytes = length;
+	packet.time_start_ns = packet.time_end_ns = bpf_ktime_get_boot_ns();
+	packet.tcp_flags = read.tcp_flags;
+	packet.ip_tos = read.ip_tos;
+	packet.ip_ttl = read.ip_ttl;
+
+	flow = bpf_map_lookup_elem(table, &key);
+	if (likely(flow)) {
+		add_packet(flow, &packet);
+		return XDP_PASS;
+	}
+
+	if ((void *)(eth + 1) > end) /* known from parsing; the verifier wants it said again */
+		return XDP_PASS;
+	__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
+	__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		packet.flag_seen[i] = packet.tcp_flags >> i & 1;
+
+	if (!bpf_map_update_elem(table, &key, &packet, BPF_NOEXIST)) {
+		note_insert();
+		announce(count, &key, &packet);
+		return XDP_PASS;
+	}
+	/* Another CPU was first, or there is no room. */
+	flow = bpf_map_lookup_elem(table, &key);
+	if (flow)
+		add_packet(flow, &packet);
+	else
+		overflow_packet(count, &key, &packet);
+	return XDP_PASS;
+}

@@ -1,0 +1,88 @@
+"""Compiles one kernel program with bcc and prints the object as JSON.
+
+Runs in a short-lived process of its own, under an interpreter that has bcc
+(Debian: python3-bpfcc lives in /usr/bin/python3's packages), while the agent
+may live in any virtual environment. It needs nothing of flowstream:
+
+    python3 bcc_child.py SOURCE INCLUDE_DIR SHIM_DIR [DEFINE…]
+
+Standard output: {"programs": {name: hex}, "maps": [...], "layouts": {...},
+"fds": {fd: name}}; standard error: clang's messages. Exit status 3 when
+``import bcc`` does not give the BPF compiler collection.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pathlib
+import re
+import sys
+
+LAYOUT_PREFIX = "layout_"
+WRONG_BCC = 3
+
+
+def tables(bpf: object, lib: ctypes.CDLL) -> list[dict[str, object]]:
+    """Describe every map: name, fd, type number, sizes, flags, key and leaf descriptor."""
+    module = bpf.module  # type: ignore[attr-defined]
+    lib.bpf_num_tables.restype = ctypes.c_size_t
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
+
+    def ask(what: str, index: int, restype: type = ctypes.c_uint64) -> object:
+        function = getattr(lib, what)
+        function.restype = restype
+        function.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        value = function(module, index)
+        return value.decode() if isinstance(value, bytes) else value
+
+    number = ctypes.c_int
+    return [
+        {
+            "name": ask("bpf_table_name", i, ctypes.c_char_p),
+            "fd": ask("bpf_table_fd_id", i, number),
+            "type": ask("bpf_table_type_id", i, number),
+            "max_entries": ask("bpf_table_max_entries_id", i),
+            "flags": ask("bpf_table_flags_id", i, number),
+            "key_size": ask("bpf_table_key_size_id", i),
+            "value_size": ask("bpf_table_leaf_size_id", i),
+            "key": json.loads(str(ask("bpf_table_key_desc_id", i, ctypes.c_char_p))),
+            "value": json.loads(str(ask("bpf_table_leaf_desc_id", i, ctypes.c_char_p))),
+        }
+        for i in range(lib.bpf_num_tables(module))
+    ]
+
+
+def main(source: str, include: str, shim: str, *defines: str) -> int:
+    """Compile ``source``; see the module's docstring."""
+    # bcc asks for kernel headers unless it is told where they are.
+    os.environ["BCC_KERNEL_SOURCE"] = shim
+    try:
+        from bcc import BPF  # noqa: PLC0415
+        from bcc.libbcc import lib  # noqa: PLC0415
+    except ImportError as err:
+        print(  # noqa: T201
+            f"no BPF compiler collection in {sys.executable}: {err}", file=sys.stderr
+        )
+        return WRONG_BCC
+    text = pathlib.Path(source).read_text(encoding="utf-8")
+    # An undeclared function would become a call to helper -1, which only the
+    # verifier notices, with a message that misleads.
+    flags = ["-DCONFIG_BPF_SYSCALL", "-Werror=implicit-function-declaration"]
+    flags += [f"-I{include}", *(f"-D{define}" for define in defines)]
+    bpf = BPF(text=text, cflags=flags)
+    programs = re.findall(r"^int (\w+)\(struct xdp_md \*", text, re.MULTILINE)
+    json.dump(
+        {
+            "programs": {name: bpf.dump_func(name).hex() for name in programs},
+            "maps": tables(bpf, lib),
+            "byte_order": sys.byteorder,
+        },
+        sys.stdout,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""From C source to object: bcc in a short-lived child process, results cached.
+
+The agent itself never imports bcc: it costs 0.3 to 2.6 s and 125 MB, and lives
+in the distribution's Python. PyPI's ``bcc`` is an unrelated package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flowstream.errors import CompileError, LayoutError
+from flowstream.kernel import object as kernel_object
+from flowstream.kernel.bcc_child import LAYOUT_PREFIX, WRONG_BCC
+from flowstream.kernel.object import KernelObject, MapSpec
+
+SOURCE_DIR = Path(__file__).resolve().parents[2] / "bpf"
+CHILD = Path(__file__).with_name("bcc_child.py")
+COMPILE_TIMEOUT_S = 60.0
+REMEDY = "install Debian's python3-bpfcc (PyPI's bcc is an unrelated package: pip uninstall bcc)"
+
+
+def source_digest(name: str, defines: tuple[str, ...] = ()) -> str:
+    """SHA-256 over the program's source, every header and the definitions."""
+    digest = hashlib.sha256()
+    for path in (SOURCE_DIR / f"{name}.c", *sorted(SOURCE_DIR.rglob("*.h"))):
+        digest.update(f"{path.relative_to(SOURCE_DIR)}\0".encode())
+        digest.update(path.read_bytes())
+    digest.update("\0".join(defines).encode())
+    return digest.hexdigest()
+
+
+def obtain(name: str) -> KernelObject:
+    """Return the object of program source ``name``: embedded, cached, or compiled now.
+
+    The embedded one serves unless the sources stand beside the package and differ.
+    """
+    try:
+        obj = kernel_object.embedded(name)
+    except LayoutError:
+        if not SOURCE_DIR.is_dir():
+            raise
+        obj = None
+    if not SOURCE_DIR.is_dir():
+        assert obj is not None  # noqa: S101 - raised above otherwise
+        return obj
+    digest = source_digest(name)
+    if obj is not None and obj.source_digest == digest:
+        return obj
+    cached = _cache_dir() / f"{name}-{sys.byteorder}-{digest}.json"
+    try:
+        return kernel_object.decode(cached.read_bytes(), str(cached))
+    except (OSError, LayoutError):
+        obj = compile_object(name)
+    _store(cached, kernel_object.encode(obj))
+    return obj
+
+
+def compile_object(name: str, defines: tuple[str, ...] = ()) -> KernelObject:
+    """Compile ``bpf/NAME.c`` by bcc; CompileError with clang's messages when it refuses."""
+    return to_object(name, compile_raw(name, defines), defines)
+
+
+def compile_raw(name: str, defines: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what bcc_child prints: programs, maps with descriptors, byte order."""
+    source = SOURCE_DIR / f"{name}.c"
+    if not source.is_file():
+        raise CompileError(f"no source {source} to compile")
+    found = []
+    for python in _interpreters():
+        command = [python, "-I", str(CHILD), str(source), str(SOURCE_DIR)]
+        command += [str(SOURCE_DIR / "include"), *defines]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, check=False, timeout=COMPILE_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as err:
+            raise CompileError(f"bcc took over {COMPILE_TIMEOUT_S:.0f} s for {source}") from err
+        messages = done.stderr.decode(errors="replace").strip()
+        if done.returncode == WRONG_BCC:
+            found.append(messages.splitlines()[-1])
+            continue
+        if done.returncode != 0:
+            raise CompileError(f"bcc refused {source}:\n{messages}")
+        return msgspec.json.decode(done.stdout, type=dict[str, Any])
+    raise CompileError(
+        f"no Python with the BPF compiler collection: {REMEDY} ({'; '.join(found)})"
+    )
+
+
+def to_object(name: str, raw: dict[str, Any], defines: tuple[str, ...] = ()) -> KernelObject:
+    """Turn bcc_child's answer into an object."""
+    maps = [entry for entry in raw["maps"] if not entry["name"].startswith(LAYOUT_PREFIX)]
+    names = {entry["fd"]: entry["name"] for entry in maps}
+    fields = MapSpec.__struct_fields__
+    return KernelObject(
+        name=name,
+        byte_order=raw["byte_order"],
+        source_digest=source_digest(name, defines),
+        programs=[
+            kernel_object.scan(program, bytes.fromhex(code), names)
+            for program, code in raw["programs"].items()
+        ],
+        maps=sorted(
+            (MapSpec(**{field: entry[field] for field in fields}) for entry in maps),
+            key=lambda spec: spec.name,
+        ),
+    )
+
+
+def _interpreters() -> list[str]:
+    """Pythons to try, the distribution's first: each absolute and only once."""
+    candidates = ["/usr/bin/python3", shutil.which("python3"), sys.executable]
+    return list(dict.fromkeys(path for path in candidates if path and os.access(path, os.X_OK)))
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "flowstream"
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Write atomically; a cache that cannot be written only costs the next start's time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        return

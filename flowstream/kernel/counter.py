@@ -1,0 +1,187 @@
+"""xdp_counter: counts packets and IPv4 sources; announces each source once.
+
+Each interface has maps of its own: an announcement is 4 octets of address, so
+only the ring buffer that it came by tells the interface.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from flowstream.batch import Stream
+from flowstream.counters import KernelCounts, LossCount
+from flowstream.kernel import clock, features, records
+from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel.link import Mode, interface_index
+from flowstream.kernel.maps import HashMap, PerCpuArray
+from flowstream.kernel.program import Program
+from flowstream.kernel.ringbuf import RingBuffer
+from flowstream.layouts.xdp_counter import PktCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from flowstream.kernel.object import KernelObject
+
+NAME = "xdp_counter"
+PROGRAM = "count_ipv4"
+EVENTS_SIZE = 1 << 20
+SOURCE = np.dtype(np.uint32)
+"""An IPv4 address as it stands in the packet."""
+
+
+class CounterMaps:
+    """Maps and program of one interface, not attached; ``in_if`` is the interface's index."""
+
+    stream = Stream.NEW_FLOWS
+
+    def __init__(
+        self, obj: KernelObject, *, in_if: int, max_sources: int, sampling: int = 1,
+        offload: bool = False,
+    ) -> None:  # fmt: skip
+        self.in_if, self.sampling = in_if, sampling
+        with ExitStack() as stack:
+            self.pkt_count = stack.enter_context(
+                PerCpuArray(obj.map("pkt_count"), np.dtype(np.uint64))
+            )
+            self.seen_ips = stack.enter_context(
+                HashMap(obj.map("seen_ips"), SOURCE, np.dtype(np.uint64), max_sources)
+            )
+            self.new_flow_events = stack.enter_context(
+                RingBuffer(obj.map("new_flow_events"), SOURCE, EVENTS_SIZE)
+            )
+            maps = {each.name: each.fd for each in (self.pkt_count, self.seen_ips)}
+            maps["new_flow_events"] = self.new_flow_events.fd
+            self.program = stack.enter_context(
+                Program(
+                    obj.program(PROGRAM), maps, in_if=in_if, sampling=sampling, offload=offload
+                )
+            )
+            self._stack = stack.pop_all()
+
+    @property
+    def fd(self) -> int:
+        """Descriptor that is readable when announcements wait."""
+        return self.new_flow_events.fd
+
+    def read(self, most: int) -> NDArray[np.void]:
+        """Announcements as new-flow records: of a flow only the source address is known."""
+        return records.from_sources(
+            self.new_flow_events.read(most), self.in_if, self.sampling, clock.now()
+        )
+
+    def sources(self) -> dict[int, int]:
+        """Packets by IPv4 source (network byte order), a snapshot without order."""
+        return {
+            int(source): int(packets)
+            for keys, values in self.seen_ips.snapshot()
+            for source, packets in zip(keys, values, strict=True)
+        }
+
+    def counters(self) -> KernelCounts:
+        """What the program counted, summed over all possible CPUs."""
+        count = {each: self.pkt_count.total(each)[""] for each in list(PktCounter)[:-1]}
+        fields = (
+            "rx_packets", "rx_bytes", "non_ip_packets", "non_ip_bytes",
+            "malformed_packets", "malformed_bytes", "sampled_out_packets", "sampled_out_bytes",
+            "counted_packets", "counted_bytes",
+        )  # fmt: skip
+        return KernelCounts(
+            **{name: count[PktCounter[name.upper()]] for name in fields},
+            losses={
+                "announcement_lost": LossCount(count[PktCounter.ANNOUNCEMENT_LOST]),
+                "source_table_full": LossCount(count[PktCounter.SOURCE_TABLE_FULL]),
+            },
+        )
+
+    def close(self) -> None:
+        """Give everything back; harmless twice."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class CounterAttachment:
+    """xdp_counter on one interface; ``close`` detaches; harmless twice."""
+
+    def __init__(self, maps: CounterMaps, interface: str, mode: Mode) -> None:
+        self.maps = maps
+        self.interface, self.index = interface, maps.in_if
+        self.program = maps.program
+        self.counters = maps.counters
+        self.rings = (maps,)
+        self._link = maps.program.attach(interface, mode)
+        self.mode = self._link.mode
+
+    def detach(self) -> None:
+        """Take the program off the interface; the counters can still be read."""
+        self._link.close()
+
+    def close(self) -> None:
+        """Detach and give everything back."""
+        self.detach()
+        self.maps.close()
+
+
+class CounterKernel:
+    """xdp_counter as a capture: ``max_flows`` is the number of sources per interface."""
+
+    swaps = 0
+
+    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
+        features.require_kernel()
+        features.raise_memlock()
+        self._object = bpf_compile.obtain(NAME)
+        self.max_flows, self.sampling = max_flows, sampling
+        self._attached: list[CounterAttachment] = []
+        self.rings: tuple[()] = ()
+        self.wakeups = None
+
+    def attach(self, interface: str, mode: Mode = Mode.AUTO) -> CounterAttachment:
+        """Load and attach to ``interface``; KernelError says what to do."""
+        maps = self.maps(interface_index(interface), offload=mode is Mode.OFFLOAD)
+        try:
+            attachment = CounterAttachment(maps, interface, mode)
+        except BaseException:
+            maps.close()
+            raise
+        self._attached.append(attachment)
+        return attachment
+
+    def maps(self, in_if: int, *, offload: bool = False) -> CounterMaps:
+        """Load the program for an interface index, without attaching it."""
+        return CounterMaps(
+            self._object, in_if=in_if, max_sources=self.max_flows, sampling=self.sampling,
+            offload=offload,
+        )  # fmt: skip
+
+    def table_entries(self) -> int:
+        """Sources known, over all interfaces."""
+        return sum(
+            len(keys) for each in self._attached for keys, _ in each.maps.seen_ips.snapshot()
+        )
+
+    def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
+        """Nothing: this program makes no flow records."""
+        del end_reason
+        return iter(())
+
+    def close(self) -> None:
+        """Detach from every interface and give everything back; harmless twice."""
+        for attachment in self._attached:
+            attachment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,64 @@
+"""What this kernel and this process can do: facts for the loader and for `flowstream check`."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from pathlib import Path
+
+from flowstream.errors import KernelError
+
+MINIMUM = (5, 9)
+"""XDP links (5.9); ring buffer, boot-time clock (5.8); batched map calls (5.6)."""
+FRAGS = (5, 18)
+"""XDP on frames in several buffers, and bpf_xdp_get_buff_len()."""
+NO_MEMLOCK = (5, 11)
+"""From here on BPF memory is charged to the cgroup, not to RLIMIT_MEMLOCK."""
+
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+"""linux/capability.h."""
+NEEDED = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+
+
+def kernel_version() -> tuple[int, int]:
+    """Major and minor version of the running kernel."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def require_kernel() -> None:
+    """KernelError naming the found and the needed version when the kernel is too old."""
+    if kernel_version() < MINIMUM:
+        raise KernelError(
+            f"kernel {os.uname().release} is too old: "
+            f"flowstream needs {MINIMUM[0]}.{MINIMUM[1]} or later"
+        )
+
+
+def effective_capabilities() -> set[str]:
+    """Names, out of CAPABILITIES, that this process holds effectively."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    mask = int(found[1], 16) if found else 0
+    return {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
+
+
+def missing_capabilities() -> list[str]:
+    """Capabilities that loading and attaching needs and this process lacks."""
+    held = effective_capabilities()
+    return [name for name in NEEDED if name not in held and "CAP_SYS_ADMIN" not in held]
+
+
+def raise_memlock() -> None:
+    """Remove RLIMIT_MEMLOCK where the kernel charges maps to it."""
+    if kernel_version() >= NO_MEMLOCK:
+        return
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+    except (ValueError, OSError) as err:
+        raise KernelError(
+            f"RLIMIT_MEMLOCK cannot be removed ({err}): "
+            "run as root, with CAP_SYS_RESOURCE, or with ulimit -l unlimited"
+        ) from err

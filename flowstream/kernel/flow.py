@@ -1,0 +1,237 @@
+"""xdp_flow: its maps, one load per interface, and what comes out of it.
+
+`FlowKernel` owns the maps that all interfaces share: two flow tables, of which
+one is active, the set of flows seen, three ring buffers. An `Attachment` is one
+interface: its own load of the program, its own counters, its link.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from flowstream.batch import Stream
+from flowstream.counters import KernelCounts, LossCount
+from flowstream.kernel import clock, features, records
+from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel.link import Link, Mode, interface_index
+from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
+from flowstream.kernel.program import Program
+from flowstream.kernel.ringbuf import RingBuffer
+from flowstream.layouts import xdp_flow as layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from flowstream.kernel.program import FrameRun
+
+NAME = "xdp_flow"
+OVERFLOW_SIZE = 16 << 20
+ANNOUNCEMENTS_SIZE = 4 << 20
+WAKEUPS_SIZE = 1 << 16
+SEEN_FACTOR = 2
+"""Flows remembered as announced, per flow that the table holds."""
+EARLY_SWAP = 0.75
+"""Fill of the active table at which the kernel asks to be relieved of it."""
+
+
+_UNITS = ("packets", "bytes")
+_COUNTED = ("rx", "non_ip", "malformed", "sampled_out")
+
+
+def kernel_counts(total: dict[str, int]) -> KernelCounts:
+    """From the fields of struct counters to what is published."""
+    lost = total["overflow_lost_packets"]
+    return KernelCounts(
+        **{f"{name}_{unit}": total[f"{name}_{unit}"] for name in _COUNTED for unit in _UNITS},
+        losses={
+            "overflow_lost": LossCount(lost, lost, total["overflow_lost_bytes"]),
+            "announcement_lost": LossCount(total["announcement_lost"]),
+        },
+    )
+
+
+class FlowRing:
+    """A ring buffer of flow records, with times made Unix time as they are read."""
+
+    def __init__(self, ring: RingBuffer, stream: Stream) -> None:
+        self.stream = stream
+        self.fd = ring.fd
+        self._ring = ring
+
+    def read(self, most: int) -> NDArray[np.void]:
+        """Take up to ``most`` records out, shape (n,)."""
+        return records.with_unix_times(self._ring.read(most), clock.now())
+
+
+class Attachment:
+    """One interface: its program, counters and link. ``close`` detaches; harmless twice."""
+
+    def __init__(self, kernel: FlowKernel, interface: str, mode: Mode) -> None:
+        self.interface = interface
+        self.index = interface_index(interface)
+        with ExitStack() as stack:
+            self.program, self._counters = kernel.load(
+                self.index, stack, offload=mode is Mode.OFFLOAD
+            )
+            self._link: Link = stack.enter_context(self.program.attach(interface, mode))
+            self._stack = stack.pop_all()
+        self.mode = self._link.mode
+        self.rings: tuple[()] = ()
+
+    def counters(self) -> KernelCounts:
+        """What the program counted, summed over all possible CPUs."""
+        return kernel_counts(self._counters.total())
+
+    def detach(self) -> None:
+        """Take the program off the interface; the counters can still be read."""
+        self._link.close()
+
+    def close(self) -> None:
+        """Detach and give everything back."""
+        self._stack.close()
+
+
+class FlowKernel:
+    """The maps of xdp_flow and what is drained from them.
+
+    ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
+    packet of so many is read, by chance. The methods that drain block (up to
+    about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
+    thread, one at a time. A context manager; closing twice is harmless.
+    """
+
+    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
+        features.require_kernel()
+        features.raise_memlock()
+        self._object = bpf_compile.obtain(NAME)
+        self.max_flows, self.sampling = max_flows, sampling
+        self.swaps = 0
+        self._drain_lock = threading.Lock()
+        spec = self._object.map
+        with ExitStack() as stack:
+            enter = stack.enter_context
+            self._tables = [
+                enter(HashMap(spec("flow_table"), layout.FLOW_KEY, layout.FLOW_VALUE, max_flows))
+                for _ in range(2)
+            ]
+            self._active = 0
+            self._slot = enter(MapOfMaps(spec("active_table"), inner_fd=self._tables[0].fd))
+            self._slot.put(self._tables[0])
+            self._fill = enter(ArrayMap(spec("table_fill"), layout.TABLE_FILL))
+            self._reset_fill()
+            seen = max(SEEN_FACTOR * max_flows, 1024)
+            self._seen = enter(
+                HashMap(spec("seen_flows"), layout.FLOW_KEY, np.dtype(np.uint8), seen)
+            )
+            self._announcements = enter(
+                RingBuffer(spec("announcements"), layout.FLOW_RECORD, ANNOUNCEMENTS_SIZE)
+            )
+            self._overflow = enter(RingBuffer(spec("overflow"), layout.FLOW_RECORD, OVERFLOW_SIZE))
+            self.wakeups = enter(RingBuffer(spec("wakeups"), np.dtype(np.uint64), WAKEUPS_SIZE))
+            self.announcements = FlowRing(self._announcements, Stream.NEW_FLOWS)
+            self.overflow = FlowRing(self._overflow, Stream.FLOWS)
+            self.rings = (self.overflow, self.announcements)
+            self._stack = stack.pop_all()
+
+    def load(
+        self, in_if: int, stack: ExitStack, *, offload: bool = False
+    ) -> tuple[Program, PerCpuArray]:
+        """Load the program for interface index ``in_if`` with counters of its own."""
+        counters = stack.enter_context(PerCpuArray(self._object.map("counters"), layout.COUNTERS))
+        maps = {
+            "counters": counters,
+            "table_fill": self._fill,
+            "active_table": self._slot,
+            "seen_flows": self._seen,
+            "announcements": self._announcements,
+            "overflow": self._overflow,
+            "wakeups": self.wakeups,
+        }
+        program = Program(
+            self._object.program(NAME),
+            {name: each.fd for name, each in maps.items()},
+            in_if=in_if,
+            sampling=self.sampling,
+            offload=offload,
+        )
+        return stack.enter_context(program), counters
+
+    def attach(self, interface: str, mode: Mode = Mode.AUTO) -> Attachment:
+        """Load and attach to ``interface``; KernelError says what to do."""
+        return Attachment(self, interface, mode)
+
+    def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
+        """Swap the tables and drain the one that was active, as batches of flow records.
+
+        Complete: when it ends, every packet that reached the old table has been
+        returned. An iteration that is abandoned leaves the rest to the next one.
+        """
+        with self._drain_lock:
+            old = self._tables[self._active]
+            twin = self._tables[1 - self._active]
+            # What an abandoned drain left behind.
+            yield from self._drain_table(twin, end_reason)
+            # Before the swap: inserts from here to it are counted twice at
+            # most, while after it those of the grace period would be lost.
+            self._reset_fill()
+            self._slot.put(twin)
+            self._active = 1 - self._active
+            self.swaps += 1
+            yield from self._drain_table(old, end_reason)
+
+    def table_entries(self) -> int:
+        """Flows in the active table, about."""
+        return min(int(self._fill.read()["inserts"][0]), self.max_flows)
+
+    def _drain_table(self, table: HashMap, end_reason: int) -> Iterator[NDArray[np.void]]:
+        for keys, values in table.drain():
+            yield records.from_table(keys, values, end_reason, self.sampling, clock.now())
+
+    def _reset_fill(self) -> None:
+        fill = np.zeros(1, layout.TABLE_FILL)
+        fill["limit"] = max(int(self.max_flows * EARLY_SWAP), 1)
+        self._fill.write(fill)
+
+    def close(self) -> None:
+        """Give the maps back; harmless twice."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FlowBench:
+    """xdp_flow without an interface: frames go in by BPF_PROG_TEST_RUN."""
+
+    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, in_if: int = 1) -> None:
+        self.kernel = FlowKernel(max_flows=max_flows, sampling=sampling)
+        self._stack = ExitStack()
+        self.program, self._counters = self.kernel.load(in_if, self._stack)
+
+    def run(self, frame: bytes, repeat: int = 1) -> FrameRun:
+        """Hand ``frame`` to the program ``repeat`` times."""
+        return self.program.test_run(frame, repeat)
+
+    def counters(self) -> dict[str, int]:
+        """Fields of struct counters (bpf/xdp_flow.c), summed over all possible CPUs."""
+        return self._counters.total()
+
+    def close(self) -> None:
+        """Give everything back; harmless twice."""
+        self._stack.close()
+        self.kernel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,241 @@
+"""libbpf by ctypes: the one place that calls it.
+
+Every function here raises KernelError with the kernel's errno; what the user
+can do about it is said by the callers, who know what was being done. ctypes
+releases the GIL during a call, so a slow one (a map-in-map update waits for a
+grace period) can run in a worker thread.
+
+Source of structures and numbers: libbpf 1.1 bpf.h, linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache
+from typing import Any, ClassVar
+
+from flowstream.errors import KernelError
+
+SONAME = "libbpf.so.1"
+
+BPF_ANY = 0
+BPF_NOEXIST = 1
+BPF_PROG_TYPE_XDP = 6
+BPF_XDP = 37  # enum bpf_attach_type
+BPF_F_XDP_HAS_FRAGS = 1 << 5
+MAP_TYPE_HASH = 1
+MAP_TYPE_ARRAY = 2
+MAP_TYPE_PERCPU_ARRAY = 6
+MAP_TYPE_LRU_HASH = 9
+MAP_TYPE_ARRAY_OF_MAPS = 12
+MAP_TYPE_RINGBUF = 27
+
+LICENSE = b"Dual BSD/GPL"
+LOG_SIZE = 1 << 20
+
+
+class _Opts(ctypes.Structure):
+    """Base of libbpf's option structures: the first field is the structure's size."""
+
+    _fields_: ClassVar[Any] = []
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(sz=ctypes.sizeof(self), **values)
+
+
+class MapCreateOpts(_Opts):
+    """struct bpf_map_create_opts."""
+
+    _fields_: ClassVar[Any] = [
+        ("sz", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+        ("map_extra", c_uint64),
+        ("numa_node", c_uint32),
+        ("map_ifindex", c_uint32),
+    ]
+
+
+class ProgLoadOpts(_Opts):
+    """struct bpf_prog_load_opts."""
+
+    _fields_: ClassVar[Any] = [
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_uint32),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+        ("prog_ifindex", c_uint32),
+        ("kern_version", c_uint32),
+        ("attach_btf_id", c_uint32),
+        ("attach_prog_fd", c_uint32),
+        ("attach_btf_obj_fd", c_uint32),
+        ("fd_array", c_void_p),
+        ("func_info", c_void_p),
+        ("func_info_cnt", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("line_info", c_void_p),
+        ("line_info_cnt", c_uint32),
+        ("line_info_rec_size", c_uint32),
+        ("log_level", c_uint32),
+        ("log_size", c_uint32),
+        ("log_buf", c_void_p),
+    ]
+
+
+class LinkCreateOpts(_Opts):
+    """struct bpf_link_create_opts, up to what XDP needs."""
+
+    _fields_: ClassVar[Any] = [
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+    ]
+
+
+class TestRunOpts(_Opts):
+    """struct bpf_test_run_opts."""
+
+    _fields_: ClassVar[Any] = [
+        ("sz", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("ctx_in", c_void_p),
+        ("ctx_out", c_void_p),
+        ("ctx_size_in", c_uint32),
+        ("ctx_size_out", c_uint32),
+        ("retval", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    ]
+
+
+class _ProgInfo(ctypes.Structure):
+    """struct bpf_prog_info, up to the name."""
+
+    _fields_: ClassVar[Any] = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("lengths", c_uint32 * 2),
+        ("insns", c_uint64 * 2),
+        ("load_time", c_uint64),
+        ("created_by_uid", c_uint32),
+        ("nr_map_ids", c_uint32),
+        ("map_ids", c_uint64),
+        ("name", c_char * 16),
+    ]
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Return libbpf, loaded on first use; KernelError when the host has none."""
+    try:
+        lib = ctypes.CDLL(SONAME, use_errno=True)
+    except OSError as err:
+        raise KernelError(f"{SONAME} is missing: install libbpf1 ({err})") from err
+    # Its messages would go to our standard error; errors come as exceptions.
+    lib.libbpf_set_print(None)
+    lib.bpf_map_create.argtypes = [
+        c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)
+    ]  # fmt: skip
+    lib.bpf_prog_load.argtypes = [
+        c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(ProgLoadOpts)
+    ]  # fmt: skip
+    lib.bpf_link_create.argtypes = [c_int, c_int, c_int, POINTER(LinkCreateOpts)]
+    lib.bpf_map_lookup_elem.argtypes = [c_int, c_void_p, c_void_p]
+    lib.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, c_uint64]
+    lib.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
+    batch: list[Any] = [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p]
+    lib.bpf_map_lookup_batch.argtypes = batch
+    lib.bpf_map_lookup_and_delete_batch.argtypes = batch
+    lib.bpf_prog_test_run_opts.argtypes = [c_int, POINTER(TestRunOpts)]
+    lib.bpf_obj_get_info_by_fd.argtypes = [c_int, c_void_p, POINTER(c_uint32)]
+    lib.bpf_prog_get_fd_by_id.argtypes = [c_uint32]
+    lib.bpf_xdp_query_id.argtypes = [c_int, c_int, POINTER(c_uint32)]
+    return lib
+
+
+def check(result: int, doing: str) -> int:
+    """Return ``result``, or raise KernelError with errno when it is negative."""
+    if result < 0:
+        errno = -result if result != -1 else ctypes.get_errno()
+        raise KernelError(f"{doing}: {os.strerror(errno)}", errno)
+    return result
+
+
+@cache
+def possible_cpus() -> int:
+    """Return the number of possible CPUs: how many values a per-CPU map has for each key."""
+    return check(library().libbpf_num_possible_cpus(), "reading the number of possible CPUs")
+
+
+def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
+    """Load an XDP program and return its descriptor.
+
+    ``ifindex`` other than 0 loads it into that interface's hardware (offload).
+    KernelError holds the end of the verifier's log when it refused the program.
+    """
+    lib = library()
+    count = len(code) // 8
+    options = ProgLoadOpts(prog_flags=flags, prog_ifindex=ifindex, expected_attach_type=BPF_XDP)
+
+    def load() -> int:
+        return int(
+            lib.bpf_prog_load(
+                BPF_PROG_TYPE_XDP, name.encode()[:15], LICENSE, code, count, byref(options)
+            )
+        )
+
+    fd = load()
+    if fd >= 0:
+        return fd
+    # Once more for the verifier's words: with a log every load would be slower.
+    log = ctypes.create_string_buffer(LOG_SIZE)
+    options.log_level, options.log_size = 1, LOG_SIZE
+    options.log_buf = ctypes.cast(log, c_void_p)
+    fd = load()
+    if fd >= 0:
+        return fd
+    lines = log.value.decode(errors="replace").strip().splitlines()
+    refusal = f"; the verifier says:\n{chr(10).join(lines[-12:])}" if lines else ""
+    errno = -fd if fd != -1 else ctypes.get_errno()
+    raise KernelError(f"loading program {name}: {os.strerror(errno)}{refusal}", errno)
+
+
+def prog_info(fd: int) -> tuple[int, str]:
+    """Id and name of the loaded program behind ``fd``."""
+    info, size = _ProgInfo(), c_uint32(ctypes.sizeof(_ProgInfo))
+    done = library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size))
+    check(done, "asking for the program's id")
+    return info.id, info.name.decode(errors="replace")
+
+
+def attached_program(ifindex: int) -> tuple[int, str] | None:
+    """Id and name of the XDP program on an interface; None when there is none."""
+    found = c_uint32(0)
+    check(
+        library().bpf_xdp_query_id(ifindex, 0, byref(found)), "asking for the interface's program"
+    )
+    if not found.value:
+        return None
+    fd = library().bpf_prog_get_fd_by_id(found.value)
+    if fd < 0:
+        return found.value, "?"
+    try:
+        return prog_info(fd)
+    finally:
+        os.close(fd)

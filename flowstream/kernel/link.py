@@ -1,0 +1,95 @@
+"""Attaches programs to interfaces by bpf_link: they go away with the process, however it ends."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import socket
+from ctypes import byref
+from typing import Self
+
+from flowstream.errors import KernelError
+from flowstream.kernel import libbpf
+
+
+class Mode(enum.StrEnum):
+    """How XDP runs a program. AUTO is native, else generic."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GENERIC = "generic"
+    OFFLOAD = "offload"
+
+
+# linux/if_link.h: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE
+_FLAGS = {Mode.GENERIC: 1 << 1, Mode.NATIVE: 1 << 2, Mode.OFFLOAD: 1 << 3}
+
+
+def interface_index(name: str) -> int:
+    """Index of an interface; KernelError with those that there are when it does not exist."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as err:
+        there = ", ".join(sorted(name for _, name in socket.if_nameindex()))
+        raise KernelError(f"no interface {name!r}; there are: {there}", errno.ENODEV) from err
+
+
+class Link:
+    """A program attached to an interface; closing it (or the process's end) detaches.
+
+    ``mode`` is the one actually in force. Raises KernelError that says what to
+    do. A context manager; closing twice is harmless.
+    """
+
+    def __init__(self, program_fd: int, interface: str, mode: Mode) -> None:
+        self.interface = interface
+        self.index = interface_index(interface)
+        tries = (Mode.NATIVE, Mode.GENERIC) if mode is Mode.AUTO else (mode,)
+        for self.mode in tries:
+            options = libbpf.LinkCreateOpts(flags=_FLAGS[self.mode])
+            result = libbpf.library().bpf_link_create(
+                program_fd, self.index, libbpf.BPF_XDP, byref(options)
+            )
+            if result >= 0 or not (mode is Mode.AUTO and -result in _NO_NATIVE):
+                break
+        if result < 0:
+            raise KernelError(self._explain(-result), -result)
+        self.fd: int = result
+
+    def _explain(self, number: int) -> str:
+        where = f"attaching to {self.interface} ({self.mode})"
+        if number == errno.EBUSY:
+            return f"{where}: {self._holder()}"
+        if number in _NO_NATIVE and self.mode is Mode.NATIVE:
+            return (
+                f"{where}: the driver has no native XDP (or not at this MTU): use --mode generic"
+            )
+        if number in _NO_NATIVE and self.mode is Mode.OFFLOAD:
+            return f"{where}: the device cannot run XDP programs: use --mode native"
+        if number == errno.EPERM:
+            return f"{where}: needs root or CAP_BPF and CAP_NET_ADMIN"
+        return f"{where}: {os.strerror(number)}"
+
+    def _holder(self) -> str:
+        held = libbpf.attached_program(self.index)
+        program = f"program {held[1]} (id {held[0]})" if held else "another XDP program"
+        return (
+            f"{program} is already there: stop its owner, or, if it has none, "
+            f"remove it by: ip link set dev {self.interface} xdp off"
+        )
+
+    def close(self) -> None:
+        """Detach; harmless twice."""
+        fd, self.fd = getattr(self, "fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_NO_NATIVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE}

@@ -1,0 +1,210 @@
+"""BPF maps with typed access: keys and values are numpy scalars of given dtypes.
+
+Every map is a context manager; closing twice is harmless.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from ctypes import byref, c_uint32, c_uint64
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from flowstream.errors import KernelError, LayoutError, MapFullError
+from flowstream.kernel import libbpf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from flowstream.kernel.object import MapSpec
+
+BATCH = 16_384
+"""Entries per system call of a batched read: bounds the memory of a drain."""
+
+
+class Map:
+    """A map in the kernel, owned by this object.
+
+    ``fd`` is its descriptor. Creating raises KernelError; the text says whether
+    privilege or memory is missing.
+    """
+
+    def __init__(self, spec: MapSpec, max_entries: int | None = None, inner_fd: int = 0) -> None:
+        self.name = spec.name
+        self.key_size = spec.key_size
+        self.value_size = spec.value_size
+        self.max_entries = max_entries or spec.max_entries
+        options = libbpf.MapCreateOpts(map_flags=spec.flags, inner_map_fd=inner_fd)
+        name = spec.name.encode()[:15]
+        result = libbpf.library().bpf_map_create(
+            spec.type, name, spec.key_size, spec.value_size, self.max_entries, byref(options)
+        )
+        try:
+            self.fd: int = libbpf.check(result, f"creating map {spec.name}")
+        except KernelError as err:
+            raise KernelError(f"{err}{_REMEDIES.get(err.errno, '')}", err.errno) from err
+
+    def close(self) -> None:
+        """Give the map back; programs that use it keep it alive."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, key: NDArray[Any], value: NDArray[Any], flags: int = libbpf.BPF_ANY) -> None:
+        """Set ``key`` to ``value``; MapFullError when there is no room (E2BIG)."""
+        result = libbpf.library().bpf_map_update_elem(
+            self.fd, key.ctypes.data, value.ctypes.data, flags
+        )
+        if result == -errno.E2BIG:
+            raise MapFullError(f"map {self.name} is full ({self.max_entries})", errno.E2BIG)
+        libbpf.check(result, f"updating map {self.name}")
+
+
+_REMEDIES = {
+    errno.EPERM: ": needs root or CAP_BPF (and CAP_NET_ADMIN to attach)",
+    errno.ENOMEM: ": not enough memory: lower --max-flows or raise the memory limit",
+    errno.E2BIG: ": too large: lower --max-flows",
+}
+
+
+def _check_size(what: str, dtype: np.dtype[Any], size: int) -> None:
+    if dtype.itemsize != size:
+        raise LayoutError(
+            f"{what}: the object has {size} octets, its accessor {dtype.itemsize}; "
+            "make bpf writes both anew"
+        )
+
+
+class ArrayMap(Map):
+    """Map of type array; values of ``dtype``."""
+
+    def __init__(self, spec: MapSpec, dtype: np.dtype[Any]) -> None:
+        _check_size(f"value of map {spec.name}", dtype, spec.value_size)
+        super().__init__(spec)
+        self.dtype = dtype
+
+    def read(self, index: int = 0) -> NDArray[Any]:
+        """Value at ``index``, shape (1,)."""
+        value = np.zeros(1, self.dtype)
+        key = c_uint32(index)
+        done = libbpf.library().bpf_map_lookup_elem(self.fd, byref(key), value.ctypes.data)
+        libbpf.check(done, f"reading map {self.name}")
+        return value
+
+    def write(self, value: NDArray[Any], index: int = 0) -> None:
+        """Set the value at ``index``."""
+        self.update(np.array([index], np.uint32), value)
+
+
+class PerCpuArray(Map):
+    """Map of type per-CPU array; values of ``dtype``, a multiple of 8 octets."""
+
+    def __init__(self, spec: MapSpec, dtype: np.dtype[Any]) -> None:
+        _check_size(f"value of map {spec.name}", dtype, spec.value_size)
+        if dtype.itemsize % 8:
+            # The kernel rounds each CPU's value up to 8 octets.
+            raise LayoutError(f"value of map {spec.name}: {dtype.itemsize} is no multiple of 8")
+        super().__init__(spec)
+        self.dtype = dtype
+
+    def read(self, index: int = 0) -> NDArray[Any]:
+        """Value of each *possible* CPU, shape (possible_cpus,)."""
+        values = np.zeros(libbpf.possible_cpus(), self.dtype)
+        key = c_uint32(index)
+        done = libbpf.library().bpf_map_lookup_elem(self.fd, byref(key), values.ctypes.data)
+        libbpf.check(done, f"reading map {self.name}")
+        return values
+
+    def total(self, index: int = 0) -> dict[str, int]:
+        """Each field summed over all possible CPUs; a plain integer is under ''."""
+        values = self.read(index)
+        if self.dtype.names is None:
+            return {"": int(values.sum())}
+        return {name: int(values[name].sum()) for name in self.dtype.names}
+
+
+class HashMap(Map):
+    """Map of type hash (or LRU hash); keys and values of the given dtypes."""
+
+    def __init__(
+        self,
+        spec: MapSpec,
+        key_dtype: np.dtype[Any],
+        value_dtype: np.dtype[Any],
+        max_entries: int | None = None,
+    ) -> None:
+        _check_size(f"key of map {spec.name}", key_dtype, spec.key_size)
+        _check_size(f"value of map {spec.name}", value_dtype, spec.value_size)
+        super().__init__(spec, max_entries)
+        self.key_dtype, self.value_dtype = key_dtype, value_dtype
+
+    def get(self, key: NDArray[Any]) -> NDArray[Any] | None:
+        """Value of ``key`` (both of shape (1,)), or None."""
+        value = np.zeros(1, self.value_dtype)
+        result = libbpf.library().bpf_map_lookup_elem(self.fd, key.ctypes.data, value.ctypes.data)
+        if result == -errno.ENOENT:
+            return None
+        libbpf.check(result, f"reading map {self.name}")
+        return value
+
+    def snapshot(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Batches of keys and values, without order.
+
+        Entries that programs insert or delete meanwhile may or may not be seen.
+        """
+        return self._batches(libbpf.library().bpf_map_lookup_batch)
+
+    def drain(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Like ``snapshot``, and each entry that is returned is deleted."""
+        return self._batches(libbpf.library().bpf_map_lookup_and_delete_batch)
+
+    def _batches(self, call: Any) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        # The cursor is opaque to us; for a hash it is a bucket's number.
+        cursor, after, size = c_uint64(0), c_uint64(0), min(BATCH, self.max_entries)
+        first = True
+        while True:
+            keys, values = np.empty(size, self.key_dtype), np.empty(size, self.value_dtype)
+            count = c_uint32(size)
+            result = call(
+                self.fd,
+                None if first else byref(cursor),
+                byref(after),
+                keys.ctypes.data,
+                values.ctypes.data,
+                byref(count),
+                None,
+            )
+            if result == -errno.ENOSPC:
+                # One bucket holds more than the batch: nothing was taken.
+                size *= 2
+                continue
+            if result != -errno.ENOENT:
+                libbpf.check(result, f"reading map {self.name}")
+            if count.value:
+                yield keys[: count.value], values[: count.value]
+            if result == -errno.ENOENT:
+                return
+            cursor.value, first = after.value, False
+
+
+class MapOfMaps(Map):
+    """Map of type array of maps with one slot."""
+
+    def put(self, inner: Map) -> None:
+        """Put ``inner`` into the slot.
+
+        Returns after an RCU grace period (up to about 100 ms): no program still
+        uses the map that was there before (kernel/bpf/syscall.c,
+        maybe_wait_bpf_programs).
+        """
+        self.update(np.zeros(1, np.uint32), np.array([inner.fd], np.uint32))

@@ -1,0 +1,155 @@
+"""The embedded object: a kernel program as bytecode, with what a loader must fill in.
+
+An object names the byte order that it was compiled for. Its bytecode refers to
+maps by name (relocations) and to constants by slot (patches); both are filled
+in by the loader, so one object serves every interface and every option.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flowstream.errors import LayoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INSTRUCTION_SIZE = 8
+LD_IMM64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM, linux/bpf.h: takes two instructions
+PSEUDO_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
+PATCH_MAGIC = 0xF10A57E000000000  # PATCH_MAGIC of bpf/common.h
+PATCH_MASK = 0xFFFFFFFFFFFFFF00
+
+
+class MapSpec(msgspec.Struct, frozen=True):
+    """A map as the C source declares it; ``type`` is enum bpf_map_type, sizes are octets."""
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+class ProgramSpec(msgspec.Struct, frozen=True):
+    """One program's bytecode.
+
+    ``relocations`` maps a map's name, ``patches`` a constant's slot (enum
+    patch_slot of bpf/common.h) to positions, in instructions of 8 octets.
+    """
+
+    name: str
+    code: bytes
+    relocations: dict[str, list[int]]
+    patches: dict[int, list[int]]
+
+    def link(self, map_fds: Mapping[str, int], constants: Mapping[int, int]) -> bytes:
+        """Bytecode with map descriptors and constants filled in.
+
+        Raises LayoutError when a map or constant that the program uses is not given.
+        """
+        code = bytearray(self.code)
+        for name, positions in self.relocations.items():
+            if name not in map_fds:
+                raise LayoutError(f"program {self.name}: no map {name} to refer to")
+            for position in positions:
+                _put_imm64(code, position, map_fds[name])
+        for slot, positions in self.patches.items():
+            if slot not in constants:
+                raise LayoutError(f"program {self.name}: constant of slot {slot} not given")
+            for position in positions:
+                _put_imm64(code, position, constants[slot])
+        return bytes(code)
+
+
+class KernelObject(msgspec.Struct, frozen=True):
+    """What the build makes of one C source."""
+
+    name: str
+    byte_order: str
+    source_digest: str
+    programs: list[ProgramSpec]
+    maps: list[MapSpec]
+
+    def program(self, name: str) -> ProgramSpec:
+        """Return the program ``name``; LayoutError when the object has none."""
+        for program in self.programs:
+            if program.name == name:
+                return program
+        raise LayoutError(f"object {self.name} has no program {name}")
+
+    def map(self, name: str) -> MapSpec:
+        """Return the map ``name``; LayoutError when the object has none."""
+        for spec in self.maps:
+            if spec.name == name:
+                return spec
+        raise LayoutError(f"object {self.name} has no map {name}")
+
+
+def _put_imm64(code: bytearray, position: int, value: int) -> None:
+    """Write the immediate of the 16-octet LD_IMM64 at ``position`` (native byte order)."""
+    at = position * INSTRUCTION_SIZE
+    code[at + 4 : at + 8] = (value & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
+    code[at + 12 : at + 16] = (value >> 32 & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
+
+
+def scan(name: str, code: bytes, map_names: Mapping[int, str]) -> ProgramSpec:
+    """Find map references and patched constants in fresh bytecode of this host's byte order.
+
+    ``map_names`` maps the descriptors that the compiler used to names. In the
+    result both are zeroed, so that equal sources give equal objects.
+    """
+    clean = bytearray(code)
+    relocations: dict[str, list[int]] = {}
+    patches: dict[int, list[int]] = {}
+    position = 0
+    while position < len(code) // INSTRUCTION_SIZE:
+        at = position * INSTRUCTION_SIZE
+        if code[at] != LD_IMM64:
+            position += 1
+            continue
+        low = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
+        value = int.from_bytes(code[at + 12 : at + 16], sys.byteorder) << 32 | low
+        source = code[at + 1] >> 4 if sys.byteorder == "little" else code[at + 1] & 15
+        if source == PSEUDO_MAP_FD:
+            relocations.setdefault(map_names[low], []).append(position)
+            _put_imm64(clean, position, 0)
+        elif value & PATCH_MASK == PATCH_MAGIC:
+            patches.setdefault(value & ~PATCH_MASK, []).append(position)
+            _put_imm64(clean, position, 0)
+        position += 2
+    return ProgramSpec(name, bytes(clean), relocations, patches)
+
+
+def encode(obj: KernelObject) -> bytes:
+    """Return the object as indented JSON, bytecode in base64."""
+    return msgspec.json.format(msgspec.json.encode(obj), indent=1) + b"\n"
+
+
+def decode(data: bytes, origin: str) -> KernelObject:
+    """Read an object; LayoutError naming ``origin`` when it is none or of the other byte order."""
+    try:
+        obj = msgspec.json.decode(data, type=KernelObject)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        raise LayoutError(f"{origin} is no kernel object: {err}; make bpf writes it anew") from err
+    if obj.byte_order != sys.byteorder:
+        raise LayoutError(
+            f"{origin} is for {obj.byte_order}-endian hosts, this one is {sys.byteorder}-endian: "
+            "install python3-bpfcc so that it can be compiled here"
+        )
+    return obj
+
+
+def embedded(name: str) -> KernelObject:
+    """Return the object that the package carries for ``name``."""
+    file = resources.files("flowstream.kernel") / "objects" / f"{name}.json"
+    try:
+        data = file.read_bytes()
+    except OSError as err:
+        raise LayoutError(f"no embedded object for {name}: {err}; make bpf writes it") from err
+    return decode(data, f"embedded object {name}")

@@ -1,0 +1,108 @@
+"""Turns what the kernel hands over into published records, column by column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowstream.layouts import xdp_flow as layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowstream.kernel.clock import ClockPair
+
+SCHEMA_VERSION = 1
+_TAGS = {
+    "u1": 0xCC,
+    ">u2": 0xCD,
+    ">u4": 0xCE,
+    ">u8": 0xCF,
+}
+_TAG_BIN8 = 0xC4
+_TAG_STR = 0xA0
+_TAG_ARRAY16 = 0xDC
+
+
+def _template() -> NDArray[np.void]:
+    """Build a record of zeros with every MessagePack tag in place, shape (1,)."""
+    record = np.zeros(1, layout.FLOW_RECORD)
+    names = layout.FLOW_RECORD.names or ()
+    values = [name for name in names if not name.startswith(("tag_", "size_"))]
+    for name in values[1:]:
+        base, shape = layout.FLOW_RECORD[name].subdtype or (layout.FLOW_RECORD[name], ())
+        if not shape:
+            record[f"tag_{name}"] = _TAGS[base.str.replace("|", "")]
+        elif f"size_{name}" in names:
+            record[f"tag_{name}"], record[f"size_{name}"] = _TAG_BIN8, shape[0]
+        else:
+            record[f"tag_{name}"] = _TAG_STR | shape[0]
+    record["tag_array"], record["array_fields"] = _TAG_ARRAY16, len(values) - 1
+    record["schema_version"] = SCHEMA_VERSION
+    return record
+
+
+TEMPLATE = _template()
+"""A record of zeros whose octets are valid MessagePack; shape (1,)."""
+
+
+def _blank(count: int) -> NDArray[np.void]:
+    # Opaque octets are copied whole, a structure field by field.
+    octets = np.repeat(TEMPLATE.view((np.void, TEMPLATE.itemsize)), count)
+    return octets.view(layout.FLOW_RECORD)
+
+
+_SAME = ("src_port", "dst_port", "vlan_id", "etype", "proto", "icmp_type", "icmp_code", "in_if")
+_VALUES = ("packets", "bytes", "l2_bytes", "ip_tos", "ip_ttl", "src_mac", "dst_mac")
+
+
+def from_table(
+    keys: NDArray[np.void],
+    values: NDArray[np.void],
+    end_reason: int,
+    sampling: int,
+    now: ClockPair,
+) -> NDArray[np.void]:
+    """Flow records of drained entries: keys FLOW_KEY, values FLOW_VALUE, both of shape (n,)."""
+    records = _blank(len(keys))
+    records["record_type"] = layout.RecordType.RECORD_FLOW
+    # Addresses keep the order of their octets.
+    for name in ("src_addr", "dst_addr"):
+        records[name] = np.ascontiguousarray(keys[name]).view(np.uint8)
+    for name in _SAME:
+        records[name] = keys[name]
+    for name in _VALUES:
+        records[name] = values[name]
+    records["tcp_flags"] = np.packbits(values["flag_seen"], axis=1, bitorder="little")[:, 0]
+    records["sampling_rate"] = sampling
+    records["end_reason"] = end_reason
+    records["time_flow_start_ns"] = values["time_start_ns"] + np.uint64(now.offset_ns)
+    records["time_flow_end_ns"] = values["time_end_ns"] + np.uint64(now.offset_ns)
+    records["time_received_ns"] = now.unix_ns
+    return records
+
+
+def with_unix_times(records: NDArray[np.void], now: ClockPair) -> NDArray[np.void]:
+    """Make boot times Unix times, in place, in records as they left a ring buffer."""
+    for name in ("time_flow_start_ns", "time_flow_end_ns"):
+        records[name] += np.uint64(now.offset_ns)
+    records["time_received_ns"] = now.unix_ns
+    return records
+
+
+def from_sources(
+    sources: NDArray[np.uint32], in_if: int, sampling: int, now: ClockPair
+) -> NDArray[np.void]:
+    """New-flow records of which only the IPv4 source (network byte order, (n,)) is known."""
+    records = _blank(len(sources))
+    records["record_type"] = layout.RecordType.RECORD_NEW_FLOW
+    records["etype"] = 0x0800
+    # Of the destination nothing is known: 0.0.0.0.
+    for name in ("src_addr", "dst_addr"):
+        records[name][:, 10:12] = 0xFF
+    records["src_addr"][:, 12:] = sources.view(np.uint8).reshape(-1, 4)
+    records["in_if"], records["sampling_rate"] = in_if, sampling
+    for name in ("time_flow_start_ns", "time_flow_end_ns", "time_received_ns"):
+        records[name] = now.unix_ns
+    return records

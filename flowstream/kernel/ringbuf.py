@@ -1,0 +1,121 @@
+"""Reads a BPF ring buffer in place, many records at a time.
+
+The consumer's and producer's positions and the data are memory that the kernel
+shares (kernel/bpf/ringbuf.c). The data is mapped twice in a row, so a record
+never wraps. Records of one ring all have the same length here, so a run of them
+is one strided array and leaves the ring with one copy.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowstream.errors import KernelError, LayoutError
+from flowstream.kernel.maps import Map
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowstream.kernel.object import MapSpec
+
+HEADER_SIZE = 8  # BPF_RINGBUF_HDR_SZ
+BUSY = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet submitted
+DISCARD = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
+
+
+class RingBuffer(Map):
+    """A ring buffer of ``size`` octets whose records have ``record_dtype``.
+
+    ``size`` is a power of two and a multiple of the page size. ``fd`` becomes
+    readable when records arrive (level-triggered polling works). One thread
+    reads at a time; ``close`` may come from anywhere, ``read`` then returns
+    nothing.
+    """
+
+    def __init__(self, spec: MapSpec, record_dtype: np.dtype[Any], size: int) -> None:
+        page = mmap.PAGESIZE
+        if size < page or size & (size - 1):
+            raise KernelError(f"ring {spec.name}: {size} is no power of two of at least {page}")
+        super().__init__(spec, size)
+        self.size = size
+        self.record_dtype = record_dtype
+        self.stride = HEADER_SIZE + (record_dtype.itemsize + 7) // 8 * 8
+        self._entry = np.dtype(
+            {
+                "names": ["length", "record"],
+                # Opaque octets are copied whole, a structure field by field.
+                "formats": [np.uint32, np.dtype((np.void, record_dtype.itemsize))],
+                "offsets": [0, HEADER_SIZE],
+                "itemsize": self.stride,
+            }
+        )
+        try:
+            consumer = mmap.mmap(self.fd, page, mmap.MAP_SHARED)
+            producer = mmap.mmap(
+                self.fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
+            )
+        except OSError as err:
+            self.close()
+            raise KernelError(f"mapping ring {spec.name}: {err.strerror}", err.errno or 0) from err
+        self._consumed = np.frombuffer(consumer, np.uint64, 1)
+        self._produced = np.frombuffer(producer, np.uint64, 1)
+        self._data = np.frombuffer(producer, np.uint8, 2 * size, page)
+        # Taking and releasing it also orders our reads of position and headers
+        # before the data, and the data before the new position, on CPUs that
+        # would reorder them.
+        self._lock = threading.Lock()
+
+    def pending(self) -> int:
+        """Octets between the consumer and the producer."""
+        with self._lock:
+            return int(self._produced[0] - self._consumed[0]) if self.fd >= 0 else 0
+
+    def read(self, most: int) -> NDArray[Any]:
+        """Take up to ``most`` submitted records out of the ring.
+
+        The result has shape (n,) and owns its memory. A record that is reserved
+        but not yet submitted ends the run. LayoutError when a record has
+        another length than ``record_dtype``.
+        """
+        with self._lock:
+            if self.fd < 0:
+                return np.empty(0, self.record_dtype)
+            consumed = int(self._consumed[0])
+            count = min((int(self._produced[0]) - consumed) // self.stride, most)
+        if count <= 0:
+            return np.empty(0, self.record_dtype)
+        entries = np.ndarray(count, self._entry, self._data, consumed & (self.size - 1))
+        with self._lock:
+            lengths = entries["length"].copy()
+        busy = np.flatnonzero(lengths & BUSY)
+        if len(busy):
+            lengths = lengths[: busy[0]]
+        self._check_lengths(lengths)
+        kept = lengths & DISCARD == 0
+        records = entries["record"][: len(lengths)]
+        records = records.copy() if kept.all() else records[kept]
+        with self._lock:
+            if self.fd >= 0:
+                self._consumed[0] = consumed + len(lengths) * self.stride
+        return records.view(self.record_dtype)
+
+    def _check_lengths(self, lengths: NDArray[np.uint32]) -> None:
+        wrong = np.flatnonzero(lengths & ~np.uint32(DISCARD) != self.record_dtype.itemsize)
+        if len(wrong):
+            raise LayoutError(
+                f"ring {self.name}: a record of {lengths[wrong[0]] & ~np.uint32(DISCARD)} octets, "
+                f"its accessor has {self.record_dtype.itemsize}"
+            )
+
+    def close(self) -> None:
+        """End reading; harmless twice and from any thread."""
+        lock = getattr(self, "_lock", None)
+        if lock is None:  # not mapped: __init__ failed on the way
+            super().close()
+            return
+        with lock:
+            super().close()
