@@ -1,0 +1,1 @@
+"""An independent reading of packets, and the packets to compare it on."""

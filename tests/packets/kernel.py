@@ -1,0 +1,121 @@
+"""What the kernel program makes of frames, in the terms of the independent reading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from flowstream.kernel.flow import FlowBench
+from flowstream.kernel.program import XDP_PASS
+from packets.build import ether as ethernet
+from packets.build import ip4, udp
+from packets.reference import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from packets.reference import FlowKey, Refusal
+
+IN_IF = 7
+REFUSALS: tuple[Refusal, Refusal] = ("non_ip", "malformed")
+END_INTERVAL_OVER = 2
+END_LACK_OF_RESOURCES = 5
+
+# docs/records.md, in the order on the wire.
+WIRE_FIELDS = (
+    *("record_type", "schema_version", "agent_epoch", "host_id", "seq", "time_received_ns"),
+    *("time_flow_start_ns", "time_flow_end_ns", "etype", "proto", "src_addr", "dst_addr"),
+    *("src_port", "dst_port", "icmp_type", "icmp_code", "tcp_flags", "ip_tos", "ip_ttl"),
+    *("vlan_id", "in_if", "in_if_name", "src_mac", "dst_mac", "packets", "bytes", "l2_bytes"),
+    *("sampling_rate", "end_reason", "flow_direction"),
+)
+
+# Not in the corpus: it takes the only place in a table of one flow.
+OCCUPANT = ethernet(0x0800, ip4(17, udp(), src="192.0.2.1", dst="192.0.2.2"))
+
+
+def wire(records: NDArray[np.void]) -> list[dict[str, Any]]:
+    """Read records as a consumer does: each as a MessagePack array."""
+    octets = [record.tobytes() for record in records]
+    return [
+        dict(zip(WIRE_FIELDS, msgspec.msgpack.decode(record), strict=True)) for record in octets
+    ]
+
+
+def reading(record: dict[str, Any]) -> Reading:
+    """Return what the record says of its packets; times, names and numbers left out."""
+    return Reading(**{field: record[field] for field in Reading.__slots__})
+
+
+def as_flows(batches: Iterable[NDArray[np.void]]) -> dict[FlowKey, Reading]:
+    """Return drained records by flow; no flow may have two."""
+    readings = [reading(record) for batch in batches for record in wire(batch)]
+    flows = {each.key: each for each in readings}
+    assert len(flows) == len(readings), "a flow was drained twice"
+    return flows
+
+
+class Kernel:
+    """The program without an interface.
+
+    With ``max_flows=1`` the table is full from the start, so that each packet
+    leaves as a record of its own.
+    """
+
+    def __init__(self, max_flows: int = 1) -> None:
+        self.bench = FlowBench(max_flows=max_flows, in_if=IN_IF)
+        if max_flows == 1:
+            self.run(OCCUPANT)
+
+    def run(self, frame: bytes) -> None:
+        """Hand over one frame; it must pass unchanged and be counted once."""
+        before = self.bench.counters()
+        ran = self.bench.run(frame)
+        after = self.bench.counters()
+        assert ran.verdict == XDP_PASS
+        assert ran.frame == frame
+        assert after["rx_packets"] - before["rx_packets"] == 1
+        assert after["rx_bytes"] - before["rx_bytes"] == len(frame)
+
+    def observe(self, frame: bytes) -> Reading | Refusal:
+        """Hand over one frame and return the one place where it ended (``max_flows=1`` only)."""
+        before = self.bench.counters()
+        self.run(frame)
+        after = self.bench.counters()
+        records = wire(self.bench.kernel.overflow.read(2))
+        grown = {name for name in after if after[name] != before[name]}
+        grown -= {"rx_packets", "rx_bytes"}
+        for reason in REFUSALS:
+            if grown == {f"{reason}_packets", f"{reason}_bytes"} and not records:
+                assert after[f"{reason}_packets"] - before[f"{reason}_packets"] == 1
+                assert after[f"{reason}_bytes"] - before[f"{reason}_bytes"] == len(frame)
+                return reason
+        assert grown == {"overflow_packets", "overflow_bytes"}
+        (record,) = records
+        assert (record["record_type"], record["in_if"]) == (1, IN_IF)
+        assert record["end_reason"] == END_LACK_OF_RESOURCES
+        return reading(record)
+
+    def flows(self) -> dict[FlowKey, Reading]:
+        """Swap the tables and return what was in the active one."""
+        return as_flows(self.bench.kernel.drain(END_INTERVAL_OVER))
+
+    def refused(self) -> dict[str, int]:
+        """Count packets without a flow since the start, under the reasons that occurred."""
+        counters = self.bench.counters()
+        counts = {reason: counters[f"{reason}_packets"] for reason in REFUSALS}
+        return {reason: count for reason, count in counts.items() if count}
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.bench.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

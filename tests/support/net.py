@@ -1,0 +1,152 @@
+"""Network namespaces and veth pairs that vanish with the test, whatever happened in it.
+
+Everything here is quiet: no address, no IPv6 of the kernel's own, no ARP, no
+offload. So a device carries the frames that a test sends, unchanged, and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLONE_NEWNET = 0x40000000
+LARGEST_MTU = 65535
+OFFLOADS_OFF = (
+    *("rx", "off", "tx", "off", "sg", "off", "tso", "off"),
+    *("gso", "off", "gro", "off", "rxvlan", "off", "txvlan", "off"),
+)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A network namespace, known to ``ip netns`` by its name."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The file that stands for the namespace."""
+        return Path("/run/netns", self.name)
+
+    def argv(self, *argv: str | Path) -> list[str]:
+        """Return the command line that runs ``argv`` inside."""
+        return ["ip", "netns", "exec", self.name, *map(str, argv)]
+
+    def run(self, *argv: str | Path, timeout: float = 60) -> str:
+        """Run a program inside and return its output; a failure raises with its error text."""
+        return _run(*self.argv(*argv), timeout=timeout)
+
+    def popen(self, *argv: str | Path, **options: Any) -> subprocess.Popen[Any]:
+        """Start a program inside; the caller ends it."""
+        return subprocess.Popen(self.argv(*argv), **options)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Put the calling thread, and threads that it starts, inside for the block's time."""
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self.path)
+            try:
+                yield
+            finally:
+                _setns(own)
+        finally:
+            os.close(own)
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One device inside a namespace."""
+
+    namespace: Namespace
+    name: str
+    index: int
+
+    def statistic(self, name: str) -> int:
+        """Return one counter of /sys/class/net/NAME/statistics, such as ``rx_packets``."""
+        path = f"/sys/class/net/{self.name}/statistics/{name}"
+        return int(self.namespace.run("cat", path))
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[Namespace]:
+    """Make a namespace with loopback up and the kernel's own IPv6 traffic off."""
+    made = Namespace(f"flowstream-{os.getpid()}-{next(_numbers)}")
+    _run("ip", "netns", "add", made.name)
+    try:
+        made.run("sysctl", "-qw", *(f"net.ipv6.conf.{which}.disable_ipv6=1" for which in _CONFS))
+        made.run("ip", "link", "set", "lo", "up")
+        yield made
+    finally:
+        _run("ip", "netns", "delete", made.name)
+
+
+@contextlib.contextmanager
+def veth_pair(
+    near: Namespace,
+    far: Namespace | None = None,
+    *,
+    names: tuple[str, str] = ("near", "far"),
+    mtu: int = LARGEST_MTU,
+    queues: int = 1,
+) -> Iterator[tuple[Interface, Interface]]:
+    """Make a veth pair between two namespaces (or within one), both ends up.
+
+    With one queue, frames arrive in the order in which they were sent. The
+    names must be free; the pair goes with the block.
+    """
+    far = far or near
+    ends = tuple(zip((near, far), names, strict=True))
+    shape = ["numtxqueues", str(queues), "numrxqueues", str(queues)]
+    peer = ["peer", "name", names[1], "netns", far.path.as_posix(), *shape]
+    near.run("ip", "link", "add", names[0], *shape, "type", "veth", *peer)
+    try:
+        for place, name in ends:
+            place.run("ethtool", "-K", name, *OFFLOADS_OFF)
+            place.run("ip", "link", "set", name, "mtu", str(mtu), "arp", "off")
+            place.run("ip", "link", "set", name, "multicast", "off", "up")
+        yield tuple(_interface(place, name) for place, name in ends)  # type: ignore[misc]
+    finally:
+        # A test may have deleted or moved the device: then it goes with its namespace.
+        subprocess.run(
+            near.argv("ip", "link", "delete", names[0]), check=False, capture_output=True
+        )
+
+
+_CONFS = ("all", "default")
+
+
+def _interface(place: Namespace, name: str) -> Interface:
+    index = int(place.run("cat", f"/sys/class/net/{name}/ifindex"))
+    return Interface(place, name, index)
+
+
+def _run(*argv: str, timeout: float = 60) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise RuntimeError(f"{' '.join(argv)}: status {done.returncode}: {said}")
+    return done.stdout
+
+
+def _setns(place: Path | int) -> None:
+    fd = place if isinstance(place, int) else os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(fd, CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(place))
+    finally:
+        if not isinstance(place, int):
+            os.close(fd)

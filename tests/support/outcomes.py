@@ -1,0 +1,76 @@
+"""What a sink's tests need: batches to send, and an account of what became of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import anyio
+
+from flowstream.batch import EncodedBatch, Stream, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VALUE_BYTES = 203
+TIMESTAMP_MS = 1_700_000_000_123
+
+
+class Account:
+    """Outcomes, counted; a record that gets a second outcome fails the test at once."""
+
+    def __init__(self) -> None:
+        self.acknowledged_values: list[bytes] = []
+        self.failed_values: list[bytes] = []
+        self.causes: Counter[str] = Counter()
+        self._seen: set[tuple[int, int]] = set()
+        # Batches are told apart by identity: they must stay alive.
+        self._batches: list[EncodedBatch] = []
+
+    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+        self._settle(batch, part)
+        self.acknowledged_values += batch.values[part]
+
+    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+        self._settle(batch, part)
+        self.failed_values += batch.values[part]
+        self.causes[cause] += part.stop - part.start
+
+    @property
+    def settled(self) -> int:
+        return len(self._seen)
+
+    def _settle(self, batch: EncodedBatch, part: slice) -> None:
+        records = {(id(batch), n) for n in range(part.start, part.stop)}
+        assert records, "an outcome of no records"
+        assert part.stop <= len(batch)
+        assert not records & self._seen, "a second outcome"
+        self._seen |= records
+        self._batches.append(batch)
+
+
+def make_batch(
+    topic: str, partition: int, first: int, count: int, size: int = VALUE_BYTES
+) -> EncodedBatch:
+    """Values that begin with their number and are random after it, of ``size`` bytes each."""
+    noise = os.urandom(max(size - 12, 0))
+    values = [b"%012d" % n + noise for n in range(first, first + count)]
+    keys = [n.to_bytes(8, "big") for n in range(first, first + count)]
+    return EncodedBatch(
+        Stream.FLOWS, topic, partition, TIMESTAMP_MS, keys, values, Tally.empty(count)
+    )
+
+
+def number(value: bytes) -> int:
+    """The number that ``make_batch`` gave this value."""
+    return int(value[:12])
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Poll until ``condition`` holds; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await anyio.sleep(0.01)
