@@ -1,0 +1,62 @@
+# Every target installs what it misses, once.
+#   make demo   the main job, on real packets        make test   all tests, with a real broker
+#   make setup  .venv/bin/flowstream                 make lint   style, types, generated files
+#   make bench  measurements, as ratios              make bpf    rebuild the kernel programs
+#   make kernels, make image                         other kernels in qemu; the container image
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+INSTALL := tools/install-packages.sh
+C_SOURCES := $(shell find bpf -name '*.[ch]')
+
+RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
+TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
+	tcpreplay=tcpreplay tshark=tshark
+.DEFAULT_GOAL := demo
+
+.PHONY: setup demo test lint bench bpf lock kernels image clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(INSTALL) $(RUN_PACKAGES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(SUDO) $(BIN)/flowstream demo $(ARGS)
+
+test: setup
+	@$(INSTALL) $(TEST_PACKAGES)
+	@tests/broker/fetch.sh
+	@$(SUDO) $(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
+	$(SUDO) $(BIN)/python -m flowstream.kernel.generate --check
+	$(BIN)/python -m flowstream.schemas --check schemas
+
+bench: setup
+	@$(INSTALL) $(TEST_PACKAGES)
+	@tests/broker/fetch.sh
+	@$(SUDO) $(BIN)/python -m bench $(ARGS)
+
+bpf: setup
+	$(SUDO) $(BIN)/python -m flowstream.kernel.generate
+	$(BIN)/python -m flowstream.schemas --write schemas
+
+lock: setup
+	$(BIN)/pip install -q pip-tools
+	$(BIN)/pip-compile -q --extra dev --generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+		-o constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,69 @@
+"""Shows flow records as they are published, a line each."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from flowstream.records import FlowRecord, decode
+from flowstream.source import open_source
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")  # RFC 9293, bit 0 first
+_PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
+
+
+class Viewer:
+    """Prints what a topic has got since the last look.
+
+    It reads the topic as any consumer would: what it shows was published.
+    """
+
+    def __init__(self, url: str, topic: str, since_ns: int, console: Console) -> None:
+        self._url, self._topic, self._since_ns = url, topic, since_ns
+        self._console = console
+        self._next: dict[int, int] = {}
+        self.shown = 0
+
+    async def look(self) -> None:
+        """Print the records that are new."""
+        fresh = []
+        async for messages in open_source(self._url, [self._topic]).batches():
+            for message in messages:
+                if message.offset < self._next.get(message.partition, 0):
+                    continue
+                self._next[message.partition] = message.offset + 1
+                record = decode(message.value)
+                if isinstance(record, FlowRecord) and record.agent_epoch >= self._since_ns:
+                    fresh.append(record)
+        # The partitions of a topic have no order among each other.
+        for record in sorted(fresh, key=lambda record: record.time_flow_end_ns):
+            self._console.print(line(record), highlight=False, soft_wrap=True)
+        self.shown += len(fresh)
+
+
+def line(record: FlowRecord) -> str:
+    """One flow record for people."""
+    end = dt.datetime.fromtimestamp(record.time_flow_end_ns / 1e9, dt.UTC)
+    protocol = _PROTOCOLS.get(record.proto, str(record.proto))
+    flags = " ".join(name for bit, name in enumerate(TCP_FLAGS) if record.tcp_flags >> bit & 1)
+    vlan = f" vlan {record.vlan_id}" if record.vlan_id else ""
+    source = _end(record.src_addr, record.src_port)
+    destination = _end(record.dst_addr, record.dst_port)
+    return (
+        f"{end:%H:%M:%S}  {source:>28} -> {destination:<28} {protocol:<6} "
+        f"{record.packets:>6,} packets {record.bytes:>9,} octets  {flags}{vlan}"
+    )
+
+
+def _end(address: bytes, port: int) -> str:
+    ip = ipaddress.IPv6Address(address)
+    text = str(ip.ipv4_mapped) if ip.ipv4_mapped else str(ip)
+    if not port:
+        return text
+    family = socket.AF_INET if ip.ipv4_mapped else socket.AF_INET6
+    return f"{text}:{port}" if family == socket.AF_INET else f"[{text}]:{port}"
