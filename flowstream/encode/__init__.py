@@ -1,0 +1,26 @@
+"""From batches of records to values, keys and partitions. Pure: no loop, log or clock.
+
+The order of the calls for one batch::
+
+    stamp(records, identity, first_seq)        # in place
+    values = encoder.encode(records)
+    keys = partition_keys(records)
+    batches = split(stream, topic, values, keys, partitions(keys, n), tally, timestamp_ms)
+"""
+
+from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
+from flowstream.encode.identity import Identity, stamp
+from flowstream.encode.partition import partition_keys, partitions
+from flowstream.encode.split import flow_tally, split
+
+__all__ = [
+    "FORMATS",
+    "Encoder",
+    "Identity",
+    "flow_tally",
+    "make_encoder",
+    "partition_keys",
+    "partitions",
+    "split",
+    "stamp",
+]

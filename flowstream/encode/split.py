@@ -1,0 +1,65 @@
+"""From an encoded batch to one batch per partition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowstream.batch import EncodedBatch, Stream, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def flow_tally(stream: Stream, records: NDArray[np.void]) -> Tally:
+    """Return what each record of shape (n,) and dtype FLOW_RECORD stands for.
+
+    A record that announces stands for no packets: they are counted in the
+    flow's own record.
+    """
+    in_if = records["in_if"].astype(np.uint32)
+    if stream is not Stream.FLOWS:
+        zeros = np.zeros(len(records), np.uint64)
+        return Tally(in_if, zeros, zeros)
+    return Tally(
+        in_if, records["packets"].astype(np.uint64), records["l2_bytes"].astype(np.uint64)
+    )
+
+
+def split(
+    stream: Stream,
+    topic: str,
+    values: Sequence[bytes],
+    keys: NDArray[np.uint8],
+    partitions: NDArray[np.uint32],
+    tally: Tally,
+    timestamp_ms: int,
+) -> list[EncodedBatch]:
+    """Make one batch per partition that gets any record; order inside a partition is kept.
+
+    ``values``, ``keys`` (n, 8), ``partitions`` (n,) and ``tally`` are parallel.
+    """
+    # numpy sorts 16-bit numbers by radix, in a fifth of the time.
+    narrow = partitions.astype(np.uint16) if partitions.max(initial=0) < 1 << 16 else partitions
+    order = np.argsort(narrow, kind="stable")
+    sorted_partitions = partitions[order]
+    sorted_values = [values[i] for i in order.tolist()]
+    sorted_keys: list[bytes] = keys[order].view("V8").ravel().tolist()
+    sorted_tally = tally[order]
+    starts = np.flatnonzero(np.diff(sorted_partitions, prepend=-1)).tolist()
+    ends = [*starts[1:], len(values)]
+    return [
+        EncodedBatch(
+            stream=stream,
+            topic=topic,
+            partition=int(sorted_partitions[start]),
+            timestamp_ms=timestamp_ms,
+            keys=sorted_keys[start:end],
+            values=sorted_values[start:end],
+            tally=sorted_tally[start:end],
+        )
+        for start, end in zip(starts, ends, strict=bool(len(values)))
+    ]

@@ -1,0 +1,160 @@
+"""The record of the topics ``PREFIX.flows`` and ``PREFIX.new_flows``."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import Meta, Struct
+
+# msgspec reads the annotations at run time.
+from flowstream.records.fields import (  # noqa: TC001
+    U8,
+    U16,
+    U32,
+    U64,
+    Address,
+    HostId,
+    IfName,
+    Mac,
+    Version,
+)
+from flowstream.records.text import ip_address, mac_text
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+SCHEMA_VERSION: Final = 1
+"""``schema_version`` of the records described here; a field is only ever added at the end."""
+
+
+class RecordType(enum.IntEnum):
+    """First field of every record."""
+
+    FLOW = 1
+    NEW_FLOW = 2
+    COUNTERS = 3
+
+
+class EndReason(enum.IntEnum):
+    """Values of ``FlowRecord.end_reason`` that flowstream publishes (IPFIX 136)."""
+
+    NONE = 0
+    INTERVAL_OVER = 2
+    FORCED = 4
+    LACK_OF_RESOURCES = 5
+
+
+class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
+    """Packets of one flow in one interval, or (``record_type`` 2) a flow's announcement.
+
+    A flow's record is a delta: it covers the packets since the flow's previous
+    record, so records may be summed freely. An announcement says that the flow
+    is new; its packet is counted in a record of ``PREFIX.flows``, never here.
+    Nothing is multiplied by ``sampling_rate``. Names follow GoFlow2; each
+    field's meaning, unit and IPFIX element stand in its description.
+    """
+
+    record_type: Annotated[int, Meta(ge=1, le=2, description="1 = flow, 2 = new_flow")]
+    schema_version: Annotated[
+        Version, Meta(description="1; a field is only ever added at the end")
+    ]
+    agent_epoch: Annotated[
+        U64,
+        Meta(description="Unix ns at which this agent run began: with host_id it names the run"),
+    ]
+    host_id: Annotated[HostId, Meta(description="machine id of the host (/etc/machine-id)")]
+    seq: Annotated[
+        U64,
+        Meta(
+            description="gapless per run and topic, from 0: a missing number is a lost record, "
+            "a repeated one a duplicate"
+        ),
+    ]
+    time_received_ns: Annotated[U64, Meta(description="Unix ns at which the agent drained it")]
+    time_flow_start_ns: Annotated[
+        U64, Meta(description="Unix ns of the record's first packet (IPFIX 156)")
+    ]
+    time_flow_end_ns: Annotated[
+        U64, Meta(description="Unix ns of the record's last packet (IPFIX 157)")
+    ]
+    etype: Annotated[U16, Meta(description="EtherType: 0x0800 IPv4, 0x86dd IPv6")]
+    proto: Annotated[
+        U8,
+        Meta(
+            description="IANA protocol number; for IPv6 the upper-layer header, "
+            "extension headers walked (IPFIX 4)"
+        ),
+    ]
+    src_addr: Annotated[Address, Meta(description="source address (IPFIX 8, 27)")]
+    dst_addr: Annotated[Address, Meta(description="destination address (IPFIX 12, 28)")]
+    src_port: Annotated[
+        U16,
+        Meta(
+            description="source port; 0 where the protocol has none and for fragments "
+            "past the first (IPFIX 7)"
+        ),
+    ]
+    dst_port: Annotated[U16, Meta(description="destination port, as src_port (IPFIX 11)")]
+    icmp_type: Annotated[
+        U8, Meta(description="ICMP or ICMPv6 type, part of the flow's key; else 0")
+    ]
+    icmp_code: Annotated[
+        U8, Meta(description="ICMP or ICMPv6 code, part of the flow's key; else 0")
+    ]
+    tcp_flags: Annotated[
+        U8, Meta(description="OR of the RFC 9293 flag byte over the packets (IPFIX 6)")
+    ]
+    ip_tos: Annotated[
+        U8, Meta(description="whole TOS or traffic-class byte of the first packet (IPFIX 5)")
+    ]
+    ip_ttl: Annotated[U8, Meta(description="smallest TTL or hop limit seen (IPFIX 52)")]
+    vlan_id: Annotated[
+        U16, Meta(description="outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 58)")
+    ]
+    in_if: Annotated[U32, Meta(description="index of the interface (IPFIX 10)")]
+    in_if_name: Annotated[IfName, Meta(description="name of the interface (IPFIX 82)")]
+    src_mac: Annotated[Mac, Meta(description="source MAC of the first packet (IPFIX 56)")]
+    dst_mac: Annotated[Mac, Meta(description="destination MAC of the first packet (IPFIX 57)")]
+    packets: Annotated[U64, Meta(description="packets (IPFIX 2)")]
+    bytes: Annotated[
+        U64,
+        Meta(
+            description="IP octets (total length), without Ethernet header and padding (IPFIX 1)"
+        ),
+    ]
+    l2_bytes: Annotated[U64, Meta(description="frame octets as XDP saw them, without FCS")]
+    sampling_rate: Annotated[U32, Meta(description="1 = every packet, N = one in N")]
+    end_reason: Annotated[
+        U8,
+        Meta(
+            description="2 interval over, 4 forced (shutdown, rotation), 5 lack of resources: "
+            "the table was full and this packet had no entry; 0 in announcements (IPFIX 136)"
+        ),
+    ]
+    flow_direction: Annotated[U8, Meta(description="0 ingress, 1 egress (IPFIX 61)")]
+
+    @property
+    def source(self) -> IPv4Address | IPv6Address:
+        """``src_addr`` as an address object; v4-mapped ones are IPv4Address."""
+        return ip_address(self.src_addr)
+
+    @property
+    def destination(self) -> IPv4Address | IPv6Address:
+        """``dst_addr`` as an address object; v4-mapped ones are IPv4Address."""
+        return ip_address(self.dst_addr)
+
+    @property
+    def source_mac(self) -> str:
+        """``src_mac`` as text: "02:00:00:00:00:01"."""
+        return mac_text(self.src_mac)
+
+    @property
+    def destination_mac(self) -> str:
+        """``dst_mac`` as text: "02:00:00:00:00:01"."""
+        return mac_text(self.dst_mac)
+
+    @property
+    def is_new_flow(self) -> bool:
+        """Whether this announces a flow: its packet is counted elsewhere, never sum it."""
+        return self.record_type == RecordType.NEW_FLOW

@@ -1,0 +1,76 @@
+"""Addresses and identifiers between their bytes and the text that JSON carries.
+
+The functions that read text raise ValueError on anything that is not exactly such text.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Final
+
+V4_MAPPED: Final = bytes(10) + b"\xff\xff"
+"""The 12 bytes before the IPv4 address in a v4-mapped one (RFC 4291, 2.5.5.2)."""
+
+
+def utf8_text(text: str) -> str:
+    """``text`` as UTF-8 can carry it: for what the system named in bytes that are not UTF-8.
+
+    Python reads such bytes as surrogates; each becomes "?".
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
+def address_text(address: bytes) -> str:
+    """Text of 16 address bytes; a v4-mapped one gives the IPv4 form, so never "::ffff:…"."""
+    if address.startswith(V4_MAPPED):
+        return inet_ntop(AF_INET, address[12:])
+    return inet_ntop(AF_INET6, address)
+
+
+@lru_cache(maxsize=16_384)
+def address_bytes(text: str) -> bytes:
+    """16 bytes of an IPv4 (then v4-mapped) or IPv6 address."""
+    try:
+        if ":" in text:
+            return inet_pton(AF_INET6, text)
+        return V4_MAPPED + inet_pton(AF_INET, text)
+    except OSError as err:
+        raise ValueError(f"{text!r} is not an IP address") from err
+
+
+def ip_address(address: bytes) -> IPv4Address | IPv6Address:
+    """Address object of 16 bytes; a v4-mapped one gives an IPv4Address."""
+    if address.startswith(V4_MAPPED):
+        return IPv4Address(address[12:])
+    return IPv6Address(address)
+
+
+def mac_text(mac: bytes) -> str:
+    """Text of 6 bytes: "02:00:00:00:00:01"."""
+    return mac.hex(":")
+
+
+@lru_cache(maxsize=16_384)
+def mac_bytes(text: str) -> bytes:
+    """6 bytes of "02:00:00:00:00:01"."""
+    mac = bytes.fromhex(text.replace(":", ""))
+    if mac.hex(":") != text.lower():
+        raise ValueError(f"{text!r} is not a MAC address")
+    return _of_length(mac, 6, text)
+
+
+@lru_cache(maxsize=1_024)
+def host_id_bytes(text: str) -> bytes:
+    """16 bytes of 32 hex digits."""
+    host_id = bytes.fromhex(text)
+    if host_id.hex() != text.lower():
+        raise ValueError(f"{text!r} is not 32 hex digits")
+    return _of_length(host_id, 16, text)
+
+
+def _of_length(value: bytes, length: int, text: str) -> bytes:
+    if len(value) != length:
+        raise ValueError(f"{text!r} is {len(value)} bytes, not {length}")
+    return value
