@@ -1,0 +1,16 @@
+"""Is every packet accounted for? The loss equation, checked from the topics alone.
+
+::
+
+    result = await audit("kafka://10.0.0.1:9092")
+    result.holds
+
+``Audit`` adds up messages without knowing where they come from; ``audit`` reads
+them; ``Result`` is what they found.
+"""
+
+from flowstream.audit.accounts import Audit
+from flowstream.audit.reading import audit
+from flowstream.audit.result import Amount, Interface, Result, Run, Topic
+
+__all__ = ["Amount", "Audit", "Interface", "Result", "Run", "Topic", "audit"]

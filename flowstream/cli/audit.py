@@ -1,0 +1,64 @@
+"""``flowstream audit``: from the topics alone, whether every packet is accounted for."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from flowstream.cli.options import Commands, add_options
+from flowstream.config import OPTIONS, parse_option
+
+if TYPE_CHECKING:
+    import argparse
+
+_EXAMPLES = """\
+examples:
+  flowstream audit file:flowstream-recording
+  flowstream audit kafka://10.0.0.1:9092 --json
+
+For every run and interface:
+  received = non_ip + malformed + sampled_out + counted
+           + the packets of the published flow records
+           + the packets of every counted loss
+in packets and in frame octets, and a gapless sequence per run and topic, or
+as many counted losses as there are gaps. The exit status is 0 when that holds
+and 1 when it does not; a run that is still going on, or was killed, has no
+final counters and does not hold.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "audit",
+        help="check from the topics that every packet is accounted for",
+        description="Check from the topics alone that every packet is accounted for.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument(
+        "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT...], file:DIR or DIR"
+    )
+    add_options(parser, ("topic_prefix",))
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the result; 0 when everything holds, else 1."""
+    prefix = OPTIONS["topic_prefix"].default
+    if args.topic_prefix is not None:
+        prefix = parse_option("topic_prefix", args.topic_prefix)
+    # Heavy, and --help must not wait for them.
+    import asyncio  # noqa: PLC0415
+
+    import msgspec  # noqa: PLC0415
+
+    from flowstream.audit import audit  # noqa: PLC0415
+    from flowstream.cli import audit_tables  # noqa: PLC0415
+
+    result = asyncio.run(audit(args.url, prefix))
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(result)).decode())
+    else:
+        audit_tables.show(result, sys.stdout)
+    return 0 if result.holds else 1

@@ -1,0 +1,120 @@
+"""Facts about network interfaces, asked of the kernel by netlink: the one owner of pyroute2."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.ethtool import Ethtool
+from pyroute2.netlink import genlmsg
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink.nlsocket import NLM_F_REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# linux/if_arp.h: ARPHRD_ETHER, ARPHRD_LOOPBACK, whose frames look the same.
+_WITH_ETHERNET_HEADER: Final = (1, 772)
+_IFF_UP: Final = 1
+_NETDEV_CMD_DEV_GET: Final = 1
+# The kernel's names (net/ethtool/common.c) and those that ethtool -K takes.
+_RX_VLAN_OFFLOADS: Final = {
+    "rx-vlan-hw-parse": "rxvlan",
+    "rx-vlan-stag-hw-parse": "rx-vlan-stag-hw-parse",
+}
+
+
+class XdpFeature(enum.IntFlag):
+    """enum netdev_xdp_act of linux/netdev.h: what a driver's XDP can do."""
+
+    BASIC = 1 << 0
+    REDIRECT = 1 << 1
+    NDO_XMIT = 1 << 2
+    XSK_ZEROCOPY = 1 << 3
+    HW_OFFLOAD = 1 << 4
+    RX_SG = 1 << 5
+    NDO_XMIT_SG = 1 << 6
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceFacts:
+    """What the kernel says of one interface; None where it does not say.
+
+    ``kind`` is a virtual interface's kind such as veth, "" for hardware;
+    ``mtu`` is in octets; ``xdp_features`` needs Linux 6.3; ``rx_vlan_offloads`` are
+    the features, by ethtool's names, that take a frame's tag off before XDP sees it.
+    """
+
+    name: str
+    index: int
+    up: bool
+    mtu: int
+    kind: str
+    ethernet: bool
+    xdp_features: XdpFeature | None
+    rx_vlan_offloads: tuple[str, ...]
+
+
+class _NetdevMessage(genlmsg):  # type: ignore[misc]
+    """Attributes of a device in the generic netlink family "netdev" (linux/netdev.h)."""
+
+    nla_map = (
+        ("NETDEV_A_DEV_UNSPEC", "none"),
+        ("NETDEV_A_DEV_IFINDEX", "uint32"),
+        ("NETDEV_A_DEV_PAD", "none"),
+        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+    )
+
+
+def facts() -> Mapping[str, InterfaceFacts]:
+    """Facts of every interface of this network namespace, by name."""
+    with IPRoute() as route:
+        links = route.get_links()
+    return {link.get("IFLA_IFNAME"): _facts(link) for link in links}
+
+
+def _facts(link: Any) -> InterfaceFacts:
+    name, index = link.get("IFLA_IFNAME"), link["index"]
+    info = link.get("IFLA_LINKINFO")
+    return InterfaceFacts(
+        name=name,
+        index=index,
+        up=bool(link["flags"] & _IFF_UP),
+        mtu=link.get("IFLA_MTU"),
+        kind=(info.get("IFLA_INFO_KIND") if info else None) or "",
+        ethernet=link["ifi_type"] in _WITH_ETHERNET_HEADER,
+        xdp_features=_xdp_features(index),
+        rx_vlan_offloads=_rx_vlan_offloads(name),
+    )
+
+
+def _xdp_features(index: int) -> XdpFeature | None:
+    request = _NetdevMessage()
+    request["cmd"], request["version"] = _NETDEV_CMD_DEV_GET, 1
+    request["attrs"] = [("NETDEV_A_DEV_IFINDEX", index)]
+    with GenericNetlinkSocket() as socket:
+        try:
+            socket.bind("netdev", _NetdevMessage)
+            answer = socket.nlm_request(request, msg_type=socket.prid, msg_flags=NLM_F_REQUEST)
+        except (NetlinkError, OSError):
+            return None
+    features = answer[0].get("NETDEV_A_DEV_XDP_FEATURES")
+    return None if features is None else XdpFeature(features)
+
+
+def _rx_vlan_offloads(name: str) -> tuple[str, ...]:
+    tool = Ethtool()
+    try:
+        features = tool.get_features(name).features
+    except (NetlinkError, OSError):
+        return ()
+    finally:
+        tool.close()
+    return tuple(
+        called
+        for feature, called in _RX_VLAN_OFFLOADS.items()
+        if feature in features and features[feature].enable
+    )

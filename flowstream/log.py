@@ -1,0 +1,83 @@
+"""Logging: structlog for flowstream, with the libraries' stdlib records led through it.
+
+Everything goes to standard error, as lines for people on a terminal and as one
+JSON object per line elsewhere; times are UTC.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import IO, TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+# At level info these tell of every request and rebalance.
+_TALKATIVE = ("aiokafka", "asyncio", "pyroute2")
+
+
+def configure(
+    level: str = "info", log_format: str = "auto", stream: IO[str] | None = None
+) -> None:
+    """Set up logging for the process; a later call replaces an earlier one.
+
+    ``level`` is debug, info, warning or error; ``log_format`` auto, console or
+    json; ``stream`` is standard error unless given. Nothing is raised when the
+    stream cannot be written to later on.
+    """
+    stream = sys.stderr if stream is None else stream
+    if log_format == "auto":
+        log_format = "console" if stream.isatty() else "json"
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(log_format, stream),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(
+            logging.NOTSET if level == "debug" else max(root.level, logging.WARNING)
+        )
+    # A full disk or a closed pipe behind stderr must not print a traceback per line.
+    logging.raiseExceptions = False
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderers(log_format: str, stream: IO[str]) -> list[Processor]:
+    if log_format == "json":
+        return [
+            structlog.processors.format_exc_info,
+            # ensure_ascii, json's default, also makes the lines safe for any encoding.
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    colors = stream.isatty() and not os.environ.get("NO_COLOR")
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from support.net import namespace, veth_pair
+
+from flowstream import check as checks
+from flowstream.check import Finding, Status, check
+from flowstream.cli.main import main
+from flowstream.errors import KernelError
+from flowstream.interfaces import InterfaceFacts, XdpFeature, facts
+from flowstream.kernel import features, libbpf
+from flowstream.kernel.link import Link, Mode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# r0 = XDP_PASS; exit
+PASS = bytes.fromhex("b7000000020000009500000000000000")
+
+
+@pytest.fixture
+def veth():
+    with namespace() as place, veth_pair(place, mtu=1500) as (near, _), place.entered():
+        yield near
+
+
+def about(subject: str, findings) -> list[Finding]:
+    return [finding for finding in findings if finding.subject == subject]
+
+
+def only(subject: str, findings) -> Finding:
+    (finding,) = about(subject, findings)
+    return finding
+
+
+def interface(**changes) -> InterfaceFacts:
+    values = {
+        "name": "eth0",
+        "index": 2,
+        "up": True,
+        "mtu": 1500,
+        "kind": "",
+        "ethernet": True,
+        "xdp_features": XdpFeature.BASIC | XdpFeature.RX_SG,
+        "rx_vlan_offloads": (),
+    }
+    return InterfaceFacts(**values | changes)
+
+
+def test_this_host_has_everything():
+    findings = list(check((), None, "flowstream"))
+    assert [finding.subject for finding in findings] == [
+        *("kernel", "capabilities", "BPF JIT", "libbpf", "xdp_flow", "xdp_counter", "bcc")
+    ]
+    assert [finding for finding in findings if finding.status is Status.FAIL] == []
+    assert only("kernel", findings).text.startswith(os.uname().release)
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [((5, 8), "fail"), ((5, 9), "warn"), ((5, 17), "warn"), ((5, 18), "ok"), ((6, 12), "ok")],
+)
+def test_kernel_versions(monkeypatch, version, status):
+    monkeypatch.setattr(features, "kernel_version", lambda: version)
+    finding = only("kernel", check((), None, "flowstream"))
+    assert finding.status == status
+    assert ("5.18 or later" in finding.remedy) == (status != "ok")
+
+
+def test_missing_capabilities(monkeypatch):
+    monkeypatch.setattr(features, "effective_capabilities", lambda: {"CAP_NET_ADMIN"})
+    finding = only("capabilities", check((), None, "flowstream"))
+    assert finding.status is Status.FAIL
+    assert finding.text == "CAP_BPF, CAP_PERFMON missing"
+    assert finding.remedy.startswith("run as root")
+
+
+@pytest.mark.parametrize(("content", "status"), [("0\n", "warn"), ("1\n", "ok"), (None, "ok")])
+def test_the_jit(monkeypatch, tmp_path, content, status):
+    file = tmp_path / "bpf_jit_enable"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(checks, "_JIT", file)
+    assert only("BPF JIT", check((), None, "flowstream")).status == status
+
+
+def test_no_libbpf(monkeypatch):
+    def library():
+        raise KernelError("libbpf.so.1 is missing")
+
+    monkeypatch.setattr(libbpf, "library", library)
+    finding = only("libbpf", check((), None, "flowstream"))
+    assert (finding.status, finding.remedy) == (Status.FAIL, "apt-get install libbpf1")
+
+
+def test_the_unrelated_package_called_bcc(monkeypatch, tmp_path):
+    """A distribution of the name in the path: with bcc/libbcc.py it is the right one."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    information = tmp_path / "bcc-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: bcc\nVersion: 1.0\n")
+    (information / "RECORD").write_text("bcc/__init__.py,,\n")
+    finding = only("bcc", check((), None, "flowstream"))
+    assert (finding.status, finding.remedy) == (Status.WARN, "pip uninstall bcc")
+    (information / "RECORD").write_text("bcc/__init__.py,,\nbcc/libbcc.py,,\n")
+    assert only("bcc", check((), None, "flowstream")).status is Status.OK
+
+
+def test_a_veth(veth):
+    findings = about("near", check(["near"], None, "flowstream"))
+    assert [(finding.status, finding.text) for finding in findings] == [
+        (Status.OK, "is up, MTU 1500"),
+        (Status.OK, "the driver has native XDP"),
+        (Status.OK, "VLAN tags reach XDP if the peer has them in the frame"),
+        (Status.OK, "no XDP program attached"),
+    ]
+
+
+def test_facts_of_a_veth(veth):
+    found = facts()["near"]
+    assert (found.index, found.up, found.mtu, found.kind, found.ethernet) == (
+        *(veth.index, True, 1500, "veth", True),
+    )
+    assert found.xdp_features is not None
+    assert XdpFeature.BASIC in found.xdp_features
+    assert facts()["lo"].xdp_features == 0
+
+
+def test_an_interface_that_is_down(veth):
+    veth.namespace.run("ip", "link", "set", "near", "down")
+    findings = about("near", check(["near"], None, "flowstream"))
+    warnings = [(f.text, f.remedy) for f in findings if f.status is Status.WARN]
+    assert warnings == [("is down", "ip link set dev near up")]
+
+
+def test_another_program_on_the_interface(veth):
+    fd = libbpf.prog_load("somebody_elses", PASS)
+    try:
+        with Link(fd, "near", Mode.NATIVE):
+            finding = about("near", check(["near"], None, "flowstream"))[-1]
+            number = libbpf.prog_info(fd)[0]
+    finally:
+        os.close(fd)
+    assert finding.status is Status.FAIL
+    assert finding.text == f"XDP program somebody_elses (id {number}) is attached"
+    assert finding.remedy.endswith("ip link set dev near xdp off")
+
+
+def test_no_such_interface(veth):
+    finding = only("none", check(["none"], None, "flowstream"))
+    assert finding.status is Status.FAIL
+    assert set(finding.text.removeprefix("no such interface; there are: ").split(", ")) == {
+        name for _, name in socket.if_nameindex()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "text"),
+    [
+        ({"xdp_features": None}, "ok", "this kernel does not say whether"),
+        ({"xdp_features": XdpFeature(0)}, "warn", "the driver has no native XDP"),
+        ({"xdp_features": XdpFeature.BASIC, "mtu": 3498}, "ok", "the driver has native XDP"),
+        ({"xdp_features": XdpFeature.BASIC, "mtu": 3499}, "warn", "the driver has native XDP for"),
+        ({"mtu": 9000}, "ok", "the driver has native XDP"),
+    ],
+)
+def test_drivers(changes, status, text):
+    finding = checks._native(interface(**changes))
+    assert finding.status == status
+    assert finding.text.startswith(text)
+
+
+def test_switches_that_take_tags_off(veth):
+    veth.namespace.run("ethtool", "-K", "near", "rxvlan", "on", "rx-vlan-stag-hw-parse", "on")
+    offloads = facts()["near"].rx_vlan_offloads
+    finding = checks._tags(interface(rx_vlan_offloads=offloads))
+    assert finding.status is Status.WARN
+    assert finding.remedy == "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off"
+    # The remedy is one that ethtool understands.
+    veth.namespace.run(*finding.remedy.replace("eth0", "near").split())
+    assert facts()["near"].rx_vlan_offloads == ()
+    assert checks._tags(interface()).status is Status.OK
+
+
+def test_an_interface_without_ethernet_header():
+    findings = list(checks._interface("tun0", interface(name="tun0", ethernet=False), []))
+    assert findings[0].status is Status.FAIL
+    assert findings[0].text == "has no Ethernet header, which the programs read"
+
+
+def test_a_broker_and_its_topics(broker):
+    findings = list(check((), broker.url, "nowhere"))
+    assert only(broker.url, findings) == Finding(Status.OK, broker.url, "a broker answers")
+    for stream in ("flows", "new_flows", "counters"):
+        finding = only(f"topic nowhere.{stream}", findings)
+        assert (finding.status, finding.text) == (Status.OK, "does not exist yet; run creates it")
+    # Looking must not have made them.
+    assert list(check((), broker.url, "nowhere"))[-3:] == findings[-3:]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_topics_that_are_there(broker):
+    from support.outcomes import Account, make_batch
+
+    from flowstream.sink import open_sink
+    from flowstream.sink.probe import partition_counts
+
+    sink = open_sink(broker.url, Account(), partitions=7, record_format="json")
+    await sink.start(["checked.flows"])
+    await sink.send(make_batch("checked.flows", 0, 0, 3))
+    await sink.close(10)
+    counts = await partition_counts([broker.address], ["checked.flows", "checked.none"], 10)
+    assert counts == {"checked.flows": 7, "checked.none": 0}
+
+
+def test_no_broker():
+    finding = only("kafka://127.0.0.1:1", check((), "kafka://127.0.0.1:1", "flowstream"))
+    assert finding.status is Status.FAIL
+    assert finding.text.startswith("no broker: 127.0.0.1:1 ")
+    assert finding.remedy
+
+
+def test_a_listener_that_is_no_broker_ends_within_the_deadline(monkeypatch):
+    monkeypatch.setattr(checks, "_BROKER_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"kafka://127.0.0.1:{server.getsockname()[1]}"
+        assert only(url, check((), url, "flowstream")).status is Status.FAIL
+
+
+def test_directories(tmp_path):
+    def found(path: Path) -> tuple[str, str]:
+        finding = only(f"file:{path}", check((), f"file:{path}", "flowstream"))
+        return finding.status, finding.text
+
+    (tmp_path / "file").touch()
+    assert found(tmp_path) == ("ok", "is there")
+    assert found(tmp_path / "a" / "b") == ("ok", "can be made")
+    assert found(tmp_path / "file") == ("fail", f"{tmp_path}/file is no directory")
+    assert found(tmp_path / "file" / "a") == ("fail", f"{tmp_path}/file is no directory")
+    (tmp_path / "closed").mkdir(mode=0o700)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    uid = os.geteuid()
+    os.seteuid(65_534)
+    try:
+        refused = found(tmp_path / "closed")
+    finally:
+        os.seteuid(uid)
+    assert refused == ("fail", f"{tmp_path}/closed cannot be written to")
+
+
+def test_the_command_prints_a_line_each_and_fails_when_one_fails(capsys, veth):
+    assert main(["check", "-i", "near", "--sink", "stdout:"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"ok    kernel: {os.uname().release}")
+    assert lines[-1] == "ok    stdout:: takes JSON lines"
+    assert main(["check", "-i", "near", "-i", "none"]) == 1
+    assert "fail  none: no such interface; there are: " in capsys.readouterr().out

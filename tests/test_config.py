@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flowstream.config import OPTIONS, RunConfig, load, option_name, parse_option
+from flowstream.errors import UsageError
+
+
+def file_with(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "flowstream.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(given: dict[str, object], file: Path | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        load({"interfaces": ["veth0"]} | given, file)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_defaults():
+    assert load({"interfaces": ["veth0"]}) == RunConfig(
+        interfaces=("veth0",),
+        program="flow",
+        mode="auto",
+        sink="file:flowstream-recording",
+        format="json",
+        interval_s=5.0,
+        max_flows=131_072,
+        sampling=1,
+        counters_period_s=1.0,
+        partitions=6,
+        duration_s=None,
+        topic_prefix="flowstream",
+        user="nobody",
+        log_level="info",
+        log_format="auto",
+        shutdown_timeout_s=10.0,
+    )
+
+
+def test_every_option_from_a_file(tmp_path):
+    file = file_with(
+        tmp_path,
+        """
+        interface = ["eth0", "eth1.17"]
+        program = "counter"
+        mode = "offload"
+        sink = "kafka://10.0.0.1:9092,[::1]:9093"
+        format = "msgpack"
+        interval = 7
+        max-flows = 65537
+        sampling = 11
+        counters-period = 0.1
+        partitions = 13
+        duration = 17.5
+        topic-prefix = "site-1.hosts"
+        user = "1001"
+        log-level = "debug"
+        log-format = "json"
+        shutdown-timeout = 3.5
+        """,
+    )
+    config = load({}, file)
+    assert config == RunConfig(
+        interfaces=("eth0", "eth1.17"),
+        program="counter",
+        mode="offload",
+        sink="kafka://10.0.0.1:9092,[::1]:9093",
+        format="msgpack",
+        interval_s=7.0,
+        max_flows=65_537,
+        sampling=11,
+        counters_period_s=0.1,
+        partitions=13,
+        duration_s=17.5,
+        topic_prefix="site-1.hosts",
+        user="1001",
+        log_level="debug",
+        log_format="json",
+        shutdown_timeout_s=3.5,
+    )
+    assert isinstance(config.interval_s, float)
+
+
+def test_the_command_line_is_stronger_than_the_file(tmp_path):
+    file = file_with(tmp_path, 'interface = ["eth0"]\ninterval = 7\nsampling = 3')
+    config = load({"interfaces": ["eth1"], "interval_s": "11", "sampling": None}, file)
+    assert (config.interfaces, config.interval_s, config.sampling) == (("eth1",), 11.0, 3)
+
+
+def test_names_that_are_no_options_are_passed_over():
+    assert load({"interfaces": ["a"], "config": "x", "command": print}).interfaces == ("a",)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"# nothing\n"])
+def test_an_empty_file_changes_nothing(tmp_path, content):
+    given = {"interfaces": ["veth0"]}
+    assert load(given, file_with(tmp_path, content)) == load(given)
+
+
+def test_an_interface_is_needed(tmp_path):
+    with pytest.raises(UsageError, match="an interface is needed: -i IFACE"):
+        load({}, file_with(tmp_path, "interval = 7"))
+
+
+LIMITS = {
+    "interval_s": ("0.1", "3600"),
+    "max_flows": ("16", "16777216"),
+    "sampling": ("1", "4294967295"),
+    "counters_period_s": ("0.1", "3600"),
+    "partitions": ("1", "10000"),
+    "duration_s": ("0.1", "1000000000"),
+    "shutdown_timeout_s": ("0.1", "3600"),
+}
+OUTSIDE = {"0.1": "0.0999", "16": "15", "1": "0", "3600": "3600.01"}
+
+
+@pytest.mark.parametrize("field", LIMITS)
+def test_limits_are_included_and_what_lies_beyond_is_refused(field):
+    low, high = LIMITS[field]
+    for limit in (low, high):
+        assert getattr(load({"interfaces": ["a"], field: limit}), field) == float(limit)
+    for value in (
+        OUTSIDE[low],
+        OUTSIDE.get(high, str(int(high) + 1)),
+        "-1",
+        "nan",
+        "inf",
+        "x",
+        "",
+    ):
+        assert refusal({field: value}) == (
+            f"--{option_name(field)}: {value!r} is not allowed; it takes {OPTIONS[field].allowed}"
+        )
+    assert f"from {low} to {high}" in OPTIONS[field].allowed
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("interval = '7'", "interval: '7' is not allowed; it takes a number of seconds"),
+        ("interval = true", "interval: True is not allowed"),
+        ("interval = nan", "interval: nan is not allowed"),
+        ("interval = inf", "interval: inf is not allowed"),
+        ("interval.seconds = 7", "interval: a table is not allowed"),
+        ("interval = [7]", "interval: [7] is not allowed"),
+        ("interval = 2026-01-01", "interval: datetime.date(2026, 1, 1) is not allowed"),
+        ("max-flows = 16.0001", "max-flows: 16.0001 is not allowed; it takes a whole number from"),
+        ("max-flows = '16'", "max-flows: '16' is not allowed"),
+        ("max-flows = 15", "max-flows: 15 is not allowed"),
+        (f"max-flows = {'9' * 500}", "max-flows: 999999999999999999...9999999999999999999 is"),
+        ("mode = 'NATIVE'", "mode: 'NATIVE' is not allowed; it takes auto, native, generic or"),
+        ("interface = 'eth0'", "interface: 'eth0' is not allowed; it takes a list such as"),
+        ("interface = []", "interface: [] is not allowed"),
+        ("interface = ['']", "interface: [''] is not allowed"),
+        ("interface = ['a/b']", "interface: ['a/b'] is not allowed"),
+        ("interface = ['..']", "interface: ['..'] is not allowed"),
+        ("interface = ['a b']", "interface: ['a b'] is not allowed"),
+        ("interface = ['1234567890123456']", "interface: ['1234567890123456'] is not allowed"),
+        ("topic-prefix = 'a/b'", "topic-prefix: 'a/b' is not allowed; it takes 1 to 239"),
+        ("topic-prefix = ''", "topic-prefix: '' is not allowed"),
+        (f"topic-prefix = '{'a' * 240}'", "topic-prefix: 'aaaaaaaaaaaa...aaaaaaaaaaaaa' is not"),
+        ("user = 0", "user: 0 is not allowed; it takes a user's name or number as text"),
+        ("max_flows = 17", "'max_flows' is no option; did you mean max-flows?"),
+        ("intervall = 17", "'intervall' is no option; did you mean interval?"),
+        ("[run]\ninterval = 7", "'run' is no option; there are: interface, program, mode, "),
+        ("interval = ", "is not TOML: Invalid value (at "),
+        ("\ninterval = 7\ninterval = 8\n", "is not TOML: Cannot overwrite a value (at line 3"),
+        (f"max-flows = {'9' * 5_000}", "is not TOML: Exceeds the limit"),
+        (b"\n\ninterval = 7 # \xff", "line 3: is not UTF-8 text"),
+        (b"#" * (1 << 20) + b"\n", "is larger than 1 MiB, so no configuration"),
+        ("interval = " + "[" * 100_000, "is nested too deeply"),
+    ],
+)
+def test_mistakes_in_a_file_name_the_key_and_what_is_allowed(tmp_path, content, expected):
+    file = file_with(tmp_path, content)
+    text = refusal({}, file)
+    assert text.startswith(f"{file}: {expected}")
+
+
+def test_a_file_of_exactly_one_mebibyte_is_read(tmp_path):
+    text = "sampling = 3\n"
+    file = file_with(tmp_path, text + "#" * ((1 << 20) - len(text)))
+    assert load({"interfaces": ["a"]}, file).sampling == 3
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert refusal({}, tmp_path / "none").endswith(
+        "none: cannot be read: No such file or directory"
+    )
+    assert refusal({}, tmp_path).endswith("cannot be read: Is a directory")
+    assert "cannot be read: embedded null byte" in refusal({}, Path("a\0b"))
+    assert refusal({}, Path("/dev/zero")) == "/dev/zero: is larger than 1 MiB, so no configuration"
+
+
+def test_a_file_without_permission(tmp_path):
+    file = file_with(tmp_path, "")
+    file.chmod(0)
+    tmp_path.chmod(0o755)
+    uid = os.geteuid()
+    if uid == 0:
+        os.seteuid(65_534)
+    try:
+        # Whether the directories above let this user through does not matter: it is refused.
+        assert refusal({}, file).endswith("cannot be read: Permission denied")
+    finally:
+        os.seteuid(uid)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"interfaces": ["a", "b", "a"]}, "interface: a is named more than once"),
+        ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary and the sink"),
+        ({"sink": "ftp://x"}, "'ftp://x': unknown scheme 'ftp'"),
+        ({"sink": "kafka://x"}, "'kafka://x': 'x' is not HOST:PORT"),
+    ],
+)
+def test_contradictions(given, expected):
+    assert refusal(given).startswith(expected)
+
+
+def test_offload_with_the_counter_is_no_contradiction():
+    config = load({"interfaces": ["a"], "mode": "offload", "program": "counter"})
+    assert (config.mode, config.program) == ("offload", "counter")
+
+
+def test_one_option_alone():
+    assert parse_option("duration_s", "7") == 7.0
+    with pytest.raises(UsageError, match="--duration: 'null' is not allowed"):
+        parse_option("duration_s", "null")
