@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 import uvloop
 
-from flowstream import host, privileges
+from flowstream import host, netns, privileges
 from flowstream import log as logs
 from flowstream.batch import Stream
 from flowstream.counters import Ledger
 from flowstream.encode import Identity, make_encoder
-from flowstream.errors import FlowstreamError
+from flowstream.errors import FlowstreamError, SinkError
 from flowstream.kernel import clock
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
@@ -55,10 +55,21 @@ log = structlog.get_logger()
 class Capture(Protocol):
     """A kernel program with its maps, shared by all interfaces that it is attached to."""
 
-    max_flows: int
-    swaps: int
-    rings: Sequence[Ring]
-    wakeups: RingBuffer | None
+    @property
+    def max_flows(self) -> int:
+        """Capacity of a table."""
+
+    @property
+    def swaps(self) -> int:
+        """How often the tables were swapped."""
+
+    @property
+    def rings(self) -> Sequence[Ring]:
+        """Ring buffers of all interfaces together."""
+
+    @property
+    def wakeups(self) -> RingBuffer | None:
+        """Readable when the active table is about to be full."""
 
     def attach(self, interface: str, mode: Mode) -> Attached:
         """Attach to an interface."""
@@ -73,7 +84,10 @@ class Capture(Protocol):
         """Give everything back."""
 
 
-_CAPTURES: Final[dict[str, Callable[..., Capture]]] = {"flow": FlowKernel, "counter": CounterKernel}
+_CAPTURES: Final[dict[str, Callable[..., Capture]]] = {
+    "flow": FlowKernel,
+    "counter": CounterKernel,
+}
 
 
 def run(config: RunConfig) -> int:
@@ -100,7 +114,8 @@ def run(config: RunConfig) -> int:
         stack.callback(capture.close)
         attached = []
         for name in config.interfaces:
-            attachment = capture.attach(name, Mode(config.mode))
+            with netns.entered(config.netns):
+                attachment = capture.attach(name, Mode(config.mode))
             stack.callback(attachment.close)
             interfaces[attachment.index] = name
             attached.append(attachment)
@@ -150,7 +165,7 @@ class Agent:
         readers = [
             self._spawn(read_ring(ring, self._publisher, self._rings_end)) for ring in rings
         ]
-        publishing = self._spawn(self._publisher.run())
+        publishing = self._spawn(self._publish())
         draining = self._spawn(self._drain_tables())
         counting = self._spawn(self._publish_counters())
         waking = self._watch_wakeups()
@@ -181,14 +196,25 @@ class Agent:
         return task
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (fault := task.exception()) is None:
-            return
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._fail(fault)
+
+    def _fail(self, fault: BaseException) -> None:
         if self._fault is None:
             self._fault = fault
             # A fault that was foreseen explains itself; of others all is worth knowing.
             known = isinstance(fault, FlowstreamError)
             log.error("a stage failed", error=str(fault), exc_info=None if known else fault)
         self._stopping.set()
+
+    async def _publish(self) -> None:
+        """Publish to the end; after a fault of our own the rest is counted as lost."""
+        try:
+            await self._publisher.run()
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it ends the run in order
+            self._fail(fault)
+            self._publisher.discard = "internal_error"
+            await self._publisher.run()
 
     def _watch_wakeups(self) -> Callable[[], object]:
         """Set ``_table_full`` when the kernel asks for an early swap; return how to end it."""
@@ -234,22 +260,23 @@ class Agent:
             if self._stopping.is_set():
                 return
             await self._counters(final=False)
+            if self._sink.fault:
+                raise SinkError(self._sink.fault)
             due = max(due + self._config.counters_period_s, time.monotonic())
 
     async def _counters(self, *, final: bool) -> None:
         now = clock.now()
         for each in self._attached:
-            await self._publisher.publish_counters(
-                lambda seq, each=each: counters_record(  # type: ignore[misc]
-                    seq,
-                    self._identity,
-                    each,
-                    self._ledger.account(each.index),
-                    self._capture,
-                    now,
-                    final=final,
-                )  # fmt: skip
+            build = functools.partial(
+                counters_record,
+                identity=self._identity,
+                attached=each,
+                account=self._ledger.account(each.index),
+                tables=self._capture,
+                now=now,
+                final=final,
             )
+            await self._publisher.publish_counters(build)
 
     async def _end(
         self,

@@ -45,8 +45,13 @@ log = structlog.get_logger()
 class Ring(Protocol):
     """A source of records with a descriptor that can be waited for."""
 
-    fd: int
-    stream: Stream
+    @property
+    def fd(self) -> int:
+        """Readable when records wait."""
+
+    @property
+    def stream(self) -> Stream:
+        """Where its records belong."""
 
     def read(self, most: int) -> NDArray[np.void]:
         """Take up to ``most`` records (dtype FLOW_RECORD, shape (n,))."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 import msgspec
 
 from flowstream.records import SCHEMA_VERSION, CountersRecord, Loss, RecordType, StageCounts
+from flowstream.records.text import utf8_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,10 @@ class Attached(Protocol):
     index: int
     mode: Mode
     program: Program
-    rings: Sequence[Ring]
+
+    @property
+    def rings(self) -> Sequence[Ring]:
+        """Ring buffers of this interface alone."""
 
     def counters(self) -> KernelCounts:
         """What the program counted."""
@@ -41,8 +45,13 @@ class Attached(Protocol):
 class Tables(Protocol):
     """The flow tables of a capture."""
 
-    max_flows: int
-    swaps: int
+    @property
+    def max_flows(self) -> int:
+        """Capacity of a table."""
+
+    @property
+    def swaps(self) -> int:
+        """How often the tables were swapped."""
 
     def table_entries(self) -> int:
         """Entries in the active table, about."""
@@ -75,7 +84,7 @@ def counters_record(
         seq=seq,
         host=identity.host,
         in_if=attached.index,
-        in_if_name=attached.interface,
+        in_if_name=utf8_text(attached.interface),
         program_name=attached.program.name,
         program_id=attached.program.id,
         xdp_mode=mode,

@@ -144,7 +144,7 @@ class CounterKernel:
         self.max_flows, self.sampling = max_flows, sampling
         self._attached: list[CounterAttachment] = []
         self.rings: tuple[()] = ()
-        self.wakeups = None
+        self.wakeups: None = None
 
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> CounterAttachment:
         """Load and attach to ``interface``; KernelError says what to do."""

@@ -44,6 +44,12 @@ _UNITS = ("packets", "bytes")
 _COUNTED = ("rx", "non_ip", "malformed", "sampled_out")
 
 
+def totals(counters: PerCpuArray) -> dict[str, int]:
+    """Sum struct counters over all possible CPUs, without what is each CPU's clock."""
+    total = counters.total()
+    return {name: total[name] for name in total if not name.startswith("clock_")}
+
+
 def kernel_counts(total: dict[str, int]) -> KernelCounts:
     """From the fields of struct counters to what is published."""
     lost = total["overflow_lost_packets"]
@@ -86,7 +92,7 @@ class Attachment:
 
     def counters(self) -> KernelCounts:
         """What the program counted, summed over all possible CPUs."""
-        return kernel_counts(self._counters.total())
+        return kernel_counts(totals(self._counters))
 
     def detach(self) -> None:
         """Take the program off the interface; the counters can still be read."""
@@ -223,7 +229,7 @@ class FlowBench:
 
     def counters(self) -> dict[str, int]:
         """Fields of struct counters (bpf/xdp_flow.c), summed over all possible CPUs."""
-        return self._counters.total()
+        return totals(self._counters)
 
     def close(self) -> None:
         """Give everything back; harmless twice."""

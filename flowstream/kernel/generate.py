@@ -2,6 +2,11 @@
 
     python -m flowstream.kernel.generate           # write (make bpf)
     python -m flowstream.kernel.generate --check   # exit 1 when a file is out of date
+    python -m flowstream.kernel.generate --check-digest
+
+Compiling needs CAP_BPF, because bcc creates the maps of what it compiles. Where
+that is missing, as in the build of an image, ``--check-digest`` compares at
+least which sources the embedded objects were made from.
 
 The layouts are numpy dtypes. Fields of a published record (struct flow_record)
 are big-endian; fields of map keys and values are in the kernel's native order,
@@ -137,11 +142,29 @@ def generated() -> dict[Path, bytes]:
     return files
 
 
+def other_sources() -> list[str]:
+    """Programs whose embedded object was not made from the sources that stand beside it."""
+    return [
+        name
+        for name in PROGRAMS
+        if kernel_object.embedded(name).source_digest != bpf_compile.source_digest(name)
+    ]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Write or check the generated files; exit status 1 when one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
-    check = parser.parse_args(argv).check
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--check", action="store_true", help="compare only, write nothing")
+    only.add_argument(
+        "--check-digest", action="store_true", help="compare the sources' digests only"
+    )
+    args = parser.parse_args(argv)
+    if args.check_digest:
+        for name in (other := other_sources()):
+            print(f"{name}: its object is of other sources: run make bpf")  # noqa: T201
+        return 1 if other else 0
+    check = args.check
     stale = []
     for path, content in generated().items():
         if path.exists() and path.read_bytes() == content:

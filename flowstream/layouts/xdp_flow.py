@@ -138,7 +138,7 @@ FLOW_RECORD = np.dtype(
 
 
 def counters(order: str) -> np.dtype[np.void]:
-    """Layout of struct counters, 112 octets; order "<" or ">"."""
+    """Layout of struct counters, 136 octets; order "<" or ">"."""
     return np.dtype(
         [
             ("rx_packets", order + "u8"),
@@ -155,6 +155,9 @@ def counters(order: str) -> np.dtype[np.void]:
             ("overflow_lost_bytes", order + "u8"),
             ("announced", order + "u8"),
             ("announcement_lost", order + "u8"),
+            ("clock_ns", order + "u8"),
+            ("clock_jiffies", order + "u8"),
+            ("clock_uses", order + "u8"),
         ]
     )
 
