@@ -1,0 +1,62 @@
+"""Sources: reading topics back, from a Kafka cluster or from a recording."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from flowstream.errors import UsageError
+from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+__all__ = ["Message", "Source", "open_source"]
+
+
+class Message(NamedTuple):
+    """One record of a topic; ``timestamp_ms`` is Unix milliseconds.
+
+    A record without a value (a tombstone, which flowstream never writes) has
+    the empty value.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes
+
+
+class Source(Protocol):
+    """Topics to be read from their beginning up to what they hold at the start."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the reading so far had to leave out, a line each; empty when nothing."""
+
+    def batches(self) -> AsyncIterator[list[Message]]:
+        """Return an iterator over all messages in lists of bounded size, none empty.
+
+        Order holds within a partition. Raises ``SourceError``, naming topic,
+        partition and offset where there is one, after everything before it.
+        """
+
+
+def open_source(url: str, topics: Sequence[str]) -> Source:
+    """Return the source that ``url`` names: kafka://HOST:PORT[,...], file:DIR or a plain DIR.
+
+    Nothing is read yet. Raises ``UsageError``.
+    """
+    scheme = url.partition(":")[0]
+    where = parse_url(url if scheme in ("kafka", "file", "stdout") else f"file:{url}")
+    # Only what is used is imported: aiokafka's client alone takes a tenth of a second.
+    if isinstance(where, KafkaUrl):
+        from flowstream.source.kafka import KafkaSource  # noqa: PLC0415
+
+        return KafkaSource(where.addresses, topics)
+    if isinstance(where, DirectoryUrl):
+        from flowstream.source.segments import SegmentSource  # noqa: PLC0415
+
+        return SegmentSource(where.path, topics)
+    raise UsageError(f"{url!r} cannot be read back; use kafka://HOST:PORT or a recording")

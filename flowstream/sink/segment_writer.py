@@ -1,0 +1,148 @@
+"""One partition of a recording being written: Kafka log segments as a broker makes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.source.segment_file import SegmentReader, segments_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowstream.batch import EncodedBatch
+
+log = structlog.get_logger(__name__)
+
+# A broker's default segment.bytes; batches stay below its default message.max.bytes.
+SEGMENT_BYTES = 1 << 30
+BATCH_BYTES = 512 << 10
+_NO_PRODUCER = -1
+_BASE_OFFSET = struct.Struct(">q")
+
+
+class SegmentWriter:
+    """Appends to the segments in ``directory``, which exists; used from one thread.
+
+    ``owner`` (uid, gid) gets the files that are created. Opening continues what is
+    there: a last batch that was cut short is cut off, with a warning; other
+    damage is ``SourceError``, and nothing is changed. ``OSError`` where the
+    file system refuses.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        owner: tuple[int, int] | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._owner = owner
+        self._segment_bytes = segment_bytes
+        self._next_offset = 0
+        self._end = 0
+        segments = segments_of(directory)
+        if segments:
+            self._file = self._continue(segments[-1])
+        else:
+            self._file = self._create()
+
+    def append(self, batch: EncodedBatch) -> tuple[int, OSError | None]:
+        """Write the batch's records; return how many, and what kept the others out."""
+        written = 0
+        while written < len(batch):
+            data, count = _encode(batch, written)
+            _BASE_OFFSET.pack_into(data, 0, self._next_offset)
+            try:
+                self._write(data)
+            except OSError as err:
+                return written, err
+            self._next_offset += count
+            written += count
+        return written, None
+
+    def sync(self) -> None:
+        """Make what was written durable; ``OSError`` when that cannot be said."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file without making it durable; harmless twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytearray) -> None:
+        if self._end and self._end + len(data) > self._segment_bytes:
+            self._roll()
+        done = 0
+        try:
+            while done < len(data):
+                done += os.pwrite(self._file, memoryview(data)[done:], self._end + done)
+        except OSError:
+            # Where even this fails, the next batch is written over what is there.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise
+        self._end += len(data)
+
+    def _roll(self) -> None:
+        full = self._file
+        self._file = self._create()
+        self._end = 0
+        try:
+            os.fsync(full)
+        finally:
+            os.close(full)
+
+    def _create(self) -> int:
+        path = self._directory / f"{self._next_offset:020}.log"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if self._owner is not None and os.geteuid() == 0:
+            os.fchown(file, *self._owner)
+        return file
+
+    def _continue(self, path: Path) -> int:
+        reader = SegmentReader(path)
+        for _ in reader:
+            pass
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if reader.torn:
+            size = os.fstat(file).st_size
+            os.ftruncate(file, reader.position)
+            log.warning(
+                "recording_torn_batch_removed",
+                file=str(path),
+                next_offset=reader.next_offset,
+                bytes=size - reader.position,
+            )
+        self._next_offset, self._end = reader.next_offset, reader.position
+        return file
+
+
+def _encode(batch: EncodedBatch, start: int) -> tuple[bytearray, int]:
+    """Pack records from ``start`` on into one record batch of base offset 0; how many fitted."""
+    # Not at the top: all of aiokafka comes with it, and the agent shall be attached first.
+    from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415
+
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=_NO_PRODUCER,
+        producer_epoch=_NO_PRODUCER,
+        base_sequence=_NO_PRODUCER,
+        batch_size=BATCH_BYTES,
+    )
+    append = builder.append
+    timestamp = batch.timestamp_ms
+    count = 0
+    for key, value in zip(batch.keys[start:], batch.values[start:], strict=True):
+        if append(count, timestamp, key, value, []) is None:
+            break
+        count += 1
+    return builder.build(), count

@@ -1,0 +1,217 @@
+"""The directory sink: a recording in the form of Kafka log segments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.errors import SinkError, SourceError
+from flowstream.sink.segment_writer import SEGMENT_BYTES, SegmentWriter
+from flowstream.sink.worker import Worker
+from flowstream.source.segment_file import PARTITION_NAME, SEGMENT_NAME, partitions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from flowstream.batch import EncodedBatch
+    from flowstream.sink import Outcomes
+
+log = structlog.get_logger(__name__)
+
+LOCK_NAME = ".lock"
+
+
+class SegmentSink:
+    """Writes TOPIC-PARTITION/BASE_OFFSET.log below ``directory``; see ``flowstream.sink.Sink``.
+
+    A recording that is there is continued. One process at a time writes; a
+    directory with anything else in it is refused. Acknowledged means given to
+    the operating system; ``flush`` and ``close`` make it durable.
+    """
+
+    fault = None
+
+    def __init__(
+        self,
+        directory: Path,
+        outcomes: Outcomes,
+        *,
+        partitions: int,
+        owner: tuple[int, int] | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._outcomes = outcomes
+        self._wanted = partitions
+        self._owner = owner
+        self._segment_bytes = segment_bytes
+        self._partitions: dict[str, int] = {}
+        self._writers: dict[tuple[str, int], SegmentWriter] = {}
+        self._lock = -1
+        self._worker: Worker | None = None
+        self._failing = False
+        # The files are open and no thread writes to them yet.
+        self._prepared = False
+
+    def prepare(self, topics: Sequence[str]) -> None:
+        """Make or continue the recording; ``SinkError`` before anything is changed."""
+        try:
+            self._open(topics)
+        except BaseException:
+            self._close_files()
+            raise
+        self._prepared = True
+
+    async def start(self, topics: Sequence[str]) -> None:
+        """Begin to write, into the recording that ``prepare`` opened or opens now."""
+        if not self._prepared:
+            await asyncio.to_thread(self.prepare, topics)
+        self._worker = Worker("segment-sink", self._write, self._outcomes)
+        self._prepared = False
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions of ``topic``."""
+        return self._partitions[topic]
+
+    async def send(self, batch: EncodedBatch) -> None:
+        """Accept ``batch``, waiting while the disk is slow."""
+        if self._worker is None:
+            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            return
+        await self._worker.put(batch)
+
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Write and make durable; what is not written after ``timeout`` seconds is failed."""
+        if self._worker is not None:
+            await self._flush(self._worker, timeout, "delivery_timeout")
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Flush, then close the files and let others write."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            if self._prepared:
+                self._close_files()
+                self._prepared = False
+            return
+        worker.refuse()
+        left = await self._flush(worker, timeout, "shutdown")
+        # The thread closes: it may still be in the middle of a write.
+        await worker.run(self._close_files, max(left, 0.1))
+        worker.end()
+
+    async def _flush(self, worker: Worker, timeout: float, cause: str) -> float:  # noqa: ASYNC109
+        """Return the seconds that are left of ``timeout``."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
+        failed = await worker.flush(timeout, cause)
+        if failed:
+            log.warning("recording_records_failed", cause=cause, records=failed)
+        if not await worker.run(self._sync, max(deadline - now(), 0.1)):
+            log.warning("recording_not_durable", error="the disk did not answer in time")
+        return deadline - now()
+
+    def _open(self, topics: Sequence[str]) -> None:
+        try:
+            self._check_contents()
+            self._make_directory(self._directory)
+            self._take_lock()
+            for topic in topics:
+                self._open_topic(topic)
+        except SourceError as err:
+            raise SinkError(f"{err}; record to another directory") from err
+        except OSError as err:
+            raise SinkError(
+                f"file:{self._directory}: {err.strerror}: {err.filename}; "
+                "use a directory that can be made and written"
+            ) from err
+
+    def _check_contents(self) -> None:
+        """Refuse a directory with anything in it that no recording has."""
+        if not self._directory.exists():
+            return
+        for entry in sorted(self._directory.iterdir()):
+            if entry.name == LOCK_NAME:
+                continue
+            if not PARTITION_NAME.fullmatch(entry.name) or not entry.is_dir():
+                raise self._foreign(entry)
+            for inner in sorted(entry.iterdir()):
+                if not SEGMENT_NAME.fullmatch(inner.name) or not inner.is_file():
+                    raise self._foreign(inner)
+
+    def _foreign(self, path: Path) -> SinkError:
+        return SinkError(
+            f"file:{self._directory}: {path} belongs to no recording; "
+            "use an empty directory or a recording"
+        )
+
+    def _make_directory(self, path: Path) -> None:
+        if path.is_dir():
+            return
+        if path.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        self._make_directory(path.parent)
+        path.mkdir()
+        if self._owner is not None and os.geteuid() == 0:
+            os.chown(path, *self._owner)
+
+    def _take_lock(self) -> None:
+        path = self._directory / LOCK_NAME
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 20).decode(errors="replace").strip() or "another"
+            raise SinkError(
+                f"file:{self._directory}: process {holder} is writing there; "
+                "stop it or use another directory"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        if self._owner is not None and os.geteuid() == 0:
+            os.fchown(self._lock, *self._owner)
+
+    def _open_topic(self, topic: str) -> None:
+        present = partitions_of(self._directory, topic)
+        count = present[-1] + 1 if present else self._wanted
+        for partition in range(count):
+            path = self._directory / f"{topic}-{partition}"
+            self._make_directory(path)
+            self._writers[topic, partition] = SegmentWriter(
+                path, owner=self._owner, segment_bytes=self._segment_bytes
+            )
+        self._partitions[topic] = count
+
+    def _write(self, batch: EncodedBatch) -> tuple[int, str]:
+        written, error = self._writers[batch.topic, batch.partition].append(batch)
+        # Said once when it begins and once when it ends: a full disk fails every batch.
+        if (error is not None) != self._failing:
+            self._failing = error is not None
+            if error is not None:
+                log.error("recording_write_failed", error=error.strerror, topic=batch.topic)
+            else:
+                log.info("recording_writes_again", topic=batch.topic)
+        return written, "io_error"
+
+    def _sync(self) -> None:
+        for (topic, partition), writer in self._writers.items():
+            try:
+                writer.sync()
+            except OSError as err:
+                log.error(  # noqa: TRY400 - the disk's fault: a traceback would tell no more
+                    "recording_not_durable", topic=topic, partition=partition, error=err.strerror
+                )
+
+    def _close_files(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+            self._lock = -1

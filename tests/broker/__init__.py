@@ -1,0 +1,164 @@
+"""A real Kafka broker for tests: one node, KRaft, loopback, its own ports and directory."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+HERE = Path(__file__).parent
+LIBS = HERE.parents[1] / ".cache" / "kafka" / "libs"
+CLUSTER_ID = "Zmxvd3N0cmVhbS10ZXN0cw"
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
+
+# The controller lets a killed broker back in when its session is over: keep it short.
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=300
+group.initial.rebalance.delay.ms=0
+"""
+
+
+def java(*args: str) -> list[str]:
+    """The command line that runs a class of Kafka, its jars fetched when missing."""
+    subprocess.run([HERE / "fetch.sh"], check=True)
+    # Start-up counts here, not throughput: the first compiler only, one collector thread.
+    options = ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dlog4j2.level=warn"]
+    return ["java", *options, "-cp", f"{LIBS}/*", *args]
+
+
+def dump_log(segment: Path) -> str:
+    """What Kafka's own tool makes of a log segment: text, the batches' records included."""
+    arguments = ("--deep-iteration", "--print-data-log", "--files", str(segment))
+    command = java("kafka.tools.DumpLogSegments", *arguments)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
+
+
+class Broker:
+    """A broker that is up when made; stop and start it as often as the test wants.
+
+    ``settings`` are further lines of server.properties, by name.
+    """
+
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="flowstream-broker-"))
+        self.log_dir = self.directory / "data"
+        self.port, controller = _free_ports(2)
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = f"kafka://{self.address}"
+        self._properties = self.directory / "server.properties"
+        text = _PROPERTIES.format(port=self.port, controller=controller, data=self.log_dir)
+        text += "".join(f"{name}={value}\n" for name, value in (settings or {}).items())
+        self._properties.write_text(text)
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._format()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start on the same ports and directory as ever; returns when it listens."""
+        assert self._process is None
+        with (self.directory / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                java("kafka.Kafka", str(self._properties)), stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the broker did not start:\n{self.output()[-4000:]}")
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it by this signal and wait for its end."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop by this signal, then start."""
+        self.stop(how)
+        self.start()
+
+    def output(self) -> str:
+        """What the broker has written to its standard streams."""
+        return (self.directory / "output").read_text(errors="replace")
+
+    def close(self) -> None:
+        """End it and remove its directory."""
+        self.stop(signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _format(self) -> None:
+        arguments = ("format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        command = java("kafka.tools.StorageTool", *arguments)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise RuntimeError(f"the broker's directory was not made:\n{done.stdout}{done.stderr}")
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+def _free_ports(n: int) -> list[int]:
+    """Ports below the ephemeral range: no client takes one while the broker is down."""
+    found: list[int] = []
+    for port in random.sample(range(20011, 30011), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == n:
+            return found
+    raise RuntimeError("no free ports")

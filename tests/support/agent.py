@@ -1,0 +1,196 @@
+"""The agent as users run it: a process of its own, told what to do by options and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from flowstream.records import CountersRecord, FlowRecord, decode
+from flowstream.source import open_source
+from support.traffic import flood, wait_until
+
+if TYPE_CHECKING:
+    from support.net import Interface
+
+FLOWSTREAM = (sys.executable, "-m", "flowstream")
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
+NEW_FLOWS = 500_009
+
+
+class Agent:
+    """``flowstream run`` with these options; ended with the block, however the test ends."""
+
+    def __init__(
+        self, *options: str | float, before: tuple[str, ...] = (), stdout: Path | None = None
+    ) -> None:
+        self.peak = 0
+        # Closed with the agent.
+        self._log = tempfile.NamedTemporaryFile("w+b", prefix="flowstream-")  # noqa: SIM115
+        with Path(stdout or os.devnull).open("wb") as output:
+            self.process = subprocess.Popen(
+                [*before, *FLOWSTREAM, "run", *map(str, options)],
+                stdout=output,
+                stderr=self._log,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def output(self) -> str:
+        """What it has written to standard error."""
+        return Path(self._log.name).read_text(encoding="utf-8")
+
+    def logs(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Its log records so far; of one kind, when ``event`` is given."""
+        lines = (line for line in self.output().splitlines() if line.startswith("{"))
+        records = [json.loads(line) for line in lines]
+        return [each for each in records if event in (None, each["event"])]
+
+    def publishing(self) -> Self:
+        """Wait until it has attached, has given up its privileges and publishes."""
+        assert self.saw("publishing", START_TIMEOUT_S), self.output()
+        return self
+
+    def saw(self, event: str, timeout: float) -> bool:
+        """Wait for a log record, as long as the process lives."""
+        wait_until(lambda: bool(self.logs(event)) or self.process.poll() is not None, timeout)
+        return bool(self.logs(event))
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = END_TIMEOUT_S) -> int:
+        """Wait for its end and return the exit status; notes its largest resident memory."""
+        deadline = time.monotonic() + timeout
+        while (status := self.process.poll()) is None:
+            assert time.monotonic() < deadline, f"still running:\n{self.output()}"
+            for peak in self.status("VmHWM"):
+                self.peak = int(peak.split()[0]) * 1024
+            time.sleep(0.01)
+        return status
+
+    def stop(self, timeout: float = END_TIMEOUT_S) -> None:
+        """End it by SIGTERM; it must end in order."""
+        self.signal(signal.SIGTERM)
+        assert self.wait(timeout) == 0, self.output()
+        assert "Traceback" not in self.output(), self.output()
+
+    def status(self, field: str) -> set[str]:
+        """A field of /proc/PID/task/TID/status: the values that the threads have."""
+        values = set()
+        for path in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            # The thread may have just ended.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                text = path.read_text(encoding="ascii", errors="replace")
+                values.update(re.findall(rf"^{field}:[ \t]*(.*?)[ ]*$", text, re.MULTILINE))
+        return values
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def on(*interfaces: Interface) -> list[str]:
+    """Options that name these interfaces, all in one namespace."""
+    (namespace,) = {interface.namespace.name for interface in interfaces}
+    names = [option for interface in interfaces for option in ("-i", interface.name)]
+    return [*names, "--netns", namespace]
+
+
+def audit(url: str, prefix: str = "flowstream") -> tuple[int, dict[str, Any]]:
+    """``flowstream audit``: its exit status and its result."""
+    command = [*FLOWSTREAM, "audit", url, "--topic-prefix", prefix, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def audited(url: str, prefix: str = "flowstream") -> list[dict[str, Any]]:
+    """Interfaces of the one run, by index; every packet of them must be accounted for."""
+    status, result = audit(url, prefix)
+    problems = [run["problems"] for run in result["runs"]]
+    assert (status, result["holds"], problems) == (0, True, [[]])
+    (run,) = result["runs"]
+    for interface in run["interfaces"]:
+        assert interface["final"]
+        assert interface["difference"] == {"packets": 0, "bytes": 0}
+    return sorted(run["interfaces"], key=lambda interface: interface["in_if"])
+
+
+def records_of(url: str, topic: str) -> list[FlowRecord | CountersRecord]:
+    """Read a topic as any consumer would."""
+
+    async def read() -> list[FlowRecord | CountersRecord]:
+        source = open_source(url, [topic])
+        return [decode(each.value) async for batch in source.batches() for each in batch]
+
+    return asyncio.run(read())
+
+
+def carried(url: str, prefix: str = "flowstream") -> Counter[int]:
+    """Packets by interface, summed over the flow records without the audit's help."""
+    packets: Counter[int] = Counter()
+    for record in records_of(url, f"{prefix}.flows"):
+        packets[record.in_if] += record.packets
+    return packets
+
+
+def last_counters(url: str) -> CountersRecord:
+    (final,) = (each for each in records_of(url, "flowstream.counters") if each.final)
+    return final
+
+
+def delivered(sender: Interface, receiver: Interface, packets: int, *options: str | float) -> int:
+    """Flood ``packets`` out of ``sender``; how many of them the receiver's program saw.
+
+    What the veth's own queue had no room for is no packet that a program could
+    see. Returns when the receiving CPU has worked off its queues.
+    """
+    dropped, received = sender.statistic("tx_dropped"), receiver.statistic("rx_packets")
+    report = flood(sender, "-n", packets, *options)
+    assert report["sent"] + report["err"] == packets
+    arrived = packets - (sender.statistic("tx_dropped") - dropped)
+
+    def settled() -> bool:
+        return receiver.statistic("rx_packets") - received == arrived and not _backlog()
+
+    assert wait_until(settled), f"{receiver.statistic('rx_packets') - received} != {arrived}"
+    return arrived
+
+
+def flood_for(seconds: float, sender: Interface, receiver: Interface) -> int:
+    """Send packets that each are a new flow for a time; how many reached the program."""
+    arrived, port = 0, 1
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        # A destination port of its own makes the flows of each round new.
+        options = ("-f", NEW_FLOWS, "-P", port)
+        arrived, port = arrived + delivered(sender, receiver, NEW_FLOWS, *options), port + 1
+    return arrived
+
+
+def _backlog() -> int:
+    """Frames that wait in the CPUs' queues: what a generic program has not seen yet."""
+    lines = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[11], 16) for line in lines)

@@ -1,0 +1,277 @@
+"""The Kafka sink against a broker that is well: topics, contents, sizes, limits."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
+from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, number
+
+from flowstream.errors import SinkError
+from flowstream.sink import open_sink
+from flowstream.sink.kafka import KafkaSink
+from flowstream.sink.limits import Limits
+from flowstream.source import Message, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker import Broker
+
+# Kafka's numbers of the operations in an access rule (AclOperation.java).
+WRITE, CREATE = 4, 5
+
+pytestmark = pytest.mark.anyio
+
+
+def new_topic() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+async def read(url: str, topic: str) -> list[Message]:
+    return [m async for batch in open_source(url, [topic]).batches() for m in batch]
+
+
+class CreateAclsResponse(Response):
+    API_KEY, API_VERSION = 30, 1
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("results", Array(("error_code", Int16), ("error_message", String("utf-8")))),
+    )
+
+
+class CreateAclsRequestV1(RequestStruct):
+    API_KEY, API_VERSION, RESPONSE_TYPE = 30, 1, CreateAclsResponse
+    SCHEMA = Schema(
+        (
+            "creations",
+            Array(
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+                ("pattern_type", Int8),
+                ("principal", String("utf-8")),
+                ("host", String("utf-8")),
+                ("operation", Int8),
+                ("permission_type", Int8),
+            ),
+        ),
+    )
+
+
+class CreateAclsRequest(Request[CreateAclsRequestV1]):
+    API_KEY = 30
+
+    def __init__(self, *creations: tuple[object, ...]) -> None:
+        self._creations = list(creations)
+
+    def build(self, request_struct_class: type[CreateAclsRequestV1]) -> CreateAclsRequestV1:
+        return request_struct_class(self._creations)
+
+
+async def deny(broker: Broker, topic: str) -> None:
+    """Forbid everybody to create and to write this topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    try:
+        # Resource type 2: topic; pattern 3: literal; permission 2: deny.
+        rules = [(2, topic, 3, "User:ANONYMOUS", "*", what, 2) for what in (CREATE, WRITE)]
+        answer = await admin._send_request(CreateAclsRequest(*rules))
+        assert [code for code, _ in answer.results] == [0, 0]
+    finally:
+        await admin.close()
+
+
+async def create_topic(broker: Broker, topic: str, partitions: int, **configs: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    try:
+        settings = {name.replace("_", "."): value for name, value in configs.items()}
+        answer = await admin.create_topics(
+            [NewTopic(topic, partitions, 1, topic_configs=settings)]
+        )
+        assert answer.topic_errors[0][1] == 0
+    finally:
+        await admin.close()
+
+
+async def test_keeps_every_record_in_its_partition_and_order(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    sink = open_sink(broker.url, account, partitions=3, record_format="msgpack")
+    await sink.start([topic])
+    sent: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    first = 0
+    # 7919 records of 203 bytes do not fit into one Kafka batch.
+    for partition, count in [(0, 1009), (1, 1), (2, 7919), (0, 7), (1, 4001), (2, 0), (0, 13)]:
+        await sink.send(make_batch(topic, partition, first, count))
+        sent[partition] += range(first, first + count)
+        first += count
+    await sink.flush(30)
+    assert account.settled == len(account.acknowledged_values) == first
+    messages = await read(broker.url, topic)
+    for partition, numbers in sent.items():
+        got = [m for m in messages if m.partition == partition]
+        assert [number(m.value) for m in got] == numbers
+        assert [m.key for m in got] == [n.to_bytes(8, "big") for n in numbers]
+        assert [m.offset for m in got] == list(range(len(numbers)))
+        assert {m.timestamp_ms for m in got} == {TIMESTAMP_MS}
+    assert sorted(account.acknowledged_values) == sorted(m.value for m in messages)
+    await sink.close(10)
+    await sink.close(10)
+
+
+async def test_creates_missing_topics_and_leaves_others_as_they_are(broker: Broker) -> None:
+    missing, existing = new_topic(), new_topic()
+    await create_topic(broker, existing, 2)
+    sink = open_sink(broker.url, Account(), partitions=5, record_format="json")
+    await sink.start([missing, existing])
+    assert (sink.partitions(missing), sink.partitions(existing)) == (5, 2)
+    await sink.close(5)
+
+
+async def test_topic_that_cannot_be_created_is_named(broker: Broker) -> None:
+    sink = open_sink(broker.url, Account(), partitions=1, record_format="json")
+    with pytest.raises(SinkError, match=r"topic no/such cannot be created.*by hand"):
+        await sink.start(["no/such"])
+    await sink.close(1)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_refused_authorization_is_said_at_the_start(
+    broker_factory: Callable[..., Broker],
+) -> None:
+    settings = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    broker = broker_factory(**settings)
+    await create_topic(broker, "closed", 1)
+    await deny(broker, "denied")
+    sink = open_sink(broker.url, Account(), partitions=1, record_format="json")
+    with pytest.raises(SinkError, match=r"TopicAuthorizationFailed.*denied.*right to"):
+        await sink.start(["denied"])
+
+
+async def test_batch_that_the_broker_finds_too_large_is_split(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    await create_topic(broker, topic, 2, max_message_bytes="50000")
+    sink = open_sink(broker.url, account, partitions=1, record_format="json")
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 0, 0, 2003))
+    await sink.send(make_batch(topic, 1, 2003, 3))
+    await sink.flush(30)
+    assert not account.causes
+    messages = await read(broker.url, topic)
+    # Each once: the partition that was well was left to finish.
+    assert [number(m.value) for m in messages if m.partition == 0] == list(range(2003))
+    assert [number(m.value) for m in messages if m.partition == 1] == [2003, 2004, 2005]
+    await sink.close(5)
+
+
+async def test_single_record_too_large_fails_alone(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    await create_topic(broker, topic, 1, max_message_bytes="50000")
+    sink = open_sink(broker.url, account, partitions=1, record_format="json")
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 0, 0, 101))
+    await sink.send(make_batch(topic, 0, 101, 1, size=60_000))
+    await sink.send(make_batch(topic, 0, 102, 101))
+    await sink.flush(30)
+    assert account.causes == {"message_too_large": 1}
+    assert [number(v) for v in account.failed_values] == [101]
+    numbers = [number(m.value) for m in await read(broker.url, topic)]
+    assert numbers == [n for n in range(203) if n != 101]
+    await sink.close(5)
+
+
+async def test_record_larger_than_a_batch_but_not_than_the_broker_allows(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    sink = open_sink(broker.url, account, partitions=1, record_format="json")
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 0, 0, 3, size=600_000))
+    await sink.flush(30)
+    assert len(account.acknowledged_values) == 3
+    await sink.close(5)
+
+
+async def test_send_waits_for_space_and_a_cancelled_send_leaves_nothing(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    limits = Limits(in_flight_bytes=20_000)
+    sink = KafkaSink([broker.address], account, partitions=1, limits=limits)
+    await sink.start([topic])
+    # Both larger than the space: the second waits for the first one's acknowledgement.
+    await sink.send(make_batch(topic, 0, 0, 101))
+    assert account.settled == 0
+    with anyio.move_on_after(0):
+        await sink.send(make_batch(topic, 0, 1000, 101))
+    await sink.send(make_batch(topic, 0, 101, 101))
+    assert len(account.acknowledged_values) == 101
+    await sink.flush(30)
+    numbers = [number(m.value) for m in await read(broker.url, topic)]
+    assert numbers == list(range(202))
+    await sink.close(5)
+
+
+async def test_after_close_everything_fails_by_shutdown(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    limits = Limits(in_flight_bytes=20_000)
+    sink = KafkaSink([broker.address], account, partitions=1, limits=limits)
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 0, 0, 101))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sink.send, make_batch(topic, 0, 101, 101))
+        await anyio.lowlevel.checkpoint()
+        await sink.close(5)
+    await sink.send(make_batch(topic, 0, 202, 101))
+    assert len(account.acknowledged_values) == 101
+    assert account.causes == {"shutdown": 202}
+
+
+async def test_no_broker_at_the_start_names_address_and_reason() -> None:
+    limits = Limits(connect_timeout=0.5)
+    sink = KafkaSink(
+        ["127.0.0.1:9", "no-such-host.invalid:9092"], Account(), partitions=1, limits=limits
+    )
+    with pytest.raises(SinkError, match=r"127\.0\.0\.1:9 .*refused.*host\.invalid:9092 .*resolve"):
+        await sink.start(["t"])
+    await sink.close(1)
+
+
+async def test_listener_that_answers_garbage_is_told_from_a_broker() -> None:
+    async def babble(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, babble)
+        sink = KafkaSink(
+            [f"127.0.0.1:{port}"], Account(), partitions=1, limits=Limits(connect_timeout=1)
+        )
+        with pytest.raises(SinkError, match="does not answer as a Kafka broker"):
+            await sink.start(["t"])
+        tasks.cancel_scope.cancel()
+    await listener.aclose()
+
+
+async def test_deleted_topic_is_created_again(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    limits = Limits(stuck_timeout=1, delivery_timeout=20)
+    sink = KafkaSink([broker.address], account, partitions=1, limits=limits)
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 0, 0, 101))
+    await sink.flush(10)
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    await admin.delete_topics([topic])
+    await admin.close()
+    await sink.send(make_batch(topic, 0, 101, 101))
+    await eventually(lambda: account.settled == 202, 20)
+    assert not account.causes
+    assert [number(m.value) for m in await read(broker.url, topic)] == list(range(101, 202))
+    await sink.close(5)

@@ -1,0 +1,304 @@
+"""Recordings: written as a broker writes them, continued, rolled, guarded, and failing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from broker import dump_log
+from support.outcomes import TIMESTAMP_MS, Account, make_batch, number
+
+from flowstream.errors import SinkError, UsageError
+from flowstream.sink import open_sink
+from flowstream.sink.segments import SegmentSink
+from flowstream.source import Message, open_source
+
+pytestmark = pytest.mark.anyio
+
+NOBODY = 65534
+HERE = Path(__file__).parent
+
+
+async def record(
+    directory: Path, *counts: int, partition: int = 0, first: int = 0, **options: int
+) -> Account:
+    """Record batches of this many values each into topic t; return what became of them."""
+    account = Account()
+    sink = SegmentSink(directory, account, partitions=2, **options)
+    await sink.start(["t"])
+    for count in counts:
+        await sink.send(make_batch("t", partition, first, count))
+        first += count
+    await sink.close(10)
+    return account
+
+
+def everything_in(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*"))
+
+
+async def read(directory: Path, topic: str = "t") -> list[Message]:
+    return [m async for batch in open_source(str(directory), [topic]).batches() for m in batch]
+
+
+async def test_round_trip_keeps_every_record_in_its_partition_and_order(tmp_path: Path) -> None:
+    account = Account()
+    sink = open_sink(f"file:{tmp_path}/a/b", account, partitions=3, record_format="msgpack")
+    await sink.start(["t", "u"])
+    assert (sink.partitions("t"), sink.partitions("u")) == (3, 3)
+    sent: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    first = 0
+    for partition, count in [(0, 1009), (1, 1), (2, 7919), (0, 7), (1, 0), (2, 13)]:
+        await sink.send(make_batch("t", partition, first, count))
+        sent[partition] += range(first, first + count)
+        first += count
+    await sink.flush(10)
+    assert len(account.acknowledged_values) == account.settled == first
+    messages = await read(tmp_path / "a" / "b")
+    for partition, numbers in sent.items():
+        got = [m for m in messages if m.partition == partition]
+        assert [number(m.value) for m in got] == numbers
+        assert [m.key for m in got] == [n.to_bytes(8, "big") for n in numbers]
+        assert [m.offset for m in got] == list(range(len(numbers)))
+        assert {m.timestamp_ms for m in got} == {TIMESTAMP_MS}
+    assert await read(tmp_path / "a" / "b", "u") == []
+    await sink.close(10)
+    await sink.close(10)
+    await sink.send(make_batch("t", 0, 0, 3))
+    assert account.causes == {"shutdown": 3}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_kafkas_own_tool_reads_the_segments(tmp_path: Path) -> None:
+    await record(tmp_path, 3001, 7, segment_bytes=400_000)
+    segments = sorted((tmp_path / "t-0").iterdir())
+    assert len(segments) > 1
+    offsets: list[int] = []
+    payloads: list[str] = []
+    for segment in segments:
+        text = await asyncio.to_thread(dump_log, segment)
+        assert f"Log starting offset: {int(segment.stem)}" in text
+        assert "isvalid: false" not in text
+        offsets += map(int, re.findall(r"^\| offset: (\d+)", text, re.MULTILINE))
+        payloads += re.findall(r"payload: (\d{12})", text)
+    assert offsets == list(range(3008))
+    assert list(map(int, payloads)) == list(range(3008))
+
+
+async def test_continues_a_recording_and_keeps_its_partitions(tmp_path: Path) -> None:
+    await record(tmp_path, 101, 13)
+    account = Account()
+    sink = SegmentSink(tmp_path, account, partitions=7)
+    await sink.start(["t"])
+    assert sink.partitions("t") == 2
+    await sink.send(make_batch("t", 0, 114, 17))
+    await sink.close(10)
+    messages = await read(tmp_path)
+    assert [number(m.value) for m in messages] == [m.offset for m in messages] == list(range(131))
+
+
+async def test_rolls_to_segments_named_by_their_first_offset(tmp_path: Path) -> None:
+    await record(tmp_path, *[97] * 11, segment_bytes=50_000)
+    segments = sorted((tmp_path / "t-0").iterdir())
+    # Two batches of 97 records, 22 kB each, go into one segment.
+    assert [int(path.stem) for path in segments] == [n * 194 for n in range(6)]
+    assert max(path.stat().st_size for path in segments) <= 50_000
+    await record(tmp_path, 5, first=1067, segment_bytes=50_000)
+    assert [number(m.value) for m in await read(tmp_path)] == list(range(1072))
+
+
+@pytest.mark.parametrize("kept", ["one byte", "half", "all but one byte"])
+async def test_torn_last_batch_is_cut_off_and_the_recording_goes_on(
+    tmp_path: Path, kept: str
+) -> None:
+    await record(tmp_path, 101)
+    segment = tmp_path / "t-0" / f"{0:020}.log"
+    whole = segment.stat().st_size
+    await record(tmp_path, 13, first=101)
+    end = segment.stat().st_size
+    size = {"one byte": whole + 1, "half": (whole + end) // 2, "all but one byte": end - 1}[kept]
+    os.truncate(segment, size)
+    await record(tmp_path, 17, first=101)
+    assert [number(m.value) for m in await read(tmp_path)] == list(range(118))
+
+
+async def test_other_damage_is_refused_and_nothing_changed(tmp_path: Path) -> None:
+    await record(tmp_path, 101, 13)
+    segment = tmp_path / "t-0" / f"{0:020}.log"
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 4
+    segment.write_bytes(data)
+    with pytest.raises(SinkError, match=r"topic t, partition 0, offset 0: damaged.*another dir"):
+        await record(tmp_path, 7)
+    assert segment.read_bytes() == data
+
+
+async def test_second_writer_is_told_who_is_writing(tmp_path: Path) -> None:
+    first = SegmentSink(tmp_path, Account(), partitions=1)
+    await first.start(["t"])
+    second = SegmentSink(tmp_path, Account(), partitions=1)
+    with pytest.raises(SinkError, match=f"process {os.getpid()} is writing there"):
+        await second.start(["t"])
+    await second.close(1)
+    await first.close(1)
+    await second.start(["t"])
+    await second.close(1)
+
+
+async def test_prepared_recording_is_let_go_of_without_a_start(tmp_path: Path) -> None:
+    first = SegmentSink(tmp_path, Account(), partitions=1)
+    first.prepare(["t"])
+    await first.close(1)
+    await record(tmp_path, 3)
+    assert len(await read(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("notes.txt", False),
+        ("t-0/notes.txt", False),
+        ("t-0", False),
+        ("t-00", True),
+        ("etc", True),
+    ],
+)
+async def test_foreign_files_are_named_and_nothing_is_made(
+    tmp_path: Path, name: str, directory: bool
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if directory else path.write_text("")
+    before = everything_in(tmp_path)
+    with pytest.raises(SinkError, match=f"{re.escape(str(path))} belongs to no recording"):
+        await record(tmp_path, 1)
+    assert everything_in(tmp_path) == before
+
+
+async def test_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SinkError, match=f"Not a directory: .*{tmp_path}/file"):
+            await record(path, 1)
+
+
+def as_nobody(script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that starts as root with ``drop()`` to become nobody."""
+    prelude = f"""
+        import asyncio, os, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(HERE)!r})
+        from support.outcomes import Account, make_batch
+        from flowstream.errors import SinkError
+        from flowstream.sink.segments import SegmentSink
+        def drop():
+            os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+    """
+    code = textwrap.dedent(prelude) + textwrap.dedent(script)
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_directory_without_permission_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    done = as_nobody(
+        """
+        async def main():
+            drop()
+            try:
+                await SegmentSink(Path(sys.argv[1]), Account(), partitions=1).start(["t"])
+            except SinkError as err:
+                print(err)
+        asyncio.run(main())
+        """,
+        str(tmp_path / "recording"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Permission denied" in done.stdout
+    assert "use a directory that can be made and written" in done.stdout
+
+
+def test_owner_can_go_on_after_root_is_given_up(tmp_path: Path) -> None:
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    done = as_nobody(
+        f"""
+        async def main():
+            account = Account()
+            sink = SegmentSink(Path(sys.argv[1]), account, partitions=1,
+                               owner=({NOBODY}, {NOBODY}), segment_bytes=50_000)
+            await sink.start(["t"])
+            drop()
+            for n in range(7):
+                await sink.send(make_batch("t", 0, n * 97, 97))
+            await sink.close(10)
+            assert not account.causes, account.causes
+        asyncio.run(main())
+        """,
+        str(tmp_path / "recording"),
+    )
+    assert done.returncode == 0, done.stderr
+    made = list((tmp_path / "recording").rglob("*"))
+    assert len(made) > 3
+    assert {path.stat().st_uid for path in made} == {NOBODY}
+
+
+async def test_full_disk_fails_the_batch_and_leaves_no_half_of_it(tmp_path: Path) -> None:
+    account = Account()
+    sink = SegmentSink(tmp_path, account, partitions=1)
+    await sink.start(["t"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    await sink.send(make_batch("t", 0, 0, 101))
+    await sink.flush(10)
+    segment = tmp_path / "t-0" / f"{0:020}.log"
+    size = segment.stat().st_size
+    # A write over the limit is cut short and then refused (EFBIG), as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, hard))
+    try:
+        await sink.send(make_batch("t", 0, 101, 97))
+        await sink.flush(10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert account.causes == {"io_error": 97}
+    assert segment.stat().st_size == size
+    await sink.send(make_batch("t", 0, 198, 89))
+    await sink.close(10)
+    assert account.causes == {"io_error": 97}
+    numbers = [number(m.value) for m in await read(tmp_path)]
+    assert numbers == [*range(101), *range(198, 287)]
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("kafka://localhost", "'localhost' is not HOST:PORT; Kafka's usual port is 9092"),
+        ("kafka://", "an address is missing"),
+        ("kafka://a:9092,", "an address is missing"),
+        ("kafka://a:0", "port 0 is not within 1 to 65535"),
+        ("kafka://a:65536", "port 65536 is not within"),
+        ("kafka://user:secret@a:9092", "is not HOST:PORT"),
+        ("kafka:a:9092", "use kafka://HOST:PORT"),
+        ("amqp://a:1", "unknown scheme 'amqp'"),
+        ("recording", "has no scheme; use kafka://"),
+        ("file:", "use file:DIRECTORY"),
+        ("file://host/dir", "use file:DIRECTORY"),
+        ("stdout:x", "takes nothing after the colon"),
+    ],
+)
+async def test_url_that_names_nothing_is_explained(url: str, text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(text)):
+        open_sink(url, Account(), partitions=1, record_format="json")
+
+
+async def test_partitions_below_one_and_binary_on_stdout_are_refused() -> None:
+    with pytest.raises(UsageError, match="partitions: 0"):
+        open_sink("stdout:", Account(), partitions=0, record_format="json")
+    with pytest.raises(UsageError, match="use format json"):
+        open_sink("stdout:", Account(), partitions=1, record_format="msgpack")

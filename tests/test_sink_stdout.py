@@ -1,0 +1,96 @@
+"""Standard output as a sink: lines, a slow reader, and a reader that goes away."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from support.outcomes import Account, eventually, make_batch
+
+from flowstream.errors import SinkError
+from flowstream.sink import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.anyio
+
+
+@contextmanager
+def pipe_as_stdout(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Standard output is the write end of a pipe; yields the read end."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        yield reader
+
+
+async def test_one_line_per_record_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Account()
+    first, second = make_batch("t", 0, 0, 7, size=12), make_batch("t", 0, 7, 13, size=12)
+    with pipe_as_stdout(monkeypatch) as reader:
+        sink = open_sink("stdout:", account, partitions=5, record_format="json")
+        await sink.start(["t"])
+        assert sink.partitions("t") == 1
+        await sink.send(first)
+        await sink.send(second)
+        await sink.flush(10)
+        await sink.close(10)
+        await sink.close(10)
+        await sink.send(make_batch("t", 0, 20, 3))
+    assert account.acknowledged_values == first.values + second.values
+    assert account.causes == {"shutdown": 3}
+    with os.fdopen(reader, "rb") as lines:
+        assert lines.read().splitlines() == first.values + second.values
+
+
+async def test_reader_that_goes_away_is_a_fault_and_the_rest_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = Account()
+    with pipe_as_stdout(monkeypatch) as reader:
+        sink = open_sink("stdout:", account, partitions=1, record_format="json")
+        await sink.start(["t"])
+        assert sink.fault is None
+        # More than a pipe holds: the writer is in the middle of it when the reader goes.
+        await sink.send(make_batch("t", 0, 0, 997))
+        assert await anyio.to_thread.run_sync(os.read, reader, 2 * 204) != b""
+        os.close(reader)
+        await sink.send(make_batch("t", 0, 997, 11))
+        await sink.flush(10)
+        assert sink.fault == "stdout: the reader has closed the pipe"
+        await sink.close(10)
+    assert account.settled == 1008
+    assert set(account.causes) == {"pipe_closed"}
+    assert 2 <= len(account.acknowledged_values) < 997
+
+
+async def test_reader_that_stands_still_fails_what_waits_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = Account()
+    with pipe_as_stdout(monkeypatch) as reader:
+        sink = open_sink("stdout:", account, partitions=1, record_format="json")
+        await sink.start(["t"])
+        await sink.send(make_batch("t", 0, 0, 997))
+        await sink.send(make_batch("t", 0, 997, 11))
+        await sink.flush(0.2)
+        assert account.causes == {"delivery_timeout": 1008}
+        await sink.send(make_batch("t", 0, 1008, 13))
+        await sink.close(0.2)
+        assert account.causes == {"delivery_timeout": 1008, "shutdown": 13}
+        # The thread is still in its write: let it end before its descriptor does.
+        os.close(reader)
+        await eventually(lambda: sink.fault is not None)
+
+
+async def test_closed_standard_output_is_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    sink = open_sink("stdout:", Account(), partitions=1, record_format="json")
+    with pytest.raises(SinkError, match="standard output is closed"):
+        await sink.start(["t"])
