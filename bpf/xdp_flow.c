@@ -63,6 +63,16 @@ struct table_fill {
 	u64 woken;
 };
 
+/*
+ * The build for captures (CAPTURE): time and length of the packet stand before
+ * the frame, as XDP metadata, where user space puts them.
+ */
+struct capture_meta {
+	u64 time_ns; /* Unix time */
+	u32 length;  /* on the wire: the capture may have less */
+	u32 pad;
+};
+
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
 BPF_ARRAY(table_fill, struct table_fill, 1);
 BPF_TABLE("hash", struct flow_key, struct flow_value, flow_table, 131072);
@@ -80,6 +90,7 @@ struct constants {
 	enum patch_slot patch_slot;
 };
 BPF_ARRAY(layout_flow_record, struct flow_record, 1);
+BPF_ARRAY(layout_capture_meta, struct capture_meta, 1);
 BPF_ARRAY(layout_constants, struct constants, 1);
 #endif
 
@@ -193,23 +204,56 @@ INLINE void add_packet(struct flow_value *flow, const struct flow_value *packet)
 	}
 }
 
+#ifdef CAPTURE
+INLINE u64 exact_time(struct xdp_md *ctx)
+{
+	struct capture_meta *meta = (void *)(long)ctx->data_meta;
+
+	return (void *)(meta + 1) <= (void *)(long)ctx->data ? meta->time_ns : 0;
+}
+
+INLINE u64 packet_time(struct xdp_md *ctx, struct counters *count)
+{
+	(void)count;
+	return exact_time(ctx);
+}
+
+INLINE u64 packet_length(struct xdp_md *ctx)
+{
+	struct capture_meta *meta = (void *)(long)ctx->data_meta;
+
+	return (void *)(meta + 1) <= (void *)(long)ctx->data ? meta->length : 0;
+}
+#else
+INLINE u64 exact_time(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return bpf_ktime_get_boot_ns();
+}
+
 /*
  * CLOCK_BOOTTIME, early by at most one tick of the kernel and 16 packets of
  * this CPU: reading the clock costs as much as the hash lookup, jiffies cost
  * nothing. A CPU that gets less than a packet per tick reads it every time.
  */
-INLINE u64 packet_time(struct counters *count)
+INLINE u64 packet_time(struct xdp_md *ctx, struct counters *count)
 {
 	u64 jiffies = bpf_jiffies64();
 
 	if (count->clock_jiffies != jiffies || count->clock_uses >= CLOCK_USES_MAX) {
-		count->clock_ns = bpf_ktime_get_boot_ns();
+		count->clock_ns = exact_time(ctx);
 		count->clock_jiffies = jiffies;
 		count->clock_uses = 0;
 	}
 	count->clock_uses += 1;
 	return count->clock_ns;
 }
+
+INLINE u64 packet_length(struct xdp_md *ctx)
+{
+	return frame_length(ctx);
+}
+#endif
 
 /* Best effort: a flow is marked as seen only after its announcement found room. */
 INLINE void announce(struct counters *count, struct flow_key *key, const struct flow_value *packet)
@@ -277,7 +321,7 @@ int xdp_flow(struct xdp_md *ctx)
 	struct packet read = {};
 	struct flow_value *flow, packet = {};
 	struct counters *count;
-	u64 length = frame_length(ctx);
+	u64 length = packet_length(ctx);
 	void *table;
 	u32 zero = 0;
 
@@ -313,7 +357,7 @@ int xdp_flow(struct xdp_md *ctx)
 	packet.packets = 1;
 	packet.bytes = read.bytes;
 	packet.l2_bytes = length;
-	packet.time_end_ns = packet_time(count);
+	packet.time_end_ns = packet_time(ctx, count);
 	packet.tcp_flags = read.tcp_flags;
 	packet.ip_tos = read.ip_tos;
 	packet.ip_ttl = read.ip_ttl;
@@ -325,7 +369,7 @@ int xdp_flow(struct xdp_md *ctx)
 	}
 
 	/* A flow begins exactly. */
-	packet.time_start_ns = packet.time_end_ns = bpf_ktime_get_boot_ns();
+	packet.time_start_ns = packet.time_end_ns = exact_time(ctx);
 	if ((void *)(eth + 1) > end) /* known from parsing; the verifier wants it said again */
 		return XDP_PASS;
 	__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));

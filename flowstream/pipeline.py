@@ -39,6 +39,9 @@ ENCODE_RECORDS: Final = 4_096
 COALESCE_S: Final = 0.005
 """How long a reader lets records gather after the first: bounds the work per announcement."""
 
+INTERNAL_ERROR: Final = "internal_error"
+"""Cause of loss when a stage of ours fails."""
+
 log = structlog.get_logger()
 
 
@@ -60,15 +63,22 @@ class Ring(Protocol):
 class Publisher:
     """Encoder and sink behind the bounded queue; the only one that assigns ``seq``.
 
-    ``discard`` makes it count what still comes as lost under that cause instead
-    of publishing it: for the end of a run that has no time left.
+    ``now_ns`` gives the messages' timestamp. ``discard`` makes it count what
+    still comes as lost under that cause instead of publishing it: for the end of
+    a run that has no time left.
     """
 
     def __init__(
-        self, sink: Sink, encoder: Encoder, identity: Identity, ledger: Ledger, prefix: str
+        self,
+        sink: Sink,
+        encoder: Encoder,
+        identity: Identity,
+        ledger: Ledger,
+        prefix: str,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._sink, self._encoder, self._identity = sink, encoder, identity
-        self._ledger = ledger
+        self._ledger, self._now_ns = ledger, now_ns
         self._queue: asyncio.Queue[RecordBatch | None] = asyncio.Queue(QUEUE_BATCHES)
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
         self._seq = dict.fromkeys(Stream, 0)
@@ -83,24 +93,38 @@ class Publisher:
         """Let ``run`` end once everything before this call went to the sink."""
         await self._queue.put(None)
 
-    async def run(self) -> None:
-        """Publish batches until ``finish``."""
+    async def run(self, on_fault: Callable[[Exception], object]) -> None:
+        """Publish batches until ``finish``.
+
+        A fault of our own goes to ``on_fault``; what comes after it is taken
+        and counted as lost, so that no stage before waits for ever.
+        """
         while (batch := await self._queue.get()) is not None:
             for start in range(0, len(batch.records), ENCODE_RECORDS):
-                await self._publish(batch.stream, batch.records[start : start + ENCODE_RECORDS])
+                records = batch.records[start : start + ENCODE_RECORDS]
+                try:
+                    await self._publish(batch.stream, records)
+                except Exception as fault:  # noqa: BLE001 - whatever it is, the run ends in order
+                    # Nothing of these has a seq or reached the sink.
+                    self._ledger.lost(flow_tally(batch.stream, records), INTERNAL_ERROR)
+                    self.discard = INTERNAL_ERROR
+                    on_fault(fault)
 
     async def _publish(self, stream: Stream, records: NDArray[np.void]) -> None:
         tally = flow_tally(stream, records)
         if self.discard:
             self._ledger.lost(tally, self.discard)
             return
-        stamp(records, self._identity, self._next_seq(stream, len(records)))
+        stamp(records, self._identity, self._seq[stream])
         values = self._encoder.encode(records)
-        self._ledger.encoded(stream, tally)
         topic = self._topics[stream]
         keys = partition_keys(records)
         to = partitions(keys, self._sink.partitions(topic))
-        for batch in split(stream, topic, values, keys, to, tally, time.time_ns() // 1_000_000):
+        batches = split(stream, topic, values, keys, to, tally, self._now_ns() // 1_000_000)
+        # Only now: what could not be encoded must leave no gap.
+        self._next_seq(stream, len(records))
+        self._ledger.encoded(stream, tally)
+        for batch in batches:
             self._ledger.queued(batch)
             await self._sink.send(batch)
 
@@ -119,7 +143,7 @@ class Publisher:
                 stream=Stream.COUNTERS,
                 topic=topic,
                 partition=to,
-                timestamp_ms=time.time_ns() // 1_000_000,
+                timestamp_ms=self._now_ns() // 1_000_000,
                 keys=[key.tobytes()],
                 values=[self._encoder.encode_counters(record)],
                 tally=Tally.empty(1),

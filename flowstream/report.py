@@ -10,36 +10,45 @@ from flowstream.records import SCHEMA_VERSION, CountersRecord, Loss, RecordType,
 from flowstream.records.text import utf8_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flowstream.counters import Account, KernelCounts, StageCount
     from flowstream.encode import Identity
     from flowstream.kernel.clock import ClockPair
     from flowstream.kernel.link import Mode
-    from flowstream.kernel.program import Program
-    from flowstream.pipeline import Ring
 
 
-class Attached(Protocol):
-    """A program on an interface."""
-
-    interface: str
-    index: int
-    mode: Mode
-    program: Program
+class Loaded(Protocol):
+    """A program in the kernel."""
 
     @property
-    def rings(self) -> Sequence[Ring]:
-        """Ring buffers of this interface alone."""
+    def id(self) -> int:
+        """Its number, 0 when it has none."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+class Counted(Protocol):
+    """A program and the interface whose packets it counts."""
+
+    @property
+    def interface(self) -> str:
+        """The interface's name."""
+
+    @property
+    def index(self) -> int:
+        """The interface's index."""
+
+    @property
+    def mode(self) -> Mode:
+        """Attach mode in force."""
+
+    @property
+    def program(self) -> Loaded:
+        """The program that counts."""
 
     def counters(self) -> KernelCounts:
         """What the program counted."""
-
-    def detach(self) -> None:
-        """Take the program off the interface; the counters can still be read."""
-
-    def close(self) -> None:
-        """Detach and give everything back."""
 
 
 class Tables(Protocol):
@@ -60,7 +69,7 @@ class Tables(Protocol):
 def counters_record(
     seq: int,
     identity: Identity,
-    attached: Attached,
+    counted: Counted,
     account: Account,
     tables: Tables,
     now: ClockPair,
@@ -68,9 +77,9 @@ def counters_record(
     final: bool,
 ) -> CountersRecord:
     """One interface's counters, read now."""
-    counts = attached.counters()
+    counts = counted.counters()
     # The mode in force is never AUTO, which no record could name.
-    mode = cast("Literal['native', 'generic', 'offload']", attached.mode.value)
+    mode = cast("Literal['native', 'generic', 'offload']", counted.mode.value)
     kernel = {
         name: getattr(counts, name) for name in counts.__dataclass_fields__ if name != "losses"
     }
@@ -83,10 +92,10 @@ def counters_record(
         host_id=identity.host_id,
         seq=seq,
         host=identity.host,
-        in_if=attached.index,
-        in_if_name=utf8_text(attached.interface),
-        program_name=attached.program.name,
-        program_id=attached.program.id,
+        in_if=counted.index,
+        in_if_name=utf8_text(counted.interface),
+        program_name=counted.program.name,
+        program_id=counted.program.id,
         xdp_mode=mode,
         time_unix_ns=now.unix_ns,
         time_boot_ns=now.boot_ns,

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,18 +27,34 @@ COMPILE_TIMEOUT_S = 60.0
 REMEDY = "install Debian's python3-bpfcc (PyPI's bcc is an unrelated package: pip uninstall bcc)"
 
 
-def source_digest(name: str, defines: tuple[str, ...] = ()) -> str:
-    """SHA-256 over the program's source, every header and the definitions."""
+class Build(NamedTuple):
+    """What an object is compiled from: ``bpf/SOURCE.c`` with preprocessor definitions."""
+
+    source: str
+    defines: tuple[str, ...] = ()
+
+
+BUILDS = {
+    "xdp_counter": Build("xdp_counter"),
+    "xdp_flow": Build("xdp_flow"),
+    "xdp_flow_capture": Build("xdp_flow", ("CAPTURE",)),
+}
+"""Every embedded object by its name."""
+
+
+def source_digest(name: str) -> str:
+    """SHA-256 over the object's source, every header and the definitions."""
+    build = BUILDS[name]
     digest = hashlib.sha256()
-    for path in (SOURCE_DIR / f"{name}.c", *sorted(SOURCE_DIR.rglob("*.h"))):
+    for path in (SOURCE_DIR / f"{build.source}.c", *sorted(SOURCE_DIR.rglob("*.h"))):
         digest.update(f"{path.relative_to(SOURCE_DIR)}\0".encode())
         digest.update(path.read_bytes())
-    digest.update("\0".join(defines).encode())
+    digest.update("\0".join(build.defines).encode())
     return digest.hexdigest()
 
 
 def obtain(name: str) -> KernelObject:
-    """Return the object of program source ``name``: embedded, cached, or compiled now.
+    """Return the object ``name`` of BUILDS: embedded, cached, or compiled now.
 
     The embedded one serves unless the sources stand beside the package and differ.
     """
@@ -63,20 +79,21 @@ def obtain(name: str) -> KernelObject:
     return obj
 
 
-def compile_object(name: str, defines: tuple[str, ...] = ()) -> KernelObject:
-    """Compile ``bpf/NAME.c`` by bcc; CompileError with clang's messages when it refuses."""
-    return to_object(name, compile_raw(name, defines), defines)
+def compile_object(name: str) -> KernelObject:
+    """Compile an object by bcc; CompileError with clang's messages when it refuses."""
+    return to_object(name, compile_raw(name))
 
 
-def compile_raw(name: str, defines: tuple[str, ...] = ()) -> dict[str, Any]:
+def compile_raw(name: str, *defines: str) -> dict[str, Any]:
     """Return what bcc_child prints: programs, maps with descriptors, byte order."""
-    source = SOURCE_DIR / f"{name}.c"
+    build = BUILDS[name]
+    source = SOURCE_DIR / f"{build.source}.c"
     if not source.is_file():
         raise CompileError(f"no source {source} to compile")
     found = []
     for python in _interpreters():
         command = [python, "-I", str(CHILD), str(source), str(SOURCE_DIR)]
-        command += [str(SOURCE_DIR / "include"), *defines]
+        command += [str(SOURCE_DIR / "include"), *build.defines, *defines]
         try:
             done = subprocess.run(
                 command, capture_output=True, check=False, timeout=COMPILE_TIMEOUT_S
@@ -95,7 +112,7 @@ def compile_raw(name: str, defines: tuple[str, ...] = ()) -> dict[str, Any]:
     )
 
 
-def to_object(name: str, raw: dict[str, Any], defines: tuple[str, ...] = ()) -> KernelObject:
+def to_object(name: str, raw: dict[str, Any]) -> KernelObject:
     """Turn bcc_child's answer into an object."""
     maps = [entry for entry in raw["maps"] if not entry["name"].startswith(LAYOUT_PREFIX)]
     names = {entry["fd"]: entry["name"] for entry in maps}
@@ -103,7 +120,7 @@ def to_object(name: str, raw: dict[str, Any], defines: tuple[str, ...] = ()) -> 
     return KernelObject(
         name=name,
         byte_order=raw["byte_order"],
-        source_digest=source_digest(name, defines),
+        source_digest=source_digest(name),
         programs=[
             kernel_object.scan(program, bytes.fromhex(code), names)
             for program, code in raw["programs"].items()

@@ -68,11 +68,11 @@ class FlowRing:
     def __init__(self, ring: RingBuffer, stream: Stream) -> None:
         self.stream = stream
         self.fd = ring.fd
-        self._ring = ring
+        self.raw = ring
 
     def read(self, most: int) -> NDArray[np.void]:
         """Take up to ``most`` records out, shape (n,)."""
-        return records.with_unix_times(self._ring.read(most), clock.now())
+        return records.with_unix_times(self.raw.read(most), clock.now())
 
 
 class Attachment:
@@ -112,10 +112,10 @@ class FlowKernel:
     thread, one at a time. A context manager; closing twice is harmless.
     """
 
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
+    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, build: str = NAME) -> None:
         features.require_kernel()
         features.raise_memlock()
-        self._object = bpf_compile.obtain(NAME)
+        self._object = bpf_compile.obtain(build)
         self.max_flows, self.sampling = max_flows, sampling
         self.swaps = 0
         self._drain_lock = threading.Lock()
@@ -190,6 +190,11 @@ class FlowKernel:
             self._active = 1 - self._active
             self.swaps += 1
             yield from self._drain_table(old, end_reason)
+
+    def drain_active(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
+        """Keys and values of the active table; only while no program runs."""
+        self._reset_fill()
+        return self._tables[self._active].drain()
 
     def table_entries(self) -> int:
         """Flows in the active table, about."""

@@ -28,7 +28,6 @@ from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import object as kernel_object
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PROGRAMS = ("xdp_counter", "xdp_flow")
 PUBLISHED = {"flow_record"}
 KINDS = {
     "unsigned char": "u1",
@@ -77,7 +76,7 @@ def structs(maps: list[dict[str, Any]]) -> dict[str, tuple[list[tuple[str, str, 
 
 
 def enums(name: str) -> dict[str, list[tuple[str, int]]]:
-    """Every enum of the program's source and the headers that it includes."""
+    """Every enum of a source and the headers that it includes."""
     text = (bpf_compile.SOURCE_DIR / f"{name}.c").read_text(encoding="utf-8")
     headers = re.findall(r'^#include "(\w+\.h)"', text, re.MULTILINE)
     text += "".join(
@@ -133,11 +132,12 @@ def _field(field: tuple[str, str, int], order: str) -> str:
 def generated() -> dict[Path, bytes]:
     """Every generated file and its content, compiled anew."""
     files = {}
-    for name in PROGRAMS:
-        raw = bpf_compile.compile_raw(name)
-        layouts = bpf_compile.compile_raw(name, ("LAYOUTS",))["maps"]
-        obj = bpf_compile.to_object(name, raw)
+    for name, build in bpf_compile.BUILDS.items():
+        obj = bpf_compile.compile_object(name)
         files[PACKAGE / "kernel" / "objects" / f"{name}.json"] = kernel_object.encode(obj)
+        if name != build.source:
+            continue  # a variant has the layouts of its source
+        layouts = bpf_compile.compile_raw(name, "LAYOUTS")["maps"]
         files[PACKAGE / "layouts" / f"{name}.py"] = layout_module(name, layouts).encode()
     return files
 
@@ -146,7 +146,7 @@ def other_sources() -> list[str]:
     """Programs whose embedded object was not made from the sources that stand beside it."""
     return [
         name
-        for name in PROGRAMS
+        for name in bpf_compile.BUILDS
         if kernel_object.embedded(name).source_digest != bpf_compile.source_digest(name)
     ]
 

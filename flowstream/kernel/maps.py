@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowstream.kernel.object import MapSpec
 
-BATCH = 16_384
+BATCH = 8_192
 """Entries per system call of a batched read: bounds the memory of a drain."""
 
 

@@ -1,9 +1,11 @@
 """Reads a BPF ring buffer in place, many records at a time.
 
 The consumer's and producer's positions and the data are memory that the kernel
-shares (kernel/bpf/ringbuf.c). The data is mapped twice in a row, so a record
+shares (kernel/bpf/ringbuf.c). It offers the data twice in a row, so a record
 never wraps. Records of one ring all have the same length here, so a run of them
-is one strided array and leaves the ring with one copy.
+is one strided array and leaves the ring with one copy. The data is mapped only
+where it is read and as long as that takes: a mapping of all of it would count
+twice the ring's size as resident memory of the process.
 """
 
 from __future__ import annotations
@@ -54,16 +56,13 @@ class RingBuffer(Map):
             }
         )
         try:
-            consumer = mmap.mmap(self.fd, page, mmap.MAP_SHARED)
-            producer = mmap.mmap(
-                self.fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page
-            )
-        except OSError as err:
+            consumer = self._map(0, page, mmap.PROT_READ | mmap.PROT_WRITE)
+            producer = self._map(page, page)
+        except KernelError:
             self.close()
-            raise KernelError(f"mapping ring {spec.name}: {err.strerror}", err.errno or 0) from err
+            raise
         self._consumed = np.frombuffer(consumer, np.uint64, 1)
         self._produced = np.frombuffer(producer, np.uint64, 1)
-        self._data = np.frombuffer(producer, np.uint8, 2 * size, page)
         # Taking and releasing it also orders our reads of position and headers
         # before the data, and the data before the new position, on CPUs that
         # would reorder them.
@@ -86,9 +85,9 @@ class RingBuffer(Map):
                 return np.empty(0, self.record_dtype)
             consumed = int(self._consumed[0])
             count = min((int(self._produced[0]) - consumed) // self.stride, most)
-        if count <= 0:
-            return np.empty(0, self.record_dtype)
-        entries = np.ndarray(count, self._entry, self._data, consumed & (self.size - 1))
+            if count <= 0:
+                return np.empty(0, self.record_dtype)
+            entries = self._map_entries(consumed & (self.size - 1), count)
         with self._lock:
             lengths = entries["length"].copy()
         busy = np.flatnonzero(lengths & BUSY)
@@ -102,6 +101,20 @@ class RingBuffer(Map):
             if self.fd >= 0:
                 self._consumed[0] = consumed + len(lengths) * self.stride
         return records.view(self.record_dtype)
+
+    def _map_entries(self, start: int, count: int) -> NDArray[np.void]:
+        """View ``count`` entries from octet ``start`` of the data; unmapped with the array."""
+        page = mmap.PAGESIZE
+        skipped = start % page
+        # The pages of the two positions come before the data.
+        window = self._map(2 * page + start - skipped, skipped + count * self.stride)
+        return np.ndarray(count, self._entry, window, skipped)
+
+    def _map(self, offset: int, length: int, access: int = mmap.PROT_READ) -> mmap.mmap:
+        try:
+            return mmap.mmap(self.fd, length, mmap.MAP_SHARED, access, offset=offset)
+        except OSError as err:
+            raise KernelError(f"mapping ring {self.name}: {err.strerror}", err.errno or 0) from err
 
     def _check_lengths(self, lengths: NDArray[np.uint32]) -> None:
         wrong = np.flatnonzero(lengths & ~np.uint32(DISCARD) != self.record_dtype.itemsize)

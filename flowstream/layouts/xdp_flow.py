@@ -137,6 +137,17 @@ FLOW_RECORD = np.dtype(
 )  # 203 octets
 
 
+def capture_meta(order: str) -> np.dtype[np.void]:
+    """Layout of struct capture_meta, 16 octets; order "<" or ">"."""
+    return np.dtype(
+        [
+            ("time_ns", order + "u8"),
+            ("length", order + "u4"),
+            ("pad", order + "u4"),
+        ]
+    )
+
+
 def counters(order: str) -> np.dtype[np.void]:
     """Layout of struct counters, 136 octets; order "<" or ">"."""
     return np.dtype(
@@ -213,6 +224,7 @@ def table_fill(order: str) -> np.dtype[np.void]:
 
 
 _NATIVE = "<" if sys.byteorder == "little" else ">"
+CAPTURE_META = capture_meta(_NATIVE)
 COUNTERS = counters(_NATIVE)
 FLOW_KEY = flow_key(_NATIVE)
 FLOW_VALUE = flow_value(_NATIVE)

@@ -1,0 +1,56 @@
+"""``flowstream pcap``: captures through the kernel program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowstream.cli.options import Commands, add_options
+from flowstream.config import OPTIONS, check_sink, parse_option
+
+if TYPE_CHECKING:
+    import argparse
+
+_FIELDS = (
+    "sink", "format", "interval_s", "max_flows", "sampling", "partitions", "topic_prefix",
+)  # fmt: skip
+_EXAMPLES = """\
+examples:
+  flowstream pcap trace.pcap
+  flowstream pcap a.pcap b.pcapng --sink kafka://127.0.0.1:9092 --interval 60
+
+The frames of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
+through the program that also watches interfaces, with the capture's times:
+--interval is capture time, each file is an interface of its own, and the same
+files always give the same records. Needs root or CAP_BPF and CAP_NET_ADMIN,
+but no interface. A damaged file is published up to the damage; the exit status
+is then 1.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "pcap",
+        help="publish the flows of capture files",
+        description="Publish the flows of capture files, read by the kernel program itself.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="pcap or pcapng file")
+    add_options(parser, _FIELDS)
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Publish the captures and give the exit status."""
+    given = {}
+    for field in _FIELDS:
+        text = getattr(args, field)
+        given[field] = OPTIONS[field].default if text is None else parse_option(field, text)
+    check_sink(given["sink"], given["format"])
+    # Heavy, and --help must not wait for them.
+    from flowstream import log, pcap  # noqa: PLC0415
+    from flowstream.pcap.config import CaptureConfig  # noqa: PLC0415
+
+    log.configure("warning")
+    return pcap.run(CaptureConfig(files=tuple(args.files), **given))

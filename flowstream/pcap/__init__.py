@@ -1,0 +1,116 @@
+"""Captures through the very same kernel program, without an interface.
+
+What comes out depends on the captures alone: times are the capture's, the run's
+epoch is the first packet's time, the host has no id, and records are ordered.
+So a capture gives the same values on any machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flowstream.batch import Stream
+from flowstream.counters import Ledger
+from flowstream.encode import Identity, make_encoder
+from flowstream.errors import SourceError
+from flowstream.kernel.clock import ClockPair
+from flowstream.pcap.reader import CaptureFile
+from flowstream.pcap.replay import Clock, Replay
+from flowstream.pipeline import Publisher
+from flowstream.report import counters_record
+from flowstream.sink import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from flowstream.pcap.config import CaptureConfig
+    from flowstream.sink import Sink
+
+HOST: Final = "pcap"
+CLOSE_TIMEOUT_S: Final = 60.0
+
+
+def run(config: CaptureConfig) -> int:
+    """Publish the flows of captures; SourceError after everything before a damage."""
+    return uvloop.run(_run(config))
+
+
+async def _run(config: CaptureConfig) -> int:
+    epoch_ns = _first_time(config.files)
+    ledger = Ledger()
+    sink = open_sink(
+        config.sink, ledger, partitions=config.partitions, record_format=config.format
+    )
+    topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
+    sink.prepare(topics)
+    await sink.start(topics)
+    try:
+        return await _publish(config, sink, ledger, epoch_ns)
+    finally:
+        await sink.close(CLOSE_TIMEOUT_S)
+
+
+async def _publish(config: CaptureConfig, sink: Sink, ledger: Ledger, epoch_ns: int) -> int:
+    clock = Clock(epoch_ns)
+    # Names of interfaces have 15 characters at most.
+    names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
+    identity = Identity(epoch_ns, bytes(16), HOST, names)
+    encoder = make_encoder(config.format, identity)
+    publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix, clock.read)
+    faults: list[Exception] = []
+    publishing = asyncio.ensure_future(publisher.run(faults.append))
+    replays: list[Replay] = []
+    try:
+        with _progress() as progress:
+            for index, path in enumerate(config.files, 1):
+                with CaptureFile(path) as file:
+                    bar = progress.add_task(path.name, total=file.size)
+                    replays.append(Replay(config, names[index], index, clock))
+                    await replays[-1].run(file, publisher, functools.partial(progress.update, bar))
+    except SourceError as damage:
+        faults.append(damage)
+    await publisher.finish()
+    await publishing
+    await sink.flush(CLOSE_TIMEOUT_S)
+    for replay in replays:
+        build = functools.partial(
+            counters_record,
+            identity=identity,
+            counted=replay,
+            account=ledger.account(replay.index),
+            tables=replay,
+            now=ClockPair(clock.read(), clock.read()),
+            final=True,
+        )
+        await publisher.publish_counters(build)
+    if faults:
+        raise faults[0]
+    return 1 if any(ledger.account(replay.index).flows.failed for replay in replays) else 0
+
+
+def _first_time(files: Sequence[Path]) -> int:
+    """Unix time in ns of the first packet of all; 0 when there is none."""
+    for path in files:
+        with CaptureFile(path) as file:
+            for time_ns, _, _ in file.frames():
+                return time_ns
+    return 0
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
