@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PREFIX = "flowstream-demo"
 LOOK_S = 0.5
+START_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
 
 
@@ -41,17 +43,20 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
     Without ``sink`` it records into a new directory. Raises KernelError
     without root.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     sink = sink or f"file:{tempfile.mkdtemp(prefix='flowstream-demo-')}"
     client, server = hosts()
     since_ns = time.time_ns()
     console.print(f"two hosts, {client.ipv4} and {server.ipv4}, connected by a veth pair")
-    with network(client, server), _agent(server, sink, record_format) as agent:
+    with (
+        _signals_held() as interrupted,
+        network(client, server),
+        _agent(server, sink, record_format) as agent,
+    ):
         console.print(f"the agent watches {server.device} and publishes to {sink}\n")
         viewer = Viewer(sink, f"{PREFIX}.flows", since_ns, console)
         with traffic(client, server):
-            asyncio.run(_watch(viewer, agent, time.monotonic() + duration_s))
+            asyncio.run(_watch(viewer, agent, duration_s, interrupted))
         agent.send_signal(signal.SIGTERM)
         if agent.wait(END_TIMEOUT_S) != 0:
             raise FlowstreamError("the agent failed: see its messages above")
@@ -63,18 +68,38 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
     return 0 if result.holds else 1
 
 
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    # As Ctrl-C: the blocks remove what they made.
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _signals_held() -> Iterator[threading.Event]:
+    """Set an event by SIGINT and SIGTERM, which end the demo only where it looks for it.
+
+    An exception at any other moment could leave something behind that was just made.
+    """
+    interrupted = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: interrupted.set()) for number in numbers]
+    try:
+        yield interrupted
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
-async def _watch(viewer: Viewer, agent: subprocess.Popen[bytes], until: float) -> None:
+async def _watch(
+    viewer: Viewer, agent: subprocess.Popen[bytes], duration_s: float, interrupted: threading.Event
+) -> None:
+    """Show records for ``duration_s`` seconds from the first one on; KeyboardInterrupt ends it."""
+    until = time.monotonic() + START_TIMEOUT_S
+    waiting = True
     while time.monotonic() < until:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         if agent.poll() is not None:
             raise FlowstreamError("the agent ended: see its messages above")
         # Before the first batch there is nothing to read.
         with contextlib.suppress(SourceError):
             await viewer.look()
+        if waiting and viewer.shown:
+            waiting, until = False, time.monotonic() + duration_s
         await asyncio.sleep(LOOK_S)
 
 

@@ -37,21 +37,23 @@ def traffic(client: Host, server: Host) -> Iterator[None]:
             echo.bind(("::", UDP_PORT))
         for end in (listener, echo):
             end.settimeout(0.2)
+        # Daemons: an interrupt at the wrong moment must not keep the process from its end.
         threads = [
-            threading.Thread(target=_serve_tcp, args=(listener, stop)),
-            threading.Thread(target=_serve_udp, args=(echo, stop)),
-            threading.Thread(target=_talk, args=(client, server, stop)),
+            threading.Thread(target=_serve_tcp, args=(listener, stop), daemon=True),
+            threading.Thread(target=_serve_udp, args=(echo, stop), daemon=True),
+            threading.Thread(target=_talk, args=(client, server, stop), daemon=True),
         ]
         for address in (server.ipv4, server.ipv6):
             stack.enter_context(_pinging(client, address))
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             yield
         finally:
             stop.set()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
 
 
 @contextlib.contextmanager
