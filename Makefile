@@ -54,9 +54,19 @@ bpf: setup
 
 lock: setup
 	$(BIN)/pip install -q pip-tools
-	$(BIN)/pip-compile -q --extra dev --generate-hashes --allow-unsafe --strip-extras \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+	$(BIN)/pip-compile -q --extra dev --extra registry --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
 		-o constraints.txt pyproject.toml
+	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras -c constraints.txt \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+		-o requirements.txt pyproject.toml
+
+kernels: setup
+	@$(SUDO) tests/kernels/run.sh
+
+image:
+	@$(SUDO) tests/image/run.sh
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	$(SUDO) rm -rf --one-file-system .cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

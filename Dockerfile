@@ -1,0 +1,38 @@
+# The agent on Debian 12: no compiler and no pip in the image that runs.
+#   docker build -t flowstream .
+# The embedded objects are compared with the C sources. With CAP_BPF in the build
+#   docker build --build-arg OBJECT_CHECK=--check …
+# compiles them anew and compares them octet by octet; bcc creates maps as it compiles.
+
+FROM debian:bookworm-slim AS build
+ARG OBJECT_CHECK=--check-digest
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+        libbpf1 python3 python3-bpfcc python3-pip python3-setuptools python3-venv python3-wheel \
+ && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv --without-pip /opt/flowstream
+COPY requirements.txt /src/
+# Exactly the locked files, by their digests.
+RUN python3 -m pip --python /opt/flowstream/bin/python install \
+        --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /src/requirements.txt \
+ && find /opt/flowstream -type d -name tests -prune -exec rm -rf {} +
+COPY . /src/
+WORKDIR /src
+RUN /opt/flowstream/bin/python -m flowstream.kernel.generate $OBJECT_CHECK
+RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && python3 -m pip --python /opt/flowstream/bin/python install \
+        --no-cache-dir --no-deps --no-index /wheels/*.whl
+
+FROM debian:bookworm-slim
+LABEL org.opencontainers.image.title="flowstream" \
+      org.opencontainers.image.description="Host flow telemetry: XDP flow records to Apache Kafka" \
+      org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)"
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libbpf1 python3 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/flowstream /opt/flowstream
+ENV PATH=/opt/flowstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Starts as root because attaching needs capabilities; once attached it gives up all of them
+# and becomes the user nobody. Which ones it needs: compose/compose.yaml.
+ENTRYPOINT ["flowstream"]
+CMD ["--help"]

@@ -1,0 +1,337 @@
+"""Runs the embedded objects on this kernel without privileges: load, count, swap, drain, detach.
+
+    python3 check.py RECEIVING SENDING        (as root; two ends of a quiet veth pair)
+
+Every case runs in a child process of its own, because privileges are given up
+for good. It prints a line per check and exits with 1 when one failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowstream import privileges
+from flowstream.errors import KernelError
+from flowstream.kernel import libbpf
+from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.link import Mode
+from flowstream.kernel.maps import Map
+from flowstream.kernel.object import MapSpec
+from flowstream.layouts.xdp_flow import EndReason, RecordType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from multiprocessing.connection import Connection
+
+    import numpy as np
+
+NOBODY = privileges.User(65534, 65534)
+CASE_TIMEOUT_S = 60
+TRAFFIC_TIMEOUT_S = 20
+SRC_MAC, DST_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+ROUNDS = 2
+processes = multiprocessing.get_context("fork")
+
+
+def say(line: str) -> None:
+    """Print a line for the runner."""
+    print(f"kernel-check: {line}", flush=True)  # noqa: T201 - its output is its result
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Copies of one frame. ``flow`` is the fields of its flow record, None when it has no flow."""
+
+    frame: bytes
+    copies: int
+    flow: tuple[int, ...] | None = None
+    source: int = 0
+
+
+def ethernet(etype: int, payload: bytes, vlan: int = 0) -> bytes:
+    tag = struct.pack(">HH", 0x8100, vlan) if vlan else b""
+    return DST_MAC + SRC_MAC + tag + struct.pack(">H", etype) + payload
+
+
+def ipv4(source: bytes, proto: int, payload: bytes) -> bytes:
+    length = 20 + len(payload)
+    head = struct.pack(">BBHHHBBH4s", 0x45, 8, length, 1, 0, 61, proto, 0, source)
+    return head + bytes((10, 9, 9, 9)) + payload
+
+
+def ipv6(proto: int, payload: bytes) -> bytes:
+    head = struct.pack(">IHBB", 6 << 28, len(payload), proto, 59)
+    return head + bytes(15) + b"\1" + bytes(15) + b"\2" + payload
+
+
+def udp(number: int, copies: int) -> Traffic:
+    source = bytes((10, 0, 0, number))
+    frame = ethernet(
+        0x0800, ipv4(source, 17, struct.pack(">HHHH", 4001, 53, 8 + 37, 0) + bytes(37))
+    )
+    flow = (0x0800, 17, 4001, 53, 0, 0, 0, 0, copies, 65 * copies, 79 * copies)
+    return Traffic(frame, copies, flow, int.from_bytes(source, sys.byteorder))
+
+
+def ping(vlan: int, copies: int) -> Traffic:
+    source = bytes((10, 0, 1, 1))
+    frame = ethernet(0x0800, ipv4(source, 1, struct.pack(">BBHHH", 8, 0, 0, 1, 1)), vlan)
+    flow = (0x0800, 1, 0, 0, 8, 0, 0, vlan, copies, 28 * copies, 46 * copies)
+    return Traffic(frame, copies, flow, int.from_bytes(source, sys.byteorder))
+
+
+def tcp6(flags: int, copies: int) -> Traffic:
+    segment = struct.pack(">HHIIBBHHH", 443, 4003, 1, 1, 5 << 4, flags, 1, 0, 0)
+    flow = (0x86DD, 6, 443, 4003, 0, 0, flags, 0, copies, 60 * copies, 74 * copies)
+    return Traffic(ethernet(0x86DD, ipv6(6, segment)), copies, flow)
+
+
+ARP = Traffic(ethernet(0x0806, bytes(28)), 19)
+CUT = Traffic(ethernet(0x0800, b"\x45" + bytes(10)), 23)
+# Fewer frames than a veth's queue of 256 holds: none can be lost on the way.
+TRAFFIC = (
+    (udp(1, 2), udp(2, 3), udp(3, 31), ping(7, 11), tcp6(0x12, 13), ARP, CUT),
+    (udp(2, 5), udp(3, 7), udp(4, 17), udp(5, 29), tcp6(0x18, 43), ARP),
+)
+FIELDS = (
+    *("etype", "proto", "src_port", "dst_port", "icmp_type", "icmp_code", "tcp_flags", "vlan_id"),
+    *("packets", "bytes", "l2_bytes"),
+)
+
+
+def total(traffic: Iterable[Traffic]) -> int:
+    return sum(each.copies for each in traffic)
+
+
+class Sender:
+    """A child process that stays root and sends a round of TRAFFIC each time it is told to.
+
+    It ends when this process ends, which may not send it a signal by then.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._pipe, far_end = processes.Pipe()
+        self._process = processes.Process(target=self._serve, args=(device, far_end))
+        self._process.start()
+        far_end.close()
+
+    def _serve(self, device: str, pipe: Connection) -> None:
+        self._pipe.close()
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw, suppress(EOFError):
+            raw.bind((device, 0))
+            cpus = sorted(os.sched_getaffinity(0))
+            while True:
+                number = pipe.recv()
+                # A veth receives on the CPU that sent: every CPU's counters take part.
+                os.sched_setaffinity(0, {cpus[number % len(cpus)]})
+                for each in TRAFFIC[number]:
+                    for _ in range(each.copies):
+                        raw.send(each.frame)
+                pipe.send(total(TRAFFIC[number]))
+
+    def send(self, number: int) -> None:
+        self._pipe.send(number)
+        assert self._pipe.poll(TRAFFIC_TIMEOUT_S), "the sender does not answer"
+        assert self._pipe.recv() == total(TRAFFIC[number])
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def equal(what: str, found: Any, expected: Any) -> None:
+    assert found == expected, f"{what}: found {found}, expected {expected}"
+
+
+def become_nobody() -> None:
+    """Give up every privilege and show that nothing is left of them."""
+    privileges.give_up(NOBODY)
+    equal("user", os.getresuid(), (NOBODY.uid,) * 3)
+    sysctl = Path("/proc/sys/kernel/unprivileged_bpf_disabled").read_text().strip()
+    assert sysctl != "0", "this kernel lets everyone use bpf(): nothing would be shown"
+    try:
+        Map(MapSpec("refused", libbpf.MAP_TYPE_ARRAY, 4, 8, 1, 0))
+    except KernelError as err:
+        equal("creating a map", err.errno, errno.EPERM)
+    else:
+        raise AssertionError("a map was created without privileges")
+
+
+def wait_for_packets(counters: Callable[[], Any], expected: int) -> None:
+    """Wait until so many packets were received, and see that there are no more of them."""
+    deadline = time.monotonic() + TRAFFIC_TIMEOUT_S
+    while counters().rx_packets < expected and time.monotonic() < deadline:
+        os.sched_yield()
+    equal("rx_packets", counters().rx_packets, expected)
+
+
+def flows_of(batches: Iterable[np.ndarray[Any, Any]]) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(int(r[name]) for name in FIELDS) for batch in batches for r in batch)
+
+
+def check_constants(record: np.void, interface: str, record_type: RecordType) -> None:
+    equal("record_type", int(record["record_type"]), record_type)
+    equal("in_if", int(record["in_if"]), socket.if_nametoindex(interface))
+    equal("src_mac", bytes(record["src_mac"]), SRC_MAC)
+    equal("dst_mac", bytes(record["dst_mac"]), DST_MAC)
+    age = time.time_ns() - int(record["time_flow_end_ns"])
+    assert 0 <= age < CASE_TIMEOUT_S * 1e9, f"time_flow_end_ns: {age} ns ago"
+
+
+def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
+    began = time.perf_counter()
+    with FlowKernel(max_flows=1009) as kernel:
+        attachment = kernel.attach(interface, mode)
+        took = time.perf_counter() - began
+        equal("mode", attachment.mode, mode)
+        become_nobody()
+        announced: set[tuple[int, ...]] = set()
+        for number in range(ROUNDS):
+            traffic = TRAFFIC[number]
+            sender.send(number)
+            wait_for_packets(attachment.counters, sum(map(total, TRAFFIC[: number + 1])))
+            batches = list(kernel.drain(EndReason.END_ACTIVE_TIMEOUT))
+            equal("flows", flows_of(batches), Counter(each.flow for each in traffic if each.flow))
+            for batch in batches:
+                check_constants(batch[0], interface, RecordType.RECORD_FLOW)
+            news = kernel.announcements.read(1009)
+            first = {
+                (*each.flow[:6], *each.flow[7:8], each.source) for each in traffic if each.flow
+            }
+            equal("announcements", len(news), len(first - announced))
+            check_constants(news[0], interface, RecordType.RECORD_NEW_FLOW)
+            announced |= first
+        equal("flows left", flows_of(kernel.drain(EndReason.END_FORCED)), Counter())
+        equal("overflow records", len(kernel.overflow.read(1009)), 0)
+        attachment.detach()
+        sender.send(1)
+        counts = attachment.counters()
+        equal("packets after detaching", counts.rx_packets, sum(map(total, TRAFFIC)))
+        equal("non_ip_packets", counts.non_ip_packets, 2 * ARP.copies)
+        equal("malformed_packets", counts.malformed_packets, CUT.copies)
+        equal("octets", counts.rx_bytes, octets(TRAFFIC[0] + TRAFFIC[1]))
+        attachment.close()
+    return f"load and attach {took * 1e3:.0f} ms, {counts.rx_packets} packets"
+
+
+def octets(traffic: Iterable[Traffic]) -> int:
+    return sum(len(each.frame) * each.copies for each in traffic)
+
+
+def check_overflow(mode: Mode, interface: str, sender: Sender) -> str:
+    """With a table of 2 flows the other packets travel through the overflow ring."""
+    with FlowKernel(max_flows=2) as kernel:
+        attachment = kernel.attach(interface, mode)
+        become_nobody()
+        sender.send(0)
+        wait_for_packets(attachment.counters, total(TRAFFIC[0]))
+        drained = sum(int(b["packets"].sum()) for b in kernel.drain(EndReason.END_FORCED))
+        spilled = kernel.overflow.read(1009)
+        assert drained, "no flow found room in the table"
+        equal("end_reason", set(spilled["end_reason"]), {EndReason.END_LACK_OF_RESOURCES})
+        flows = total(each for each in TRAFFIC[0] if each.flow)
+        equal("packets drained and spilled", drained + int(spilled["packets"].sum()), flows)
+        attachment.close()
+    return f"{drained} packets drained, {len(spilled)} through the ring"
+
+
+def check_counter(mode: Mode, interface: str, sender: Sender) -> str:
+    began = time.perf_counter()
+    with CounterKernel(max_flows=1009) as kernel:
+        attachment = kernel.attach(interface, mode)
+        took = time.perf_counter() - began
+        equal("mode", attachment.mode, mode)
+        become_nobody()
+        for number in range(ROUNDS):
+            sender.send(number)
+            wait_for_packets(attachment.counters, sum(map(total, TRAFFIC[: number + 1])))
+        sources: Counter[int] = Counter()
+        for each in TRAFFIC[0] + TRAFFIC[1]:
+            if each.source:
+                sources[each.source] += each.copies
+        equal("sources", attachment.maps.sources(), sources)
+        news = attachment.maps.read(1009)["src_addr"][:, 12:]
+        equal("announcements", Counter(map(bytes, news)), _each_once(sources))
+        counts = attachment.counters()
+        equal("counted_packets", counts.counted_packets, sources.total())
+        equal("malformed_packets", counts.malformed_packets, CUT.copies)
+        attachment.detach()
+        sender.send(1)
+        equal("packets after detaching", attachment.counters().rx_packets, counts.rx_packets)
+    return f"load and attach {took * 1e3:.0f} ms, {counts.rx_packets} packets"
+
+
+def _each_once(sources: Iterable[int]) -> Counter[bytes]:
+    return Counter(source.to_bytes(4, sys.byteorder) for source in sources)
+
+
+def check_killed(mode: Mode, interface: str, _: Sender) -> str:
+    """The case ends by SIGKILL while attached; main looks at what is left."""
+    kernel = FlowKernel(max_flows=1009)
+    kernel.attach(interface, mode)
+    become_nobody()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "unreachable"
+
+
+CASES: tuple[tuple[str, Callable[[Mode, str, Sender], str], Mode], ...] = (
+    ("xdp_flow native", check_flow, Mode.NATIVE),
+    ("xdp_flow generic", check_flow, Mode.GENERIC),
+    ("xdp_counter native", check_counter, Mode.NATIVE),
+    ("xdp_counter generic", check_counter, Mode.GENERIC),
+    ("table full", check_overflow, Mode.NATIVE),
+    ("killed", check_killed, Mode.NATIVE),
+)
+
+
+def run_case(name: str, case: Callable[..., str], mode: Mode, devices: tuple[str, str]) -> None:
+    """Body of a case's process."""
+    try:
+        with closing(Sender(devices[1])) as sender:
+            say(f"ok    {name}: {case(mode, devices[0], sender)}")
+    except BaseException as err:
+        say(f"FAIL  {name}: {type(err).__name__}: {err}")
+        raise
+
+
+def passed(name: str, case: Callable[..., str], mode: Mode, devices: tuple[str, str]) -> bool:
+    """Run one case; whether it held and left nothing on the interface."""
+    process = processes.Process(target=run_case, args=(name, case, mode, devices))
+    process.start()
+    process.join(CASE_TIMEOUT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        say(f"FAIL  {name}: still running after {CASE_TIMEOUT_S} s")
+        return False
+    expected = -signal.SIGKILL if case is check_killed else 0
+    left = libbpf.attached_program(socket.if_nametoindex(devices[0]))
+    if left:
+        say(f"FAIL  {name}: program {left} is still on the interface")
+    elif case is check_killed:
+        say(f"{'ok  ' if process.exitcode == expected else 'FAIL'}  {name}: nothing is left")
+    return process.exitcode == expected and left is None
+
+
+def main(receiving: str, sending: str) -> int:
+    """Run every case; exit status 1 when one failed."""
+    results = [passed(*each, (receiving, sending)) for each in CASES]
+    say(f"{sum(results)} of {len(CASES)} cases hold on Linux {os.uname().release}")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
