@@ -1,0 +1,72 @@
+"""Frames for BPF_PROG_TEST_RUN, and the programs that they are handed to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from ctypes import byref, c_void_p
+from typing import TYPE_CHECKING, Final, Self
+
+from packets.build import tcp, udp, v4, v6
+
+from flowstream.kernel import libbpf
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+V4_UDP: Final = v4(17, udp())
+V4_TCP: Final = v4(6, tcp())
+V6_TCP: Final = v6(6, tcp())
+
+_SOURCE_AT: Final = 14 + 12
+"""Offset of the IPv4 source address in an untagged frame."""
+# struct bpf_insn: r0 = 2 (XDP_PASS); exit.
+_PASS: Final = struct.pack("=BBhi", 0xB7, 0, 0, 2) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+
+
+class PassProgram:
+    """The program that does nothing: two instructions. A context manager."""
+
+    def __init__(self) -> None:
+        self.fd = libbpf.prog_load("bench_pass", _PASS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+
+
+def run_same(program_fd: int, frame: bytes, repeat: int) -> float:
+    """Ns per packet, by the kernel's own clock, of one frame that comes ``repeat`` times."""
+    options = libbpf.TestRunOpts(
+        data_in=ctypes.cast(ctypes.c_char_p(frame), c_void_p),
+        data_size_in=len(frame),
+        repeat=repeat,
+    )
+    done = libbpf.library().bpf_prog_test_run_opts(program_fd, byref(options))
+    libbpf.check(done, "running a program on a frame")
+    return float(options.duration)
+
+
+def run_distinct(program_fd: int, first: int, count: int, frame: bytes = V4_UDP) -> float:
+    """Ns per packet of ``count`` IPv4 frames with source addresses from ``first`` on.
+
+    Each is a system call of its own. The kernel's clock covers the program and
+    not the call, but its own reading and cold caches count: compare only with
+    the same of another program.
+    """
+    data = ctypes.create_string_buffer(frame, len(frame))
+    options = libbpf.TestRunOpts(
+        data_in=ctypes.cast(data, c_void_p), data_size_in=len(frame), repeat=1
+    )
+    run, reference = libbpf.library().bpf_prog_test_run_opts, byref(options)
+    total = 0
+    for source in range(first, first + count):
+        struct.pack_into("!I", data, _SOURCE_AT, 0x0A000000 + source)
+        libbpf.check(run(program_fd, reference), "running a program on a frame")
+        total += options.duration
+    return total / count

@@ -1,0 +1,131 @@
+"""What a packet costs in the kernel, by BPF_PROG_TEST_RUN."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from bench.frames import V4_TCP, V4_UDP, V6_TCP, PassProgram, run_distinct, run_same
+from bench.measure import ROUNDS, Row, Table, interleave
+from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.flow import FlowBench
+from flowstream.layouts.xdp_flow import EndReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REPEAT: Final = 200_000
+OVERFLOWS: Final = 50_000
+"""Records of one sample that fit into the overflow ring."""
+DISTINCT: Final = 8_192
+"""New flows of one sample, whose announcements fit into their ring."""
+MANY_FLOWS: Final = 100_000
+IN_IF: Final = 1
+TARGET_NS: Final = 90
+
+
+def measure() -> Iterator[Table]:
+    """Every way through the programs, over the empty one."""
+    with ExitStack() as stack:
+        passing = stack.enter_context(PassProgram())
+        yield _same_frame(passing, stack)
+        yield _distinct_frames(passing, stack)
+
+
+def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
+    counter = stack.enter_context(stack.enter_context(CounterKernel()).maps(IN_IF))
+    flow = stack.enter_context(FlowBench())
+    full = stack.enter_context(FlowBench(max_flows=16))
+    run_distinct(full.program.fd, 0, 1_000)
+    hits = {"IPv4/UDP": V4_UDP, "IPv4/TCP": V4_TCP, "IPv6/TCP": V6_TCP}
+    cases: dict[str, Callable[[], float]] = {
+        "XDP_PASS": lambda: run_same(passing.fd, V4_UDP, REPEAT),
+        "count_ipv4, known source": lambda: run_same(counter.program.fd, V4_UDP, REPEAT),
+    }
+    for name, frame in hits.items():
+        cases[f"xdp_flow, hit, {name}"] = lambda frame=frame: run_same(  # type: ignore[misc]
+            flow.program.fd, frame, REPEAT
+        )
+    cases["xdp_flow, table full, ring has room"] = lambda: _overflow(full, room=True)
+    cases["xdp_flow, table full, ring full"] = lambda: _overflow(full, room=False)
+    samples = interleave(cases)
+    _check_hits(flow, len(hits))
+    base = samples["XDP_PASS"]
+    table = Table(f"One frame, {REPEAT:,} times a sample", "ns per packet", "XDP_PASS")
+    for name, taken in samples.items():
+        hit = ", hit, " in name
+        table.rows.append(Row(name, taken, base, TARGET_NS if hit else None, over=hit))
+    return table
+
+
+def _check_hits(flow: FlowBench, flows: int) -> None:
+    """Every packet must stand in its flow's record: else it was not a hit that was measured."""
+    drained = list(flow.kernel.drain(EndReason.END_ACTIVE_TIMEOUT))
+    packets = [count for records in drained for count in records["packets"].tolist()]
+    if packets != [(ROUNDS + 1) * REPEAT] * flows:
+        raise RuntimeError(f"flows of {packets} packets: another path was measured")
+
+
+def _overflow(full: FlowBench, *, room: bool) -> float:
+    """One sample of a packet that finds the table full; the ring is emptied or filled first."""
+    while len(full.kernel.overflow.read(OVERFLOWS)):
+        pass
+    if not room:
+        run_same(full.program.fd, V4_TCP, 2 * OVERFLOWS)
+    before = full.counters()
+    repeat = OVERFLOWS if room else REPEAT
+    taken = run_same(full.program.fd, V4_TCP, repeat)
+    after = full.counters()
+    path = "overflow_packets" if room else "overflow_lost_packets"
+    if after[path] - before[path] != repeat:
+        raise RuntimeError(f"{path} did not count every packet: another path was measured")
+    return taken
+
+
+def _distinct_frames(passing: PassProgram, stack: ExitStack) -> Table:
+    flows = stack.enter_context(FlowBench(max_flows=2 * MANY_FLOWS))
+    crowd = stack.enter_context(FlowBench(max_flows=2 * MANY_FLOWS))
+    run_distinct(crowd.program.fd, 0, MANY_FLOWS)
+    fresh = iter(range(0, (ROUNDS + 1) * DISTINCT, DISTINCT))
+    last = 0
+
+    def new_flows() -> float:
+        nonlocal last
+        _empty(flows)
+        last = next(fresh)
+        before = flows.counters()["announced"]
+        taken = run_distinct(flows.program.fd, last, DISTINCT)
+        if flows.counters()["announced"] - before != DISTINCT:
+            raise RuntimeError("not every flow was announced: another path was measured")
+        return taken
+
+    def known_flows() -> float:
+        _empty(flows)
+        return run_distinct(flows.program.fd, last, DISTINCT)
+
+    samples = interleave(
+        {
+            "XDP_PASS": lambda: run_distinct(passing.fd, 0, DISTINCT),
+            f"xdp_flow, hit, {MANY_FLOWS:,} flows in the table": lambda: run_distinct(
+                crowd.program.fd, MANY_FLOWS // 2, DISTINCT
+            ),
+            "xdp_flow, miss, first packet ever: announced": new_flows,
+            "xdp_flow, miss, first packet since the swap": known_flows,
+        }
+    )
+    return Table(
+        f"{DISTINCT:,} frames that differ, a system call each",
+        "ns per packet",
+        "XDP_PASS",
+        [Row(name, taken, samples["XDP_PASS"]) for name, taken in samples.items()],
+        ["the kernel's reading of its clock and caches that the system call has cooled count in"],
+    )
+
+
+def _empty(flows: FlowBench) -> None:
+    """Take everything out of table and rings."""
+    for _ in flows.kernel.drain(EndReason.END_ACTIVE_TIMEOUT):
+        pass
+    for ring in (*flows.kernel.rings, flows.kernel.wakeups):
+        while len(ring.read(DISTINCT)):
+            pass

@@ -1,0 +1,206 @@
+"""What publishing costs: sinks alone, and the whole way from records to acknowledgements."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+from broker import Broker
+
+from bench.measure import Row, Samples, Table, cpu_us, interleave
+from bench.records import IDENTITY, PARTITIONS, flows
+from flowstream.batch import RecordBatch, Stream
+from flowstream.counters import Ledger
+from flowstream.encode import (
+    flow_tally,
+    make_encoder,
+    partition_keys,
+    partitions,
+    split,
+    stamp,
+)
+from flowstream.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher
+from flowstream.sink import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flowstream.batch import EncodedBatch
+    from flowstream.sink import Sink
+
+RECORDS: Final = 100_000
+DEADLINE_S: Final = 60.0
+FORMATS: Final = ("msgpack", "json")
+TARGET_US: Final = {"msgpack": 2.5, "json": 5.0}
+# What is published is not kept: a run writes gigabytes.
+BROKER: Final = {"log.retention.bytes": str(256 << 20), "log.segment.bytes": str(64 << 20)}
+
+
+def measure() -> Iterator[Table]:
+    """Sinks, then the whole way, to a broker and to a recording, in both formats."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(Broker(BROKER))
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-bench-"))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        lanes = {}
+        for name, record_format in itertools.product(("Kafka", "recording"), FORMATS):
+            # A directory and topics for each: a sample must not wait for another's.
+            label = f"{name}, {record_format}"
+            where = broker.url if name == "Kafka" else f"file:{directory}/{record_format}"
+            lanes[label] = stack.enter_context(_opened(runner, where, record_format))
+        yield _sinks(lanes)
+        yield from _pipelines(lanes)
+
+
+class Lane:
+    """One started sink with a publisher in front of it."""
+
+    def __init__(self, runner: asyncio.Runner, url: str, record_format: str) -> None:
+        self.format = record_format
+        self.prefix = f"bench-{record_format}"
+        self.ledger = Ledger()
+        self.sink: Sink = open_sink(
+            url, self.ledger, partitions=PARTITIONS, record_format=record_format
+        )
+        self._runner = runner
+        self.topics = [f"{self.prefix}.{stream}" for stream in Stream]
+        self.sink.prepare(self.topics)
+        runner.run(self.sink.start(self.topics))
+
+    def close(self) -> None:
+        """End the sink."""
+        self._runner.run(self.sink.close(5))
+
+    def send(self, batches: list[EncodedBatch]) -> int:
+        """Send what is encoded already and wait for the outcomes."""
+        return self._runner.run(self._send(batches))
+
+    async def _send(self, batches: list[EncodedBatch]) -> int:
+        for batch in batches:
+            await self.sink.send(batch)
+        await self.sink.flush(DEADLINE_S)
+        return sum(map(len, batches))
+
+    def publish(self, records: NDArray[np.void]) -> int:
+        """Publish records as they left the kernel and wait for the outcomes."""
+        return self._runner.run(self._publish(records))
+
+    async def _publish(self, records: NDArray[np.void]) -> int:
+        encoder = make_encoder(self.format, IDENTITY)
+        publisher = Publisher(self.sink, encoder, IDENTITY, self.ledger, self.prefix)
+        faults: list[Exception] = []
+        running = asyncio.ensure_future(publisher.run(faults.append))
+        for start in range(0, len(records), READ_RECORDS):
+            await publisher.put(RecordBatch(Stream.FLOWS, records[start : start + READ_RECORDS]))
+        await publisher.finish()
+        await running
+        await self.sink.flush(DEADLINE_S)
+        if faults:
+            raise faults[0]
+        return len(records)
+
+    def check(self) -> None:
+        """Everything that was sent must be acknowledged: else something else was measured."""
+        counts = Counter[str]()
+        for index in IDENTITY.interfaces:
+            account = self.ledger.account(index).flows
+            counts.update(acknowledged=account.acknowledged, failed=account.failed)
+        if counts["failed"] or not counts["acknowledged"]:
+            raise RuntimeError(f"{self.prefix}: {counts['failed']} records failed")
+
+
+@contextmanager
+def _opened(runner: asyncio.Runner, url: str, record_format: str) -> Iterator[Lane]:
+    lane = Lane(runner, url, record_format)
+    try:
+        yield lane
+        lane.check()
+    finally:
+        lane.close()
+
+
+def _sinks(lanes: dict[str, Lane]) -> Table:
+    encoded = {name: _encoded(lane) for name, lane in lanes.items()}
+    cases: dict[str, Callable[[], float]] = {
+        name: lambda name=name, lane=lane: cpu_us(  # type: ignore[misc]
+            lambda: lane.send(encoded[name])
+        )
+        for name, lane in lanes.items()
+    }
+    samples = interleave(cases)
+    base = samples["recording, msgpack"]
+    return Table(
+        f"Sinks, {RECORDS:,} encoded records a sample, until acknowledged",
+        "µs CPU per record",
+        "recording, msgpack",
+        [Row(f"sent to {name}", taken, base) for name, taken in samples.items()],
+    )
+
+
+def _encoded(lane: Lane) -> list[EncodedBatch]:
+    records = flows(RECORDS)
+    stamp(records, IDENTITY, 0)
+    encoder = make_encoder(lane.format, IDENTITY)
+    batches = []
+    for start in range(0, RECORDS, ENCODE_RECORDS):
+        part = records[start : start + ENCODE_RECORDS]
+        keys = partition_keys(part)
+        batches += split(
+            Stream.FLOWS,
+            f"{lane.prefix}.{Stream.FLOWS}",
+            encoder.encode(part),
+            keys,
+            partitions(keys, PARTITIONS),
+            flow_tally(Stream.FLOWS, part),
+            time.time_ns() // 1_000_000,
+        )
+    return batches
+
+
+def _pipelines(lanes: dict[str, Lane]) -> Iterator[Table]:
+    records = flows(RECORDS)
+    elapsed: dict[str, list[float]] = {name: [] for name in lanes}
+
+    def sample(name: str) -> float:
+        began = time.perf_counter_ns()
+        cost = cpu_us(lambda: lanes[name].publish(records))
+        elapsed[name].append((time.perf_counter_ns() - began) / 1000 / RECORDS)
+        return cost
+
+    samples = interleave({name: lambda name=name: sample(name) for name in lanes})  # type: ignore[misc]
+    base = samples["recording, msgpack"]
+    table = Table(
+        f"End to end, {RECORDS:,} flows a sample, from batches of records until acknowledged",
+        "µs CPU per record",
+        "recording, msgpack",
+        [
+            Row(
+                f"published to {name}",
+                taken,
+                base,
+                TARGET_US[lanes[name].format] if name.startswith("Kafka") else None,
+            )
+            for name, taken in samples.items()
+        ],
+    )
+    yield table
+    walls = {name: Samples(tuple(values[1:])) for name, values in elapsed.items()}
+    base = walls["recording, msgpack"]
+    yield Table(
+        "The same by the clock on the wall (a broker on this machine has its part in it)",
+        "µs per record",
+        "recording, msgpack",
+        [
+            Row(f"published to {name}", taken, base, unit=f"{1e6 / taken.median:,.0f} records/s")
+            for name, taken in walls.items()
+        ],
+    )
