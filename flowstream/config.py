@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -18,12 +17,11 @@ import msgspec
 from msgspec import Meta
 
 from flowstream.errors import UsageError
+from flowstream.toml_table import read_table
 from flowstream.urls import StdoutUrl, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MAX_FILE_OCTETS: Final = 1 << 20
 
 _INTERFACE_NAME = Annotated[
     # IFNAMSIZ is 16 with the closing NUL; dev_valid_name in net/core/dev.c names the rest.
@@ -88,9 +86,27 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
         ),
     ] = "file:flowstream-recording"
     format: Annotated[
-        Literal["json", "msgpack"],
-        _meta("FORMAT", "how a record is written"),
+        Literal["json", "msgpack", "protobuf", "avro"],
+        _meta("FORMAT", "how records are written; avro needs a registry"),
     ] = "json"
+    names: Annotated[
+        Literal["goflow2", "ecs", "netobserv"],
+        _meta("NAMES", "names of the fields in JSON; only goflow2 can be audited"),
+    ] = "goflow2"
+    community_id: Annotated[bool, _meta("", "add the Community ID of each flow")] = False
+    registry: (
+        Annotated[
+            str,
+            _meta(
+                "URL",
+                "schema registry (Confluent's API) for protobuf and avro",
+                title="http://HOST:PORT or https://HOST:PORT",
+                # mock: the client library's own registry, inside the process.
+                pattern=r"\A(https?|mock)://[^\s,]+\Z",
+            ),
+        ]
+        | None
+    ) = None
     interval_s: Annotated[
         float,
         _meta("SECONDS", "time between two records of a lasting flow", ge=0.1, le=3600),
@@ -99,10 +115,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
         int,
         _meta("N", "flows that the table holds, all interfaces together", ge=16, le=16_777_216),
     ] = 131_072
-    sampling: Annotated[
-        int,
-        _meta("N", "look at one packet in N", ge=1, le=2**32 - 1),
-    ] = 1
+    sampling: Annotated[int, _meta("N", "look at one packet in N", ge=1, le=2**32 - 1)] = 1
     counters_period_s: Annotated[
         float,
         _meta("SECONDS", "time between two counters records", ge=0.1, le=3600),
@@ -155,6 +168,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
             if self.interfaces.count(name) > 1:
                 raise UsageError(f"interface: {name} is named more than once")
         check_sink(self.sink, self.format)
+        check_format(self.format, self.names, self.registry)
 
 
 def check_sink(sink: str, record_format: str) -> None:
@@ -164,6 +178,18 @@ def check_sink(sink: str, record_format: str) -> None:
             f"format: {record_format} is binary and the sink stdout: takes lines of text; "
             "use format json or another sink"
         )
+
+
+def check_format(record_format: str, names: str = "goflow2", registry: str | None = None) -> None:
+    """Raise ``UsageError`` when format, names and registry do not go together."""
+    if record_format == "avro" and registry is None:
+        raise UsageError("format: avro can only be read with its schema; give a registry too")
+    if record_format in ("json", "msgpack") and registry is not None:
+        raise UsageError(
+            f"registry: {record_format} needs none; leave it out or use format protobuf or avro"
+        )
+    if record_format != "json" and names != "goflow2":
+        raise UsageError(f"names: {names} are names in JSON and the format is {record_format}")
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -176,6 +202,11 @@ class Option(msgspec.Struct, frozen=True):
     metavar: str
     description: str
     allowed: str
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it takes no value on the command line: naming it makes it true."""
+        return self.default is False
 
 
 def _option(field: msgspec.structs.FieldInfo) -> Option:
@@ -194,6 +225,8 @@ def _option(field: msgspec.structs.FieldInfo) -> Option:
 
 
 def _limits(kind: Any, meta: Meta) -> str:
+    if kind is bool:
+        return "true or false"
     if get_origin(kind) is Literal:
         *most, last = get_args(kind)
         return f"{', '.join(most)} or {last}"
@@ -253,38 +286,12 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
 def _read(file: Path) -> dict[str, Any]:
     """Read a TOML file into checked values by field name."""
     values = {}
-    for key, value in _parse(file, _text(file)).items():
+    for key, value in read_table(file).items():
         option = _BY_NAME.get(key)
         if option is None:
             raise UsageError(f"{file}: {_unknown(key)}")
         values[option.field] = parse_option(option.field, value, where=f"{file}: {option.name}")
     return values
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_FILE_OCTETS + 1)
-    except OSError as err:
-        raise UsageError(f"{file}: cannot be read: {err.strerror}") from err
-    except ValueError as err:  # a NUL in the name
-        raise UsageError(f"{str(file)!r}: cannot be read: {err}") from err
-    if len(content) > MAX_FILE_OCTETS:
-        raise UsageError(f"{file}: is larger than 1 MiB, so no configuration")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as err:
-        line = content.count(b"\n", 0, err.start) + 1
-        raise UsageError(f"{file}: line {line}: is not UTF-8 text") from err
-
-
-def _parse(file: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except ValueError as err:  # TOMLDecodeError, or a number of over 4300 digits
-        raise UsageError(f"{file}: is not TOML: {err}") from err
-    except RecursionError as err:
-        raise UsageError(f"{file}: is nested too deeply") from err
 
 
 def _unknown(key: str) -> str:

@@ -86,6 +86,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._accounts: defaultdict[int, Account] = defaultdict(Account)
+        self.counters_failed = 0
+        """Records of the counters topic that were given up."""
 
     def account(self, in_if: int) -> Account:
         """The books of one interface."""
@@ -121,6 +123,7 @@ class Ledger:
     def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
         """The sink gave records up."""
         if batch.stream is Stream.COUNTERS:
+            self.counters_failed += len(batch.values[part])
             return
         for in_if, loss in _by_interface(batch.tally[part]):
             account = self._accounts[in_if]

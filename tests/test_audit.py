@@ -276,7 +276,7 @@ def test_fields_added_at_the_end_are_accepted():
     published, packed = Published("json"), Published("msgpack")
     for number in (3, 4):
         topic, value = packed.values[number]
-        published.values[number] = (topic, b"\xdc\x00\x1f" + value[3:] + b"\x2a")
+        published.values[number] = (topic, b"\xdc\x00\x20" + value[3:] + b"\xa0\x2a")
     topic, value = published.values[5]
     published.values[5] = (topic, value[:-1] + b',"later":[7]}')
     assert problems_of(published) == []

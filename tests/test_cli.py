@@ -84,8 +84,11 @@ def test_help_of_run_shows_every_option_with_limits_and_default(capsys, monkeypa
     assert main(["run", "--help"]) == 0
     out = capsys.readouterr().out
     for option in OPTIONS.values():
-        (line,) = re.findall(rf"^  .*--{option.name} {option.metavar}\s(.*)$", out, re.MULTILINE)
+        takes = "" if option.is_switch else rf" {option.metavar}"
+        (line,) = re.findall(rf"^  .*--{option.name}{takes}\s(.*)$", out, re.MULTILINE)
         assert option.description in line
+        if option.is_switch:
+            continue
         assert option.allowed in line
         if option.default is not None:
             assert f"(default {option.default})" in line
@@ -124,6 +127,14 @@ def test_help_comes_at_once():
         (["demo", "--duration", "-1"], "--duration: '-1' is not allowed; it takes a number of"),
         (["demo", "--duration", "0"], "--duration: '0' is not allowed; it takes a number of"),
         (["demo", "--sink", "stdout:", "--format", "msgpack"], "format: msgpack is binary"),
+        (["demo", "--format", "protobuf"], "--format: the demo reads what it shows; use json or"),
+        (
+            ["run", "-i", "a", "--registry", "x"],
+            "--registry: 'x' is not allowed; it takes http://",
+        ),
+        (["schema"], "the following arguments are required: FORMAT"),
+        (["schema", "xml"], "argument FORMAT: invalid choice: 'xml'"),
+        (["schema", "json", "--topic", "x"], "argument --topic: invalid choice: 'x'"),
         (["demo", "-i", "a"], "unrecognized arguments: -i a"),
         (["audit"], "the following arguments are required: URL (see flowstream audit --help)"),
         (["audit", "stdout:"], "'stdout:' cannot be read back"),
@@ -142,7 +153,8 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
     file.write_text('interface = ["eth7"]\nsampling = 3\npartitions = 13\n')
     arguments = [
         *("-i", "eth0", "--interface", "eth1", "--program", "counter", "--mode", "generic"),
-        *("--sink", "kafka://10.0.0.1:9092", "--format", "msgpack", "--interval", "7"),
+        *("--sink", "kafka://10.0.0.1:9092", "--format", "avro", "--interval", "7"),
+        *("--community-id", "--registry", "http://10.0.0.2:8081", "--names", "goflow2"),
         *("--max-flows", "65537", "--sampling", "11", "--counters-period", "2.5"),
         *("--duration", "17", "--topic-prefix", "site", "--user", "flow", "--log-level", "debug"),
         *("--log-format", "json", "--shutdown-timeout", "3", "--config", str(file)),
@@ -154,7 +166,10 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
             program="counter",
             mode="generic",
             sink="kafka://10.0.0.1:9092",
-            format="msgpack",
+            format="avro",
+            names="goflow2",
+            community_id=True,
+            registry="http://10.0.0.2:8081",
             interval_s=7.0,
             max_flows=65_537,
             sampling=11,

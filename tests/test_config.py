@@ -30,6 +30,9 @@ def test_defaults():
         mode="auto",
         sink="file:flowstream-recording",
         format="json",
+        names="goflow2",
+        community_id=False,
+        registry=None,
         interval_s=5.0,
         max_flows=131_072,
         sampling=1,
@@ -52,7 +55,9 @@ def test_every_option_from_a_file(tmp_path):
         program = "counter"
         mode = "offload"
         sink = "kafka://10.0.0.1:9092,[::1]:9093"
-        format = "msgpack"
+        format = "protobuf"
+        community-id = true
+        registry = "https://user:secret@registry.example:8081"
         interval = 7
         max-flows = 65537
         sampling = 11
@@ -72,7 +77,9 @@ def test_every_option_from_a_file(tmp_path):
         program="counter",
         mode="offload",
         sink="kafka://10.0.0.1:9092,[::1]:9093",
-        format="msgpack",
+        format="protobuf",
+        community_id=True,
+        registry="https://user:secret@registry.example:8081",
         interval_s=7.0,
         max_flows=65_537,
         sampling=11,
@@ -218,12 +225,28 @@ def test_a_file_without_permission(tmp_path):
     [
         ({"interfaces": ["a", "b", "a"]}, "interface: a is named more than once"),
         ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary and the sink"),
+        ({"format": "avro"}, "format: avro can only be read with its schema; give a registry"),
+        ({"registry": "http://x"}, "registry: json needs none; leave it out or use format"),
+        ({"format": "msgpack", "names": "ecs"}, "names: ecs are names in JSON and the format is"),
         ({"sink": "ftp://x"}, "'ftp://x': unknown scheme 'ftp'"),
         ({"sink": "kafka://x"}, "'kafka://x': 'x' is not HOST:PORT"),
     ],
 )
 def test_contradictions(given, expected):
     assert refusal(given).startswith(expected)
+
+
+@pytest.mark.parametrize("value", ["yes", "2", 1, "", "tru"])
+def test_a_switch_takes_true_or_false(tmp_path, value):
+    line = f"community-id = {value!r}".replace("'", '"')
+    said = refusal({}, file_with(tmp_path, line))
+    assert said.endswith("is not allowed; it takes true or false")
+
+
+def test_protobuf_with_and_without_a_registry():
+    for registry in (None, "https://user:secret@registry:8081/path"):
+        config = load({"interfaces": ["a"], "format": "protobuf", "registry": registry})
+        assert (config.format, config.registry) == ("protobuf", registry)
 
 
 def test_offload_with_the_counter_is_no_contradiction():

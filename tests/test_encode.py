@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from support.columns import any_columns
 from support.records import FIELDS, flow_records, random_flows
 
 from flowstream.batch import Stream
@@ -30,6 +30,8 @@ EPOCH = 1_700_000_000_000_000_003
 IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", {3: "eth0", 5: "a-name-of-15-by"})
 
 each_format = pytest.mark.parametrize("name", FORMATS)
+# Of the others tests/test_binary_formats.py reads the values.
+each_readable_format = pytest.mark.parametrize("name", ["json", "msgpack"])
 
 
 def test_stamp_writes_its_columns_and_no_others():
@@ -58,7 +60,7 @@ def test_stamp_again_leaves_nothing_of_the_name_before():
     assert decode(make_encoder("msgpack", IDENTITY).encode(records)[0]).in_if_name == "lo"
 
 
-@each_format
+@each_readable_format
 def test_names_that_are_not_utf8(name):
     odd = b"eth\xff\xfe".decode("utf-8", "surrogateescape")
     identity = Identity(EPOCH, bytes(16), odd * 40, {3: odd})
@@ -75,29 +77,7 @@ def test_identity_refuses_a_host_id_of_another_length():
         Identity(EPOCH, bytes(15), "host-a")
 
 
-def column_values(field: str) -> st.SearchStrategy[object]:
-    """Any content that the kernel may give a field."""
-    dtype = FLOW_RECORD[field]
-    if field == "record_type":
-        return st.integers(1, 2)
-    if field == "schema_version":
-        return st.integers(1, 255)
-    if field == "in_if_name":
-        names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=15)
-        return (
-            names.map(str.encode)
-            .filter(lambda name: len(name) <= 15)
-            .map(lambda name: np.frombuffer(name.ljust(15, b"\0"), np.uint8))
-        )
-    if dtype.subdtype:
-        length = dtype.itemsize
-        return st.binary(min_size=length, max_size=length).map(
-            lambda value: np.frombuffer(value, np.uint8)
-        )
-    return st.integers(0, 256**dtype.itemsize - 1)
-
-
-@given(st.fixed_dictionaries({field: column_values(field) for field in FIELDS}))
+@given(any_columns())
 @settings(max_examples=300)
 def test_both_formats_decode_to_the_same_record(columns):
     records = flow_records(1, **columns)
@@ -113,7 +93,7 @@ def test_both_formats_decode_to_the_same_record(columns):
             assert value == (expected if isinstance(expected, int) else expected.tobytes())
 
 
-@each_format
+@each_readable_format
 def test_order_is_kept_over_blocks(name):
     records = random_flows(2_053)
     stamp(records, IDENTITY, 0)
@@ -182,7 +162,7 @@ def test_json_remembers_a_bounded_number_of_texts(family, monkeypatch):
 
 
 def test_unknown_format():
-    with pytest.raises(UsageError, match="'xml' is unknown; known: json, msgpack"):
+    with pytest.raises(UsageError, match="'xml' is unknown; known: json, msgpack, protobuf"):
         make_encoder("xml", IDENTITY)
 
 

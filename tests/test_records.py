@@ -68,7 +68,9 @@ GOLDEN = [
 
 
 def test_golden_rows_cover_every_field_in_order():
-    assert [row[0] for row in GOLDEN] == FIELDS == list(FlowRecord.__struct_fields__)
+    assert [row[0] for row in GOLDEN] == FIELDS
+    # User space adds the last one, where it is asked for.
+    assert [*FIELDS, "community_id"] == list(FlowRecord.__struct_fields__)
 
 
 @pytest.mark.parametrize(("field", "value", "offset", "wire", "decoded"), GOLDEN)
@@ -236,6 +238,8 @@ def test_wrong_values_in_json_counters(wrong):
 def test_fields_that_a_newer_version_added_are_ignored(name):
     fields = msgspec.msgpack.decode(VALUES[name])
     fields[1] = 2
+    if name == "msgpack flow":
+        fields.append("")
     newer = decode(msgspec.msgpack.encode([*fields, "added", [1, {"a": b"b"}]]))
     assert newer == msgspec.structs.replace(decode(VALUES[name]), schema_version=2)
 

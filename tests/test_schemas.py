@@ -9,24 +9,27 @@ import jsonschema
 import pytest
 from support.records import COUNTERS, random_flows
 
-from flowstream import schemas
+from flowstream import __version__, schemas
 from flowstream.batch import Stream
+from flowstream.cli.main import main
 from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.schemas import __main__ as command
+from flowstream.schemas import json_schema
 
 IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})
 CHECKED_IN = Path(__file__).parent.parent / "schemas"
 
 
 def validator(stream: Stream) -> jsonschema.Draft202012Validator:
-    document = schemas.documents()[stream]
+    document = json_schema.document(stream)
     jsonschema.Draft202012Validator.check_schema(document)
     return jsonschema.Draft202012Validator(
         document, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
     )
 
 
-def published(stream: Stream) -> dict[str, object]:
-    encoder = make_encoder("json", IDENTITY)
+def published(stream: Stream, *, community_id: bool = True) -> dict[str, object]:
+    encoder = make_encoder("json", IDENTITY, community_id=community_id)
     if stream is Stream.COUNTERS:
         return json.loads(encoder.encode_counters(COUNTERS))
     records = random_flows(1)
@@ -40,14 +43,21 @@ def published(stream: Stream) -> dict[str, object]:
 def test_published_value_fits_its_schema(stream):
     value = published(stream)
     validator(stream).validate(value)
-    assert list(value) == list(schemas.documents()[stream]["properties"])
+    assert list(value) == list(json_schema.document(stream)["properties"])
 
 
 @pytest.mark.parametrize("stream", Stream)
-def test_every_property_is_required_and_described(stream):
-    document = schemas.documents()[stream]
-    assert document["required"] == list(document["properties"])
+def test_every_property_is_described_and_required_but_the_optional_one(stream):
+    document = json_schema.document(stream)
+    always = [name for name in document["properties"] if name != "community_id"]
+    assert document["required"] == always
     assert all(property_.get("description") for property_ in document["properties"].values())
+
+
+def test_the_community_id_may_be_absent():
+    value = published(Stream.FLOWS, community_id=False)
+    assert "community_id" not in value
+    validator(Stream.FLOWS).validate(value)
 
 
 @pytest.mark.parametrize("stream", Stream)
@@ -77,16 +87,65 @@ def test_other_values_do_not_fit(stream, wrong):
         validator(stream).validate(published(stream) | wrong)
 
 
-def test_files_are_up_to_date():
-    assert schemas.outdated(CHECKED_IN) == []
+def test_files_are_up_to_date_and_compatible():
+    assert command.faults(CHECKED_IN) == []
+
+
+def test_there_is_a_release_to_be_compatible_with():
+    released = CHECKED_IN / "releases" / "0.1.0"
+    assert {path.name for path in released.iterdir()} == set(schemas.files(schemas.VALUE_FORMATS))
 
 
 def test_check_fails_on_a_change_and_write_repairs_it(tmp_path, capsys):
-    assert schemas.main(["--check", str(tmp_path)]) == 1
-    assert schemas.main(["--write", str(tmp_path)]) == 0
-    assert schemas.main(["--check", str(tmp_path)]) == 0
+    assert command.main(["--check", str(tmp_path)]) == 1
+    assert command.main(["--write", str(tmp_path)]) == 0
+    assert command.main(["--check", str(tmp_path)]) == 0
     changed = tmp_path / "flows.schema.json"
     changed.write_text(changed.read_text().replace('"maximum": 255', '"maximum": 254', 1))
     capsys.readouterr()
-    assert schemas.main(["--check", str(tmp_path)]) == 1
+    assert command.main(["--check", str(tmp_path)]) == 1
     assert str(changed) in capsys.readouterr().err
+
+
+def test_check_fails_on_what_breaks_a_release(tmp_path, capsys):
+    assert command.main(["--write", str(tmp_path)]) == 0
+    assert command.main(["--release", str(tmp_path)]) == 0
+    assert command.main(["--check", str(tmp_path)]) == 0
+    released = tmp_path / "releases" / __version__ / "flows.proto"
+    released.write_text(released.read_text().replace("packets = 10;", "packets = 8;"))
+    capsys.readouterr()
+    assert command.main(["--check", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        f"not compatible with release {__version__}: flows.proto: "
+        "FlowMessage.packets was renumbered from 8 to 10\n"
+    )
+
+
+@pytest.mark.parametrize("name", schemas.FORMATS)
+@pytest.mark.parametrize("stream", Stream)
+def test_the_command_prints_what_is_checked_in(name, stream, capsys):
+    assert main(["schema", name, "--topic", stream]) == 0
+    printed = capsys.readouterr().out
+    one_for_both = name in ("avro", "protobuf") and stream is Stream.NEW_FLOWS
+    topic = Stream.FLOWS if one_for_both else stream
+    endings = {"json": "schema.json", "avro": "avsc", "protobuf": "proto"}
+    file = CHECKED_IN / f"{topic}.{endings.get(name, f'{name}.sql')}"
+    assert printed == file.read_text()
+
+
+def test_flows_are_what_the_command_prints_by_default(capsys):
+    assert main(["schema", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "flowstream flows"
+
+
+@pytest.mark.parametrize("name", ["clickhouse", "spark", "flink"])
+@pytest.mark.parametrize("stream", Stream)
+def test_tables_have_every_property_in_its_order(name, stream):
+    """That the engines take them is for the engines to say; see examples/."""
+    text = schemas.text(name, stream)
+    assert f"'flowstream.{stream}'" in text
+    columns = [
+        line.split("`")[1] for line in text.splitlines() if line.startswith(("  `", "    `"))
+    ]
+    expected = list(json_schema.document(stream)["properties"])
+    assert columns[: len(expected)] == expected

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.cli.options import Commands, add_options
 from flowstream.config import OPTIONS, check_sink, parse_option
+from flowstream.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
 DURATION_S: Final = 6.0
+_READABLE: Final = ("json", "msgpack")
 
 _EXAMPLES = """\
 examples:
@@ -46,6 +48,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.duration_s is not None:
         duration = parse_option("duration_s", args.duration_s)
     record_format = parse_option("format", args.format or OPTIONS["format"].default)
+    if record_format not in _READABLE:
+        raise UsageError(f"--format: the demo reads what it shows; use {' or '.join(_READABLE)}")
     if args.sink is not None:
         check_sink(args.sink, record_format)
     from flowstream import demo  # noqa: PLC0415 - heavy, and --help must not wait for it

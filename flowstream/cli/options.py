@@ -45,11 +45,17 @@ def add_options(
         default = defaults.get(field, option.default)
         limits = "" if option.allowed in option.description else f"; {option.allowed}"
         shown = "" if default is None else f" (default {default})"
+        names = [*(["-i"] if field == "interfaces" else []), f"--{option.name}"]
+        description = f"{option.description}{limits}{shown}".replace("%", "%%")
+        if option.is_switch:
+            parser.add_argument(
+                *names, dest=field, action="store_const", const="true", help=option.description
+            )
+            continue
         parser.add_argument(
-            *(["-i"] if field == "interfaces" else []),
-            f"--{option.name}",
+            *names,
             dest=field,
             metavar=option.metavar,
             action="append" if field == "interfaces" else "store",
-            help=f"{option.description}{limits}{shown}".replace("%", "%%"),
+            help=description,
         )

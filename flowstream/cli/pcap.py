@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowstream.cli.options import Commands, add_options
-from flowstream.config import OPTIONS, check_sink, parse_option
+from flowstream.config import OPTIONS, check_format, check_sink, parse_option
 
 if TYPE_CHECKING:
     import argparse
@@ -48,6 +48,7 @@ def execute(args: argparse.Namespace) -> int:
         text = getattr(args, field)
         given[field] = OPTIONS[field].default if text is None else parse_option(field, text)
     check_sink(given["sink"], given["format"])
+    check_format(given["format"])
     # Heavy, and --help must not wait for them.
     from flowstream import log, pcap  # noqa: PLC0415
     from flowstream.pcap.config import CaptureConfig  # noqa: PLC0415

@@ -9,13 +9,17 @@ The order of the calls for one batch::
 """
 
 from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
+from flowstream.encode.frames import Frames
 from flowstream.encode.identity import Identity, stamp
 from flowstream.encode.partition import partition_keys, partitions
+from flowstream.encode.profiles import PROFILES
 from flowstream.encode.split import flow_tally, split
 
 __all__ = [
     "FORMATS",
+    "PROFILES",
     "Encoder",
+    "Frames",
     "Identity",
     "flow_tally",
     "make_encoder",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from flowstream.encode.avro_encoder import AvroEncoder
+from flowstream.encode.frames import Frames
 from flowstream.encode.json_encoder import JsonEncoder
 from flowstream.encode.msgpack_encoder import MsgpackEncoder
+from flowstream.encode.protobuf_encoder import ProtobufEncoder
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,16 +35,31 @@ class Encoder(Protocol):
         ...
 
 
-FORMATS: Final = ("json", "msgpack")
+FORMATS: Final = ("json", "msgpack", "protobuf", "avro")
 """Names that ``make_encoder`` knows; the first is the default."""
 
 
-def make_encoder(name: str, identity: Identity) -> Encoder:
-    """Return the encoder of the format ``name``, one of ``FORMATS``; else UsageError."""
+def make_encoder(
+    name: str,
+    identity: Identity,
+    *,
+    names: str = "goflow2",
+    community_id: bool = False,
+    frames: Frames | None = None,
+) -> Encoder:
+    """Return the encoder of the format ``name``, one of ``FORMATS``; else UsageError.
+
+    ``names`` (a key of ``PROFILES``) is for JSON, ``frames`` (none: values
+    stand alone) for Protobuf and Avro; ``community_id`` adds that field.
+    """
     match name:
         case "json":
-            return JsonEncoder(identity.host)
+            return JsonEncoder(identity.host, names=names, community_id=community_id)
         case "msgpack":
-            return MsgpackEncoder()
+            return MsgpackEncoder(community_id=community_id)
+        case "protobuf":
+            return ProtobufEncoder(frames or Frames({}), community_id=community_id)
+        case "avro":
+            return AvroEncoder(frames or Frames({}), community_id=community_id)
         case _:
             raise UsageError(f"format {name!r} is unknown; known: {', '.join(FORMATS)}")

@@ -21,6 +21,7 @@ import re
 import sys
 
 LAYOUT_PREFIX = "layout_"
+FAILED = 1
 WRONG_BCC = 3
 
 
@@ -71,7 +72,12 @@ def main(source: str, include: str, shim: str, *defines: str) -> int:
     # verifier notices, with a message that misleads.
     flags = ["-DCONFIG_BPF_SYSCALL", "-Werror=implicit-function-declaration"]
     flags += [f"-I{include}", *(f"-D{define}" for define in defines)]
-    bpf = BPF(text=text, cflags=flags)
+    try:
+        bpf = BPF(text=text, cflags=flags)
+    except Exception as err:  # noqa: BLE001 - bcc raises nothing more exact
+        # clang's and the kernel's words stand on standard error already.
+        print(err, file=sys.stderr)  # noqa: T201
+        return FAILED
     programs = re.findall(r"^int (\w+)\(struct xdp_md \*", text, re.MULTILINE)
     json.dump(
         {

@@ -36,7 +36,7 @@ ANNOUNCEMENTS_SIZE = 4 << 20
 WAKEUPS_SIZE = 1 << 16
 SEEN_FACTOR = 2
 """Flows remembered as announced, per flow that the table holds."""
-EARLY_SWAP = 0.75
+EARLY_SWAP = 0.875
 """Fill of the active table at which the kernel asks to be relieved of it."""
 
 

@@ -59,7 +59,8 @@ class Link:
 
     def _explain(self, number: int) -> str:
         where = f"attaching to {self.interface} ({self.mode})"
-        if number == errno.EBUSY:
+        # EEXIST: the program that is there runs in another mode.
+        if number in (errno.EBUSY, errno.EEXIST):
             return f"{where}: {self._holder()}"
         if number in _NO_NATIVE and self.mode is Mode.NATIVE:
             return (

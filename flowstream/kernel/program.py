@@ -62,8 +62,9 @@ class Program:
 
     @staticmethod
     def _remedy(number: int, *, offload: bool) -> str:
-        if number == errno.EPERM:
-            return "; needs root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        missing = features.missing_capabilities()
+        if number in (errno.EPERM, errno.EACCES) and missing:
+            return f"; needs root or {', '.join(missing)}"
         if offload:
             return "; the device cannot run XDP programs: use --mode native"
         return ""

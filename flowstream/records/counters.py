@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 # msgspec reads the annotations at run time.
-from flowstream.records.fields import U32, U64, HostId, IfName, Version  # noqa: TC001
+from flowstream.records.fields import (  # noqa: TC001
+    U32,
+    U64,
+    CountersType,
+    HostId,
+    IfName,
+    Version,
+)
 
 
 class Loss(Struct, frozen=True):
@@ -43,7 +50,7 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     ``l2_bytes``: all octets here are frame octets, without FCS.
     """
 
-    record_type: Annotated[int, Meta(ge=3, le=3, description="3 = counters")]
+    record_type: Annotated[CountersType, Meta(description="3 = counters")]
     schema_version: Annotated[
         Version, Meta(description="1; a field is only ever added at the end")
     ]
@@ -57,7 +64,7 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     in_if: Annotated[U32, Meta(description="index of the interface")]
     in_if_name: Annotated[IfName, Meta(description="name of the interface")]
     program_name: Annotated[str, Meta(description="name of the kernel program")]
-    program_id: Annotated[U32, Meta(description="id of the kernel program, 0 when detached")]
+    program_id: Annotated[U32, Meta(description="id of the kernel program, 0 when it has none")]
     xdp_mode: Annotated[
         Literal["native", "generic", "offload"], Meta(description="attach mode in force")
     ]

@@ -38,6 +38,9 @@ _BAD_VALUE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _MSGPACK_ARRAY16: Final = 0xDC
 _JSON_OBJECT: Final = ord("{")
 _REGISTRY_FRAME: Final = 0x00
+_OTHER_NAMES: Final = (b'{"@timestamp":', b'{"TimeFlowStartMs":')
+# Tags of sampling_rate, src_addr (an announcement has no sampling rate) and in_if.
+_PROTOBUF_STARTS: Final = (3 << 3, 6 << 3 | 2, (18 << 3) & 0x7F | 0x80)
 
 
 def decode(value: bytes) -> FlowRecord | CountersRecord:
@@ -59,7 +62,15 @@ def decode(value: bytes) -> FlowRecord | CountersRecord:
     except _BAD_VALUE as err:
         raise DecodeError(f"not a record: {err}") from err
     if first == _REGISTRY_FRAME:
-        raise DecodeError("not a record: a schema registry's frame; read it with its schema")
+        raise DecodeError(
+            "not a record: a schema registry's frame; read it with the registry's deserializer "
+            "for Avro or Protobuf"
+        )
+    if first in _PROTOBUF_STARTS:
+        raise DecodeError(
+            "not a record: neither JSON nor MessagePack, but maybe Protobuf; "
+            "read it with the classes that protoc makes of: flowstream schema protobuf"
+        )
     raise DecodeError(f"not a record: neither JSON nor MessagePack (first byte 0x{first:02x})")
 
 
@@ -94,6 +105,10 @@ def _from_json(value: bytes) -> FlowRecord | CountersRecord:
     try:
         return flow_record(_json_flow(value))
     except msgspec.ValidationError:
+        if value.startswith(_OTHER_NAMES):
+            raise ValueError(
+                "JSON with the names of ecs or netobserv; only goflow2 can be read back"
+            ) from None
         if _is_counters(_json_head, value):
             return counters_record(_json_counters(value))
         raise

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import enum
+from typing import Annotated, Any
 
 from msgspec import Meta
 
-U8 = Annotated[int, Meta(ge=0, le=0xFF)]
-U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
-U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-# msgspec bounds end at 2**63 - 1: MessagePack cannot carry more than 64 bits anyway.
-U64 = Annotated[int, Meta(ge=0, extra_json_schema={"maximum": 0xFFFF_FFFF_FFFF_FFFF})]
 
-Version = Annotated[int, Meta(ge=1, le=0xFF)]
-Address = Annotated[bytes, Meta(min_length=16, max_length=16)]
-HostId = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Mac = Annotated[bytes, Meta(min_length=6, max_length=6)]
-IfName = Annotated[str, Meta(max_length=15)]
+class Kind(enum.StrEnum):
+    """What a field is, for every schema and binary encoder; it stands in ``Meta.extra``."""
+
+    U8 = "u8"
+    U16 = "u16"
+    U32 = "u32"
+    U64 = "u64"
+    BOOL = "bool"
+    TEXT = "text"
+    ADDRESS = "address"
+    HOST_ID = "host_id"
+    MAC = "mac"
+    RECORD = "record"
+    MAP = "map"
+
+
+def _kind(kind: Kind, **limits: Any) -> Meta:
+    return Meta(extra={"kind": kind}, **limits)
+
+
+U8 = Annotated[int, _kind(Kind.U8, ge=0, le=0xFF)]
+U16 = Annotated[int, _kind(Kind.U16, ge=0, le=0xFFFF)]
+U32 = Annotated[int, _kind(Kind.U32, ge=0, le=0xFFFF_FFFF)]
+# msgspec bounds end at 2**63 - 1: MessagePack cannot carry more than 64 bits anyway.
+U64 = Annotated[int, _kind(Kind.U64, ge=0, extra_json_schema={"maximum": 0xFFFF_FFFF_FFFF_FFFF})]
+
+Version = Annotated[int, _kind(Kind.U8, ge=1, le=0xFF)]
+FlowType = Annotated[int, _kind(Kind.U8, ge=1, le=2)]
+CountersType = Annotated[int, _kind(Kind.U8, ge=3, le=3)]
+Address = Annotated[bytes, _kind(Kind.ADDRESS, min_length=16, max_length=16)]
+HostId = Annotated[bytes, _kind(Kind.HOST_ID, min_length=16, max_length=16)]
+Mac = Annotated[bytes, _kind(Kind.MAC, min_length=6, max_length=6)]
+IfName = Annotated[str, _kind(Kind.TEXT, max_length=15)]

@@ -14,6 +14,7 @@ from flowstream.records.fields import (  # noqa: TC001
     U32,
     U64,
     Address,
+    FlowType,
     HostId,
     IfName,
     Mac,
@@ -55,7 +56,7 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     field's meaning, unit and IPFIX element stand in its description.
     """
 
-    record_type: Annotated[int, Meta(ge=1, le=2, description="1 = flow, 2 = new_flow")]
+    record_type: Annotated[FlowType, Meta(description="1 = flow, 2 = new_flow")]
     schema_version: Annotated[
         Version, Meta(description="1; a field is only ever added at the end")
     ]
@@ -133,6 +134,10 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
         ),
     ]
     flow_direction: Annotated[U8, Meta(description="0 ingress, 1 egress (IPFIX 61)")]
+    # Added in user space. A field that the kernel gets later stands behind it.
+    community_id: Annotated[
+        str, Meta(description="Community ID version 1, seed 0; empty unless it was asked for")
+    ] = ""
 
     @property
     def source(self) -> IPv4Address | IPv6Address:

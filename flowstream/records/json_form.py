@@ -9,7 +9,7 @@ gets the canonical records from ``flowstream.records.decode``.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -54,20 +54,28 @@ _FLOW_TEXTS: Final = [
 ]
 
 
-def _fields(record: type[Struct]) -> list[tuple[str, Any]]:
+def _fields(record: type[Struct]) -> list[tuple[str, Any] | tuple[str, Any, Any]]:
     """Fields of ``record`` with the types that JSON has, described alike."""
-    fields = []
-    for name, hint in get_type_hints(record, include_extras=True).items():
-        described = [meta for meta in hint.__metadata__ if meta.description]
-        fields.append((name, Annotated[_TEXT[name], *described] if name in _TEXT else hint))
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for field in msgspec.structs.fields(record):
+        name, hint = field.name, field.type
+        if name in _TEXT:
+            described = [meta for meta in hint.__metadata__ if meta.description]
+            hint = Annotated[_TEXT[name], *described]
+        fields.append((name, hint) if field.required else (name, hint, field.default))
     return fields
 
 
 _flow_fields = _fields(FlowRecord)
 _flow_fields.insert(FlowRecord.__struct_fields__.index("host_id") + 1, ("host", _HOST))
 
-FlowJson: Final = msgspec.defstruct("FlowJson", _flow_fields, frozen=True, gc=False)
-CountersJson: Final = msgspec.defstruct("CountersJson", _fields(CountersRecord), frozen=True)
+# A field that has a default is one that may be absent.
+FlowJson: Final = msgspec.defstruct(
+    "FlowJson", _flow_fields, frozen=True, gc=False, omit_defaults=True
+)
+CountersJson: Final = msgspec.defstruct(
+    "CountersJson", _fields(CountersRecord), frozen=True, omit_defaults=True
+)
 
 
 def flow_record(form: Any) -> FlowRecord:

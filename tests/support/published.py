@@ -98,7 +98,7 @@ async def publish(url: str, record_format: str, *runs: Published) -> None:
     sink = open_sink(url, account, partitions=PARTITIONS, record_format=record_format)
     await sink.start([f"flowstream.{stream}" for stream in Stream])
     messages = [message for run in runs for message in run.messages()]
-    for topic, partition, _, _, key, value in messages:
+    for topic, partition, _, _, key, value, *_ in messages:
         stream = Stream(topic.removeprefix("flowstream."))
         batch = EncodedBatch(stream, topic, partition, 0, [key], [value], Tally.empty(1))
         await sink.send(batch)

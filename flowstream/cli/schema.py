@@ -1,0 +1,54 @@
+"""``flowstream schema``: schemas and table definitions of the topics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from flowstream.cli.options import Commands
+
+# As flowstream.schemas and Stream have them, which are not imported for --help.
+_FORMATS = ("json", "avro", "protobuf", "clickhouse", "spark", "flink")
+_TOPICS = ("flows", "new_flows", "counters")
+
+_EXAMPLES = """\
+examples:
+  flowstream schema json
+  flowstream schema protobuf > flows.proto
+  flowstream schema clickhouse --topic counters | clickhouse-client --multiquery
+
+json, avro and protobuf describe the values, the others define tables over a
+topic of JSON values with the names goflow2. The same texts stand in schemas/
+of the source.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "schema",
+        help="print a topic's schema or table definition",
+        description="Print a topic's schema or table definition.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("format", metavar="FORMAT", choices=_FORMATS, help=", ".join(_FORMATS))
+    parser.add_argument(
+        "--topic",
+        metavar="TOPIC",
+        choices=_TOPICS,
+        default=_TOPICS[0],
+        help=f"{', '.join(_TOPICS)} (default {_TOPICS[0]})",
+    )
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print it."""
+    # Heavy, and --help must not wait for them.
+    from flowstream import schemas  # noqa: PLC0415
+    from flowstream.batch import Stream  # noqa: PLC0415
+
+    print(schemas.text(args.format, Stream(args.topic)), end="")
+    return 0

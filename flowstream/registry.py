@@ -1,0 +1,90 @@
+"""Schemas into a schema registry that speaks Confluent's API; the owner of its client library.
+
+Importing this module needs the extra ``registry``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from flowstream import schemas
+from flowstream.batch import Stream
+from flowstream.encode import Frames
+from flowstream.errors import SinkError
+from flowstream.records import RecordType
+
+_TIMEOUT_S: Final = 10
+_TYPES: Final = {"avro": "AVRO", "protobuf": "PROTOBUF"}
+_RECORD_TYPES: Final = {
+    Stream.FLOWS: RecordType.FLOW,
+    Stream.NEW_FLOWS: RecordType.NEW_FLOW,
+    Stream.COUNTERS: RecordType.COUNTERS,
+}
+_NOT_FOUND, _CONFLICT, _DENIED = 404, 409, (401, 403)
+# https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop:
+# a zero, the schema's id in 4 octets, for protobuf the place of the message: the first.
+_MAGIC: Final = b"\0"
+_FIRST_MESSAGE: Final = {"avro": b"", "protobuf": b"\0"}
+
+
+def connect(url: str) -> SchemaRegistryClient:
+    """Return a client that gives up within half a minute; nothing is sent yet."""
+    return SchemaRegistryClient.new_client({"url": url, "timeout": _TIMEOUT_S, "max.retries": 1})
+
+
+def frames(client: SchemaRegistryClient, record_format: str, topic_prefix: str) -> Frames:
+    """Find or register the schemas of all topics; return what stands before their values.
+
+    ``record_format`` is avro or protobuf; the subjects are ``TOPIC-value``.
+    Blocks. Raises ``SinkError`` when the registry cannot be reached or does not
+    take a schema.
+    """
+    prefixes = {}
+    for stream, record_type in _RECORD_TYPES.items():
+        schema = Schema(schemas.text(record_format, stream), _TYPES[record_format])
+        number = _identifier(client, f"{topic_prefix}.{stream}-value", schema)
+        prefixes[record_type] = _MAGIC + number.to_bytes(4) + _FIRST_MESSAGE[record_format]
+    return Frames(prefixes)
+
+
+def _identifier(client: SchemaRegistryClient, subject: str, schema: Schema) -> int:
+    try:
+        return _found(client, subject, schema) or client.register_schema(subject, schema)
+    except SchemaRegistryError as err:
+        raise SinkError(f"{_where(client)}: subject {subject}: {_refusal(err)}") from err
+    # The library lets its HTTP client's errors through, which are not its API.
+    except Exception as err:
+        cause = str(err) or type(err).__name__
+        raise SinkError(f"{_where(client)}: cannot be used: {cause}") from err
+
+
+def _found(client: SchemaRegistryClient, subject: str, schema: Schema) -> int | None:
+    """Id of a schema that is there already: an agent need not have the right to register."""
+    try:
+        return client.lookup_schema(subject, schema).schema_id
+    except SchemaRegistryError as err:
+        if err.http_status_code == _NOT_FOUND:
+            return None
+        raise
+
+
+def _refusal(err: SchemaRegistryError) -> str:
+    said = f"{err.error_message} (HTTP {err.http_status_code})"
+    if err.http_status_code == _CONFLICT:
+        return (
+            f"its schema is not compatible with this version's: {said}; "
+            "use another topic prefix or change the subject's compatibility"
+        )
+    if err.http_status_code in _DENIED:
+        return f"access denied: {said}; put USER:PASSWORD@ before the registry's host"
+    return f"the schema was refused: {said}"
+
+
+def _where(client: SchemaRegistryClient) -> str:
+    """Name the registry, without user and password."""
+    parts = urlsplit(client.config()["url"])  # type: ignore[no-untyped-call]
+    return f"registry {parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()}"

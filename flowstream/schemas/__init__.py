@@ -1,0 +1,65 @@
+"""Schemas and table definitions of the topics, generated from the records' Structs.
+
+``python -m flowstream.schemas --write`` writes them into ``schemas/``, ``--check``
+compares, also with what was released (``flowstream.schemas.compatibility``).
+They describe the JSON of the names ``goflow2``, Avro and Protobuf; MessagePack
+is an array of the Avro schema's fields in their order.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from flowstream.batch import Stream
+from flowstream.schemas import avro, clickhouse, engines, json_schema, protobuf
+from flowstream.schemas.topics import record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _pretty(document: object) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+_TEXTS: Final[dict[str, Callable[[Stream], str]]] = {
+    "json": lambda stream: _pretty(json_schema.document(stream)),
+    "avro": lambda stream: _pretty(avro.schema(record_of(stream))),
+    "protobuf": lambda stream: protobuf.definition(record_of(stream)),
+    "clickhouse": clickhouse.definition,
+    "spark": engines.spark,
+    "flink": engines.flink,
+}
+_SUFFIXES: Final = {
+    "json": "schema.json",
+    "avro": "avsc",
+    "protobuf": "proto",
+    "clickhouse": "clickhouse.sql",
+    "spark": "spark.sql",
+    "flink": "flink.sql",
+}
+# These describe records, not topics: one file for both topics that carry flows,
+# because a name may be defined only once in a program.
+_OF_RECORDS: Final = ("avro", "protobuf")
+
+FORMATS: Final = tuple(_TEXTS)
+"""Names that ``text`` knows."""
+
+VALUE_FORMATS: Final = ("json", *_OF_RECORDS)
+"""Those that describe values; the others are definitions for a reader's own tables."""
+
+
+def text(name: str, stream: Stream) -> str:
+    """Schema or definition of one topic, in the format ``name``, one of ``FORMATS``."""
+    return _TEXTS[name](stream)
+
+
+def files(formats: tuple[str, ...] = FORMATS) -> dict[str, str]:
+    """File name and content of everything in these formats."""
+    return {
+        f"{stream}.{_SUFFIXES[name]}": text(name, stream)
+        for name in formats
+        for stream in Stream
+        if stream is not Stream.NEW_FLOWS or name not in _OF_RECORDS
+    }

@@ -1,0 +1,106 @@
+"""Spark SQL and Flink SQL definitions over a topic's JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flowstream.batch import Stream
+from flowstream.records.describe import fields
+from flowstream.records.fields import Kind
+from flowstream.schemas.topics import PREFIX, json_fields
+
+if TYPE_CHECKING:
+    from flowstream.records.describe import Field
+
+# Both have signed numbers only: each takes the next larger one, and those of 64
+# bits, which no counter or time here fills, stay.
+_TYPES: Final = {
+    Kind.U8: "SMALLINT",
+    Kind.U16: "INT",
+    Kind.U32: "BIGINT",
+    Kind.U64: "BIGINT",
+    Kind.ADDRESS: "STRING",
+    Kind.HOST_ID: "STRING",
+    Kind.MAC: "STRING",
+    Kind.BOOL: "BOOLEAN",
+    Kind.TEXT: "STRING",
+}
+
+_SPARK: Final = """\
+-- Put your brokers in. For a stream, read the topic with spark.readStream and
+-- apply the same from_json.
+CREATE OR REPLACE TEMPORARY VIEW {name}_topic
+USING kafka
+OPTIONS (
+  'kafka.bootstrap.servers' 'localhost:9092',
+  'subscribe' '{topic}',
+  'startingOffsets' 'earliest'
+);
+
+CREATE OR REPLACE TEMPORARY VIEW {name} AS
+SELECT record.*, timestamp_micros(record.{time} DIV 1000) AS event_time
+FROM (
+  SELECT from_json(CAST(value AS STRING), '
+{columns}
+  ', map('mode', 'FAILFAST')) AS record
+  FROM {name}_topic
+);
+"""
+
+_FLINK: Final = """\
+-- Put your brokers in. A lasting flow's record comes when its interval is over:
+-- the watermark waits for intervals of up to 30 seconds.
+CREATE TABLE {name} (
+{columns},
+  `event_time` AS TO_TIMESTAMP_LTZ(`{time}` / 1000000, 3),
+  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '30' SECOND
+) WITH (
+  'connector' = 'kafka',
+  'topic' = '{topic}',
+  'properties.bootstrap.servers' = 'localhost:9092',
+  'properties.group.id' = 'flowstream-flink',
+  'scan.startup.mode' = 'earliest-offset',
+  'format' = 'json'
+);
+"""
+
+
+def spark(stream: Stream) -> str:
+    """Return two views: the topic, and its records with ``event_time``."""
+    columns = ",\n".join(f"    {_column(each, ': ')}" for each in json_fields(stream))
+    return _SPARK.format(**_names(stream), columns=columns)
+
+
+def flink(stream: Stream) -> str:
+    """Return one table, with ``event_time`` and a watermark."""
+    columns = ",\n".join(
+        f"  {_column(each, ' ')} COMMENT '{_quoted(each)}'" for each in json_fields(stream)
+    )
+    return _FLINK.format(**_names(stream), columns=columns)
+
+
+def _names(stream: Stream) -> dict[str, str]:
+    return {
+        "name": f"{PREFIX}_{stream}",
+        "topic": f"{PREFIX}.{stream}",
+        "time": "time_unix_ns" if stream is Stream.COUNTERS else "time_flow_end_ns",
+    }
+
+
+def _column(field: Field, separator: str) -> str:
+    """Column of a table; ``separator`` tells a name from its type inside of parts."""
+    return f"`{field.name}` {_type(field, separator)}"
+
+
+def _type(field: Field, separator: str) -> str:
+    if field.record is None:
+        return _TYPES[field.kind]
+    part = ", ".join(
+        f"`{each.name}`{separator}{_type(each, separator)}" for each in fields(field.record)
+    )
+    row = f"STRUCT<{part}>" if separator == ": " else f"ROW<{part}>"
+    return f"MAP<STRING, {row}>" if field.kind is Kind.MAP else row
+
+
+def _quoted(field: Field) -> str:
+    return field.description.replace("'", "''")

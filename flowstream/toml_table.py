@@ -1,0 +1,44 @@
+"""A TOML file as a table, with mistakes told so that they can be found."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+from flowstream.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_FILE_OCTETS: Final = 1 << 20
+
+
+def read_table(file: Path) -> dict[str, Any]:
+    """Read a file of at most 1 MiB. Raises ``UsageError`` that names it and the line."""
+    return _parse(file, _text(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_FILE_OCTETS + 1)
+    except OSError as err:
+        raise UsageError(f"{file}: cannot be read: {err.strerror}") from err
+    except ValueError as err:  # a NUL in the name
+        raise UsageError(f"{str(file)!r}: cannot be read: {err}") from err
+    if len(content) > MAX_FILE_OCTETS:
+        raise UsageError(f"{file}: is larger than 1 MiB, so no configuration")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as err:
+        line = content.count(b"\n", 0, err.start) + 1
+        raise UsageError(f"{file}: line {line}: is not UTF-8 text") from err
+
+
+def _parse(file: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as err:  # TOMLDecodeError, or a number of over 4300 digits
+        raise UsageError(f"{file}: is not TOML: {err}") from err
+    except RecursionError as err:
+        raise UsageError(f"{file}: is nested too deeply") from err

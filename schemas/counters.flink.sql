@@ -1,0 +1,43 @@
+-- Put your brokers in. A lasting flow's record comes when its interval is over:
+-- the watermark waits for intervals of up to 30 seconds.
+CREATE TABLE flowstream_counters (
+  `record_type` SMALLINT COMMENT '3 = counters',
+  `schema_version` SMALLINT COMMENT '1; a field is only ever added at the end',
+  `agent_epoch` BIGINT COMMENT 'Unix ns at which this agent run began: with host_id it names the run',
+  `host_id` STRING COMMENT 'machine id of the host (/etc/machine-id)',
+  `seq` BIGINT COMMENT 'gapless per run and topic, from 0',
+  `host` STRING COMMENT 'name of the host',
+  `in_if` BIGINT COMMENT 'index of the interface',
+  `in_if_name` STRING COMMENT 'name of the interface',
+  `program_name` STRING COMMENT 'name of the kernel program',
+  `program_id` BIGINT COMMENT 'id of the kernel program, 0 when it has none',
+  `xdp_mode` STRING COMMENT 'attach mode in force',
+  `time_unix_ns` BIGINT COMMENT 'Unix ns at which the counters were read',
+  `time_boot_ns` BIGINT COMMENT 'the same moment in ns since boot',
+  `rx_packets` BIGINT COMMENT 'packets that the program saw',
+  `rx_bytes` BIGINT COMMENT 'frame octets that the program saw',
+  `non_ip_packets` BIGINT COMMENT 'packets that are neither IPv4 nor IPv6',
+  `non_ip_bytes` BIGINT COMMENT 'frame octets of non_ip_packets',
+  `malformed_packets` BIGINT COMMENT 'packets cut or with a false header',
+  `malformed_bytes` BIGINT COMMENT 'frame octets of malformed_packets',
+  `sampled_out_packets` BIGINT COMMENT 'packets that sampling passed over',
+  `sampled_out_bytes` BIGINT COMMENT 'frame octets of sampled_out_packets',
+  `counted_packets` BIGINT COMMENT 'packets counted without flow records; 0 for xdp_flow',
+  `counted_bytes` BIGINT COMMENT 'frame octets of counted_packets',
+  `losses` MAP<STRING, ROW<`records` BIGINT, `packets` BIGINT, `bytes` BIGINT>> COMMENT 'every loss under its cause, such as overflow_lost, delivery_timeout',
+  `flows` ROW<`drained` BIGINT, `encoded` BIGINT, `queued` BIGINT, `acknowledged` BIGINT, `spooled` BIGINT, `failed` BIGINT> COMMENT 'stages of the topic flows',
+  `new_flows` ROW<`drained` BIGINT, `encoded` BIGINT, `queued` BIGINT, `acknowledged` BIGINT, `spooled` BIGINT, `failed` BIGINT> COMMENT 'stages of the topic new_flows',
+  `table_entries` BIGINT COMMENT 'flows in the table when it was read',
+  `table_capacity` BIGINT COMMENT 'flows that the table can hold',
+  `table_swaps` BIGINT COMMENT 'times that the table was swapped',
+  `final` BOOLEAN COMMENT 'true in the last record of a run',
+  `event_time` AS TO_TIMESTAMP_LTZ(`time_unix_ns` / 1000000, 3),
+  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '30' SECOND
+) WITH (
+  'connector' = 'kafka',
+  'topic' = 'flowstream.counters',
+  'properties.bootstrap.servers' = 'localhost:9092',
+  'properties.group.id' = 'flowstream-flink',
+  'scan.startup.mode' = 'earliest-offset',
+  'format' = 'json'
+);

@@ -1,0 +1,188 @@
+"""Every packet that reaches an interface ends in one place, whatever the agent was told to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, audited, carried, delivered, last_counters, on, records_of
+from support.net import Interface, namespace, veth_pair
+
+from flowstream.records import CountersRecord, FlowRecord, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FULL = 2_000_003
+FULL_FLOWS = 100_000
+PACKETS = 200_003
+FLOWS = 10_007
+VLAN = 1_009
+FRAME = 83  # octets
+UDP = 17
+
+_prefixes = (f"agent{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[tuple[Interface, Interface]]:
+    """A sender and the device that the agent watches."""
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+@pytest.fixture
+def recording(tmp_path) -> str:
+    return f"file:{tmp_path}/recording"
+
+
+@pytest.fixture(params=["file", "kafka"])
+def place(request, tmp_path) -> tuple[str, str]:
+    """Where to publish to, and a prefix that no other test uses there."""
+    prefix = next(_prefixes)
+    if request.param == "file":
+        return f"file:{tmp_path}/recording", prefix
+    return request.getfixturevalue("broker").url, prefix
+
+
+@pytest.mark.parametrize(
+    ("record_format", "packets", "flows"),
+    [("json", PACKETS, FLOWS), ("msgpack", PACKETS, FLOWS), ("msgpack", FULL, FULL_FLOWS)],
+)
+def test_every_packet_is_in_a_flow_record(wire, place, record_format, packets, flows):
+    sender, receiver = wire
+    url, prefix = place
+    with Agent(
+        *(*on(receiver), "--sink", url, "--topic-prefix", prefix),
+        *("--format", record_format, "--interval", 1),
+    ) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, packets, "-f", flows, "-l", FRAME)
+        agent.stop()
+    (interface,) = audited(url, prefix)
+    amount = {"packets": arrived, "bytes": arrived * FRAME}
+    assert interface["rx"] == interface["flows"] == amount
+    assert not any(loss["packets"] for loss in interface["losses"].values())
+    assert arrived > packets // 2
+    if packets != FULL:
+        assert carried(url, prefix) == {receiver.index: arrived}
+
+
+def test_a_table_too_small_sends_packets_one_by_one(wire, recording):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--max-flows", 1000, "--interval", 1) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(recording)
+    lost = interface["losses"]["overflow_lost"]["packets"]
+    assert interface["rx"]["packets"] == arrived
+    assert interface["flows"]["packets"] + lost == arrived
+    reasons = Counter(record.end_reason for record in records_of(recording, "flowstream.flows"))
+    assert reasons[5] > 0, "no record says that the table was full"
+
+
+def test_two_interfaces_at_once(recording):
+    with (
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there, names=("near1", "far1")) as first,
+        veth_pair(here, there, names=("near2", "far2")) as second,
+    ):
+        receivers = (first[1], second[1])
+        with Agent(*on(*receivers), "--sink", recording, "--interval", 1) as agent:
+            agent.publishing()
+            arrived = {
+                second[1].index: delivered(*second, PACKETS // 2, "-f", FLOWS),
+                first[1].index: delivered(*first, PACKETS, "-f", FLOWS),
+            }
+            agent.stop()
+    found = {each["in_if"]: each["flows"]["packets"] for each in audited(recording)}
+    assert found == arrived == carried(recording)
+
+
+def test_ipv6_behind_a_vlan_tag(wire, recording):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--format", "msgpack") as agent:
+        agent.publishing()
+        six = delivered(sender, receiver, PACKETS, "-6", "-V", VLAN, "-f", FLOWS, "-l", FRAME)
+        four = delivered(sender, receiver, FLOWS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(recording)
+    assert interface["flows"]["packets"] == six + four
+    packets: Counter[tuple[int, int, int]] = Counter()
+    for record in records_of(recording, "flowstream.flows"):
+        assert record.proto == UDP
+        packets[record.etype, record.vlan_id, record.bytes // record.packets] += record.packets
+    # The tag and the Ethernet header are no IP octets.
+    assert packets == {(0x86DD, VLAN, FRAME - 18): six, (0x0800, 0, 64 - 14): four}
+
+
+def test_generic_mode(wire, recording):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--mode", "generic") as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(recording)
+    assert interface["rx"]["packets"] == interface["flows"]["packets"] == arrived
+    assert last_counters(recording).xdp_mode == "generic"
+
+
+def test_sampling(wire, recording):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--sampling", 7) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", 101)
+        agent.stop()
+    (interface,) = audited(recording)
+    seen = interface["flows"]["packets"]
+    assert interface["sampled_out"]["packets"] + seen == interface["rx"]["packets"] == arrived
+    # One in seven by chance: 200,003 packets stray from it by less than 4 % (20 sigma).
+    assert seen == pytest.approx(arrived / 7, rel=0.04)
+    assert {each.sampling_rate for each in records_of(recording, "flowstream.flows")} == {7}
+
+
+def test_the_counting_program(wire, recording):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--program", "counter") as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        six = delivered(sender, receiver, FLOWS, "-6", "-l", FRAME)
+        agent.stop()
+    (interface,) = audited(recording)
+    assert interface["rx"]["packets"] == arrived + six
+    assert interface["counted"]["packets"] == arrived
+    assert interface["non_ip"]["packets"] == six
+    assert not records_of(recording, "flowstream.flows")
+    announced = [record.src_addr for record in records_of(recording, "flowstream.new_flows")]
+    assert len(set(announced)) == len(announced)
+    lost = last_counters(recording).losses["announcement_lost"].records
+    assert FLOWS - lost <= len(announced) <= FLOWS
+
+
+def test_a_duration_ends_the_run(wire, recording):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--duration", 1) as agent:
+        agent.publishing()
+        delivered(sender, receiver, 1_009)
+        assert agent.wait() == 0
+    (interface,) = audited(recording)
+    assert interface["rx"]["packets"] == 1_009
+
+
+def test_standard_output_gets_a_json_line_per_record(wire, tmp_path):
+    sender, receiver = wire
+    written = tmp_path / "output"
+    with Agent(*on(receiver), "--sink", "stdout:", stdout=written) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", 101)
+        agent.stop()
+    records = [decode(line) for line in written.read_bytes().splitlines()]
+    final = records[-1]
+    assert isinstance(final, CountersRecord)
+    assert final.final
+    flows = [each for each in records if isinstance(each, FlowRecord) and each.record_type == 1]
+    assert sum(record.packets for record in flows) == final.rx_packets == arrived

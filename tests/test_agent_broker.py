@@ -1,0 +1,91 @@
+"""An agent whose broker goes away: it lives, and what it cannot deliver is counted."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, audited, delivered, last_counters, on
+from support.net import Interface, namespace, veth_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKETS = 100_003
+FLOWS = 1_009
+DEADLINE_S = 5
+SLACK_S = 20
+"""What a busy machine may take beyond a deadline."""
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[tuple[Interface, Interface]]:
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_broker_that_comes_back(wire, broker_factory, how):
+    sender, receiver = wire
+    broker = broker_factory()
+    with Agent(*on(receiver), "--sink", broker.url, "--interval", 0.2) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        broker.stop(how)
+        arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        assert agent.process.poll() is None
+        broker.start()
+        arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(broker.url)
+    lost = sum(loss["packets"] for loss in interface["losses"].values())
+    assert interface["rx"]["packets"] == arrived
+    assert interface["flows"]["packets"] + lost == arrived
+    assert interface["flows"]["packets"] >= PACKETS
+
+
+def test_an_outage_longer_than_the_queue_is_counted(wire, broker_factory):
+    sender, receiver = wire
+    broker = broker_factory()
+    options = ("--format", "msgpack", "--interval", 0.2, "--max-flows", 4096)
+    with Agent(*on(receiver), "--sink", broker.url, *options) as agent:
+        agent.publishing()
+        broker.stop(signal.SIGKILL)
+        # More records than the sink, the queue and the ring buffers hold together.
+        arrived = delivered(sender, receiver, 1_000_003, "-f", 500_009)
+        broker.start()
+        arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(broker.url)
+    lost = {cause: loss["packets"] for cause, loss in interface["losses"].items()}
+    assert interface["rx"]["packets"] == arrived
+    assert interface["flows"]["packets"] + sum(lost.values()) == arrived
+    assert lost["overflow_lost"] > 0
+    assert last_counters(broker.url).flows.acknowledged > 0
+
+
+def test_a_broker_gone_for_good(wire, broker_factory):
+    sender, receiver = wire
+    broker = broker_factory()
+    with Agent(*on(receiver), "--sink", broker.url, "--shutdown-timeout", DEADLINE_S) as agent:
+        agent.publishing()
+        delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        broker.stop(signal.SIGKILL)
+        delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop(DEADLINE_S + SLACK_S)
+        (ended,) = agent.logs("ended")
+    assert ended["rx_packets"] == 2 * PACKETS
+    assert ended["failed_records"] > 0
+
+
+def test_no_broker_at_the_start(wire, broker_factory):
+    _, receiver = wire
+    broker = broker_factory()
+    broker.stop()
+    with Agent(*on(receiver), "--sink", broker.url) as agent:
+        assert agent.wait() == 1
+        last = agent.output().splitlines()[-1]
+        assert last.startswith("flowstream: error: no Kafka broker")
+        assert broker.address in last
+        assert "Traceback" not in agent.output()

@@ -1,0 +1,153 @@
+"""How runs end, and what a run may do while it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import pwd
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, audit, audited, delivered, last_counters, on
+from support.net import Interface, namespace, veth_pair
+from support.traffic import generator, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKETS = 100_003
+FLOWS = 1_009
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[tuple[Interface, Interface]]:
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+@pytest.fixture
+def recording(tmp_path) -> str:
+    return f"file:{tmp_path}/recording"
+
+
+def program_on(interface: Interface) -> int | None:
+    """Id of the XDP program on an interface, as ip shows it."""
+    shown = interface.namespace.run("ip", "link", "show", interface.name)
+    found = re.search(r"prog/xdp id (\d+)", shown)
+    return int(found[1]) if found else None
+
+
+@contextlib.contextmanager
+def full_load(sender: Interface) -> Iterator[None]:
+    """Packets of many flows at full rate for the block's time."""
+    command = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", FLOWS)
+    flood = sender.namespace.popen(*command, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        flood.kill()
+        flood.wait()
+
+
+def test_a_killed_agent_leaves_nothing_and_the_next_one_starts(wire, recording, tmp_path):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--interval", 0.1) as agent:
+        agent.publishing()
+        assert program_on(receiver)
+        delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        assert wait_until(lambda: counters_are_there(recording))
+        agent.signal(signal.SIGKILL)
+        assert agent.wait() == -signal.SIGKILL
+    assert wait_until(lambda: program_on(receiver) is None)
+    status, result = audit(recording)
+    assert status == 1
+    assert "did not end cleanly" in str(result["runs"][0]["problems"])
+    again = f"file:{tmp_path}/again"
+    with Agent(*on(receiver), "--sink", again) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(again)
+    assert interface["flows"]["packets"] == arrived
+
+
+def counters_are_there(url: str) -> bool:
+    status, result = audit(url)
+    assert status == 1
+    return any(each["counters"] for run in result["runs"] for each in run["interfaces"])
+
+
+@pytest.mark.parametrize("record_format", ["json", "msgpack"])
+def test_the_end_under_full_load_is_in_order(wire, recording, record_format):
+    sender, receiver = wire
+    options = ("--sink", recording, "--format", record_format, "--interval", 1)
+    with Agent(*on(receiver), *options) as agent, full_load(sender):
+        agent.publishing()
+        first = receiver.statistic("rx_packets")
+        assert wait_until(lambda: receiver.statistic("rx_packets") > first + PACKETS, 60)
+        agent.stop()
+    (interface,) = audited(recording)
+    assert interface["flows"]["packets"] >= PACKETS
+
+
+def test_a_second_signal_ends_at_once(wire, broker_factory):
+    sender, receiver = wire
+    broker = broker_factory()
+    with Agent(*on(receiver), "--sink", broker.url, "--shutdown-timeout", 60) as agent:
+        agent.publishing()
+        broker.stop(signal.SIGKILL)
+        delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.signal(signal.SIGTERM)
+        assert agent.saw("stopping", 10)
+        # Without the broker the end takes its time.
+        agent.signal(signal.SIGTERM)
+        assert agent.wait(10) == 1
+        assert agent.logs("second signal: ending at once, what is not yet published is lost")
+        assert "Traceback" not in agent.output()
+    assert wait_until(lambda: program_on(receiver) is None)
+
+
+def test_the_first_signal_after_an_end_of_its_own_interrupts_nothing(wire, broker_factory):
+    sender, receiver = wire
+    broker = broker_factory()
+    options = ("--sink", broker.url, "--duration", 1, "--shutdown-timeout", 5)
+    with Agent(*on(receiver), *options) as agent:
+        agent.publishing()
+        broker.stop(signal.SIGKILL)
+        delivered(sender, receiver, FLOWS, "-f", FLOWS)
+        # Detached because its time is over; without the broker the rest takes a while.
+        assert wait_until(lambda: program_on(receiver) is None)
+        agent.signal(signal.SIGTERM)
+        assert agent.wait() == 0
+        assert agent.logs("ended")
+
+
+def test_interrupted_from_the_terminal(wire, recording):
+    _, receiver = wire
+    with Agent(*on(receiver), "--sink", recording) as agent:
+        agent.publishing()
+        agent.signal(signal.SIGINT)
+        assert agent.wait() == 0
+    audited(recording)
+
+
+def test_no_privilege_is_left_once_it_runs(wire, recording):
+    sender, receiver = wire
+    nobody = pwd.getpwnam("nobody")
+    with Agent(*on(receiver), "--sink", recording, "--interval", 0.1) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        # By now every stage has run, and with it every thread that there will be.
+        assert agent.status("Uid") == {"\t".join([str(nobody.pw_uid)] * 4)}
+        assert agent.status("Gid") == {"\t".join([str(nobody.pw_gid)] * 4)}
+        assert agent.status("Groups") == {""}
+        for held in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert agent.status(held) == {"0" * 16}, held
+        assert agent.status("NoNewPrivs") == {"1"}
+        arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    (interface,) = audited(recording)
+    assert interface["flows"]["packets"] == arrived
+    assert last_counters(recording).table_swaps > 1

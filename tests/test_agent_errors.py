@@ -1,0 +1,168 @@
+"""What stands in the way is said in one line that names it, before anything is attached."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, audited, delivered, last_counters, on
+from support.net import Interface, namespace, veth_pair
+
+from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.link import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ERROR = "flowstream: error: "
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[tuple[Interface, Interface]]:
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+@pytest.fixture
+def recording(tmp_path) -> str:
+    return f"file:{tmp_path}/recording"
+
+
+@pytest.fixture
+def loopback() -> Iterator[Interface]:
+    """A device whose driver has no native XDP."""
+    with namespace() as place:
+        yield Interface(place, "lo", 1)
+
+
+def complaint(*options: str | float, before: tuple[str, ...] = ()) -> str:
+    """Run the agent, which must fail at once by one line; return the line."""
+    with Agent(*options, before=before) as agent:
+        status = agent.wait()
+        lines = agent.output().splitlines()
+    assert status == 1, lines
+    told = [line for line in lines if not line.startswith("{")]
+    assert len(told) == 1, lines
+    assert told[0].startswith(ERROR)
+    assert not any('"exception"' in line for line in lines)
+    return told[0].removeprefix(ERROR)
+
+
+def test_a_missing_interface_is_told_with_those_that_are_there(wire, recording):
+    _, receiver = wire
+    text = complaint("-i", "nowhere", "--netns", receiver.namespace.name, "--sink", recording)
+    assert text == "no interface 'nowhere'; there are: far, lo"
+
+
+def test_a_missing_namespace(recording):
+    text = complaint("-i", "lo", "--netns", "nowhere", "--sink", recording)
+    assert text.startswith("no network namespace 'nowhere'; there are: ")
+
+
+def test_another_program_is_told_by_name_and_id(wire, recording):
+    _, receiver = wire
+    with CounterKernel() as other:
+        with receiver.namespace.entered():
+            attachment = other.attach(receiver.name, Mode.NATIVE)
+        name, number = attachment.program.name, attachment.program.id
+        text = complaint(*on(receiver), "--sink", recording)
+        assert f"program {name} (id {number}) is already there" in text
+        assert receiver.name in text
+        attachment.close()
+    # And with that one gone there is room.
+    with Agent(*on(receiver), "--sink", recording) as agent:
+        agent.publishing().stop()
+
+
+def test_the_second_of_two_agents_is_told_of_the_first(wire, recording, tmp_path):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording) as first:
+        (attached,) = first.publishing().logs("attached")
+        text = complaint(*on(receiver), "--sink", f"file:{tmp_path}/other")
+        assert f"program xdp_flow (id {attached['program_id']})" in text
+        arrived = delivered(sender, receiver, 10_007)
+        first.stop()
+    (interface,) = audited(recording)
+    assert interface["flows"]["packets"] == arrived
+
+
+def test_a_driver_without_native_xdp(loopback, recording):
+    text = complaint(*on(loopback), "--sink", recording, "--mode", "native")
+    assert text.startswith("attaching to lo (native): ")
+    assert "--mode generic" in text
+
+
+def test_auto_falls_back_to_generic_and_says_so(loopback, recording):
+    with Agent(*on(loopback), "--sink", recording) as agent:
+        (attached,) = agent.publishing().logs("attached")
+        agent.stop()
+    assert attached["mode"] == "generic"
+    assert last_counters(recording).xdp_mode == "generic"
+
+
+def test_offload_to_a_device_that_cannot(wire, recording):
+    _, receiver = wire
+    text = complaint(*on(receiver), "--sink", recording, "--mode", "offload")
+    assert "cannot run XDP programs: use --mode native" in text
+
+
+@pytest.mark.parametrize("program", ["flow", "counter"])
+def test_without_privilege_the_capabilities_are_named(program):
+    with public_directory() as directory:
+        text = complaint(
+            *("-i", "lo", "--sink", f"file:{directory}/recording", "--program", program),
+            before=("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+        )
+    assert "CAP_BPF" in text
+    assert "root" in text
+
+
+@contextlib.contextmanager
+def public_directory() -> Iterator[Path]:
+    """A directory that anybody may write to; pytest's own are closed to others."""
+    directory = Path("/tmp", f"flowstream-public-{os.getpid()}")
+    directory.mkdir()
+    directory.chmod(0o1777)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_a_recording_in_a_place_that_is_a_file(wire, tmp_path):
+    _, receiver = wire
+    (tmp_path / "recording").write_text("not a directory")
+    text = complaint(*on(receiver), "--sink", f"file:{tmp_path}/recording")
+    assert f"{tmp_path}/recording" in text
+
+
+def test_an_unknown_user(wire, recording):
+    _, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--user", "no-such-user") as agent:
+        assert agent.wait() == 2
+        assert agent.output() == (f"{ERROR}--user: there is no user 'no-such-user' on this host\n")
+
+
+def test_an_interface_that_is_deleted_while_it_is_watched(recording):
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        sender, receiver = ends
+        with Agent(*on(receiver), "--sink", recording, "--interval", 0.2) as agent:
+            agent.publishing()
+            arrived = delivered(sender, receiver, 10_007)
+            here.run("ip", "link", "delete", sender.name)
+            agent.stop()
+    (interface,) = audited(recording)
+    assert interface["flows"]["packets"] == arrived
+
+
+def test_the_agent_stays_in_its_own_namespace(wire, recording):
+    """The agent enters the namespace only to attach."""
+    _, receiver = wire
+    with Agent(*on(receiver), "--sink", recording) as agent:
+        agent.publishing()
+        assert Path(f"/proc/{agent.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+        agent.stop()

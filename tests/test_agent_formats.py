@@ -1,0 +1,115 @@
+"""What the agent publishes in every format and under other names, read without its help."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, audited, delivered, on, records_of
+from support.net import Interface, namespace, veth_pair
+from test_binary_formats import from_avro, message_class
+
+from flowstream import schemas
+from flowstream.batch import Stream
+from flowstream.encode.community_id import LENGTH
+from flowstream.source import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PACKETS = 20_011
+FLOWS = 1_009
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[tuple[Interface, Interface]]:
+    """A sender and the device that the agent watches."""
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+def published(wire, url: str, *options: str) -> int:
+    """Run the agent over some traffic; how many packets its program saw."""
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", url, "--interval", 1, *options) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    assert arrived > PACKETS // 2
+    return arrived
+
+
+def values_of(url: str, stream: Stream) -> list[bytes]:
+    async def read() -> list[bytes]:
+        source = open_source(url, [f"flowstream.{stream}"])
+        return [each.value async for batch in source.batches() for each in batch]
+
+    return asyncio.run(read())
+
+
+def protobuf_reader(stream: Stream, name: str) -> Callable[[bytes], object]:
+    return message_class(schemas.text("protobuf", stream), f"flowstream.{name}").FromString
+
+
+def test_protobuf(wire, tmp_path):
+    url = f"file:{tmp_path}/recording"
+    arrived = published(wire, url, "--format", "protobuf")
+    read = protobuf_reader(Stream.FLOWS, "FlowMessage")
+    assert sum(read(value).packets for value in values_of(url, Stream.FLOWS)) == arrived
+    assert len({read(value).src_addr for value in values_of(url, Stream.NEW_FLOWS)}) > 1
+    read = protobuf_reader(Stream.COUNTERS, "CountersMessage")
+    (final,) = (each for each in map(read, values_of(url, Stream.COUNTERS)) if each.final)
+    assert (final.rx_packets, final.flows.failed) == (arrived, 0)
+
+
+@pytest.mark.parametrize(("record_format", "frame"), [("avro", 5), ("protobuf", 6)])
+def test_frames_of_a_registry(wire, tmp_path, record_format, frame):
+    url = f"file:{tmp_path}/recording"
+    arrived = published(wire, url, "--format", record_format, "--registry", "mock://here")
+    values = values_of(url, Stream.FLOWS)
+    assert {value[:frame] for value in values} == {b"\0\0\0\0\1\0"[:frame]}
+    if record_format == "avro":
+        packets = [from_avro(value[frame:], Stream.FLOWS)["packets"] for value in values]
+    else:
+        read = protobuf_reader(Stream.FLOWS, "FlowMessage")
+        packets = [read(value[frame:]).packets for value in values]
+    assert sum(packets) == arrived
+
+
+@pytest.mark.parametrize("record_format", ["json", "msgpack"])
+def test_community_ids_change_nothing_else(wire, tmp_path, record_format):
+    url = f"file:{tmp_path}/recording"
+    arrived = published(wire, url, "--format", record_format, "--community-id")
+    (interface,) = audited(url)
+    assert interface["flows"]["packets"] == arrived
+    records = records_of(url, "flowstream.flows")
+    assert {len(record.community_id) for record in records} == {LENGTH}
+    keys = {(each.src_addr, each.dst_addr, each.src_port, each.dst_port) for each in records}
+    assert len({each.community_id for each in records}) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("names", "packets_of"),
+    [
+        ("ecs", lambda value: value["source"]["packets"]),
+        ("netobserv", lambda value: value["Packets"]),
+    ],
+)
+def test_other_names(wire, tmp_path, names, packets_of):
+    url = f"file:{tmp_path}/recording"
+    arrived = published(wire, url, "--names", names)
+    values = map(json.loads, values_of(url, Stream.FLOWS))
+    assert sum(map(packets_of, values)) == arrived
+    (final,) = (each for each in records_of(url, "flowstream.counters") if each.final)
+    assert final.rx_packets == arrived
+
+
+def test_no_registry_no_agent(wire, tmp_path):
+    """Nothing is attached, nothing is made when the registry is not there."""
+    options = ("--format", "avro", "--registry", "http://user:secret@127.0.0.1:1")
+    with Agent(*on(wire[1]), "--sink", f"file:{tmp_path}/recording", *options) as agent:
+        assert agent.wait() == 1
+        (line,) = agent.output().splitlines()
+    assert line.startswith("flowstream: error: registry http://127.0.0.1:1: cannot be used: ")

@@ -1,0 +1,230 @@
+"""The documents say what the program does: options, fields, commands, files and links.
+
+Run as a program it writes the table of options in README.md anew.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, get_type_hints
+
+import numpy as np
+import pytest
+from support.records import COUNTERS, flow_records
+
+from flowstream import config
+from flowstream.cli import main as command_line
+from flowstream.config import OPTIONS
+from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.records import CountersRecord, FlowRecord
+from flowstream.records.json_form import FlowJson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOP = Path(__file__).parent.parent
+DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/*.md")])
+README = TOP / "README.md"
+RECORDS = (TOP / "docs" / "records.md").read_text(encoding="utf-8")
+UNIT = TOP / "docs" / "flowstream.service"
+OPTIONS_HEADING = "## Options of `flowstream run`"
+
+WIDTHS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
+"""Octets of the integers in docs/records.md."""
+
+
+def section(text: str, heading: str) -> str:
+    """The text between a heading and the next one."""
+    assert f"\n{heading}\n" in text
+    return re.split(r"\n#", text.split(f"\n{heading}\n", 1)[1], maxsplit=1)[0]
+
+
+def table(text: str) -> list[list[str]]:
+    """Cells of the first table in ``text``, without its head."""
+    lines = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert lines
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]
+    ]
+
+
+def options_table() -> str:
+    """The table of options as README.md must have it."""
+    rows = ["| option | default | meaning |", "|---|---|---|"]
+    for option in OPTIONS.values():
+        what = f"`--{option.name}`" if option.default is False else (
+            f"`--{option.name} {option.metavar}`"
+        )  # fmt: skip
+        known = option.allowed in option.description or option.default is False
+        meaning = option.description + ("" if known else f"; {option.allowed}")
+        default = "" if option.default in (None, False) else f"`{option.default}`"
+        rows.append(f"| {what} | {default} | {meaning} |")
+    return "\n".join(rows)
+
+
+def blocks(language: str) -> Iterator[tuple[Path, str]]:
+    """Fenced blocks of a language in all documents."""
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for found in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            yield document, found
+
+
+def commands() -> list[str]:
+    """Every command line with flowstream in the documents' shell blocks and in the unit."""
+    lines = [line for _, block in blocks("sh") for line in block.splitlines()]
+    lines += re.findall(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    return [line for line in lines if re.match(r"(sudo )?(\S*/)?flowstream ", line)]
+
+
+def test_the_options_are_the_programs():
+    written = section(README.read_text(encoding="utf-8"), OPTIONS_HEADING)
+    assert options_table() in written, "run .venv/bin/python tests/test_docs.py"
+
+
+def test_flow_record_fields_stand_in_their_order():
+    names = [row[0].strip("`") for row in table(section(RECORDS, "## Flow record"))]
+    assert names == list(FlowRecord.__struct_fields__)
+    assert [name for name in FlowJson.__struct_fields__ if name != "host"] == names
+
+
+@pytest.mark.parametrize("row", table(section(RECORDS, "## Flow record")), ids=lambda row: row[0])
+def test_a_flow_record_field_is_the_layouts(row):
+    name, wire, at = row[0].strip("`"), row[1], row[2]
+    if name not in FLOW_RECORD.names:
+        # What follows the fixed layout has no offset of its own.
+        assert at == ""
+        return
+    dtype, offset = FLOW_RECORD.fields[name][:2]
+    octets = WIDTHS.get(wire) or int(re.search(r"(\d+) octets", wire)[1])
+    assert (octets, int(at)) == (dtype.itemsize, offset)
+    assert (dtype.subdtype is None) == (wire in WIDTHS)
+
+
+@pytest.mark.parametrize("row", table(section(RECORDS, "## Flow record")), ids=lambda row: row[0])
+def test_a_flow_record_field_names_its_ipfix_element(row):
+    described = flow_record_description(row[0].strip("`"))
+    said = re.search(r"\(IPFIX ([\d, ]+)\)", described)
+    assert row[5] == (said[1] if said else "")
+
+
+def flow_record_description(name: str) -> str:
+    """What the Struct says of a field."""
+    hint = get_type_hints(FlowRecord, include_extras=True)[name]
+    (text,) = [meta.description for meta in hint.__metadata__ if meta.description]
+    return text
+
+
+def test_counters_record_fields_stand_in_their_order():
+    names = [row[0].strip("`") for row in table(section(RECORDS, "## Counters record"))]
+    assert names == list(CountersRecord.__struct_fields__)
+
+
+def test_the_length_of_a_value_is_right():
+    assert f"always {FLOW_RECORD.itemsize} octets" in RECORDS
+    count = int(flow_records(1)["array_fields"][0])
+    assert f"as big-endian u16 ({count})" in RECORDS
+
+
+def test_every_cause_of_loss_is_one_of_the_programs():
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in (TOP / "flowstream").rglob("*.py")
+    )
+    rows = table(section(RECORDS, "### Causes of loss"))
+    causes = [row[0].strip("`") for row in rows]
+    assert [cause for cause in causes if f'"{cause}"' not in sources] == []
+    assert set(COUNTERS.losses) <= set(causes)
+
+
+@pytest.mark.parametrize("record_format", ["json", "msgpack"])
+def test_the_readmes_consumer_reads_a_value(record_format, capsys):
+    ((_, code),) = blocks("python")
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(code, str(README), "exec"), names)
+    records = flow_records(1, etype=0x0800, src_port=1031, dst_port=53, packets=13, in_if=3)
+    records["record_type"] = records["schema_version"] = 1
+    for end, last in (("src_addr", 1), ("dst_addr", 2)):
+        records[end][0] = np.frombuffer(bytes(10) + b"\xff\xff\x0a\0\0" + bytes([last]), np.uint8)
+    identity = Identity(1_700_000_000_000_000_003, bytes(16), "host-a", {3: "eth0"})
+    stamp(records, identity, 0)
+    encoder = make_encoder(record_format, identity)
+    for value in (*encoder.encode(records), encoder.encode_counters(COUNTERS)):
+        names["show"](value)
+    assert capsys.readouterr().out == "10.0.0.1 1031 -> 10.0.0.2 53 13\n"
+
+
+def test_there_are_commands():
+    assert len(commands()) > 5
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_is_one(command):
+    words = shlex.split(command, comments=True)
+    program = next(i for i, word in enumerate(words) if word.endswith("flowstream"))
+    args = vars(command_line._parser().parse_args(words[program + 1 :]))
+    for field in OPTIONS:
+        if args.get(field) not in (None, False):
+            config.parse_option(field, args[field])
+
+
+@pytest.mark.parametrize("block", [block for _, block in blocks("toml")])
+def test_a_configuration_is_one(block, tmp_path):
+    file = tmp_path / "flowstream.toml"
+    file.write_text(block, encoding="utf-8")
+    assert config.load({}, file).interfaces == tuple(tomllib.loads(block)["interface"])
+
+
+def anchor(heading: str) -> str:
+    """The anchor that a heading has where Markdown is shown."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, name = target.partition("#")
+        there = (document.parent / path).resolve() if path else document
+        assert there.exists(), target
+        if name:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert name in map(anchor, headings), target
+
+
+def test_the_unit_has_the_capabilities_of_the_container():
+    found = re.search(
+        r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert found
+    compose = (TOP / "compose" / "compose.yaml").read_text(encoding="utf-8")
+    given = re.search(r"cap_add:\n((?:\s+- \w+.*\n)+)", compose)
+    assert given
+    assert {name.removeprefix("CAP_") for name in found[1].split()} == set(
+        re.findall(r"- (\w+)", given[1])
+    )
+
+
+def test_every_kernel_source_names_its_licence():
+    line = "/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */\n"
+    for path in (TOP / "bpf").rglob("*.[ch]"):
+        assert path.read_text(encoding="utf-8").startswith(line), path
+
+
+def main() -> None:
+    """Write the table of options into README.md."""
+    text = README.read_text(encoding="utf-8")
+    before, after = text.split(f"\n{OPTIONS_HEADING}\n", 1)
+    after = re.sub(
+        r"(?:^\|.*\n)+", lambda _: options_table() + "\n", after, count=1, flags=re.MULTILINE
+    )
+    README.write_text(f"{before}\n{OPTIONS_HEADING}\n{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Objects: what is embedded, what is compiled and cached, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from packets.build import ether, ip4, udp
+
+from flowstream.errors import CompileError, KernelError, LayoutError
+from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel import libbpf
+from flowstream.kernel import object as kernel_object
+from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.program import Program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "xdp_counter"
+FRAME = ether(0x0800, ip4(17, udp()))
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch) -> Path:
+    """A copy of the C sources that the loader takes for its own, and a cache of the test's."""
+    copy = tmp_path / "bpf"
+    shutil.copytree(bpf_compile.SOURCE_DIR, copy)
+    monkeypatch.setattr(bpf_compile, "SOURCE_DIR", copy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return copy
+
+
+@pytest.fixture
+def no_compiler(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        pytest.fail("it was compiled")
+
+    monkeypatch.setattr(bpf_compile, "compile_object", refuse)
+
+
+def cached(sources: Path) -> list[Path]:
+    return sorted((sources.parent / "cache" / "flowstream").glob("*"))
+
+
+def edit(source: Path, old: str, new: str) -> None:
+    text = source.read_text(encoding="utf-8")
+    assert old in text
+    source.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["xdp_counter", "xdp_flow"])
+def test_the_embedded_object_serves_unchanged_sources(sources, no_compiler, name):
+    assert bpf_compile.obtain(name) == kernel_object.embedded(name)
+    assert cached(sources) == []
+
+
+def test_without_sources_the_embedded_object_serves(tmp_path, monkeypatch, no_compiler):
+    monkeypatch.setattr(bpf_compile, "SOURCE_DIR", tmp_path / "nowhere")
+    assert bpf_compile.obtain(NAME) == kernel_object.embedded(NAME)
+
+
+def test_changed_sources_are_compiled_once(sources, monkeypatch):
+    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 7);")
+    fresh = bpf_compile.obtain(NAME)
+    assert fresh.program("count_ipv4") != kernel_object.embedded(NAME).program("count_ipv4")
+    (file,) = cached(sources)
+    assert fresh.source_digest in file.name
+    with CounterKernel() as kernel, kernel.maps(in_if=7) as maps:
+        maps.program.test_run(FRAME, repeat=11)
+        assert maps.counters().rx_packets == 77
+    monkeypatch.setattr(bpf_compile, "compile_object", lambda *_: pytest.fail("compiled again"))
+    assert bpf_compile.obtain(NAME) == fresh
+
+
+def test_a_changed_comment_changes_no_bytecode(sources):
+    edit(sources / "parsing.h", "/*\n", "/*\n * Changed.\n")
+    fresh = bpf_compile.obtain(NAME)
+    assert fresh.programs == kernel_object.embedded(NAME).programs
+    assert fresh.source_digest != kernel_object.embedded(NAME).source_digest
+
+
+def test_a_broken_cache_is_written_anew(sources):
+    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    fresh = bpf_compile.obtain(NAME)
+    (file,) = cached(sources)
+    file.write_bytes(file.read_bytes()[:1_009])
+    assert bpf_compile.obtain(NAME) == fresh
+    assert kernel_object.decode(file.read_bytes(), "cache") == fresh
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(sources):
+    (sources.parent / "cache").write_text("a file where a directory should be")
+    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    assert bpf_compile.obtain(NAME).name == NAME
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [("count(RX_PACKETS, 1)", "expected ';'"), ("undeclared(1);", "undeclared")],
+)
+def test_clangs_words_are_passed_on(sources, broken, message):
+    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", broken)
+    with pytest.raises(CompileError, match=f"bcc refused .*{NAME}") as refused:
+        bpf_compile.obtain(NAME)
+    assert message in str(refused.value)
+
+
+def test_the_wrong_bcc_gives_the_remedy(sources, monkeypatch):
+    """A Python without the BPF compiler collection: the test's own."""
+    monkeypatch.setattr(bpf_compile, "_interpreters", lambda: [sys.executable])
+    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    with pytest.raises(CompileError, match="install Debian's python3-bpfcc") as refused:
+        bpf_compile.obtain(NAME)
+    assert "PyPI's bcc is an unrelated package" in str(refused.value)
+    assert sys.executable in str(refused.value)
+
+
+def test_the_unrelated_bcc_package_gives_the_remedy(sources, tmp_path, monkeypatch):
+    """An interpreter whose ``import bcc`` finds something else."""
+    imposter = tmp_path / "imposter"
+    (imposter / "bcc").mkdir(parents=True)
+    (imposter / "bcc" / "__init__.py").write_text("LATTICE = 'body-centred cubic'\n")
+    python = imposter / "python3"
+    run = f"import sys, runpy; sys.path.insert(0, {str(imposter)!r}); sys.argv = sys.argv[1:]"
+    python.write_text(
+        f"#!/bin/sh\nshift\nexec {sys.executable} -c "
+        f'"{run}; runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(bpf_compile, "_interpreters", lambda: [str(python)])
+    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    with pytest.raises(CompileError, match="pip uninstall bcc"):
+        bpf_compile.obtain(NAME)
+
+
+def test_a_source_that_is_missing(sources):
+    (sources / f"{NAME}.c").unlink()
+    with pytest.raises((CompileError, OSError), match=f"{NAME}.c"):
+        bpf_compile.compile_raw(NAME)
+
+
+def test_an_object_of_the_other_byte_order_is_refused():
+    obj = kernel_object.embedded(NAME)
+    other = {"little": "big", "big": "little"}[sys.byteorder]
+    data = kernel_object.encode(msgspec.structs.replace(obj, byte_order=other))
+    with pytest.raises(LayoutError, match=f"for {other}-endian hosts, this one is") as refused:
+        kernel_object.decode(data, "the object")
+    assert "python3-bpfcc" in str(refused.value)
+
+
+def test_an_object_survives_its_file():
+    obj = kernel_object.embedded(NAME)
+    assert kernel_object.decode(kernel_object.encode(obj), "the object") == obj
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"\xff", b'{"name": 7}'])
+def test_what_is_no_object_is_refused(data):
+    with pytest.raises(LayoutError, match="the file is no kernel object"):
+        kernel_object.decode(data, "the file")
+
+
+def test_an_unknown_object():
+    with pytest.raises(LayoutError, match="no embedded object for nothing"):
+        kernel_object.embedded("nothing")
+
+
+def test_an_object_tells_what_it_lacks():
+    obj = kernel_object.embedded(NAME)
+    with pytest.raises(LayoutError):
+        obj.program("nothing")
+    with pytest.raises(LayoutError):
+        obj.map("nothing")
+    spec = obj.program("count_ipv4")
+    with pytest.raises(LayoutError, match="no map "):
+        spec.link({}, {})
+    with pytest.raises(LayoutError, match="constant of slot"):
+        spec.link(dict.fromkeys(spec.relocations, 3), {})
+
+
+def test_the_verifiers_last_words_are_passed_on():
+    spec = kernel_object.embedded(NAME).program("count_ipv4")
+    # r0 = *(u64 *)(r1 + 4096): far outside the context.
+    load = bytes([0x79, 0x10, 0x00, 0x10, 0, 0, 0, 0])
+    exit_ = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
+    bad = msgspec.structs.replace(spec, code=load + exit_, relocations={}, patches={})
+    with pytest.raises(KernelError, match="the verifier says") as refused:
+        Program(bad, {})
+    text = str(refused.value)
+    assert refused.value.errno == errno.EACCES
+    assert "invalid bpf_context access off=4096" in text
+    assert len(text.splitlines()) < 20
+
+
+def test_a_program_is_unloaded_with_its_block():
+    with CounterKernel() as kernel, kernel.maps(in_if=7) as maps:
+        number = maps.program.id
+        fd = libbpf.library().bpf_prog_get_fd_by_id(number)
+        assert fd >= 0
+        os.close(fd)
+        maps.close()
+        maps.close()
+        assert maps.program.fd == -1
+        maps.program.close()
+
+
+def test_running_a_frame_that_the_kernel_does_not_take():
+    refused = pytest.raises(KernelError, match="program count_ipv4 on a frame of 3 octets")
+    with CounterKernel() as kernel, kernel.maps(in_if=7) as maps, refused:
+        maps.program.test_run(b"abc")

@@ -1,0 +1,220 @@
+"""The ring buffer reader, on a ring that the real program fills and on one made to order."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+
+import numpy as np
+import pytest
+from packets.build import ether, ip4, udp
+
+from flowstream.errors import KernelError, LayoutError
+from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel import libbpf
+from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.flow import FlowBench
+from flowstream.kernel.object import MapSpec
+from flowstream.kernel.ringbuf import BUSY, DISCARD, HEADER_SIZE, RingBuffer
+from flowstream.layouts.xdp_flow import FLOW_RECORD
+
+SPEC = MapSpec("ring", libbpf.MAP_TYPE_RINGBUF, 0, 0, 0, 0)
+WORD = np.dtype(np.uint32)
+STRIDE = HEADER_SIZE + 8
+PAGE = mmap.PAGESIZE
+
+
+class Made(RingBuffer):
+    """The reader over memory of the test's own: every state of a ring can be written.
+
+    The memory is laid out as the kernel's: a page with the consumer's position,
+    one with the producer's, then the data, twice.
+    """
+
+    def __init__(self, position: int = 0) -> None:
+        self.memory = np.zeros(2 * PAGE + 2 * PAGE, np.uint8)
+        self.position = position
+        super().__init__(SPEC, WORD, PAGE)
+        for page in (0, PAGE):
+            self.memory[page : page + 8].view(np.uint64)[0] = position
+
+    def _map(self, offset: int, length: int, access: int = 0) -> memoryview:
+        return memoryview(self.memory)[offset : offset + length]
+
+    def reserve(self, value: int, header: int = WORD.itemsize) -> int:
+        """Add a record; return where its header stands."""
+        octets = np.array([header, 0, value, 0], np.uint32).view(np.uint8)
+        place = 2 * PAGE + (self.position & (PAGE - 1))
+        for at in (place, place + PAGE):
+            end = min(at + STRIDE, len(self.memory))
+            self.memory[at:end] = octets[: end - at]
+        # What lies past the end of the first copy stands at the data's beginning, too.
+        self.memory[2 * PAGE : 2 * PAGE + STRIDE] = self.memory[3 * PAGE : 3 * PAGE + STRIDE]
+        self.position += STRIDE
+        self.memory[PAGE : PAGE + 8].view(np.uint64)[0] = self.position
+        return place
+
+
+def frame(number: int) -> bytes:
+    return ether(0x0800, ip4(17, udp(), src=f"192.0.{number // 251}.{number % 251}"))
+
+
+def test_records_come_in_order():
+    made = Made()
+    for value in range(101):
+        made.reserve(value)
+    assert made.pending() == 101 * STRIDE
+    assert made.read(7).tolist() == list(range(7))
+    assert made.read(1_009).tolist() == list(range(7, 101))
+    assert made.read(1_009).tolist() == []
+    assert made.pending() == 0
+
+
+def test_what_was_read_stays_when_the_ring_is_written_again():
+    made = Made()
+    made.reserve(7)
+    taken = made.read(1)
+    made.memory[2 * PAGE :] = 0xFF
+    assert taken.tolist() == [7]
+
+
+def test_a_reserved_record_holds_up_those_behind_it():
+    made = Made()
+    made.reserve(3)
+    place = made.reserve(5, header=WORD.itemsize | BUSY)
+    made.reserve(7)
+    assert made.read(10).tolist() == [3]
+    assert made.read(10).tolist() == []
+    made.memory[place : place + 4] = np.array([WORD.itemsize], np.uint32).view(np.uint8)
+    assert made.read(10).tolist() == [5, 7]
+
+
+def test_discarded_records_are_passed_over():
+    made = Made()
+    for value in range(20):
+        made.reserve(value, WORD.itemsize | (DISCARD if value % 3 else 0))
+    assert made.read(100).tolist() == [0, 3, 6, 9, 12, 15, 18]
+    assert made.pending() == 0
+
+
+def test_nothing_but_discarded_records():
+    made = Made()
+    made.reserve(1, WORD.itemsize | DISCARD)
+    assert made.read(100).tolist() == []
+    assert made.pending() == 0
+
+
+@pytest.mark.parametrize("length", [0, 3, 8, 203])
+def test_a_record_of_another_length_is_a_layout_error(length):
+    made = Made()
+    made.reserve(1)
+    made.reserve(2, header=length)
+    with pytest.raises(LayoutError, match=f"a record of {length} octets, its accessor has 4"):
+        made.read(10)
+
+
+def test_positions_past_every_power_of_two():
+    made = Made(position=(1 << 33) - 2 * STRIDE)
+    for value in range(7):
+        made.reserve(value)
+    assert made.read(10).tolist() == list(range(7))
+
+
+def test_the_real_ring_goes_round_many_times():
+    """203 octets are no divisor of the size: records wrap at every place."""
+    with FlowBench(max_flows=1) as bench:
+        bench.run(frame(0))
+        ring = bench.kernel._overflow
+        whole = ring.size // ring.stride
+        rounds, each = 3, whole // 2 + 11
+        for number in range(2 * rounds):
+            bench.run(frame(number + 1), repeat=each)
+            records = np.concatenate([ring.read(1_009) for _ in range(each // 1_009 + 1)])
+            assert len(records) == each
+            assert (records["src_addr"] == records["src_addr"][0]).all()
+            assert records["src_addr"][0, -1] == number + 1
+        assert ring.pending() == 0
+        assert bench.counters()["overflow_lost_packets"] == 0
+
+
+def test_a_full_real_ring_loses_and_counts():
+    with FlowBench(max_flows=1) as bench:
+        bench.run(frame(0))
+        ring = bench.kernel._overflow
+        room = ring.size // ring.stride
+        sent = room + 10_007
+        bench.run(frame(1), repeat=sent)
+        records = ring.read(2 * sent)
+        counts = bench.counters()
+        assert len(records) == counts["overflow_packets"]
+        assert counts["overflow_packets"] + counts["overflow_lost_packets"] == sent
+        assert counts["overflow_lost_packets"] >= 10_007
+        # And room again afterwards.
+        bench.run(frame(2))
+        assert ring.read(10)["src_addr"][0, -1] == 2
+
+
+def test_a_discarded_record_of_the_real_program():
+    """A source that finds no room gives its announcement back."""
+    with CounterKernel(max_flows=3) as kernel, kernel.maps(in_if=7) as maps:
+        for number in range(7):
+            maps.program.test_run(frame(number))
+        assert len(maps.new_flow_events.read(100)) == 3
+        assert maps.new_flow_events.pending() == 0
+
+
+def test_close_from_another_thread_ends_the_reading():
+    with FlowBench(max_flows=1) as bench:
+        bench.run(frame(0))
+        bench.run(frame(1), repeat=10_007)
+        ring = bench.kernel._overflow
+        reading, faults, taken = threading.Event(), [], []
+
+        def read() -> None:
+            try:
+                while ring.fd >= 0:
+                    taken.append(len(ring.read(1)))
+                    reading.set()
+            except Exception as err:  # noqa: BLE001 - whatever it is, the test must see it
+                faults.append(err)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert reading.wait(10)
+        ring.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert faults == []
+        assert 0 < sum(taken) <= 10_007
+        assert ring.read(10).dtype == FLOW_RECORD
+        assert len(ring.read(10)) == 0
+        assert ring.pending() == 0
+
+
+def test_closing_twice_is_harmless():
+    ring = RingBuffer(SPEC, WORD, PAGE)
+    ring.close()
+    ring.close()
+    assert len(ring.read(1)) == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, PAGE // 2, 3 * PAGE])
+def test_a_size_that_no_ring_can_have(size):
+    with pytest.raises(KernelError, match="no power of two"):
+        RingBuffer(SPEC, WORD, size)
+
+
+def test_what_cannot_be_mapped_gives_its_descriptor_back(monkeypatch):
+    closed = []
+    close = RingBuffer.close
+    monkeypatch.setattr(RingBuffer, "close", lambda self: (closed.append(self.fd), close(self)))
+    array = MapSpec("ring", libbpf.MAP_TYPE_ARRAY, 4, 4, 4096, 0)
+    with pytest.raises(KernelError, match="mapping ring ring"):
+        RingBuffer(array, WORD, PAGE)
+    assert len(closed) == 1
+    assert closed[0] >= 0
+
+
+def test_the_object_and_the_accessor_agree_on_the_record():
+    assert bpf_compile.obtain("xdp_flow").map("overflow").type == libbpf.MAP_TYPE_RINGBUF
+    assert FLOW_RECORD.itemsize % 8, "if it were, no padding would be tested here"

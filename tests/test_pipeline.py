@@ -1,0 +1,327 @@
+"""The stages between kernel and sink: order, back-pressure, and books that always add up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+
+import msgspec
+import numpy as np
+import pytest
+from support.outcomes import eventually
+from support.records import COUNTERS, random_flows
+
+from flowstream.batch import RecordBatch, Stream
+from flowstream.counters import Ledger, LossCount
+from flowstream.encode import Identity, make_encoder
+from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline import (
+    ENCODE_RECORDS,
+    INTERNAL_ERROR,
+    QUEUE_BATCHES,
+    Publisher,
+    move_table,
+    read_ring,
+)
+from flowstream.records import FlowRecord, decode
+
+pytestmark = pytest.mark.anyio
+
+IN_IF = 3
+EPOCH = 1_763_800_000_000_000_017
+NAMES = {IN_IF: "eth0"}
+NOW_NS = 1_763_800_001_000_000_019
+
+
+class Shelf:
+    """A sink that keeps what it accepts; ``gate`` shut makes it as slow as the test wants."""
+
+    fault = None
+
+    def __init__(self, partitions: int = 5) -> None:
+        self.batches = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._partitions = partitions
+
+    def partitions(self, topic: str) -> int:
+        return self._partitions
+
+    async def send(self, batch) -> None:
+        await self.gate.wait()
+        self.batches.append(batch)
+
+    def values(self, topic: str) -> list[bytes]:
+        return [value for batch in self.batches if batch.topic == topic for value in batch.values]
+
+    def records(self, topic: str = "t.flows") -> list[FlowRecord]:
+        return sorted((decode(value) for value in self.values(topic)), key=lambda r: r.seq)
+
+
+class Pipe:
+    """A ring whose records the test writes; its descriptor is as level-triggered as the real."""
+
+    stream = Stream.FLOWS
+
+    def __init__(self) -> None:
+        self.fd, self._into = os.pipe()
+        self._waiting: list[np.ndarray] = []
+        self.most: list[int] = []
+
+    def write(self, records) -> None:
+        self._waiting.append(records)
+        os.write(self._into, b".")
+
+    def read(self, most: int):
+        self.most.append(most)
+        if not self._waiting:
+            return np.zeros(0, FLOW_RECORD)
+        os.read(self.fd, 1)
+        return self._waiting.pop(0)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._into)
+
+
+@pytest.fixture
+def pipe():
+    made = Pipe()
+    yield made
+    made.close()
+
+
+class Rig:
+    """A publisher between a shelf and a ledger."""
+
+    def __init__(self, record_format: str = "msgpack") -> None:
+        identity = Identity(EPOCH, bytes(16), "host-a", NAMES)
+        self.shelf, self.ledger = Shelf(), Ledger()
+        self.encoder = make_encoder(record_format, identity)
+        self.publisher = Publisher(
+            self.shelf, self.encoder, identity, self.ledger, "t", lambda: NOW_NS
+        )
+
+    @property
+    def account(self):
+        return self.ledger.account(IN_IF)
+
+
+def flows(n: int, seed: int = 7):
+    return np.array(random_flows(n, seed), FLOW_RECORD)
+
+
+def loss_of(*records) -> LossCount:
+    whole = np.concatenate(records, dtype=FLOW_RECORD)
+    return LossCount(len(whole), int(whole["packets"].sum()), int(whole["l2_bytes"].sum()))
+
+
+@contextlib.asynccontextmanager
+async def running(publisher: Publisher):
+    faults: list[Exception] = []
+    task = asyncio.ensure_future(publisher.run(faults.append))
+    try:
+        yield faults
+        await publisher.finish()
+        await asyncio.wait_for(task, 30)
+    finally:
+        task.cancel()
+
+
+@pytest.mark.parametrize("record_format", ["json", "msgpack"])
+async def test_records_become_messages_with_gapless_seq(record_format):
+    rig = Rig(record_format)
+    sent = [flows(n, seed=n) for n in (1, 101, ENCODE_RECORDS, ENCODE_RECORDS + 1, 9_001)]
+    async with running(rig.publisher):
+        for records in sent:
+            await rig.publisher.put(RecordBatch(Stream.FLOWS, records.copy()))
+        await rig.publisher.put(RecordBatch(Stream.NEW_FLOWS, sent[1].copy()))
+    total = sum(map(len, sent))
+    got = rig.shelf.records()
+    assert [record.seq for record in got] == list(range(total))
+    ports = np.concatenate([records["src_port"] for records in sent]).tolist()
+    assert [record.src_port for record in got] == ports
+    assert {(record.agent_epoch, record.in_if_name) for record in got} == {(EPOCH, "eth0")}
+    # A stream counts for itself.
+    assert [record.seq for record in rig.shelf.records("t.new_flows")] == list(range(101))
+    stage = rig.account.flows
+    assert (stage.drained, stage.encoded, stage.queued) == (total, total, total)
+    assert rig.account.new_flows.encoded == 101
+    assert {batch.timestamp_ms for batch in rig.shelf.batches} == {NOW_NS // 1_000_000}
+
+
+async def test_both_directions_meet_in_one_partition():
+    rig = Rig()
+    there = flows(101)
+    back = there.copy()
+    for one, other in (("src_addr", "dst_addr"), ("src_port", "dst_port")):
+        back[one], back[other] = there[other], there[one]
+    async with running(rig.publisher):
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, there))
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, back))
+    home: dict[bytes, set[int]] = {}
+    for batch in rig.shelf.batches:
+        for key in batch.keys:
+            home.setdefault(key, set()).add(batch.partition)
+    assert {len(partitions) for partitions in home.values()} == {1}
+    assert len(home) <= 101
+    assert len({batch.partition for batch in rig.shelf.batches}) > 1
+
+
+async def test_a_slow_sink_stops_the_readers():
+    rig = Rig()
+    rig.shelf.gate.clear()
+    put = 0
+
+    async def fill() -> None:
+        nonlocal put
+        for number in range(QUEUE_BATCHES + 7):
+            await rig.publisher.put(RecordBatch(Stream.FLOWS, flows(11, seed=number)))
+            put += 1
+
+    async with running(rig.publisher):
+        filling = asyncio.ensure_future(fill())
+        # One is in the publisher's hands, the queue is full, the next one waits.
+        await eventually(lambda: put == QUEUE_BATCHES + 1)
+        for _ in range(101):
+            await asyncio.sleep(0)
+        assert put == QUEUE_BATCHES + 1
+        rig.shelf.gate.set()
+        await asyncio.wait_for(filling, 30)
+    assert len(rig.shelf.records()) == 11 * (QUEUE_BATCHES + 7)
+
+
+async def test_what_is_discarded_is_counted_and_gets_no_seq():
+    rig = Rig()
+    first, second = flows(101), flows(211, seed=3)
+    async with running(rig.publisher):
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, first.copy()))
+        await eventually(lambda: len(rig.shelf.records()) == 101)
+        rig.publisher.discard = "shutdown"
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, second.copy()))
+        await rig.publisher.put(RecordBatch(Stream.NEW_FLOWS, second.copy()))
+    assert len(rig.shelf.records()) == 101
+    counted = loss_of(second)
+    # Announcements stand for no packets.
+    assert rig.account.losses == {"shutdown": counted.plus(LossCount(211))}
+    assert (rig.account.flows.drained, rig.account.flows.encoded) == (312, 101)
+
+
+async def test_a_fault_of_our_own_counts_the_batch_in_hand(monkeypatch):
+    rig = Rig()
+    good = flows(ENCODE_RECORDS + 101)
+    encode, calls = rig.encoder.encode, []
+
+    def failing(records):
+        calls.append(len(records))
+        if len(calls) == 2:
+            raise ValueError("a bug")
+        return encode(records)
+
+    monkeypatch.setattr(rig.encoder, "encode", failing)
+    async with running(rig.publisher) as faults:
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, good.copy()))
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, good.copy()))
+    assert [str(fault) for fault in faults] == ["a bug"]
+    # The part that failed, and all that came after it.
+    assert rig.account.losses == {INTERNAL_ERROR: loss_of(good[ENCODE_RECORDS:], good)}
+    got = rig.shelf.records()
+    assert [record.seq for record in got] == list(range(ENCODE_RECORDS))
+    assert rig.account.flows.encoded == len(got)
+
+
+async def test_counters_are_numbered_and_stay_in_one_partition():
+    rig = Rig()
+    for _ in range(7):
+        await rig.publisher.publish_counters(
+            lambda seq: msgspec.structs.replace(COUNTERS, seq=seq)
+        )
+    records = [decode(value) for value in rig.shelf.values("t.counters")]
+    assert [record.seq for record in records] == list(range(7))
+    assert len({batch.partition for batch in rig.shelf.batches}) == 1
+    assert {len(key) for batch in rig.shelf.batches for key in batch.keys} == {8}
+
+
+async def test_a_ring_is_read_until_it_is_told_to_stop(pipe):
+    rig = Rig()
+    stop = asyncio.Event()
+    sent = [flows(n, seed=n) for n in (1, 101, 211)]
+    async with running(rig.publisher):
+        reading = asyncio.ensure_future(read_ring(pipe, rig.publisher, stop))
+        for records in sent:
+            pipe.write(records.copy())
+            await eventually(lambda: not pipe._waiting)
+        pipe.write(flows(307, seed=307))
+        stop.set()
+        await asyncio.wait_for(reading, 30)
+    # What lay in the ring at the end came along, and the end was seen: nothing more to read.
+    assert len(rig.shelf.records()) == 1 + 101 + 211 + 307
+    assert not pipe._waiting
+
+
+async def test_a_ring_that_stays_empty_is_left_at_once(pipe):
+    rig = Rig()
+    stop = asyncio.Event()
+    reading = asyncio.ensure_future(read_ring(pipe, rig.publisher, stop))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    assert not pipe.most, "nothing is read before there is something"
+    stop.set()
+    await asyncio.wait_for(reading, 30)
+    assert not asyncio.get_running_loop().remove_reader(pipe.fd), "it is still watched"
+
+
+async def test_a_ring_that_fails_fails_its_reader(pipe):
+    rig = Rig()
+    pipe.write(flows(1))
+
+    def fail(most: int):
+        raise ValueError("not what a record looks like")
+
+    pipe.read = fail
+    with pytest.raises(ValueError, match="not what a record looks like"):
+        await asyncio.wait_for(read_ring(pipe, rig.publisher, asyncio.Event()), 30)
+
+
+async def test_a_table_is_drained_in_another_thread_and_no_faster_than_it_is_published():
+    rig = Rig()
+    rig.shelf.gate.clear()
+    threads, taken = set(), 0
+
+    def drain():
+        nonlocal taken
+        for number in range(QUEUE_BATCHES + 11):
+            threads.add(threading.get_ident())
+            taken += 1
+            yield flows(7, seed=number)
+
+    async with running(rig.publisher):
+        moving = asyncio.ensure_future(move_table(drain(), rig.publisher))
+        # One with the publisher, the queue full, one that waits to be put.
+        await eventually(lambda: taken == QUEUE_BATCHES + 2)
+        for _ in range(101):
+            await asyncio.sleep(0)
+        assert taken == QUEUE_BATCHES + 2
+        rig.shelf.gate.set()
+        assert await asyncio.wait_for(moving, 30) == 7 * (QUEUE_BATCHES + 11)
+    assert threading.get_ident() not in threads
+    assert len(rig.shelf.records()) == 7 * (QUEUE_BATCHES + 11)
+
+
+async def test_an_empty_table_moves_nothing():
+    rig = Rig()
+    assert await move_table(iter(()), rig.publisher) == 0
+
+
+async def test_a_drain_that_fails_is_no_silent_loss():
+    rig = Rig()
+
+    def drain():
+        yield flows(7)
+        raise ValueError("the kernel said no")
+
+    with pytest.raises(ValueError, match="the kernel said no"):
+        await move_table(drain(), rig.publisher)
+    assert rig.account.flows.drained == 7

@@ -1,0 +1,120 @@
+"""Giving up privileges, each time in a process that can be spared."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+
+import pytest
+
+from flowstream.errors import UsageError
+from flowstream.privileges import User, find_user
+
+NOBODY = pwd.getpwnam("nobody")
+PROLOGUE = """
+import os, pathlib, sys, threading
+from flowstream import privileges
+from flowstream.errors import FlowstreamError
+"""
+
+
+def run(code: str, *before: str) -> str:
+    command = [*before, sys.executable, "-c", PROLOGUE + code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_users_are_found_by_name_and_number():
+    assert find_user("nobody") == User(NOBODY.pw_uid, NOBODY.pw_gid)
+    # A number needs no entry.
+    assert find_user("54321") == User(54321, 54321)
+
+
+@pytest.mark.parametrize("name", ["no-such-user", "-1", "nobody "])
+def test_a_user_that_is_not_there(name):
+    with pytest.raises(UsageError, match="--user: there is no user"):
+        find_user(name)
+
+
+def test_nothing_is_left_and_nothing_comes_back():
+    code = """
+privileges.give_up(privileges.find_user("nobody"))
+print(os.getresuid(), os.getresgid(), os.getgroups())
+for regain in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0])):
+    try:
+        regain()
+    except PermissionError:
+        print("refused")
+status = pathlib.Path("/proc/self/status").read_text()
+for line in status.splitlines():
+    if line.startswith(("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs")):
+        print(line)
+"""
+    uid, gid = NOBODY.pw_uid, NOBODY.pw_gid
+    lines = run(code).splitlines()
+    assert lines[0] == f"({uid}, {uid}, {uid}) ({gid}, {gid}, {gid}) []"
+    assert lines[1:4] == ["refused"] * 3
+    none = "\t" + "0" * 16
+    assert sorted(lines[4:]) == sorted(
+        [f"{name}:{none}" for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
+        + ["NoNewPrivs:\t1"]
+    )
+
+
+def test_a_program_that_it_starts_gains_nothing():
+    code = """
+import shutil, subprocess
+privileges.give_up(privileges.find_user("nobody"))
+done = subprocess.run([shutil.which("su"), "-c", "id -u"], capture_output=True, stdin=-3)
+print(done.returncode != 0, done.stdout)
+"""
+    assert run(code) == "True b''\n"
+
+
+def test_root_may_stay_root_without_capabilities():
+    code = """
+privileges.give_up(privileges.User(0, 0))
+print(os.getuid())
+try:
+    os.chown("/etc/hostname", 1, 1)
+except PermissionError:
+    print("refused")
+"""
+    assert run(code) == "0\nrefused\n"
+
+
+def test_who_is_nobody_already_stays_so():
+    code = 'privileges.give_up(privileges.find_user("0")); print(os.getuid())'
+    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    assert run(code, *nobody) == f"{NOBODY.pw_uid}\n"
+
+
+def test_root_that_may_not_change_its_user():
+    """A container without CAP_SETUID: root in name only."""
+    code = """
+privileges.give_up(privileges.find_user("nobody"))
+print(os.getuid(), privileges._held())
+"""
+    bounded = ("setpriv", "--bounding-set=-setuid,-setgid")
+    assert run(code, *bounded) == "0 0\n"
+
+
+def test_a_thread_that_keeps_its_capabilities_is_noticed():
+    """Linux keeps capabilities per thread: one that exists already would keep them."""
+    code = """
+gate = threading.Event()
+threading.Thread(target=gate.wait, daemon=True).start()
+try:
+    privileges.give_up(privileges.User(0, 0))
+except FlowstreamError as err:
+    print(err)
+gate.set()
+"""
+    assert "could not be given up" in run(code)
+
+
+def test_the_tests_themselves_are_privileged():
+    assert os.geteuid() == 0

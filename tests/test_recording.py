@@ -1,0 +1,307 @@
+"""record and replay: all that a message has, refused before anything is sent, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from broker import dump_log
+from support.outcomes import Account, make_batch
+from support.published import Published, publish
+
+from flowstream.audit import audit
+from flowstream.batch import CopiedBatch, Row
+from flowstream.cli.main import main
+from flowstream.errors import SinkError, SourceError, UsageError
+from flowstream.recording import record, replay
+from flowstream.sink.kafka import KafkaSink
+from flowstream.sink.probe import partition_counts
+from flowstream.sink.segments import SegmentSink
+from flowstream.source import Message, open_source
+from flowstream.source.segments import SegmentSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker import Broker
+
+pytestmark = pytest.mark.anyio
+
+BEGIN_MS = 1_600_000_000_000
+ODD_ROWS = [
+    Row(BEGIN_MS, b"key", b"value", (("trace", b"\0\xff"), ("empty", b""), ("null", None))),
+    Row(BEGIN_MS - 7, None, b"no key, and earlier"),
+    Row(BEGIN_MS + 3, b"deleted", None, (("trace", b"1"), ("trace", b"2"))),
+    Row(BEGIN_MS + 3, b"", b""),
+]
+
+
+async def read(url: str, topic: str) -> dict[int, list[Row]]:
+    """Everything but the offsets, by partition and in order."""
+    found: dict[int, list[Row]] = {}
+    async for batch in open_source(url, [topic]).batches():
+        for message in batch:
+            found.setdefault(message.partition, []).append(message.row())
+    return found
+
+
+async def write(sink: SegmentSink | KafkaSink, topic: str, rows: dict[int, list[Row]]) -> None:
+    await sink.start([topic])
+    for partition, of_partition in rows.items():
+        await sink.send(CopiedBatch.of(topic, partition, of_partition))
+    await sink.flush(20)
+    await sink.close(5)
+
+
+def many(count: int) -> list[Row]:
+    return [Row(BEGIN_MS + n, b"%d" % n, b"v" * 101, (("n", b"%d" % n),)) for n in range(count)]
+
+
+async def test_topic_recorded_and_replayed_is_the_same(broker: Broker, tmp_path: Path) -> None:
+    topic, rows = f"odd-{tmp_path.name}", {0: ODD_ROWS, 2: many(7001)}
+    await write(KafkaSink([broker.address], Account(), partitions=3), topic, rows)
+    assert await read(broker.url, topic) == rows
+    assert await record(broker.url, [topic], tmp_path / "copy") == 7005
+    assert await read(str(tmp_path / "copy"), topic) == rows
+    assert await SegmentSource(tmp_path / "copy").sizes() == {topic: [4, 0, 7001]}
+    with pytest.raises(SinkError, match=f"has topic {topic} already; record to another dir"):
+        await record(broker.url, [topic], tmp_path / "copy")
+
+    text = await asyncio.to_thread(dump_log, tmp_path / "copy" / f"{topic}-0" / f"{0:020}.log")
+    assert "isvalid: false" not in text
+    assert text.count("| offset:") == 4
+
+    # Under another name the same broker has no such topic: it is created.
+    renamed = f"{topic}.again"
+    for number in range(3):
+        (tmp_path / "copy" / f"{topic}-{number}").rename(tmp_path / "copy" / f"{renamed}-{number}")
+    assert await replay(tmp_path / "copy", broker.url) == {renamed: 7005}
+    assert await partition_counts([broker.address], [renamed], 10) == {renamed: 3}
+    assert await read(broker.url, renamed) == rows
+    await replay(tmp_path / "copy", broker.url, [renamed], loop=2)
+    assert await read(broker.url, renamed) == {n: 3 * of_one for n, of_one in rows.items()}
+
+
+async def test_too_few_partitions_are_refused_before_anything_is_sent(
+    broker: Broker, tmp_path: Path
+) -> None:
+    small, other = f"small-{tmp_path.name}", f"other-{tmp_path.name}"
+    await write(KafkaSink([broker.address], Account(), partitions=2), small, {0: many(1)})
+    for topic in (small, other):
+        await write(SegmentSink(tmp_path, Account(), partitions=3), topic, {0: many(11)})
+    with pytest.raises(SinkError, match=f"topic {small} has 2 partitions and the recording 3; "):
+        await replay(tmp_path, broker.url)
+    assert await partition_counts([broker.address], [small, other], 10) == {small: 2, other: 0}
+    assert await read(broker.url, small) == {0: many(1)}
+    assert await replay(tmp_path, broker.url, [other]) == {other: 11}
+
+
+async def test_more_partitions_than_recorded_are_fine(broker: Broker, tmp_path: Path) -> None:
+    topic = f"wide-{tmp_path.name}"
+    await write(KafkaSink([broker.address], Account(), partitions=5), topic, {4: many(1)})
+    await write(SegmentSink(tmp_path, Account(), partitions=2), topic, {1: many(11)})
+    await replay(tmp_path, broker.url)
+    assert await read(broker.url, topic) == {1: many(11), 4: many(1)}
+
+
+async def test_run_of_an_agent_survives_the_round_trip(broker: Broker, tmp_path: Path) -> None:
+    prefix = f"agent-{tmp_path.name}"
+    await publish(str(f"file:{tmp_path}/run"), "json", Published())
+    for path in (tmp_path / "run").iterdir():
+        if path.is_dir():
+            path.rename(path.with_name(path.name.replace("flowstream", prefix, 1)))
+    before = await audit(str(tmp_path / "run"), prefix)
+    topics = [f"{prefix}.{name}" for name in ("flows", "new_flows", "counters")]
+    assert sorted(await replay(tmp_path / "run", broker.url)) == sorted(topics)
+    assert await audit(broker.url, prefix) == before
+    await record(broker.url, topics, tmp_path / "again")
+    assert await audit(str(tmp_path / "again"), prefix) == before
+
+
+async def test_copy_of_a_brokers_log_directory_is_replayed(broker: Broker, tmp_path: Path) -> None:
+    """Closed segments and the active one; without the first ones too, as retention leaves it."""
+    topic = f"log-{tmp_path.name}"
+    sink = KafkaSink(
+        [broker.address], Account(), partitions=1, topic_settings={"segment.bytes": "1048576"}
+    )
+    await sink.start([topic])
+    for first in range(0, 12_007, 1_009):
+        await sink.send(make_batch(topic, 0, first, 1_009))
+    await sink.flush(20)
+    await sink.close(5)
+    # All of it, as one copies it: other topics, indices, epochs, files of the broker itself.
+    shutil.copytree(broker.log_dir, tmp_path / "data")
+    directory = tmp_path / "data" / f"{topic}-0"
+    segments = sorted(directory.glob("*.log"))
+    assert len(segments) >= 3
+    assert {path.suffix for path in directory.iterdir()} >= {".log", ".index", ".timeindex"}
+    whole = (await read(str(tmp_path / "data"), topic))[0]
+    assert (await read(broker.url, topic))[0] == whole
+    assert len(whole) == 12 * 1_009
+
+    renamed = tmp_path / "data" / f"{topic}.last-0"
+    directory.rename(renamed)
+    (renamed / segments[0].name).unlink()
+    kept = len(whole) - int(segments[1].stem)
+    assert await replay(tmp_path / "data", broker.url, [f"{topic}.last"]) == {
+        f"{topic}.last": kept
+    }
+    assert (await read(broker.url, f"{topic}.last"))[0] == whole[-kept:]
+
+
+async def test_torn_end_is_replayed_up_to_it_with_a_warning(
+    broker: Broker, tmp_path: Path
+) -> None:
+    topic = f"torn-{tmp_path.name}"
+    for rows in (many(3), many(5)):
+        await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: rows})
+    segment = tmp_path / f"{topic}-0" / f"{0:020}.log"
+    os.truncate(segment, segment.stat().st_size - 1)
+    warnings: list[str] = []
+    assert await replay(tmp_path, broker.url, warn=warnings.append, loop=2) == {topic: 6}
+    assert len(warnings) == 1
+    assert f"topic {topic}, partition 0, offset 3: the last batch is cut short" in warnings[0]
+
+
+async def test_speed_keeps_the_times_between_messages(broker: Broker, tmp_path: Path) -> None:
+    topic = f"speed-{tmp_path.name}"
+    rows = {
+        partition: [Row(BEGIN_MS + at, b"", b"%d" % at) for at in times]
+        for partition, times in enumerate([(0, 300, 1_100), (700, 700)])
+    }
+    await write(SegmentSink(tmp_path, Account(), partitions=2), topic, rows)
+    for speed, seconds in ((2.0, 0.55), (10.0, 0.11)):
+        begin = time.monotonic()
+        await replay(tmp_path, broker.url, speed=speed)
+        assert time.monotonic() - begin >= seconds
+    assert await read(broker.url, topic) == {n: 2 * of_one for n, of_one in rows.items()}
+
+
+async def test_partitions_are_interleaved_by_time(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = f"merge-{tmp_path.name}"
+    rows = {
+        partition: [Row(BEGIN_MS + at, b"", b"%d" % at) for at in times]
+        for partition, times in enumerate([(0, 30, 20, 50), (10, 40), (5, 60)])
+    }
+    await write(SegmentSink(tmp_path, Account(), partitions=3), topic, rows)
+    sent: list[bytes] = []
+    monkeypatch.setattr(KafkaSink, "send", lambda _, batch: _append(sent, batch))
+    monkeypatch.setattr(KafkaSink, "flush", lambda *_: _append(sent, None))
+    await replay(tmp_path, broker.url, speed=1_000_000)
+    # 20 follows 30 as in its partition.
+    assert sent == [b"0", b"5", b"10", b"30", b"20", b"40", b"50", b"60"]
+
+
+async def _append(sent: list[bytes], batch: CopiedBatch | None) -> None:
+    sent += batch.values if batch else []
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_compressed_batches_are_read_or_named(
+    broker: Broker, tmp_path: Path, codec: str
+) -> None:
+    import aiokafka.codec
+    from confluent_kafka import Producer
+
+    topic = f"{codec}-{tmp_path.name}"
+    await write(KafkaSink([broker.address], Account(), partitions=1), topic, {})
+    producer = Producer({"bootstrap.servers": broker.address, "compression.type": codec})
+    for n in range(101):
+        producer.produce(topic, b"v" * 997, b"%d" % n, partition=0, headers=[("n", b"%d" % n)])
+    assert producer.flush(20) == 0
+    shutil.copytree(broker.log_dir / f"{topic}-0", tmp_path / "data" / f"{topic}-0")
+    if getattr(aiokafka.codec, f"has_{codec}")():
+        await record(broker.url, [topic], tmp_path / "copy")
+        for url in (broker.url, str(tmp_path / "data"), str(tmp_path / "copy")):
+            rows = (await read(url, topic))[0]
+            assert [(row.key, row.headers) for row in rows] == [
+                (b"%d" % n, (("n", b"%d" % n),)) for n in range(101)
+            ]
+        return
+    for url in (broker.url, str(tmp_path / "data")):
+        with pytest.raises(SourceError, match=f"topic {topic}, partition 0, offset 0.*{codec}"):
+            await read(url, topic)
+
+
+async def test_marks_of_transactions_are_no_messages(broker: Broker, tmp_path: Path) -> None:
+    from confluent_kafka import Producer
+
+    topic = f"marks-{tmp_path.name}"
+    await write(KafkaSink([broker.address], Account(), partitions=1), topic, {})
+    producer = Producer({"bootstrap.servers": broker.address, "transactional.id": topic})
+    producer.init_transactions(20)
+    for n in range(2):
+        producer.begin_transaction()
+        producer.produce(topic, b"%d" % n, partition=0)
+        producer.commit_transaction(20)
+    shutil.copytree(broker.log_dir / f"{topic}-0", tmp_path / "data" / f"{topic}-0")
+    for url in (broker.url, str(tmp_path / "data")):
+        assert [row.value for row in (await read(url, topic))[0]] == [b"0", b"1"]
+
+
+async def test_what_cannot_be_is_named(broker: Broker, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no topic no-such"):
+        await record(broker.url, ["no-such"], tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    with pytest.raises(SourceError, match="No such file or directory"):
+        await replay(tmp_path / "none", broker.url)
+    with pytest.raises(SourceError, match="no topic in this recording"):
+        await replay(tmp_path, broker.url)
+    await write(SegmentSink(tmp_path, Account(), partitions=1), "t", {0: many(1)})
+    with pytest.raises(SourceError, match="no topic u in this recording"):
+        await replay(tmp_path, broker.url, ["u"])
+    with pytest.raises(SinkError, match=r"no Kafka broker: 127.0.0.1:9 .*refused"):
+        await replay(tmp_path, "kafka://127.0.0.1:9")
+    for call in (replay(tmp_path, "file:x"), record("file:x", ["t"], tmp_path)):
+        with pytest.raises(UsageError, match="use kafka://HOST:PORT"):
+            await call
+
+
+async def test_message_that_the_broker_refuses_ends_in_an_error(
+    broker: Broker, tmp_path: Path
+) -> None:
+    topic = f"large-{tmp_path.name}"
+    large = [Row(BEGIN_MS, b"", b"x" * (2 << 20))]
+    await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: large})
+    with pytest.raises(SinkError, match=f"topic {topic}, partition 0: message_too_large"):
+        await replay(tmp_path, broker.url)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_command_line(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = f"cli-{tmp_path.name}"
+    await write(KafkaSink([broker.address], Account(), partitions=1), topic, {0: many(1_009)})
+
+    async def run(*args: str) -> tuple[int, str, str]:
+        status = await asyncio.to_thread(main, args)
+        return status, *capsys.readouterr()
+
+    copy = str(tmp_path / "copy")
+    assert await run("record", broker.url, "--topic", topic, "--to", copy) == (
+        0,
+        f"1,009 messages of {topic} recorded in {copy}\n",
+        "",
+    )
+    assert await run("replay", copy, "--to", broker.url, "--speed", "max", "--loop", "2") == (
+        0,
+        f"2,018 messages of {topic} sent to {broker.url}\n",
+        "",
+    )
+    for wrong in (["--speed", "0"], ["--speed", "x"], ["--loop", "0"], ["--loop", "-1"]):
+        status, out, err = await run("replay", copy, "--to", broker.url, *wrong)
+        assert (status, out) == (2, "")
+        assert wrong[0] in err
+    assert len((await read(broker.url, topic))[0]) == 3 * 1_009
+
+
+def test_message_without_the_new_parts_is_as_before() -> None:
+    message = Message("t", 0, 0, 0, None, b"v")
+    assert message.row() == Row(0, None, b"v", ())
