@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -72,3 +72,40 @@ class EncodedBatch:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class Row(NamedTuple):
+    """A message as another topic or a recording has it; None where key or value is missing."""
+
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedBatch(EncodedBatch):
+    """Messages that are copied, with all that they have; parallel to ``rows``.
+
+    ``keys`` and ``values`` are empty where a row has None. It belongs to no
+    run's books: ``stream`` says nothing.
+    """
+
+    rows: list[Row]
+
+    @classmethod
+    def of(cls, topic: str, partition: int, rows: list[Row]) -> Self:
+        """Batch of ``rows``, at least one, for one partition."""
+        return cls(
+            stream=Stream.FLOWS,
+            topic=topic,
+            partition=partition,
+            timestamp_ms=rows[0].timestamp_ms,
+            keys=[row.key or b"" for row in rows],
+            values=[row.value or b"" for row in rows],
+            tally=Tally.empty(len(rows)),
+            rows=rows,
+        )

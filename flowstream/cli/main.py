@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 import flowstream
-from flowstream.cli import audit, check, demo, pcap, run, schema
+from flowstream.cli import audit, check, demo, pcap, record, replay, run, schema
 from flowstream.cli.options import Parser
 from flowstream.errors import FlowstreamError
 
@@ -48,7 +48,7 @@ def _parser() -> Parser:
         "--version", action="version", version=f"%(prog)s {flowstream.__version__}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, demo, pcap, audit, check, schema):
+    for command in (run, demo, pcap, audit, check, record, replay, schema):
         command.add(commands)
     return parser
 

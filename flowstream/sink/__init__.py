@@ -12,7 +12,7 @@ from flowstream.errors import UsageError
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flowstream.batch import EncodedBatch
 
@@ -61,7 +61,7 @@ class Sink(Protocol):
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Wait until all that was accepted has an outcome, ``timeout`` seconds at most.
 
-        What has none by then is reported failed.
+        What has none by then is reported failed by "shutdown".
         """
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
@@ -72,19 +72,21 @@ def open_sink(
     url: str,
     outcomes: Outcomes,
     *,
-    partitions: int,
+    partitions: int | Mapping[str, int],
     record_format: str,
     owner: tuple[int, int] | None = None,
 ) -> Sink:
     """Return the sink that ``url`` names, not started yet.
 
-    ``partitions`` is the number that topics are created with; topics that exist
-    keep theirs. ``record_format`` is the values' format. ``owner`` (uid, gid) gets
-    the directories and files that the sink creates, so that a process which
-    gives up root after ``start`` can go on. Raises ``UsageError``.
+    ``partitions`` is the number that topics are created with, of all or by topic;
+    topics that exist keep theirs. ``record_format`` is the values' format.
+    ``owner`` (uid, gid) gets the directories and files that the sink creates, so
+    that a process which gives up root after ``start`` can go on. Raises
+    ``UsageError``.
     """
-    if partitions < 1:
-        raise UsageError(f"partitions: {partitions} is too few; use 1 or more")
+    for count in [partitions] if isinstance(partitions, int) else partitions.values():
+        if count < 1:
+            raise UsageError(f"partitions: {count} is too few; use 1 or more")
     where = parse_url(url)
     # Only what is used is imported: aiokafka's client alone takes a tenth of a second.
     if isinstance(where, KafkaUrl):

@@ -30,7 +30,7 @@ from flowstream.sink.producer import Producer, quieten_aiokafka, why_unreachable
 from flowstream.sink.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flowstream.batch import EncodedBatch
     from flowstream.sink import Outcomes
@@ -46,7 +46,10 @@ _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class KafkaSink:
-    """Publishes to a Kafka cluster at ``addresses`` (HOST:PORT); see ``flowstream.sink.Sink``."""
+    """Publishes to the cluster at ``addresses`` (HOST:PORT); see ``flowstream.sink.Sink``.
+
+    Topics that it creates get ``topic_settings``.
+    """
 
     fault = None
 
@@ -55,12 +58,13 @@ class KafkaSink:
         addresses: Sequence[str],
         outcomes: Outcomes,
         *,
-        partitions: int,
+        partitions: int | Mapping[str, int],
         limits: Limits | None = None,
+        topic_settings: Mapping[str, str] | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._outcomes = outcomes
-        self._wanted = partitions
+        self._wanted, self._topic_settings = partitions, topic_settings or {}
         self._limits = limits or Limits()
         self._space = Space(self._limits.in_flight_bytes)
         self._ledger = Ledger(outcomes, self._space)
@@ -109,7 +113,7 @@ class KafkaSink:
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Wait for all outcomes; what has none after ``timeout`` seconds is failed."""
-        await self._flush(timeout, "delivery_timeout")
+        await self._flush(timeout, "shutdown")
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then end within a second more; the unsettled fails by "shutdown"."""
@@ -162,6 +166,7 @@ class KafkaSink:
             self._addresses,
             self._topics,
             partitions=self._wanted,
+            topic_settings=self._topic_settings,
             batch_bytes=self._limits.batch_bytes,
             request_timeout=self._limits.request_timeout,
         )

@@ -13,8 +13,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from flowstream.batch import CopiedBatch
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from flowstream.batch import EncodedBatch
     from flowstream.sink import Outcomes
@@ -27,7 +29,14 @@ RECORD_OVERHEAD = 24
 class BatchBuilder(Protocol):
     """The part of aiokafka's batch builder that packing needs."""
 
-    def append(self, *, timestamp: int, key: bytes, value: bytes) -> object | None:
+    def append(
+        self,
+        *,
+        timestamp: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> object | None:
         """Add a record; None when it does not fit (the first one always does)."""
 
 
@@ -109,6 +118,14 @@ def _pack(builder: BatchBuilder, chunk: Chunk, limit: int) -> int:
     append = builder.append
     batch, start = chunk.batch, chunk.start
     stop = min(chunk.stop, start + limit)
+    if isinstance(batch, CopiedBatch):
+        for n, row in enumerate(batch.rows[start:stop]):
+            added = append(
+                timestamp=row.timestamp_ms, key=row.key, value=row.value, headers=list(row.headers)
+            )
+            if added is None:
+                return n
+        return stop - start
     timestamp = batch.timestamp_ms
     keys, values = batch.keys[start:stop], batch.values[start:stop]
     for n, (key, value) in enumerate(zip(keys, values, strict=True)):

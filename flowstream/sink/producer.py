@@ -27,7 +27,7 @@ from aiokafka.errors import (
 from flowstream.errors import SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from flowstream.sink.ledger import BatchBuilder
 
@@ -51,7 +51,8 @@ class Producer:
         addresses: Sequence[str],
         topics: Sequence[str],
         *,
-        partitions: int,
+        partitions: int | Mapping[str, int],
+        topic_settings: Mapping[str, str],
         batch_bytes: int,
         request_timeout: float,
     ) -> Self:
@@ -62,7 +63,12 @@ class Producer:
         attempt may succeed.
         """
         timeout_ms = int(request_timeout * 1000)
-        await _create_missing(addresses, topics, partitions, timeout_ms)
+        counts = dict.fromkeys(topics, partitions) if isinstance(partitions, int) else partitions
+        wanted = [
+            NewTopic(topic, counts[topic], _DEFAULT_REPLICATION, {}, dict(topic_settings))
+            for topic in topics
+        ]
+        await _create_missing(addresses, wanted, timeout_ms)
         producer = AIOKafkaProducer(
             bootstrap_servers=list(addresses),
             client_id=CLIENT_ID,
@@ -76,7 +82,7 @@ class Producer:
         producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001 - see the module
         try:
             await producer.start()
-            counts = {topic: len(await producer.partitions_for(topic)) for topic in topics}
+            present = {topic: len(await producer.partitions_for(topic)) for topic in topics}
         except BaseException as err:
             await producer.stop()
             if isinstance(err, BrokerResponseError) and not err.retriable:
@@ -84,7 +90,7 @@ class Producer:
                     _refusal(addresses, "the cluster refuses to be written to", err)
                 ) from err
             raise
-        return cls(producer, counts)
+        return cls(producer, present)
 
     def create_batch(self) -> BatchBuilder:
         """Return an empty batch, to be filled and given to ``send_batch``."""
@@ -160,7 +166,7 @@ async def _look(address: str) -> str:
 
 
 async def _create_missing(
-    addresses: Sequence[str], topics: Sequence[str], partitions: int, timeout_ms: int
+    addresses: Sequence[str], wanted: Sequence[NewTopic], timeout_ms: int
 ) -> None:
     admin = AIOKafkaAdminClient(
         bootstrap_servers=list(addresses), client_id=CLIENT_ID, request_timeout_ms=timeout_ms
@@ -170,12 +176,10 @@ async def _create_missing(
         # All topics are listed: asking for a missing one by name would let a
         # broker with automatic creation make it with partitions of its own choice.
         present = set(await admin.list_topics())
-        missing = [topic for topic in topics if topic not in present]
+        missing = [topic for topic in wanted if topic.name not in present]
         if not missing:
             return
-        answer = await admin.create_topics(
-            [NewTopic(topic, partitions, _DEFAULT_REPLICATION, {}) for topic in missing]
-        )
+        answer = await admin.create_topics(missing)
     finally:
         await admin.close()
     for topic, code, *text in answer.topic_errors:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowstream.batch import CopiedBatch
 from flowstream.source.segment_file import SegmentReader, segments_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ SEGMENT_BYTES = 1 << 30
 BATCH_BYTES = 512 << 10
 _NO_PRODUCER = -1
 _BASE_OFFSET = struct.Struct(">q")
+
+
+def hand_over(target: int | Path, owner: tuple[int, int] | None) -> None:
+    """Give a file or directory that root made to ``owner`` (uid, gid), where that is allowed.
+
+    Without CAP_CHOWN it stays root's, as which a process without CAP_SETUID goes on.
+    """
+    if owner is not None and os.geteuid() == 0:
+        with contextlib.suppress(PermissionError):
+            os.chown(target, *owner)
 
 
 class SegmentWriter:
@@ -102,8 +113,7 @@ class SegmentWriter:
     def _create(self) -> int:
         path = self._directory / f"{self._next_offset:020}.log"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if self._owner is not None and os.geteuid() == 0:
-            os.fchown(file, *self._owner)
+        hand_over(file, self._owner)
         return file
 
     def _continue(self, path: Path) -> int:
@@ -141,6 +151,12 @@ def _encode(batch: EncodedBatch, start: int) -> tuple[bytearray, int]:
     append = builder.append
     timestamp = batch.timestamp_ms
     count = 0
+    if isinstance(batch, CopiedBatch):
+        for row in batch.rows[start:]:
+            if append(count, row.timestamp_ms, row.key, row.value, list(row.headers)) is None:
+                break
+            count += 1
+        return builder.build(), count
     for key, value in zip(batch.keys[start:], batch.values[start:], strict=True):
         if append(count, timestamp, key, value, []) is None:
             break

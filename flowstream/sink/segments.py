@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.errors import SinkError, SourceError
-from flowstream.sink.segment_writer import SEGMENT_BYTES, SegmentWriter
+from flowstream.sink.segment_writer import SEGMENT_BYTES, SegmentWriter, hand_over
 from flowstream.sink.worker import Worker
 from flowstream.source.segment_file import PARTITION_NAME, SEGMENT_NAME, partitions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from flowstream.batch import EncodedBatch
@@ -43,7 +43,7 @@ class SegmentSink:
         directory: Path,
         outcomes: Outcomes,
         *,
-        partitions: int,
+        partitions: int | Mapping[str, int],
         owner: tuple[int, int] | None = None,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
@@ -90,7 +90,7 @@ class SegmentSink:
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Write and make durable; what is not written after ``timeout`` seconds is failed."""
         if self._worker is not None:
-            await self._flush(self._worker, timeout, "delivery_timeout")
+            await self._flush(self._worker, timeout, "shutdown")
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then close the files and let others write."""
@@ -158,8 +158,7 @@ class SegmentSink:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         self._make_directory(path.parent)
         path.mkdir()
-        if self._owner is not None and os.geteuid() == 0:
-            os.chown(path, *self._owner)
+        hand_over(path, self._owner)
 
     def _take_lock(self) -> None:
         path = self._directory / LOCK_NAME
@@ -174,12 +173,12 @@ class SegmentSink:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        if self._owner is not None and os.geteuid() == 0:
-            os.fchown(self._lock, *self._owner)
+        hand_over(self._lock, self._owner)
 
     def _open_topic(self, topic: str) -> None:
         present = partitions_of(self._directory, topic)
-        count = present[-1] + 1 if present else self._wanted
+        wanted = self._wanted if isinstance(self._wanted, int) else self._wanted[topic]
+        count = present[-1] + 1 if present else wanted
         for partition in range(count):
             path = self._directory / f"{topic}-{partition}"
             self._make_directory(path)

@@ -66,7 +66,7 @@ class StdoutSink:
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Wait until all is written; what is not after ``timeout`` seconds is failed."""
         if self._worker is not None:
-            await self._worker.flush(timeout, "delivery_timeout")
+            await self._worker.flush(timeout, "shutdown")
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then let go of standard output."""

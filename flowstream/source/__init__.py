@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from flowstream.batch import Row
 from flowstream.errors import UsageError
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from flowstream.batch import Headers
 
 __all__ = ["Message", "Source", "open_source"]
 
@@ -17,7 +20,7 @@ class Message(NamedTuple):
     """One record of a topic; ``timestamp_ms`` is Unix milliseconds.
 
     A record without a value (a tombstone, which flowstream never writes) has
-    the empty value.
+    the empty value and ``is_null``.
     """
 
     topic: str
@@ -26,6 +29,13 @@ class Message(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes
+    headers: Headers = ()
+    is_null: bool = False
+
+    def row(self) -> Row:
+        """Return the message without its place, to be copied."""
+        value = None if self.is_null else self.value
+        return Row(self.timestamp_ms, self.key, value, self.headers)
 
 
 class Source(Protocol):
@@ -34,6 +44,12 @@ class Source(Protocol):
     @property
     def warnings(self) -> Sequence[str]:
         """What the reading so far had to leave out, a line each; empty when nothing."""
+
+    async def sizes(self) -> dict[str, list[int]]:
+        """Return the messages in each partition of each topic now, about: a list from 0 on.
+
+        Raises ``SourceError`` where a topic does not exist or cannot be read.
+        """
 
     def batches(self) -> AsyncIterator[list[Message]]:
         """Return an iterator over all messages in lists of bounded size, none empty.

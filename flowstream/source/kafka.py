@@ -15,6 +15,8 @@ from flowstream.source import Message
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from aiokafka import ConsumerRecord
+
 # Seconds: for connecting and the first answers, and for anything new to arrive.
 CONNECT_TIMEOUT = 10.0
 PROGRESS_TIMEOUT = 15.0
@@ -34,15 +36,21 @@ class KafkaSource:
         self._url = f"kafka://{','.join(addresses)}"
         self._topics = tuple(topics)
 
+    async def sizes(self) -> dict[str, list[int]]:
+        """Return the offsets between beginning and end of each partition."""
+        consumer = self._consumer()
+        try:
+            begins, ends = await self._offsets(consumer)
+        finally:
+            await _stop(consumer)
+        sizes: dict[str, list[int]] = {topic: [] for topic in self._topics}
+        for place in sorted(ends):
+            sizes[place.topic].append(ends[place] - begins[place])
+        return sizes
+
     async def batches(self) -> AsyncIterator[list[Message]]:
         """Yield all messages up to the end offsets at the start, in order within a partition."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._addresses,
-            client_id=_CLIENT_ID,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            request_timeout_ms=int(CONNECT_TIMEOUT * 1000),
-        )
+        consumer = self._consumer()
         try:
             ends = await self._begin(consumer)
             async for batch in self._read(consumer, ends):
@@ -50,24 +58,41 @@ class KafkaSource:
         finally:
             await _stop(consumer)
 
+    def _consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._addresses,
+            client_id=_CLIENT_ID,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            request_timeout_ms=int(CONNECT_TIMEOUT * 1000),
+        )
+
     async def _begin(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         """Assign every partition from its beginning; return the end offsets of those to read."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                partitions = await self._partitions()
-                await consumer.start()
-                begins = await consumer.beginning_offsets(partitions)
-                ends = await consumer.end_offsets(partitions)
-        except (KafkaError, OSError, TimeoutError) as err:
-            raise SourceError(
-                f"{self._url}: cannot be read: {str(err) or 'no answer in time'}; "
-                "check the address and that the broker is up"
-            ) from err
+        begins, ends = await self._offsets(consumer)
         ends = {partition: end for partition, end in ends.items() if end > begins[partition]}
         consumer.assign(list(ends))
         for partition in ends:
             consumer.seek(partition, begins[partition])
         return ends
+
+    async def _offsets(
+        self, consumer: AIOKafkaConsumer
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Start the consumer; return the first and the next offset of every partition."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                partitions = await self._partitions()
+                await consumer.start()
+                return (
+                    await consumer.beginning_offsets(partitions),
+                    await consumer.end_offsets(partitions),
+                )
+        except (KafkaError, OSError, TimeoutError) as err:
+            raise SourceError(
+                f"{self._url}: cannot be read: {str(err) or 'no answer in time'}; "
+                "check the address and that the broker is up"
+            ) from err
 
     async def _partitions(self) -> list[TopicPartition]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._addresses, client_id=_CLIENT_ID)
@@ -99,11 +124,7 @@ class KafkaSource:
                 raise SourceError(f"{self._url}: {await _place(consumer, ends)}: {err}") from err
             for partition, records in fetched.items():
                 progress = now()
-                batch = [
-                    Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value or b"")
-                    for r in records
-                    if r.offset < ends[partition]
-                ]
+                batch = [_message(record) for record in records if record.offset < ends[partition]]
                 if batch:
                     yield batch
             # The position also passes what is no record, such as transaction markers.
@@ -114,6 +135,19 @@ class KafkaSource:
             if ends and now() - progress > PROGRESS_TIMEOUT:
                 place = await _place(consumer, ends)
                 raise SourceError(f"{self._url}: {place}: nothing for {PROGRESS_TIMEOUT:g} s")
+
+
+def _message(record: ConsumerRecord[bytes, bytes]) -> Message:
+    return Message(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value or b"",
+        tuple(record.headers),
+        record.value is None,
+    )
 
 
 async def _place(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> str:

@@ -9,11 +9,13 @@ Only the partition leader epoch, which says nothing about a recording, is free.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SourceError
+from flowstream.source import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,26 @@ def partitions_of(directory: Path, topic: str) -> list[int]:
     """Return the partitions of ``topic`` in a recording, in order."""
     names = [PARTITION_NAME.fullmatch(entry.name) for entry in directory.iterdir()]
     return sorted(int(name["partition"]) for name in names if name and name["topic"] == topic)
+
+
+def topics_of(directory: Path) -> list[str]:
+    """Return the topics of a recording by name, without a broker's own (``__...``)."""
+    names = [PARTITION_NAME.fullmatch(entry.name) for entry in directory.iterdir()]
+    return sorted({name["topic"] for name in names if name and not name["topic"].startswith("__")})
+
+
+def count_records(segment: Path) -> int:
+    """Count the records of a segment by its batches' headers alone, up to anything strange."""
+    count = 0
+    with segment.open("rb") as file:
+        while len(head := file.read(_HEADER.size)) == _HEADER.size:
+            fields = _HEADER.unpack(head)
+            length, records = fields[1], fields[-1]
+            if not _HEADER.size - _LENGTH_END <= length <= _MAX_LENGTH or records < 0:
+                break
+            count += records
+            file.seek(length + _LENGTH_END - _HEADER.size, os.SEEK_CUR)
+    return count
 
 
 def segments_of(directory: Path) -> list[Path]:
@@ -117,15 +139,38 @@ class SegmentReader:
         )
 
 
-def decode(batch: DefaultRecordBatch) -> Iterator[tuple[int, int, bytes | None, bytes | None]]:
-    """Yield offset, timestamp in ms, key and value of each record; ValueError when malformed."""
-    from aiokafka.errors import CorruptRecordException  # noqa: PLC0415 - as above
+def decode(topic: str, partition: int, batch: DefaultRecordBatch) -> list[Message]:
+    """Return the messages of a batch, none for a broker's own marks; ValueError when malformed."""
+    from aiokafka.errors import (  # noqa: PLC0415 - as above
+        CorruptRecordException,
+        UnsupportedCodecError,
+    )
 
+    if batch.is_control_batch:
+        return []
     try:
-        for record in batch:
-            yield record.offset, record.timestamp, record.key, record.value
+        return [
+            Message(
+                topic,
+                partition,
+                record.offset,
+                record.timestamp,
+                record.key,
+                record.value or b"",
+                tuple(record.headers),
+                record.value is None,
+            )
+            for record in batch
+        ]
     except CorruptRecordException as err:
         raise ValueError(str(err)) from err
+    except UnsupportedCodecError as err:
+        raise ValueError(f"a compressed batch: {err}; pip install cramjam") from err
+    except Exception as err:
+        # Whatever a codec raises on damage that the checksum does not cover.
+        if batch.compression_type:
+            raise ValueError(f"a compressed batch that cannot be unpacked: {err}") from err
+        raise
 
 
 def _holds(body: bytes, records: int) -> bool:

@@ -6,23 +6,34 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SourceError
-from flowstream.source import Message
-from flowstream.source.segment_file import SegmentReader, decode, partitions_of, segments_of
+from flowstream.source.segment_file import (
+    SegmentReader,
+    count_records,
+    decode,
+    partitions_of,
+    segments_of,
+    topics_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
+    from flowstream.source import Message
+
 
 class SegmentSource:
     """Topics of the recording in ``directory``; see ``flowstream.source.Source``.
+
+    Without ``topics`` all that are there. A directory of a broker's logs is a
+    recording too; what else lies beside its segments is not looked at.
 
     Each segment is read to its end at that moment, also while it is being
     written. A batch that is cut short, as the end of a process in the middle of
     a write leaves it, ends its partition with a warning.
     """
 
-    def __init__(self, directory: Path, topics: Sequence[str]) -> None:
+    def __init__(self, directory: Path, topics: Sequence[str] = ()) -> None:
         self._directory = directory
         self._topics = tuple(topics)
         self._warnings: list[str] = []
@@ -32,6 +43,22 @@ class SegmentSource:
         """One line per partition whose last batch is cut short."""
         return tuple(self._warnings)
 
+    async def sizes(self) -> dict[str, list[int]]:
+        """Return the records of each partition by the batches' headers; 0 where there is none."""
+        return await asyncio.to_thread(self._sizes)
+
+    def _sizes(self) -> dict[str, list[int]]:
+        sizes: dict[str, list[int]] = {}
+        for topic, partition in self.partitions():
+            known = sizes.setdefault(topic, [])
+            known += [0] * (partition - len(known))
+            try:
+                segments = segments_of(self._directory / f"{topic}-{partition}")
+                known.append(sum(map(count_records, segments)))
+            except OSError as err:
+                raise SourceError(f"{err.filename}: {err.strerror}") from err
+        return sizes
+
     async def batches(self) -> AsyncIterator[list[Message]]:
         """Yield all messages, topic by topic, partition by partition, in order."""
         messages = self._read()
@@ -40,20 +67,25 @@ class SegmentSource:
                 yield batch
 
     def _read(self) -> Iterator[list[Message]]:
-        for topic, partition in self._partitions():
-            yield from self._read_partition(topic, partition)
+        for topic, partition in self.partitions():
+            yield from self.read_partition(topic, partition)
 
-    def _partitions(self) -> list[tuple[str, int]]:
+    def partitions(self) -> list[tuple[str, int]]:
+        """Return topic and partition of all that is there; ``SourceError`` without a topic."""
         try:
-            found = {topic: partitions_of(self._directory, topic) for topic in self._topics}
+            topics = self._topics or topics_of(self._directory)
+            found = {topic: partitions_of(self._directory, topic) for topic in topics}
         except OSError as err:
             raise SourceError(f"{self._directory}: {err.strerror}; name a recording") from err
+        if not found:
+            raise SourceError(f"{self._directory}: no topic in this recording")
         for topic, partitions in found.items():
             if not partitions:
                 raise SourceError(f"{self._directory}: no topic {topic} in this recording")
         return [(topic, partition) for topic, numbers in found.items() for partition in numbers]
 
-    def _read_partition(self, topic: str, partition: int) -> Iterator[list[Message]]:
+    def read_partition(self, topic: str, partition: int) -> Iterator[list[Message]]:
+        """Yield one partition's messages in order, as ``batches`` does; lists may be empty."""
         expected: int | None = None
         segments = segments_of(self._directory / f"{topic}-{partition}")
         for segment in segments:
@@ -65,10 +97,7 @@ class SegmentSource:
                 )
             for batch in reader:
                 try:
-                    yield [
-                        Message(topic, partition, offset, timestamp, key, value or b"")
-                        for offset, timestamp, key, value in decode(batch)
-                    ]
+                    yield decode(topic, partition, batch)
                 except ValueError as err:
                     raise SourceError(
                         f"{segment}: topic {topic}, partition {partition}, "

@@ -1,0 +1,48 @@
+"""From the topics of a Kafka cluster to a recording."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowstream.errors import SinkError
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.sink.segments import SegmentSink
+from flowstream.source import open_source
+from flowstream.source.segment_file import partitions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+async def record(url: str, topics: Sequence[str], directory: Path) -> int:
+    """Copy what the topics hold now into ``directory``; return the number of messages.
+
+    Raises UsageError, SourceError where a topic cannot be read (what came before
+    is recorded), SinkError where ``directory`` cannot be written or has one of the
+    topics already.
+    """
+    kafka_addresses(url)
+    source = open_source(url, topics)
+    _check_absent(directory, topics)
+    sizes = await source.sizes()
+    with Copy("recording", sum(map(sum, sizes.values()))) as copy:
+        counts = {topic: len(partitions) for topic, partitions in sizes.items()}
+        sink = SegmentSink(directory, copy, partitions=counts)
+        await sink.start(topics)
+        try:
+            async for messages in source.batches():
+                await copy.send(sink, messages)
+            await copy.finish(sink)
+        finally:
+            await sink.close(CLOSE_TIMEOUT_S)
+    return copy.copied.total()
+
+
+def _check_absent(directory: Path, topics: Sequence[str]) -> None:
+    """Refuse to append a topic to a recording of it: every message would be there twice."""
+    if not directory.is_dir():
+        return
+    for topic in topics:
+        if partitions_of(directory, topic):
+            raise SinkError(f"{directory}: has topic {topic} already; record to another directory")

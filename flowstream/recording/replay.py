@@ -1,0 +1,106 @@
+"""From a recording to the topics of a Kafka cluster, as fast as it goes or in time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from flowstream.errors import SinkError
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.sink.kafka import KafkaSink
+from flowstream.sink.probe import partition_counts
+from flowstream.source.segments import SegmentSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from flowstream.source import Message
+
+CONNECT_TIMEOUT_S: Final = 10.0
+# A broker counts from the messages' own times: a topic with its default limit
+# would lose an old recording within minutes.
+TOPIC_SETTINGS: Final = {"retention.ms": "-1"}
+
+
+async def replay(
+    directory: Path,
+    url: str,
+    topics: Sequence[str] = (),
+    *,
+    speed: float | None = None,
+    loop: int = 1,
+    warn: Callable[[str], object] = lambda _: None,
+) -> dict[str, int]:
+    """Copy a recording into a cluster ``loop`` times; return the messages sent by topic.
+
+    ``topics`` are all that are recorded when empty; missing ones are created with
+    the recording's partitions and without a time limit. ``speed`` is how many times
+    faster than recorded, by the messages' timestamps; None as fast as it goes.
+    Partitions are interleaved by time. ``warn`` gets a line for each partition
+    whose last batch is cut short. Raises UsageError, SourceError and SinkError; the
+    latter before anything is sent when a topic has too few partitions.
+    """
+    addresses = kafka_addresses(url)
+    source = SegmentSource(directory, topics)
+    sizes = await source.sizes()
+    counts = {topic: len(partitions) for topic, partitions in sizes.items()}
+    await _check_partitions(url, addresses, counts)
+    with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
+        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=TOPIC_SETTINGS)
+        await sink.start(tuple(counts))
+        try:
+            for _ in range(loop):
+                await _once(source, sink, copy, speed)
+            await copy.finish(sink)
+        finally:
+            await sink.close(CLOSE_TIMEOUT_S)
+    for line in dict.fromkeys(source.warnings):
+        warn(line)
+    return {topic: copy.copied[topic] for topic in sizes}
+
+
+async def _check_partitions(url: str, addresses: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Refuse before anything is created or sent what would have no partition to go to."""
+    try:
+        present = await partition_counts(addresses, tuple(counts), CONNECT_TIMEOUT_S)
+    except SinkError as err:
+        raise SinkError(f"no Kafka broker: {err}; start one there or correct the address") from err
+    for topic, wanted in counts.items():
+        if 0 < present[topic] < wanted:
+            raise SinkError(
+                f"{url}: topic {topic} has {present[topic]} partitions and the recording "
+                f"{wanted}; add partitions to it, or replay where the topic does not exist"
+            )
+
+
+async def _once(source: SegmentSource, sink: KafkaSink, copy: Copy, speed: float | None) -> None:
+    now = asyncio.get_running_loop().time
+    batches = _by_time(source, single_times=speed is not None)
+    begin: float | None = None
+    while (messages := await asyncio.to_thread(next, batches, None)) is not None:
+        if speed is not None:
+            at = messages[0].timestamp_ms / 1000 / speed
+            begin = now() - at if begin is None else begin
+            await asyncio.sleep(max(begin + at - now(), 0))
+        await copy.send(sink, messages)
+
+
+def _by_time(source: SegmentSource, *, single_times: bool) -> Iterator[list[Message]]:
+    """Interleave the partitions by the times of their batches, each in its own order.
+
+    ``single_times``: every list has one timestamp.
+    """
+
+    def lists(topic: str, partition: int) -> Iterator[list[Message]]:
+        for batch in source.read_partition(topic, partition):
+            if single_times:
+                for _, messages in itertools.groupby(batch, lambda m: m.timestamp_ms):
+                    yield list(messages)
+            elif batch:
+                yield batch
+
+    partitions = [lists(topic, partition) for topic, partition in source.partitions()]
+    return heapq.merge(*partitions, key=lambda messages: messages[0].timestamp_ms)
