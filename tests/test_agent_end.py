@@ -120,7 +120,8 @@ def test_the_first_signal_after_an_end_of_its_own_interrupts_nothing(wire, broke
         # Detached because its time is over; without the broker the rest takes a while.
         assert wait_until(lambda: program_on(receiver) is None)
         agent.signal(signal.SIGTERM)
-        assert agent.wait() == 0
+        # In order, but the final counters found no broker.
+        assert agent.wait() == 1
         assert agent.logs("ended")
 
 

@@ -82,10 +82,10 @@ class Agent:
             time.sleep(0.01)
         return status
 
-    def stop(self, timeout: float = END_TIMEOUT_S) -> None:
-        """End it by SIGTERM; it must end in order."""
+    def stop(self, timeout: float = END_TIMEOUT_S, status: int = 0) -> None:
+        """End it by SIGTERM; it must end in order, with the exit status ``status``."""
         self.signal(signal.SIGTERM)
-        assert self.wait(timeout) == 0, self.output()
+        assert self.wait(timeout) == status, self.output()
         assert "Traceback" not in self.output(), self.output()
 
     def status(self, field: str) -> set[str]:
