@@ -3,6 +3,7 @@
 #   make setup  .venv/bin/flowstream                 make lint   style, types, generated files
 #   make bench  measurements, as ratios              make bpf    rebuild the kernel programs
 #   make kernels, make image                         other kernels in qemu; the container image
+#   make fleet  1,000 simulated agents, audited by Spark
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -16,7 +17,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc lib
 	tcpreplay=tcpreplay tshark=tshark
 .DEFAULT_GOAL := demo
 
-.PHONY: setup demo test lint bench bpf lock kernels image clean
+.PHONY: setup demo test lint bench fleet bpf lock kernels image clean
 
 setup: $(VENV)/.installed
 
@@ -47,6 +48,10 @@ bench: setup
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(SUDO) $(BIN)/python -m bench $(ARGS)
+
+fleet: setup
+	@$(INSTALL) $(TEST_PACKAGES)
+	@bench/fleet/run.sh $(ARGS)
 
 bpf: setup
 	$(SUDO) $(BIN)/python -m flowstream.kernel.generate

@@ -14,7 +14,7 @@ CAPTURE = "flowstream.kernel"
 PUBLISHING = ("flowstream.sink", "flowstream.source")
 COMPOSITION = (
     *("flowstream.agent", "flowstream.cli", "flowstream.demo", "flowstream.check"),
-    *("flowstream.lifecycle", "flowstream.pcap"),
+    *("flowstream.lifecycle", "flowstream.pcap", "flowstream.recording", "flowstream.testing"),
 )
 TOOLS = ("flowstream.kernel.generate", "flowstream.schemas")
 """Run by the developer."""
@@ -65,11 +65,11 @@ def test_the_modules_are_found():
 @pytest.mark.parametrize(
     ("library", "owners"),
     [
-        ("aiokafka", PUBLISHING),
+        ("aiokafka", (*PUBLISHING, "flowstream.testing")),
         ("bcc", (CAPTURE,)),
         ("ctypes", (CAPTURE, "flowstream.privileges", "flowstream.netns")),
         ("uvloop", COMPOSITION),
-        ("rich", COMPOSITION),
+        ("rich", (*COMPOSITION, "flowstream.audit.tables")),
         ("argparse", ("flowstream.cli", *TOOLS)),
         ("pyroute2", ("flowstream.interfaces",)),
         ("confluent_kafka", ("flowstream.registry",)),

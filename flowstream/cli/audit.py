@@ -53,12 +53,11 @@ def execute(args: argparse.Namespace) -> int:
 
     import msgspec  # noqa: PLC0415
 
-    from flowstream.audit import audit  # noqa: PLC0415
-    from flowstream.cli import audit_tables  # noqa: PLC0415
+    from flowstream.audit import audit, tables  # noqa: PLC0415
 
     result = asyncio.run(audit(args.url, prefix))
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(result)).decode())
     else:
-        audit_tables.show(result, sys.stdout)
+        tables.show(result, sys.stdout)
     return 0 if result.holds else 1

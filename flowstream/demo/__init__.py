@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from flowstream.audit import audit
-from flowstream.cli import audit_tables
+from flowstream.audit import audit, tables
 from flowstream.demo.network import hosts, network
 from flowstream.demo.show import Viewer
 from flowstream.demo.traffic import traffic
@@ -63,7 +62,7 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
         asyncio.run(viewer.look())
     console.print(f"\n{viewer.shown} flow records. Is every packet in one of them?\n")
     result = asyncio.run(audit(sink, PREFIX))
-    audit_tables.show(result, sys.stdout)
+    tables.show(result, sys.stdout)
     console.print(f"\nThe records are in {sink}: flowstream audit {sink} --topic-prefix {PREFIX}")
     return 0 if result.holds else 1
 
