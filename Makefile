@@ -2,7 +2,8 @@
 #   make demo   the main job, on real packets        make test   all tests, with a real broker
 #   make setup  .venv/bin/flowstream                 make lint   style, types, generated files
 #   make bench  measurements, as ratios              make bpf    rebuild the kernel programs
-#   make kernels, make image                         other kernels in qemu; the container image
+#   make examples  stream engines, by their sums     make kernels   other kernels, in qemu
+#   make image     the container image
 #   make fleet  1,000 simulated agents, audited by Spark
 
 PYTHON ?= /usr/bin/python3
@@ -10,14 +11,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := tools/install-packages.sh
+ENGINES := .cache/examples-venv
 C_SOURCES := $(shell find bpf -name '*.[ch]')
 
 RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
-	tcpreplay=tcpreplay tshark=tshark
+	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs
 .DEFAULT_GOAL := demo
 
-.PHONY: setup demo test lint bench fleet bpf lock kernels image clean
+.PHONY: setup demo test lint bench fleet bpf lock examples kernels image clean
 
 setup: $(VENV)/.installed
 
@@ -65,6 +67,13 @@ lock: setup
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras -c constraints.txt \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
 		-o requirements.txt pyproject.toml
+
+examples: setup
+	@$(INSTALL) $(TEST_PACKAGES)
+	@tests/broker/fetch.sh
+	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	@$(ENGINES)/bin/pip install -q --disable-pip-version-check -r examples/requirements.txt
+	@$(SUDO) $(BIN)/python -m pytest -o pythonpath=tests examples $(ARGS)
 
 kernels: setup
 	@$(SUDO) tests/kernels/run.sh

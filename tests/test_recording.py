@@ -25,6 +25,7 @@ from flowstream.source import Message, open_source
 from flowstream.source.segments import SegmentSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from broker import Broker
@@ -151,6 +152,25 @@ async def test_copy_of_a_brokers_log_directory_is_replayed(broker: Broker, tmp_p
         f"{topic}.last": kept
     }
     assert (await read(broker.url, f"{topic}.last"))[0] == whole[-kept:]
+
+
+async def test_created_topic_keeps_messages_of_any_age(
+    broker_factory: Callable[..., Broker], tmp_path: Path
+) -> None:
+    """A broker deletes by the messages' own times, and looks soon."""
+    strict = broker_factory(**{
+        "log.retention.ms": "604800000",
+        "log.retention.check.interval.ms": "100",
+        "log.initial.task.delay.ms": "0",
+    })  # fmt: skip
+    await write(SegmentSink(tmp_path, Account(), partitions=1), "replayed", {0: many(11)})
+    sink = KafkaSink([strict.address], Account(), partitions=1)
+    await replay(tmp_path, strict.url)
+    await write(sink, "limited", {0: many(11)})
+    async with asyncio.timeout(60):
+        while await read(strict.url, "limited"):  # noqa: ASYNC110 - the broker says nothing
+            await asyncio.sleep(0.1)
+    assert await read(strict.url, "replayed") == {0: many(11)}
 
 
 async def test_torn_end_is_replayed_up_to_it_with_a_warning(

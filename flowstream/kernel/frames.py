@@ -8,6 +8,7 @@ meanwhile, so the table is drained where it is.
 from __future__ import annotations
 
 import ctypes
+import struct
 from contextlib import ExitStack
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Self
@@ -33,6 +34,13 @@ BUILD = "xdp_flow_capture"
 MAX_FRAME = 65_535
 """Octets of a frame that are handed over; the kernel's own limit is a little higher."""
 
+# time_ns and length of CAPTURE_META.
+_META = struct.Struct("=QI")
+# Places among the 32-bit numbers of struct xdp_md and of the options.
+_DATA_END = 1
+_SIZE_IN = libbpf.TestRunOpts.data_size_in.offset // 4
+_SIZE_OUT = libbpf.TestRunOpts.data_size_out.offset // 4
+
 
 class FrameFeed:
     """Runs frames through xdp_flow and hands out what it makes of them.
@@ -51,8 +59,6 @@ class FrameFeed:
         self.short_packets = 0
         self.short_bytes = 0
         self._buffer = ctypes.create_string_buffer(CAPTURE_META.itemsize + MAX_FRAME)
-        self._meta = np.frombuffer(memoryview(self._buffer), CAPTURE_META, 1)
-        self._frame = memoryview(self._buffer).cast("B")[CAPTURE_META.itemsize :]
         # struct xdp_md: data (the metadata's length), data_end, data_meta and three more.
         self._context = (ctypes.c_uint32 * 6)(CAPTURE_META.itemsize)
         self._options = libbpf.TestRunOpts(
@@ -69,8 +75,10 @@ class FrameFeed:
         """
         call, fd, options = libbpf.library().bpf_prog_test_run_opts, self.program.fd, self._options
         reference, meta_size = byref(options), CAPTURE_META.itemsize
-        times, lengths = self._meta["time_ns"], self._meta["length"]
-        context, buffer = self._context, self._frame
+        # Through memoryviews: half the time of setting ctypes fields, packet by packet.
+        buffer = memoryview(self._buffer).cast("B")
+        write_meta, target = _META.pack_into, buffer[meta_size:]
+        context, numbers = _numbers(self._context), _numbers(options)
         for time_ns, length, frame in frames:
             size = min(len(frame), MAX_FRAME)
             if size < MIN_FRAME:
@@ -78,10 +86,10 @@ class FrameFeed:
                 self.short_packets += 1
                 self.short_bytes += length
                 continue
-            buffer[:size] = frame[:size]
-            times[0], lengths[0] = time_ns, length
-            context[1] = options.data_size_in = meta_size + size
-            options.data_size_out = 0  # where the last call left its frame's size
+            target[:size] = frame if size == len(frame) else frame[:size]
+            write_meta(buffer, 0, time_ns, length)
+            context[_DATA_END] = numbers[_SIZE_IN] = meta_size + size
+            numbers[_SIZE_OUT] = 0  # where the last call left its frame's size
             if call(fd, reference) < 0:
                 raise KernelError(f"the kernel runs no program on a frame of {size} octets")
 
@@ -131,6 +139,10 @@ class FrameFeed:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _numbers(memory: ctypes.Array[ctypes.c_uint32] | libbpf.TestRunOpts) -> memoryview:
+    return memoryview(memory).cast("B").cast("I")
 
 
 def _ordered(batches: list[NDArray[np.void]]) -> NDArray[np.void]:

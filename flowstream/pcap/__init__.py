@@ -25,7 +25,7 @@ from flowstream.pcap.reader import CaptureFile
 from flowstream.pcap.replay import Clock, Replay
 from flowstream.pipeline import Publisher
 from flowstream.report import counters_record
-from flowstream.sink import open_sink
+from flowstream.sink import KEEP, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,11 @@ async def _run(config: CaptureConfig) -> int:
     epoch_ns = _first_time(config.files)
     ledger = Ledger()
     sink = open_sink(
-        config.sink, ledger, partitions=config.partitions, record_format=config.format
+        config.sink,
+        ledger,
+        partitions=config.partitions,
+        record_format=config.format,
+        topic_settings=KEEP,
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)

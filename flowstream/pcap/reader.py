@@ -40,6 +40,8 @@ class Interface(NamedTuple):
     """Of a capture: link type, and time as ``ticks * 10**9 / per_second + offset_ns``."""
 
     link_type: int
+    snap_length: int
+    """Octets of a packet that are captured at most."""
     per_second: int = 1_000_000
     offset_ns: int = 0
 
@@ -113,7 +115,7 @@ class CaptureFile:
                 raise self._damage("has a block whose two lengths differ", at)
             if kind == _INTERFACE_BLOCK:
                 interface = self._interface(order, at, total)
-                interfaces.append((interface, self._prefixer(interface.link_type, at + 8)))
+                interfaces.append((interface, self._later_prefixer(interface.link_type, at + 8)))
             elif kind in (_ENHANCED_BLOCK, _SIMPLE_BLOCK):
                 yield self._packet(order, kind, at, total, interfaces)
             at += total
@@ -128,7 +130,7 @@ class CaptureFile:
     def _interface(self, order: str, at: int, total: int) -> Interface:
         if total < 20:
             raise self._damage("has an interface block that is too short", at)
-        (link_type,) = struct.unpack_from(order + "H", self._data, at + 8)
+        link_type, _, snap_length = struct.unpack_from(order + "HHI", self._data, at + 8)
         per_second, offset_ns = 1_000_000, 0
         option, end = at + 16, at + total - 4
         while option + 4 <= end:
@@ -142,7 +144,7 @@ class CaptureFile:
                 (seconds,) = struct.unpack_from(order + "q", self._data, option + 4)
                 offset_ns = seconds * 1_000_000_000
             option += 4 + (length + 3) // 4 * 4
-        return Interface(link_type, per_second, offset_ns)
+        return Interface(link_type, snap_length or _MAX_PACKET, per_second, offset_ns)
 
     def _packet(
         self,
@@ -162,21 +164,35 @@ class CaptureFile:
             number, high, low = 0, 0, 0
             (length,) = struct.unpack_from(order + "I", self._data, at + 8)
             start = at + 12
-            captured = min(length, at + total - 4 - start)
+            captured = length  # as far as the interface's limit allows, below
         else:
             raise self._damage("has a packet block that is too short", at)
         if number >= len(interfaces):
             raise self._damage(
                 f"has a packet of interface {number}, which is not described", at + 8
             )
-        if start + captured > at + total - 4:
-            raise self._damage(f"says that a packet has {captured} octets", at + 20)
         interface, prefix = interfaces[number]
+        if kind == _SIMPLE_BLOCK:
+            captured = min(captured, interface.snap_length)
+        if start + captured > at + total - 4:
+            raise self._damage(f"says that a packet has {captured} octets", start - 8)
         ticks = high << 32 | low
         time_ns = ticks * 1_000_000_000 // interface.per_second + interface.offset_ns
         frame = self._data[start : start + captured]
         time_ns = max(time_ns, 0)
         return (time_ns, length, frame) if prefix is None else prefix(time_ns, length, frame)
+
+    def _later_prefixer(self, link_type: int, at: int) -> _Prefix | None:
+        """As ``_prefixer``; an interface of another kind matters once it has a packet."""
+        try:
+            return self._prefixer(link_type, at)
+        except SourceError as unread:
+            damage = unread
+
+        def refuse(_time_ns: int, _length: int, _frame: memoryview) -> Frame:
+            raise damage
+
+        return refuse
 
     def _prefixer(self, link_type: int, at: int) -> _Prefix | None:
         """What puts an Ethernet header before a frame; None where it has one."""

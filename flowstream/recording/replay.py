@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.sink import KEEP
 from flowstream.sink.kafka import KafkaSink
 from flowstream.sink.probe import partition_counts
 from flowstream.source.segments import SegmentSource
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from flowstream.source import Message
 
 CONNECT_TIMEOUT_S: Final = 10.0
-# A broker counts from the messages' own times: a topic with its default limit
-# would lose an old recording within minutes.
-TOPIC_SETTINGS: Final = {"retention.ms": "-1"}
 
 
 async def replay(
@@ -49,7 +47,7 @@ async def replay(
     counts = {topic: len(partitions) for topic, partitions in sizes.items()}
     await _check_partitions(url, addresses, counts)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
-        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=TOPIC_SETTINGS)
+        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=KEEP)
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):

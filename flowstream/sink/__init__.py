@@ -6,7 +6,7 @@ failed. Faults at the start are ``SinkError``; faults while running are outcomes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.errors import UsageError
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from flowstream.batch import EncodedBatch
 
-__all__ = ["Outcomes", "Sink", "open_sink"]
+__all__ = ["KEEP", "Outcomes", "Sink", "open_sink"]
+
+KEEP: Final = {"retention.ms": "-1"}
+"""Settings of a topic whose records are older than now: a broker deletes by their times."""
 
 
 class Outcomes(Protocol):
@@ -75,14 +78,15 @@ def open_sink(
     partitions: int | Mapping[str, int],
     record_format: str,
     owner: tuple[int, int] | None = None,
+    topic_settings: Mapping[str, str] | None = None,
 ) -> Sink:
     """Return the sink that ``url`` names, not started yet.
 
     ``partitions`` is the number that topics are created with, of all or by topic;
     topics that exist keep theirs. ``record_format`` is the values' format.
     ``owner`` (uid, gid) gets the directories and files that the sink creates, so
-    that a process which gives up root after ``start`` can go on. Raises
-    ``UsageError``.
+    that a process which gives up root after ``start`` can go on. Kafka topics that
+    are created get ``topic_settings``. Raises ``UsageError``.
     """
     for count in [partitions] if isinstance(partitions, int) else partitions.values():
         if count < 1:
@@ -92,7 +96,9 @@ def open_sink(
     if isinstance(where, KafkaUrl):
         from flowstream.sink.kafka import KafkaSink  # noqa: PLC0415
 
-        return KafkaSink(where.addresses, outcomes, partitions=partitions)
+        return KafkaSink(
+            where.addresses, outcomes, partitions=partitions, topic_settings=topic_settings
+        )
     if isinstance(where, DirectoryUrl):
         from flowstream.sink.segments import SegmentSink  # noqa: PLC0415
 

@@ -19,6 +19,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 
 # The controller lets a killed broker back in when its session is over: keep it short.
+# Messages of tests are as old as their timestamps say: no broker's limit may delete them.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -35,6 +36,7 @@ transaction.state.log.min.isr=1
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=300
 group.initial.rebalance.delay.ms=0
+log.retention.ms=-1
 """
 
 

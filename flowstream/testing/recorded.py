@@ -1,0 +1,54 @@
+"""A recording as a test wants it: everything at once, decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowstream.errors import DecodeError
+from flowstream.records import decode
+from flowstream.source.segments import SegmentSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowstream.records import CountersRecord, FlowRecord
+    from flowstream.source import Message
+
+
+class Recording:
+    """The recording in the directory ``path``, read whole into memory when asked for.
+
+    The methods raise SourceError where it cannot be read; a last batch that is
+    cut short is an error too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def topics(self) -> list[str]:
+        """Names of its topics."""
+        return sorted({topic for topic, _ in SegmentSource(self.path).partitions()})
+
+    def messages(self, topic: str | None = None) -> list[Message]:
+        """Messages of one topic, or of all, partition by partition in order."""
+        source = SegmentSource(self.path, [topic] if topic else [])
+        return [
+            message
+            for place in source.partitions()
+            for batch in source.read_partition(*place)
+            for message in batch
+        ]
+
+    def records(self, topic: str | None = None) -> list[FlowRecord | CountersRecord]:
+        """Records of the values, parallel to ``messages``; DecodeError names the place."""
+        return [_record(message) for message in self.messages(topic)]
+
+
+def _record(message: Message) -> FlowRecord | CountersRecord:
+    try:
+        return decode(message.value)
+    except DecodeError as err:
+        raise DecodeError(
+            f"topic {message.topic}, partition {message.partition}, offset {message.offset}: {err}"
+        ) from err

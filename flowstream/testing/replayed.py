@@ -1,0 +1,159 @@
+"""A topic for one test: in a broker, or in the process with the consumer's double."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from flowstream.errors import UsageError
+from flowstream.recording.copying import Copy, kafka_addresses
+from flowstream.sink.kafka import KafkaSink
+from flowstream.testing.consumer import ConsumerDouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from flowstream.source import Message
+
+_TIMEOUT = 60.0
+
+
+class ReplayedTopic(Protocol):
+    """A topic that holds known messages.
+
+    ``consumer`` takes what AIOKafkaConsumer takes, so that it can stand in its
+    place: topics (this one when none is named; the recorded name will do) and
+    settings. It reads from the beginning and, unless ``wait`` is set, ends
+    behind the last message.
+    """
+
+    @property
+    def topic(self) -> str:
+        """The name to subscribe to."""
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The broker's addresses, for other clients; UsageError without a broker."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What the topic holds."""
+
+    @property
+    def consumer(self) -> Callable[..., Any]:
+        """Make a consumer, which is not started yet."""
+
+
+class DoubleTopic:
+    """A topic in the process."""
+
+    def __init__(self, topic: str, messages: Sequence[Message]) -> None:
+        self.topic = topic
+        self.messages = [message._replace(topic=topic) for message in messages]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Raise UsageError: there is no broker."""
+        raise UsageError(
+            "no broker: give pytest --flowstream-broker kafka://HOST:PORT or set FLOWSTREAM_BROKER"
+        )
+
+    def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> ConsumerDouble:
+        """Make a double; of a real one's settings the deserializers count."""
+        deserializers = {
+            name: value for name, value in settings.items() if name.endswith("_deserializer")
+        }
+        return ConsumerDouble(
+            *(topics or [self.topic]), messages=self.messages, wait=wait, **deserializers
+        )
+
+
+class BrokerTopic:
+    """A topic of a name of its own in a broker; a context manager that deletes it."""
+
+    def __init__(self, url: str, topic: str, messages: Sequence[Message]) -> None:
+        self._addresses = kafka_addresses(url)
+        self._recorded = topic
+        self.topic = f"{topic[:200]}.{uuid.uuid4().hex[:12]}"
+        self.messages = [message._replace(topic=self.topic) for message in messages]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The broker's addresses."""
+        return ",".join(self._addresses)
+
+    def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> AIOKafkaConsumer:
+        """Make a consumer of the broker, whatever other broker the settings name."""
+        settings = {"auto_offset_reset": "earliest", "request_timeout_ms": 10_000} | settings
+        settings["bootstrap_servers"] = self.bootstrap_servers
+        names = [self.topic if topic == self._recorded else topic for topic in topics]
+        kind = AIOKafkaConsumer if wait else EndingConsumer
+        return kind(*(names or [self.topic]), **settings)
+
+    def __enter__(self) -> Self:
+        _run(self._fill())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _run(self._delete())
+
+    async def _fill(self) -> None:
+        count = 1 + max((message.partition for message in self.messages), default=0)
+        with Copy("replaying", len(self.messages)) as copy:
+            sink = KafkaSink(
+                self._addresses,
+                copy,
+                partitions=count,
+                # A broker counts from the messages' own times.
+                topic_settings={"retention.ms": "-1"},
+            )
+            await sink.start([self.topic])
+            try:
+                for _, messages in itertools.groupby(self.messages, lambda m: m.partition):
+                    await copy.send(sink, list(messages))
+                await copy.finish(sink)
+            finally:
+                await sink.close(1)
+
+    async def _delete(self) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=list(self._addresses))
+        await admin.start()
+        try:
+            await admin.delete_topics([self.topic])
+        finally:
+            await admin.close()
+
+
+class EndingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """A consumer whose ``async for`` ends where the topic ended when it began."""
+
+    def __init__(self, *topics: str, **settings: Any) -> None:
+        super().__init__(*topics, **settings)
+        self._ends: dict[TopicPartition, int] = {}
+
+    async def __anext__(self) -> ConsumerRecord[Any, Any]:
+        """Return the next record, until every partition assigned is at its end."""
+        partitions = self.assignment()
+        if unknown := partitions - self._ends.keys():
+            self._ends |= await self.end_offsets(unknown)
+        # Nothing is assigned yet while the consumer's group forms.
+        if partitions and not [
+            partition
+            for partition in partitions
+            if await self.position(partition) < self._ends[partition]
+        ]:
+            raise StopAsyncIteration
+        record: ConsumerRecord[Any, Any] = await super().__anext__()
+        return record
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end in a thread: the test that asks may be in an event loop itself."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(asyncio.run, asyncio.wait_for(work, _TIMEOUT)).result()

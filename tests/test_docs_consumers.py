@@ -1,0 +1,183 @@
+"""What docs/consumers.md tells readers to do, done on a capture with known sums."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+from collections import Counter
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from support import capture
+from support.agent import FLOWSTREAM
+
+from flowstream.batch import Stream
+from flowstream.records import RecordType, decode
+from flowstream.source import open_source
+
+if TYPE_CHECKING:
+    from flowstream.source import Message
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "consumers.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+EXACT = 2**53
+"""Above it a double is not every integer."""
+
+
+class Read(NamedTuple):
+    """Everything that was published, by topic."""
+
+    sums: capture.Sums
+    flows: list[Message]
+    new_flows: list[Message]
+    counters: list[Message]
+
+    def all(self) -> list[Message]:
+        return [*self.flows, *self.new_flows, *self.counters]
+
+
+@pytest.fixture(scope="module", params=["json", "msgpack"])
+def read(request, tmp_path_factory) -> Read:
+    return published(tmp_path_factory.mktemp("consumers"), request.param)
+
+
+@pytest.fixture(scope="module")
+def json_read(tmp_path_factory) -> Read:
+    return published(tmp_path_factory.mktemp("consumers"), "json")
+
+
+def published(directory: Path, record_format: str) -> Read:
+    file, recording = directory / "captured.pcap", f"file:{directory}/recording"
+    sums = capture.write(file)
+    command = [*FLOWSTREAM, "pcap", file, "--sink", recording, "--format", record_format]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    async def messages(stream: Stream) -> list[Message]:
+        source = open_source(recording, [f"flowstream.{stream}"])
+        return [each async for batch in source.batches() for each in batch]
+
+    return Read(sums, *(asyncio.run(messages(stream)) for stream in Stream))
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def documented(function: str):
+    """A function of the document's Python, from the block that defines it."""
+    (code,) = (code for code in blocks("python") if f"\ndef {function}(" in f"\n{code}")
+    names: dict[str, object] = {"__name__": "consumers"}
+    exec(compile(code, str(DOCUMENT), "exec"), names)
+    return names[function]
+
+
+def test_every_python_block_is_run_here():
+    defined = set(re.findall(r"^def (\w+)", "".join(blocks("python")), re.MULTILINE))
+    assert defined == {"octets_by_source", "once", "accounts", "lost", "conversations"}
+
+
+def test_summing(read):
+    octets = documented("octets_by_source")([each.value for each in read.all()])
+    assert octets.pop(capture.CLOSING_SOURCE) == 28
+    assert octets == read.sums.octets
+
+
+def test_dropping_what_came_twice(read):
+    once = list(documented("once")([*read.all(), *read.flows[::-1], *read.counters]))
+    assert once == [decode(each.value) for each in read.all()]
+
+
+def test_finding_losses(read):
+    accounts = documented("accounts")
+    flows = [decode(each.value) for each in read.flows]
+    counters = [decode(each.value) for each in read.counters]
+    ((run, in_if),) = accounts(flows + counters)
+    assert run == (flows[0].host_id, flows[0].agent_epoch)
+    assert accounts(flows + counters) == {(run, in_if): (0, 0)}
+    missing = flows.pop(17)
+    assert missing.packets > 0
+    assert accounts(flows + counters) == {(run, in_if): (missing.packets, 1)}
+    assert accounts(flows + [each for each in counters if not each.final]) == {}
+    assert documented("lost")(counters[-1]) == {}
+
+
+def test_joining_both_directions(read):
+    """Each conversation within one partition, by its key; the sums are those of the ends."""
+    found = documented("conversations")(read.flows)
+    assert len(found) == capture.CONNECTIONS + 1
+    packets = Counter()
+    for (_, *ends), both in found.items():
+        for (address, _), count in zip(ends, both, strict=True):
+            packets[address] += count
+    server = bytes(10) + b"\xff\xff" + IPv4Address(capture.SERVER).packed
+    assert packets[server] == read.sums.packets[capture.SERVER]
+    assert sum(packets.values()) == capture.PACKETS + 1
+    places = {}
+    for message in [*read.flows, *read.new_flows]:
+        record = decode(message.value)
+        ends = frozenset({(record.src_addr, record.src_port), (record.dst_addr, record.dst_port)})
+        places.setdefault(ends, set()).add((message.key, message.partition))
+    assert len(places) == capture.CONNECTIONS + 1
+    assert {len(each) for each in places.values()} == {1}
+
+
+def test_the_first_octet_tells_the_format(read):
+    told = {int(octet, 16) for octet in re.findall(r"^\| `0x(\w\w)`", TEXT, re.MULTILINE)}
+    assert told == {0x00, ord("{"), 0xDC}
+    (counters, *_), (flow, *_) = read.counters, read.flows
+    assert counters.value[0] == flow.value[0]
+    assert flow.value[0] in told - {0x00}
+
+
+def test_the_big_integers_are_named(json_read):
+    """All that a double rounds, and what grows above with the host's uptime."""
+    rows = re.findall(
+        r"^\| (`(?:time_boot_ns|agent_epoch)`.*?) \| ([\w, ]+) \|", TEXT, re.MULTILINE
+    )
+    named = {
+        stream: {
+            field
+            for fields, streams in rows
+            if stream in streams.split(", ")
+            for field in re.findall(r"`(\w+)`", fields)
+        }
+        for stream in ("flows", "counters")
+    }
+    for stream, messages in (("flows", json_read.flows), ("counters", json_read.counters)):
+        big = {
+            name
+            for message in messages
+            for name, value in json.loads(message.value).items()
+            if isinstance(value, int) and value > EXACT
+        }
+        assert big - {"time_boot_ns"} == named[stream] - {"time_boot_ns"}
+    assert "time_boot_ns" in named["counters"]
+
+
+def test_javascript_reads_integers_exactly(json_read):
+    (code,) = blocks("javascript")
+    harness = """
+    for (const line of require("fs").readFileSync(0, "utf8").trimEnd().split("\\n")) {
+      const exact = (_, value) => (typeof value === "bigint" ? `big ${value}` : value);
+      console.log(JSON.stringify(parse(line), exact));
+    }
+    """
+    values = [each.value for each in json_read.all()]
+    done = subprocess.run(
+        ["node", "-e", code + harness],
+        input=b"\n".join(values) + b"\n",
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    lines = done.stdout.decode().replace('"big ', "").splitlines()
+    parsed = [json.loads(re.sub(r'(_epoch|_ns)":(\d+)"', r'\1":\2', line)) for line in lines]
+    assert parsed == [json.loads(value) for value in values]
+    # Doubles would not have done.
+    rounded = [int(float(record["time_flow_end_ns"])) for record in parsed if "packets" in record]
+    assert rounded != [r["time_flow_end_ns"] for r in parsed if "packets" in r]
+    assert {record["record_type"] for record in parsed} == set(RecordType)
