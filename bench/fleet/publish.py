@@ -1,0 +1,162 @@
+"""The fleet's runs through the real encoder, publisher and sink."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from bench.fleet.hosts import INTERFACES, Interface, announcements
+from bench.fleet.truth import Traffic, Truth
+from flowstream.batch import RecordBatch, Stream
+from flowstream.counters import Ledger
+from flowstream.encode import make_encoder
+from flowstream.kernel.clock import ClockPair
+from flowstream.pipeline import Publisher
+from flowstream.records import FlowRecord, decode
+from flowstream.report import counters_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.fleet.hosts import Fleet, Run
+    from flowstream.batch import EncodedBatch
+    from flowstream.sink import Outcomes, Sink
+
+FLUSH_S: Final = 30.0
+
+
+class Books:
+    """The sink's ``Outcomes``: to the ledger of the run that publishes now."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.records = 0
+        """Acknowledged, of all topics and runs."""
+
+    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+        """See ``Outcomes``."""
+        self.records += len(batch.values[part])
+        self.ledger.acknowledged(batch, part)
+
+    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+        """See ``Outcomes``; only a ``Refusing`` sink may report this."""
+        raise RuntimeError(f"{batch.topic}: {len(batch.values[part])} records failed: {cause}")
+
+
+class Refusing:
+    """The part of a ``Sink`` that a publisher uses; gives up the first batch of flows."""
+
+    def __init__(self, sink: Sink, outcomes: Outcomes) -> None:
+        self._sink, self._outcomes = sink, outcomes
+        self.refused: list[bytes] = []
+
+    def partitions(self, topic: str) -> int:
+        """See ``Sink``."""
+        return self._sink.partitions(topic)
+
+    async def send(self, batch: EncodedBatch) -> None:
+        """See ``Sink``."""
+        if batch.stream is not Stream.FLOWS or self.refused:
+            await self._sink.send(batch)
+            return
+        self.refused = batch.values
+        self._outcomes.failed(batch, slice(None), "delivery_timeout")
+
+
+class FleetPublisher:
+    """Publishes a fleet, run after run, to the sink that ``open_with`` gives.
+
+    ``truth`` is what it wrote.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        open_with: Callable[[Outcomes], Sink],
+        prefix: str,
+        record_format: str,
+    ) -> None:
+        self._fleet, self._prefix, self._format = fleet, prefix, record_format
+        self.books = Books()
+        self.truth = Truth()
+        self._sink = open_with(self.books)
+
+    async def publish(self) -> int:
+        """Publish it all; return the number of records that were acknowledged."""
+        topics = [f"{self._prefix}.{stream}" for stream in Stream]
+        self._sink.prepare(topics)
+        await self._sink.start(topics)
+        try:
+            for run in self._fleet.runs():
+                await self._run(run)
+        finally:
+            await self._sink.close(FLUSH_S)
+        return self.books.records
+
+    async def _run(self, run: Run) -> None:
+        ledger = self.books.ledger = Ledger()
+        sink = Refusing(self._sink, ledger) if run.refused else self._sink
+        encoder = make_encoder(self._format, run.identity)
+        publisher = Publisher(sink, encoder, run.identity, ledger, self._prefix)  # type: ignore[arg-type]
+        interfaces = [Interface(index) for index in INTERFACES]
+        host = run.identity.host_id.hex()
+        for interval in run.intervals:
+            records = self._fleet.records(run, interval)
+            for interface in interfaces:
+                interface.saw(records)
+            self.truth.published(host, records)
+            batches = [RecordBatch(Stream.FLOWS, records)]
+            if interval == run.intervals.start:
+                batches.append(RecordBatch(Stream.NEW_FLOWS, announcements(records)))
+            await _through(publisher, batches)
+            await self._counters(run, publisher, interfaces, interval, final=False)
+        if run.overflowed:
+            interfaces[0].overflow()
+            self.truth.lossy.add(host)
+        if isinstance(sink, Refusing):
+            self._withhold(host, sink.refused)
+        # Only when everything has its outcome can the last counters say it all.
+        await self._sink.flush(FLUSH_S)
+        await self._counters(run, publisher, interfaces, run.intervals.stop, final=True)
+        await self._sink.flush(FLUSH_S)
+
+    def _withhold(self, host: str, values: Sequence[bytes]) -> None:
+        for record in map(decode, values):
+            if isinstance(record, FlowRecord):
+                traffic = Traffic(1, record.packets, record.bytes, record.l2_bytes)
+                self.truth.withheld(host, record.dst_addr, traffic)
+
+    async def _counters(
+        self,
+        run: Run,
+        publisher: Publisher,
+        interfaces: Sequence[Interface],
+        interval: int,
+        *,
+        final: bool,
+    ) -> None:
+        elapsed = (interval - run.intervals.start + 1) * 10_000_000_000
+        now = ClockPair(run.identity.agent_epoch + elapsed, elapsed)
+        for interface in interfaces:
+            build = partial(
+                counters_record,
+                identity=run.identity,
+                counted=interface,
+                account=self.books.ledger.account(interface.index),
+                tables=interface,
+                now=now,
+                final=final,
+            )
+            await publisher.publish_counters(build)
+
+
+async def _through(publisher: Publisher, batches: Sequence[RecordBatch]) -> None:
+    faults: list[Exception] = []
+    running = asyncio.ensure_future(publisher.run(faults.append))
+    for batch in batches:
+        await publisher.put(batch)
+    await publisher.finish()
+    await running
+    if faults:
+        raise faults[0]

@@ -1,0 +1,144 @@
+"""Top talkers per 10 seconds by Bytewax, from the JSON topic.
+
+::
+
+    python bytewax_top_talkers.py --brokers 127.0.0.1:9092
+
+A window is printed when it is over, --wait seconds after its end: one JSON line
+per talker, the largest first. A record that comes later still is printed as a
+line of its own, with "late": records are deltas, so it may just be added. With
+--once the program ends when the topic is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import bytewax.operators as op
+import bytewax.operators.windowing as win
+from bytewax.connectors.kafka import operators as kop
+from bytewax.connectors.stdio import StdOutSink
+from bytewax.dataflow import Dataflow
+from bytewax.testing import run_main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Record = dict[str, Any]
+
+WINDOW_S = 10
+EPOCH = datetime.fromtimestamp(0, UTC)
+REMEMBERED = 100_000
+"""Records per run among which a repeated one is found."""
+
+
+@dataclass
+class Seen:
+    """The last sequence numbers of a run."""
+
+    seqs: set[int] = field(default_factory=set)
+    order: deque[int] = field(default_factory=deque)
+
+    def add(self, seq: int) -> bool:
+        """Whether it is new."""
+        if seq in self.seqs:
+            return False
+        self.seqs.add(seq)
+        self.order.append(seq)
+        if len(self.order) > REMEMBERED:
+            self.seqs.remove(self.order.popleft())
+        return True
+
+
+@dataclass
+class Talkers:
+    """Sums of a window by source."""
+
+    packets: Counter[str] = field(default_factory=Counter)
+    octets: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Record) -> Talkers:
+        """Add a record, which is a delta."""
+        self.packets[record["src_addr"]] += record["packets"]
+        self.octets[record["src_addr"]] += record["bytes"]
+        return self
+
+    def merge(self, other: Talkers) -> Talkers:
+        """Add the sums of another window."""
+        self.packets += other.packets
+        self.octets += other.octets
+        return self
+
+    def lines(self, window: int, top: int, **more: object) -> Iterator[str]:
+        """Return the largest as JSON lines."""
+        for source in sorted(self.octets, key=lambda each: (-self.octets[each], each))[:top]:
+            sums = {"packets": self.packets[source], "bytes": self.octets[source]}
+            yield json.dumps({"start": window * WINDOW_S, "src_addr": source, **sums, **more})
+
+
+def run_of(record: Record) -> str:
+    """Name the run of an agent."""
+    return f"{record['host_id']} {record['agent_epoch']}"
+
+
+def new_only(seen: Seen | None, record: Record) -> tuple[Seen, Record | None]:
+    """Let a record through that was not seen before."""
+    seen = seen or Seen()
+    return seen, record if seen.add(record["seq"]) else None
+
+
+def dataflow(args: argparse.Namespace) -> Dataflow:
+    """Topic, without what came twice, into windows by the time of the last packet."""
+    flow = Dataflow("top_talkers")
+    topic = kop.input(
+        "topic", flow, brokers=[args.brokers], topics=[args.topic], tail=not args.once
+    )
+    op.raises("unreadable", topic.errs)
+    records = op.map("parse", topic.oks, lambda message: json.loads(message.value))
+    by_run = op.key_on("by_run", records, run_of)
+    once = op.filter_map_value(
+        "new", op.stateful_map("seen", by_run, new_only), lambda record: record
+    )
+    # One clock for all sources: a window is over for all of them at once.
+    together = op.key_on("together", once, lambda _: "all")
+    together = op.map_value("record", together, lambda keyed: keyed[1])
+    windows = win.fold_window(
+        "window",
+        together,
+        win.EventClock(
+            lambda record: EPOCH + timedelta(microseconds=record["time_flow_end_ns"] // 1000),
+            timedelta(seconds=args.wait),
+        ),
+        win.TumblingWindower(timedelta(seconds=WINDOW_S), EPOCH),
+        Talkers,
+        Talkers.add,
+        Talkers.merge,
+    )
+    over = op.flat_map("over", windows.down, lambda each: each[1][1].lines(each[1][0], args.top))
+    late = op.flat_map(
+        "late",
+        windows.late,
+        lambda each: Talkers().add(each[1][1]).lines(each[1][0], 1, late=True),
+    )
+    op.output("print", op.merge("lines", over, late), StdOutSink())
+    return flow
+
+
+def main() -> None:
+    """Run until interrupted, or once."""
+    parser = argparse.ArgumentParser(description="Top talkers per 10 seconds.")
+    parser.add_argument("--brokers", default="127.0.0.1:9092", metavar="HOST:PORT")
+    parser.add_argument("--topic", default="flowstream.flows")
+    parser.add_argument("--wait", type=float, default=30, metavar="SECONDS")
+    parser.add_argument("--top", type=int, default=10, metavar="N")
+    parser.add_argument("--once", action="store_true", help="end when the topic is read")
+    run_main(dataflow(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""JSON lines of a topic, from a recording or a cluster, for tools that read such files.
+
+::
+
+    python json_lines.py file:flowstream-recording flowstream.flows > flows.jsonl
+    python json_lines.py kafka://127.0.0.1:9092 flowstream.flows > flows.jsonl
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from flowstream.source import open_source
+
+
+async def main(url: str, topic: str) -> None:
+    """Write every value as a line, as it is."""
+    async for batch in open_source(url, [topic]).batches():
+        for message in batch:
+            if not message.value.startswith(b"{"):
+                place = f"{topic} partition {message.partition} offset {message.offset}"
+                sys.exit(f"{place}: not JSON; flowstream.records.decode reads MessagePack")
+            sys.stdout.buffer.write(message.value + b"\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
