@@ -54,8 +54,11 @@ class Account:
 def make_batch(
     topic: str, partition: int, first: int, count: int, size: int = VALUE_BYTES
 ) -> EncodedBatch:
-    """Values that begin with their number and are random after it, of ``size`` bytes each."""
-    noise = os.urandom(max(size - 12, 0))
+    """Values that begin with their number and are random after it, of ``size`` bytes each.
+
+    No line feed is in them: standard output takes values by the line.
+    """
+    noise = os.urandom(max(size - 12, 0)).replace(b"\n", b" ")
     values = [b"%012d" % n + noise for n in range(first, first + count)]
     keys = [n.to_bytes(8, "big") for n in range(first, first + count)]
     return EncodedBatch(
