@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 FULL = 2_000_003
 FULL_FLOWS = 100_000
-PACKETS = 200_003
-FLOWS = 10_007
+# FLOWSTREAM_FULL_SIZE=1 runs every case with as many as the largest.
+WHOLE = bool(os.environ.get("FLOWSTREAM_FULL_SIZE"))
+PACKETS = FULL if WHOLE else 200_003
+FLOWS = FULL_FLOWS if WHOLE else 10_007
 VLAN = 1_009
 FRAME = 83  # octets
 UDP = 17
