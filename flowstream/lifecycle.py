@@ -107,7 +107,6 @@ class Agent:
         self._stopping = asyncio.Event()
         self._rings_end = asyncio.Event()
         self._table_full = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._fault: BaseException | None = None
         self._signalled = False
         self._unclean = False

@@ -15,7 +15,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-import structlog
 
 from flowstream.batch import EncodedBatch, RecordBatch, Stream, Tally
 from flowstream.encode import flow_tally, partition_keys, partitions, split, stamp
@@ -41,8 +40,6 @@ COALESCE_S: Final = 0.005
 
 INTERNAL_ERROR: Final = "internal_error"
 """Cause of loss when a stage of ours fails."""
-
-log = structlog.get_logger()
 
 
 class Ring(Protocol):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from flowstream.errors import FlowstreamError, UsageError
 
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
-PR_CAPBSET_DROP = 24
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
