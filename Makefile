@@ -17,6 +17,8 @@ C_SOURCES := $(shell find bpf -name '*.[ch]')
 RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs
+LOCK_FORMAT := --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 .DEFAULT_GOAL := demo
 
 .PHONY: setup demo test lint bench fleet bpf lock examples kernels image clean
@@ -61,11 +63,9 @@ bpf: setup
 
 lock: setup
 	$(BIN)/pip install -q pip-tools
-	$(BIN)/pip-compile -q --extra dev --extra registry --generate-hashes --allow-unsafe \
-		--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+	$(BIN)/pip-compile -q --extra dev --extra registry --extra readers $(LOCK_FORMAT) \
 		-o constraints.txt pyproject.toml
-	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras -c constraints.txt \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+	$(BIN)/pip-compile -q --extra registry --extra readers $(LOCK_FORMAT) -c constraints.txt \
 		-o requirements.txt pyproject.toml
 
 examples: setup
