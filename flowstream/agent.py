@@ -18,7 +18,7 @@ from flowstream import log as logs
 from flowstream.batch import Stream
 from flowstream.counters import Ledger
 from flowstream.encode import Identity, make_encoder
-from flowstream.errors import UsageError
+from flowstream.framing import frames_of
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
 from flowstream.kernel.link import Mode
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowstream.config import RunConfig
-    from flowstream.encode import Frames
     from flowstream.lifecycle import Capture
 
 log = structlog.get_logger()
@@ -63,7 +62,7 @@ def run(config: RunConfig) -> int:
         identity,
         names=config.names,
         community_id=config.community_id,
-        frames=_frames(config),
+        frames=frames_of(config.registry, config.format, config.topic_prefix),
     )
     with ExitStack() as stack:
         capture: Capture = _CAPTURES[config.program](
@@ -88,14 +87,3 @@ def run(config: RunConfig) -> int:
         publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
         agent = Agent(config, capture, attached, sink, publisher, ledger, identity)
         return uvloop.run(agent.run(topics))
-
-
-def _frames(config: RunConfig) -> Frames | None:
-    if config.registry is None:
-        return None
-    try:
-        from flowstream import registry  # noqa: PLC0415 - an extra that few need
-    except ImportError as err:
-        raise UsageError("registry: it needs pip install 'flowstream[registry]'") from err
-    client = registry.connect(config.registry)
-    return registry.frames(client, config.format, config.topic_prefix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +14,12 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from support.records import COUNTERS, random_flows
 from test_binary_formats import message_class
 
+import flowstream
 from flowstream import registry, schemas
 from flowstream.batch import Stream
 from flowstream.encode import Identity, make_encoder, stamp
-from flowstream.errors import SinkError
+from flowstream.errors import SinkError, UsageError
+from flowstream.framing import frames_of
 from flowstream.records import RecordType
 
 if TYPE_CHECKING:
@@ -71,6 +75,26 @@ def test_protobuf_follows_its_frame(client):
     assert (value[:1], value[5:6]) == (b"\0", b"\0")
     message = message_class(known.schema_str, "flowstream.FlowMessage").FromString(value[6:])
     assert message.dst_port == 443
+
+
+def test_the_client_is_imported_only_for_a_registry():
+    code = (
+        "import sys; from flowstream import agent, pcap; from flowstream.framing import frames_of;"
+        "print(frames_of(None, 'json', 'flowstream'), 'confluent_kafka' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("None False\n", "")
+
+
+def test_what_is_missing_is_said(monkeypatch):
+    monkeypatch.delitem(sys.modules, "flowstream.registry")
+    monkeypatch.delattr(flowstream, "registry")
+    # The import system's documented way of saying that there is none.
+    monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry", None)
+    with pytest.raises(UsageError, match=r"^registry: it needs pip install 'flowstream\[reg"):
+        frames_of("mock://registry", "avro", "flowstream")
 
 
 class Refusing:

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     import argparse
 
 _FIELDS = (
-    "sink", "format", "interval_s", "max_flows", "sampling", "partitions", "topic_prefix",
+    "sink", "format", "names", "community_id", "registry", "interval_s", "max_flows",
+    "sampling", "partitions", "topic_prefix",
 )  # fmt: skip
 _EXAMPLES = """\
 examples:
   flowstream pcap trace.pcap
   flowstream pcap a.pcap b.pcapng --sink kafka://127.0.0.1:9092 --interval 60
+  flowstream pcap trace.pcap --sink stdout: --names ecs --community-id
+  flowstream pcap trace.pcap --format avro --registry http://10.0.0.2:8081
 
 The frames of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
 through the program that also watches interfaces, with the capture's times:
@@ -48,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
         text = getattr(args, field)
         given[field] = OPTIONS[field].default if text is None else parse_option(field, text)
     check_sink(given["sink"], given["format"])
-    check_format(given["format"])
+    check_format(given["format"], given["names"], given["registry"])
     # Heavy, and --help must not wait for them.
     from flowstream import log, pcap  # noqa: PLC0415
     from flowstream.pcap.config import CaptureConfig  # noqa: PLC0415

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from typing import TYPE_CHECKING, Final
 
 import uvloop
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import DownloadColumn
 
 from flowstream.batch import Stream
 from flowstream.counters import Ledger
 from flowstream.encode import Identity, make_encoder
 from flowstream.errors import SourceError
+from flowstream.framing import frames_of
 from flowstream.kernel.clock import ClockPair
 from flowstream.pcap.reader import CaptureFile
 from flowstream.pcap.replay import Clock, Replay
 from flowstream.pipeline import Publisher
+from flowstream.progress import progress_bars
 from flowstream.report import counters_record
 from flowstream.sink import KEEP, open_sink
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from flowstream.encode import Encoder
     from flowstream.pcap.config import CaptureConfig
     from flowstream.sink import Sink
 
@@ -40,11 +41,21 @@ CLOSE_TIMEOUT_S: Final = 60.0
 
 def run(config: CaptureConfig) -> int:
     """Publish the flows of captures; SourceError after everything before a damage."""
-    return uvloop.run(_run(config))
+    # Names of interfaces have 15 characters at most.
+    names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
+    identity = Identity(_first_time(config.files), bytes(16), HOST, names)
+    # Before the sink makes anything: a registry may refuse.
+    encoder = make_encoder(
+        config.format,
+        identity,
+        names=config.names,
+        community_id=config.community_id,
+        frames=frames_of(config.registry, config.format, config.topic_prefix),
+    )
+    return uvloop.run(_run(config, identity, encoder))
 
 
-async def _run(config: CaptureConfig) -> int:
-    epoch_ns = _first_time(config.files)
+async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> int:
     ledger = Ledger()
     sink = open_sink(
         config.sink,
@@ -57,27 +68,25 @@ async def _run(config: CaptureConfig) -> int:
     sink.prepare(topics)
     await sink.start(topics)
     try:
-        return await _publish(config, sink, ledger, epoch_ns)
+        return await _publish(config, identity, encoder, sink, ledger)
     finally:
         await sink.close(CLOSE_TIMEOUT_S)
 
 
-async def _publish(config: CaptureConfig, sink: Sink, ledger: Ledger, epoch_ns: int) -> int:
-    clock = Clock(epoch_ns)
-    # Names of interfaces have 15 characters at most.
-    names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
-    identity = Identity(epoch_ns, bytes(16), HOST, names)
-    encoder = make_encoder(config.format, identity)
+async def _publish(
+    config: CaptureConfig, identity: Identity, encoder: Encoder, sink: Sink, ledger: Ledger
+) -> int:
+    clock = Clock(identity.agent_epoch)
     publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix, clock.read)
     faults: list[Exception] = []
     publishing = asyncio.ensure_future(publisher.run(faults.append))
     replays: list[Replay] = []
     try:
-        with _progress() as progress:
+        with progress_bars(DownloadColumn()) as progress:
             for index, path in enumerate(config.files, 1):
                 with CaptureFile(path) as file:
                     bar = progress.add_task(path.name, total=file.size)
-                    replays.append(Replay(config, names[index], index, clock))
+                    replays.append(Replay(config, identity.interfaces[index], index, clock))
                     await replays[-1].run(file, publisher, functools.partial(progress.update, bar))
     except SourceError as damage:
         faults.append(damage)
@@ -107,14 +116,3 @@ def _first_time(files: Sequence[Path]) -> int:
             for time_ns, _, _ in file.frames():
                 return time_ns
     return 0
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )

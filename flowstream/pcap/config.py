@@ -16,6 +16,9 @@ class CaptureConfig:
     files: tuple[Path, ...]
     sink: str
     format: str
+    names: str
+    community_id: bool
+    registry: str | None
     interval_s: float
     max_flows: int
     sampling: int

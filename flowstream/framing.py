@@ -1,0 +1,26 @@
+"""What stands before every value: nothing, or the frame of the schema registry that is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowstream.errors import UsageError
+
+if TYPE_CHECKING:
+    from flowstream.encode import Frames
+
+
+def frames_of(url: str | None, record_format: str, topic_prefix: str) -> Frames | None:
+    """Register the schemas of all topics at ``url``; None when that is None.
+
+    ``record_format`` is avro or protobuf where there is a registry. Blocks for as
+    long as the registry takes. Raises ``UsageError`` without the extra
+    ``registry``, ``SinkError`` when the registry cannot be used.
+    """
+    if url is None:
+        return None
+    try:
+        from flowstream import registry  # noqa: PLC0415 - an extra that few need
+    except ImportError as err:
+        raise UsageError("registry: it needs pip install 'flowstream[registry]'") from err
+    return registry.frames(registry.connect(url), record_format, topic_prefix)
