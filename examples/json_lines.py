@@ -20,7 +20,7 @@ async def main(url: str, topic: str) -> None:
         for message in batch:
             if not message.value.startswith(b"{"):
                 place = f"{topic} partition {message.partition} offset {message.offset}"
-                sys.exit(f"{place}: not JSON; flowstream.records.decode reads MessagePack")
+                sys.exit(f"{place}: not JSON; flowstream.records.decode reads all formats")
             sys.stdout.buffer.write(message.value + b"\n")
 
 

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.published import EPOCH, HOST, LOST, MALFORMED, NAMES, NON_IP, Published, publish
+from support.published import (
+    EPOCH,
+    HOST,
+    LOST,
+    MALFORMED,
+    NAMES,
+    NON_IP,
+    PARTITIONS,
+    Published,
+    publish,
+)
 from support.records import COUNTERS
 
 from flowstream.audit import Amount, Audit, Result, audit
@@ -32,7 +44,7 @@ def problems_of(*published: Published) -> list[str]:
     return problems
 
 
-@pytest.fixture(params=["json", "msgpack"])
+@pytest.fixture(params=["json", "msgpack", "protobuf", "avro"])
 def record_format(request) -> str:
     return request.param
 
@@ -266,10 +278,17 @@ def test_a_wrong_seq_is_found(record_format, wrong):
     ]
 
 
-def test_formats_may_be_mixed_in_one_topic():
-    published, packed = Published("json"), Published("msgpack")
-    published.values[::2] = packed.values[::2]
+def test_formats_that_are_mixed_in_one_topic_are_told():
+    published = Published("json")
+    for place, other in enumerate(("msgpack", "protobuf", "avro")):
+        published.values[place + 5] = Published(other).values[place + 5]
     assert problems_of(published) == []
+    (warning,) = result_of(published).warnings
+    assert warning.startswith("values of 4 formats in one topic: ")
+    for place, other in enumerate(("msgpack", "protobuf", "avro"), 5):
+        where = f"topic flowstream.flows, partition {place % PARTITIONS}, offset {place}"
+        assert f"{other} at {where}" in warning
+    assert result_of(Published("json"), Published("json", epoch=EPOCH + 1)).warnings == []
 
 
 def test_fields_added_at_the_end_are_accepted():
@@ -282,27 +301,38 @@ def test_fields_added_at_the_end_are_accepted():
     assert problems_of(published) == []
 
 
+def packed_or_text(old: bytes, new: bytes, old_text: bytes, new_text: bytes):
+    return lambda value: value.replace(old, new, 1).replace(old_text, new_text, 1)
+
+
 BAD = {
     "empty": lambda _: b"",
     "cut": lambda value: value[:-1],
-    "longer": lambda value: value + b"\x00",
     "text": lambda _: b"hello",
     "registry": lambda value: b"\x00" + value,
     "counters": lambda _: msgspec.msgpack.encode(COUNTERS),
-    "tag": lambda value: value.replace(b"\xcf", b"\xce", 1).replace(
-        b'"packets":', b'"packets":-', 1
-    ),
-    "version": lambda value: value.replace(b"\xcc\x01\xcc\x01", b"\xcc\x01\xcc\x00", 1).replace(
-        b'"schema_version":1', b'"schema_version":0', 1
+}
+# Of the formats that say of every field what it is.
+WRONG = {
+    "longer": lambda value: value + b"\x00",
+    "tag": packed_or_text(b"\xcf", b"\xce", b'"packets":', b'"packets":-'),
+    "version": packed_or_text(
+        b"\xcc\x01\xcc\x01", b"\xcc\x01\xcc\x00", b'"schema_version":1', b'"schema_version":0'
     ),
 }
 
 
-@pytest.mark.parametrize("bad", BAD)
-def test_an_undecodable_value_is_named_with_its_place(record_format, bad):
+@pytest.mark.parametrize(
+    ("record_format", "damage"),
+    [
+        *itertools.product(["json", "msgpack", "protobuf", "avro"], BAD.values()),
+        *itertools.product(["json", "msgpack"], WRONG.values()),
+    ],
+)
+def test_an_undecodable_value_is_named_with_its_place(record_format, damage):
     published = Published(record_format)
     topic, value = published.values[11]
-    published.values[11] = (topic, BAD[bad](value))
+    published.values[11] = (topic, damage(value))
     assert published.values[11][1] != value
     messages = published.messages()
     (at,) = (message for message in messages if message.offset == 11)
@@ -310,6 +340,23 @@ def test_an_undecodable_value_is_named_with_its_place(record_format, bad):
         DecodeError, match=f"^topic flowstream.flows, partition {at.partition}, offset 11: "
     ):
         Audit().add(messages)
+
+
+def test_an_unknown_schema_version_is_named_with_its_place(record_format):
+    published = Published(record_format)
+    published.flows["schema_version"][11] = 2
+    encoder = make_encoder(record_format, Identity(EPOCH, HOST, "host-a", NAMES))
+    published.values[11] = ("flowstream.flows", encoder.encode(published.flows)[11])
+    with pytest.raises(
+        DecodeError,
+        match=r"^topic flowstream.flows, partition 1, offset 11: not a record: schema version 2, "
+        "and this flowstream knows 1; upgrade it$",
+    ):
+        Audit().add(published.messages())
+    published = Published(record_format)
+    published.change_counters(1, schema_version=2)
+    with pytest.raises(DecodeError, match=r"^topic flowstream.counters, .*: schema version 2"):
+        Audit().add(published.messages())
 
 
 @pytest.mark.parametrize(("topic", "taken"), [("flows", 33), ("new_flows", 3), ("counters", 3)])
@@ -350,7 +397,10 @@ async def test_a_cluster(broker_factory):
     del second.values[3]
     await publish(broker.url, "msgpack", second)
     result = await audit(broker.url)
-    assert result == result_of(first, second)
+    assert result.runs == result_of(first, second).runs
+    assert [text.partition(": ")[0] for text in result.warnings] == 3 * [
+        "values of 2 formats in one topic"
+    ]
     assert [not run.problems for run in result.runs] == [True, False]
 
 

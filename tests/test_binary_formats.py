@@ -23,7 +23,6 @@ from support.records import COUNTERS, FIELDS, flow_records, random_flows
 from flowstream import schemas
 from flowstream.batch import Stream
 from flowstream.encode import Frames, Identity, make_encoder, stamp
-from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, RecordType, decode
 from flowstream.records.describe import fields
@@ -224,14 +223,3 @@ def test_frames_stand_before_every_value(name):
         for kind, value in zip(records["record_type"].tolist(), bare.encode(records), strict=True)
     ]
     assert framed.encode_counters(COUNTERS) == b"\0\0\0\0\x15" + bare.encode_counters(COUNTERS)
-
-
-def test_decode_says_what_reads_them():
-    records = random_flows(2)
-    records["sampling_rate"] = [1, 0]
-    encoder = make_encoder("protobuf", IDENTITY)
-    for value in [*encoder.encode(records), encoder.encode_counters(COUNTERS)]:
-        with pytest.raises(DecodeError, match=r"maybe Protobuf; .*: flowstream schema protobuf"):
-            decode(value)
-    with pytest.raises(DecodeError, match=r"a schema registry's frame; .*deserializer"):
-        decode(b"\0\0\0\0\1\2")

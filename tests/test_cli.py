@@ -17,7 +17,7 @@ from flowstream.cli.main import main
 from flowstream.config import OPTIONS, RunConfig
 from flowstream.errors import KernelError
 
-COMMANDS = ("run", "demo", "audit", "check")
+COMMANDS = ("run", "demo", "pcap", "audit", "check", "record", "replay", "schema")
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
 
 
@@ -127,7 +127,7 @@ def test_help_comes_at_once():
         (["demo", "--duration", "-1"], "--duration: '-1' is not allowed; it takes a number of"),
         (["demo", "--duration", "0"], "--duration: '0' is not allowed; it takes a number of"),
         (["demo", "--sink", "stdout:", "--format", "msgpack"], "format: msgpack is binary"),
-        (["demo", "--format", "protobuf"], "--format: the demo reads what it shows; use json or"),
+        (["demo", "--format", "avro"], "--format: the demo reads what it shows; use json, "),
         (
             ["run", "-i", "a", "--registry", "x"],
             "--registry: 'x' is not allowed; it takes http://",

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from support import capture
 from support.agent import FLOWSTREAM
+from support.records import COUNTERS, random_flows
 
 from flowstream.batch import Stream
+from flowstream.encode import Identity, make_encoder
 from flowstream.records import RecordType, decode
+from flowstream.records.decoding import format_of
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
@@ -126,11 +129,24 @@ def test_joining_both_directions(read):
 
 
 def test_the_first_octet_tells_the_format(read):
-    told = {int(octet, 16) for octet in re.findall(r"^\| `0x(\w\w)`", TEXT, re.MULTILINE)}
-    assert told == {0x00, ord("{"), 0xDC}
-    (counters, *_), (flow, *_) = read.counters, read.flows
-    assert counters.value[0] == flow.value[0]
-    assert flow.value[0] in told - {0x00}
+    told = {
+        int(octet, 16): formats
+        for octets, formats in re.findall(r"^\| (`0x.*?) \| (.*?) \|", TEXT, re.MULTILINE)
+        for octet in re.findall(r"`0x(\w\w)`", octets)
+    }
+    assert told.keys() == {0x00, ord("{"), 0xDC, 0x18, 0x32, 0x90}
+    for message in read.all():
+        named = told[message.value[0]]
+        assert format_of(message.value) == {"JSON": "json", "MessagePack": "msgpack"}[named]
+
+
+def test_the_first_octet_tells_protobuf():
+    encoder = make_encoder("protobuf", Identity(0, bytes(16), "host-a"))
+    records = random_flows(2)
+    records["sampling_rate"] = [1, 0]
+    values = [*encoder.encode(records), encoder.encode_counters(COUNTERS)]
+    assert [value[0] for value in values] == [0x18, 0x32, 0x90]
+    assert {format_of(value) for value in values} == {"protobuf"}
 
 
 def test_the_big_integers_are_named(json_read):

@@ -16,6 +16,7 @@ from flowstream.audit.verdict import notes, problems
 from flowstream.batch import Stream
 from flowstream.errors import DecodeError
 from flowstream.records import CountersRecord, RecordType
+from flowstream.records.decoding import format_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,10 @@ class Audit:
     def __init__(self, topic_prefix: str = "flowstream") -> None:
         self._streams = {f"{topic_prefix}.{stream}": stream for stream in Stream}
         self._runs: dict[RunKey, _RunAccounts] = defaultdict(_RunAccounts)
+        # One message of each format, by topic.
+        self._formats: dict[str, dict[str | None, Message]] = {
+            topic: {} for topic in self._streams
+        }
 
     @property
     def topics(self) -> list[str]:
@@ -68,6 +73,7 @@ class Audit:
                 self._add_counters(group)
                 continue
             for part in columns(group, _FLOW_TYPES[stream]):
+                self._note_format(part.first)
                 self._add_flows(stream, partition, part)
 
     def _add_flows(self, stream: Stream, partition: int, part: Columns) -> None:
@@ -90,12 +96,16 @@ class Audit:
             record = decode_message(message)
             if not isinstance(record, CountersRecord):
                 raise DecodeError(f"{place(message)}: a record of type {record.record_type}")
+            self._note_format(message)
             run = self._runs[RunKey(record.host_id, record.agent_epoch)]
             run.partitions[Stream.COUNTERS].add(message.partition)
             run.seqs[Stream.COUNTERS].add(np.array([record.seq], np.uint64))
             last = run.counters.get(record.in_if)
             if last is None or record.seq > last.seq:
                 run.counters[record.in_if] = record
+
+    def _note_format(self, message: Message) -> None:
+        self._formats[message.topic].setdefault(format_of(message.value), message)
 
     def result(self) -> Result:
         """Give the accounts as they stand now, the oldest run first."""
@@ -104,7 +114,14 @@ class Audit:
             _run(key, self._runs[key], names)
             for key in sorted(self._runs, key=lambda key: (key.agent_epoch, key.host_id))
         ]
-        return Result(all(not run.problems for run in runs), runs)
+        mixed = [_mixed(formats) for formats in self._formats.values() if len(formats) > 1]
+        return Result(all(not run.problems for run in runs), runs, mixed)
+
+
+def _mixed(formats: dict[str | None, Message]) -> str:
+    """Say that a topic has several formats: what reads one of them stumbles over the others."""
+    found = "; ".join(f"{name} at {place(message)}" for name, message in formats.items())
+    return f"values of {len(formats)} formats in one topic: {found}"
 
 
 def _run(key: RunKey, run: _RunAccounts, names: dict[Stream, str]) -> Run:

@@ -7,6 +7,7 @@ Struct of these fields alone. Whatever does not fit goes through
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,7 +17,8 @@ import numpy as np
 
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import CountersRecord, FlowRecord, RecordType, decode
+from flowstream.records import SCHEMA_VERSION, CountersRecord, FlowRecord, RecordType, decode
+from flowstream.records.decoding import format_of
 from flowstream.records.text import host_id_bytes
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ class RunKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns of n flow records, as published; ``run`` is an index into ``runs``."""
+    """Columns of n flow records, as published; ``run`` is an index into ``runs``.
 
+    All have one format, that of ``first``, which is one of them.
+    """
+
+    first: Message
     runs: list[RunKey]
     run: NDArray[np.intp]
     seq: NDArray[np.uint64]
@@ -84,21 +90,20 @@ def columns(messages: Sequence[Message], record_type: RecordType) -> list[Column
     """
     packed: list[Message] = []
     texts: list[Message] = []
-    others: list[Message] = []
+    others: dict[str | None, list[Message]] = defaultdict(list)
     for message in messages:
         if len(message.value) == FLOW_RECORD.itemsize and message.value[0] == _ARRAY16:
             packed.append(message)
         elif message.value.startswith(b"{"):
             texts.append(message)
         else:
-            others.append(message)
+            others[format_of(message.value)].append(message)
     found = []
     if packed:
         found.append(_from_layout(packed, record_type) or _one_by_one(packed, record_type))
     if texts:
         found.append(_from_json(texts, record_type) or _one_by_one(texts, record_type))
-    if others:
-        found.append(_one_by_one(others, record_type))
+    found += [_one_by_one(group, record_type) for group in others.values()]
     return found
 
 
@@ -124,12 +129,13 @@ def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Column
     if (
         np.any(rows[:, _TAGS] != rows[0, _TAGS])
         or np.any(records["record_type"] != record_type)
-        or np.any(records["schema_version"] == 0)
+        or np.any(records["schema_version"] != SCHEMA_VERSION)
     ):
         return None
     # A run's key is the epoch's and the host id's 24 octets.
     keys = np.ascontiguousarray(rows[:, _RUN]).view("V24").ravel().tolist()
     return Columns(
+        messages[0],
         *_index(keys, lambda key: RunKey(key[8:], int.from_bytes(key[:8], "big"))),
         seq=records["seq"].astype(np.uint64),
         in_if=records["in_if"].astype(np.uint32),
@@ -140,13 +146,14 @@ def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Column
 
 def _from_json(messages: Sequence[Message], record_type: RecordType) -> Columns | None:
     """Read JSON values; None when one of them is not what it should be."""
+    expected = (record_type, SCHEMA_VERSION)
     try:
         briefs = [_brief(message.value) for message in messages]
-        if any(b.record_type != record_type or b.schema_version < 1 for b in briefs):
+        if any((b.record_type, b.schema_version) != expected for b in briefs):
             return None
         keys = [(brief.host_id, brief.agent_epoch) for brief in briefs]
         runs = _index(keys, lambda key: RunKey(host_id_bytes(key[0]), key[1]))
-        return _collect(briefs, runs)
+        return _collect(messages[0], briefs, runs)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         return None
 
@@ -158,9 +165,8 @@ def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns
         if not isinstance(record, FlowRecord) or record.record_type != record_type:
             raise DecodeError(f"{place(message)}: a record of type {record.record_type}")
         records.append(record)
-    return _collect(
-        records, _index([RunKey(r.host_id, r.agent_epoch) for r in records], RunKey._make)
-    )
+    keys = [RunKey(record.host_id, record.agent_epoch) for record in records]
+    return _collect(messages[0], records, _index(keys, RunKey._make))
 
 
 def _index(
@@ -173,12 +179,15 @@ def _index(
 
 
 def _collect(
-    records: Sequence[_Brief | FlowRecord], runs: tuple[list[RunKey], NDArray[np.intp]]
+    first: Message,
+    records: Sequence[_Brief | FlowRecord],
+    runs: tuple[list[RunKey], NDArray[np.intp]],
 ) -> Columns:
     def column(name: str, kind: type[Any]) -> NDArray[Any]:
         return np.fromiter(map(attrgetter(name), records), kind, len(records))
 
     return Columns(
+        first,
         *runs,
         seq=column("seq", np.uint64),
         in_if=column("in_if", np.uint32),

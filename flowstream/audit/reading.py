@@ -11,21 +11,39 @@ from flowstream.errors import SourceError
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowstream.audit.result import Result
 
 
-async def audit(url: str, topic_prefix: str = "flowstream") -> Result:
+async def audit(
+    url: str,
+    topic_prefix: str = "flowstream",
+    *,
+    progressed: Callable[[int, int], object] | None = None,
+) -> Result:
     """Audit what the topics ``PREFIX.*`` hold at this moment.
 
     ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
-    Raises SourceError when it cannot be read or holds no records, DecodeError
-    naming the place of a value that is no record, UsageError for a wrong URL.
+    ``progressed`` hears how many messages were read, and of about how many; of
+    exactly so many at the end. Raises SourceError when it cannot be read or holds
+    no records, DecodeError naming the place of a value that is no record,
+    UsageError for a wrong URL.
     """
     accounts = Audit(topic_prefix)
     source = open_source(url, accounts.topics)
+    total = sum(map(sum, (await source.sizes()).values())) if progressed else 0
+    done = 0
     async for messages in source.batches():
         accounts.add(messages)
-    result = msgspec.structs.replace(accounts.result(), warnings=list(source.warnings))
+        done += len(messages)
+        if progressed:
+            progressed(done, total)
+    if progressed:
+        progressed(done, done)
+    result = accounts.result()
+    warnings = [*source.warnings, *result.warnings]
+    result = msgspec.structs.replace(result, warnings=warnings)
     if not result.runs:
         raise SourceError(f"{url}: no records in {', '.join(accounts.topics)}")
     return result

@@ -99,7 +99,8 @@ class Run(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True):
     """All runs that the topics tell of, oldest first.
 
-    ``warnings`` says what could not be read, such as a batch cut short at the end.
+    ``warnings`` says what could not be read, such as a batch cut short at the end,
+    and where a topic has values of several formats.
     """
 
     holds: bool

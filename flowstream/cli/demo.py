@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
 DURATION_S: Final = 6.0
-_READABLE: Final = ("json", "msgpack")
+_READABLE: Final = ("json", "msgpack", "protobuf")
 
 _EXAMPLES = """\
 examples:
@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
         duration = parse_option("duration_s", args.duration_s)
     record_format = parse_option("format", args.format or OPTIONS["format"].default)
     if record_format not in _READABLE:
-        raise UsageError(f"--format: the demo reads what it shows; use {' or '.join(_READABLE)}")
+        raise UsageError(f"--format: the demo reads what it shows; use {', '.join(_READABLE)}")
     if args.sink is not None:
         check_sink(args.sink, record_format)
     from flowstream import demo  # noqa: PLC0415 - heavy, and --help must not wait for it

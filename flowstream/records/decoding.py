@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -9,19 +10,21 @@ from msgspec.structs import force_setattr
 
 from flowstream.errors import DecodeError
 from flowstream.records.counters import CountersRecord
-from flowstream.records.flow import FlowRecord, RecordType
+from flowstream.records.flow import SCHEMA_VERSION, FlowRecord, RecordType
 from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class _Head(msgspec.Struct, array_like=True):
     record_type: int
+    schema_version: int = SCHEMA_VERSION
 
 
 class _JsonHead(msgspec.Struct):
     record_type: int
+    schema_version: int = SCHEMA_VERSION
 
 
 _msgpack_flow: Final = msgspec.msgpack.Decoder(FlowRecord).decode
@@ -35,43 +38,49 @@ _json_head: Final = msgspec.json.Decoder(_JsonHead).decode
 # text (ValueError), too deep nesting.
 _BAD_VALUE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_MSGPACK_ARRAY16: Final = 0xDC
-_JSON_OBJECT: Final = ord("{")
-_REGISTRY_FRAME: Final = 0x00
 _OTHER_NAMES: Final = (b'{"@timestamp":', b'{"TimeFlowStartMs":')
-# Tags of sampling_rate, src_addr (an announcement has no sampling rate) and in_if.
-_PROTOBUF_STARTS: Final = (3 << 3, 6 << 3 | 2, (18 << 3) & 0x7F | 0x80)
+_REGISTRY_FRAME: Final = 0x00
+_FRAME_OCTETS: Final = {"avro": 5, "protobuf": 6}
+# By the first octet: MessagePack's array 16, JSON's object, Avro's record_type
+# (zigzag), the tags of Protobuf's sampling_rate, src_addr and in_if.
+_FORMATS: Final = {
+    0xDC: "msgpack",
+    ord("{"): "json",
+    **dict.fromkeys((2 * kind for kind in RecordType), "avro"),
+    **dict.fromkeys((3 << 3, 6 << 3 | 2, (18 << 3) & 0x7F | 0x80), "protobuf"),
+}
+
+
+def format_of(value: bytes) -> str | None:
+    """Name the format of a published value by how it begins; None when it is none of ours."""
+    if not value:
+        return None
+    if value[0] == _REGISTRY_FRAME and len(value) > _FRAME_OCTETS["avro"]:
+        # Avro's datum follows at once, Protobuf's message after the index 0.
+        return _FORMATS.get(value[5], "protobuf" if value[5] == 0 else None)
+    return _FORMATS.get(value[0])
 
 
 def decode(value: bytes) -> FlowRecord | CountersRecord:
-    """Read one published value, JSON or MessagePack (told apart by the first byte).
+    """Read one published value in any format, told apart by how it begins.
 
-    Fields that a newer schema version added at the end are ignored.
+    Protobuf and Avro, bare or in a schema registry's frame, need the extra
+    ``readers``. Fields that were added at the end are ignored.
 
-    Raises DecodeError when the value is empty, cut, followed by anything, of
-    wrong types or ranges, of an unknown record type or a schema version below 1.
+    Raises DecodeError when the value is empty, cut, followed by anything (but in
+    Protobuf and Avro, where that may be an added field), of wrong types or
+    ranges, of an unknown record type or of a schema version not known here.
     """
-    if not value:
-        raise DecodeError("not a record: the value is empty")
-    first = value[0]
+    record_format = format_of(value)
+    if record_format is None:
+        raise DecodeError(f"not a record: {_strange(value)}")
     try:
-        if first == _MSGPACK_ARRAY16:
-            return _from_msgpack(value)
-        if first == _JSON_OBJECT:
-            return _from_json(value)
+        record = _READERS[record_format](value)
+        if record.schema_version > SCHEMA_VERSION:
+            raise _unknown_version(record.schema_version)
     except _BAD_VALUE as err:
         raise DecodeError(f"not a record: {err}") from err
-    if first == _REGISTRY_FRAME:
-        raise DecodeError(
-            "not a record: a schema registry's frame; read it with the registry's deserializer "
-            "for Avro or Protobuf"
-        )
-    if first in _PROTOBUF_STARTS:
-        raise DecodeError(
-            "not a record: neither JSON nor MessagePack, but maybe Protobuf; "
-            "read it with the classes that protoc makes of: flowstream schema protobuf"
-        )
-    raise DecodeError(f"not a record: neither JSON nor MessagePack (first byte 0x{first:02x})")
+    return record
 
 
 def decode_many(values: Iterable[bytes]) -> list[FlowRecord | CountersRecord]:
@@ -87,6 +96,14 @@ def decode_many(values: Iterable[bytes]) -> list[FlowRecord | CountersRecord]:
         except DecodeError as err:
             raise DecodeError(f"value {index}: {err}") from err.__cause__
     return records
+
+
+def _strange(value: bytes) -> str:
+    if not value:
+        return "the value is empty"
+    if value[0] == _REGISTRY_FRAME:
+        return "a schema registry's frame without a record of flowstream"
+    return f"neither JSON, MessagePack, Protobuf nor Avro (first octet 0x{value[0]:02x})"
 
 
 def _from_msgpack(value: bytes) -> FlowRecord | CountersRecord:
@@ -114,13 +131,48 @@ def _from_json(value: bytes) -> FlowRecord | CountersRecord:
         raise
 
 
+def _from_binary(record_format: str, value: bytes) -> FlowRecord | CountersRecord:
+    read = _binary_reader(record_format)
+    return read(value[_FRAME_OCTETS[record_format] :] if value[0] == _REGISTRY_FRAME else value)
+
+
+@cache
+def _binary_reader(record_format: str) -> Callable[[bytes], FlowRecord | CountersRecord]:
+    # Only when such a value comes: their libraries are an extra.
+    try:
+        if record_format == "avro":
+            from flowstream.records.avro_form import read  # noqa: PLC0415
+        else:
+            from flowstream.records.protobuf_form import read  # noqa: PLC0415
+    except ImportError as err:
+        raise ValueError(
+            f"{record_format}, which needs: pip install 'flowstream[readers]' ({err})"
+        ) from err
+    return read
+
+
+_READERS: Final[Mapping[str, Callable[[bytes], FlowRecord | CountersRecord]]] = {
+    "json": _from_json,
+    "msgpack": _from_msgpack,
+    "protobuf": partial(_from_binary, "protobuf"),
+    "avro": partial(_from_binary, "avro"),
+}
+
+
 def _is_counters(head: Callable[[bytes], _Head | _JsonHead], value: bytes) -> bool:
-    record_type = head(value).record_type
-    if record_type == RecordType.COUNTERS:
-        return True
-    if record_type not in list(RecordType):
-        raise ValueError(f"unknown record type {record_type}")
-    return False
+    """Look again at what is no flow; ValueError when its type or version explains that."""
+    found = head(value)
+    if found.schema_version > SCHEMA_VERSION:
+        raise _unknown_version(found.schema_version)
+    if found.record_type not in list(RecordType):
+        raise ValueError(f"unknown record type {found.record_type}")
+    return found.record_type == RecordType.COUNTERS
+
+
+def _unknown_version(version: int) -> ValueError:
+    return ValueError(
+        f"schema version {version}, and this flowstream knows {SCHEMA_VERSION}; upgrade it"
+    )
 
 
 def _strip_name(record: FlowRecord) -> None:

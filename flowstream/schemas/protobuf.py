@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
     from flowstream.records.describe import Field
 
-_MESSAGES: Final[dict[type[Struct], str]] = {
+PACKAGE: Final = "flowstream"
+MESSAGES: Final[dict[type[Struct], str]] = {
     FlowRecord: "FlowMessage",
     CountersRecord: "CountersMessage",
 }
+"""Names of the records' messages; that of a part is its own."""
+
 _TYPES: Final = {
     Kind.U8: "uint32",
     Kind.U16: "uint32",
@@ -31,12 +34,12 @@ _TYPES: Final = {
 # Where GoFlow2's type is wider than the field.
 _GOFLOW2_TYPES: Final = {"sampling_rate": "uint64"}
 
-_HEAD: Final = """\
+_HEAD: Final = f"""\
 // Names, numbers and types below 1000 are those of GoFlow2's flow.proto.
 // A MAC address is the number that its octets are in network order. An IPv4
 // address is v4-mapped: 16 octets.
 syntax = "proto3";
-package flowstream;
+package {PACKAGE};
 """
 
 
@@ -46,7 +49,7 @@ def definition(record: type[Struct]) -> str:
     for field in fields(record):
         if field.record is not None:
             parts[field.record.__name__] = field.record
-    messages = [_message(_MESSAGES[record], record)]
+    messages = [_message(MESSAGES[record], record)]
     messages += [_message(name, part) for name, part in parts.items()]
     return "\n".join([_HEAD, *messages])
 
@@ -59,8 +62,13 @@ def _message(name: str, record: type[Struct]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def scalar_type(field: Field) -> str:
+    """Protobuf's type of a field that is neither a record nor a map."""
+    return _GOFLOW2_TYPES.get(field.name, _TYPES[field.kind])
+
+
 def _type(field: Field) -> str:
     if field.record is None:
-        return _GOFLOW2_TYPES.get(field.name, _TYPES[field.kind])
+        return scalar_type(field)
     part = field.record.__name__
     return f"map<string, {part}>" if field.kind is Kind.MAP else part
