@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-Frame = tuple[int, int, memoryview]
-"""Unix time in ns, octets on the wire, octets captured (valid while the file is open)."""
+    from flowstream.kernel.frames import Frame
 
 _PCAP_MAGIC = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # ns per unit of the fraction
 _PCAPNG_MAGIC = 0x0A0D0D0A
@@ -66,7 +65,10 @@ class CaptureFile:
             raise self._damage("is no capture: shorter than a pcap header", 0)
 
     def frames(self) -> Iterator[Frame]:
-        """Frames in the file's order; SourceError at the first octet that cannot be read."""
+        """Frames in the file's order, valid while it is open.
+
+        SourceError at the first octet that cannot be read.
+        """
         for order in "<>":
             (magic,) = struct.unpack_from(order + "I", self._data)
             if magic in _PCAP_MAGIC:

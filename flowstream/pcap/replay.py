@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.counters import KernelCounts
+    from flowstream.kernel.frames import Frame
     from flowstream.pcap.config import CaptureConfig
-    from flowstream.pcap.reader import CaptureFile, Frame
+    from flowstream.pcap.reader import CaptureFile
     from flowstream.pipeline import Publisher
 
 RUN_FRAMES: Final = 1024
@@ -105,20 +106,10 @@ class Replay:
 
     def _run_until(self, first: Frame, frames: Iterator[Frame], due: int) -> Frame | None:
         """Run frames from ``first`` on, a bounded number; return the first one past ``due``."""
-        past: list[Frame] = []
-
-        def before_due() -> Iterator[Frame]:
-            now_ns = 0
-            for frame in itertools.chain([first], itertools.islice(frames, RUN_FRAMES)):
-                if frame[0] >= due:
-                    past.append(frame)
-                    break
-                now_ns = max(now_ns, frame[0])
-                yield frame
-            self._clock.advance(now_ns)
-
-        self._feed.run(before_due())
-        return past[0] if past else None
+        some = itertools.chain([first], itertools.islice(frames, RUN_FRAMES))
+        past = self._feed.run(some, due)
+        self._clock.advance(self._feed.latest_ns)
+        return past
 
     async def _drain(self, publisher: Publisher, end_reason: int) -> None:
         self.swaps += 1
