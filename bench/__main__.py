@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from bench import agent, packets, publish, records
+from bench import agent, encoders, packets, publish, records
 from bench.measure import show
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "packets": packets.measure,
     "records": records.measure,
+    "encoders": encoders.measure,
     "publish": publish.measure,
     "agent": agent.measure,
 }

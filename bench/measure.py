@@ -106,7 +106,7 @@ def _cells(row: Row, unit: str) -> list[str]:
     if row.target is not None:
         fastest, median = ("met" if met else "MISSED" for met in _met(row))
         what = "over" if row.over else "target"
-        verdict = f"{verdict} {what} <= {row.target:g}: {fastest}, median {median}".strip()
+        verdict = f"{verdict} {what} <= {row.target:.3g}: {fastest}, median {median}".strip()
     return [*cells, verdict]
 
 

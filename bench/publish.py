@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 from broker import Broker
 
+from bench.encoders import new_encoder
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
 from flowstream.batch import RecordBatch, Stream
 from flowstream.counters import Ledger
 from flowstream.encode import (
     flow_tally,
-    make_encoder,
     partition_keys,
     partitions,
     split,
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 RECORDS: Final = 100_000
 DEADLINE_S: Final = 60.0
-FORMATS: Final = ("msgpack", "json")
+FORMATS: Final = ("msgpack", "json", "protobuf", "avro")
 TARGET_US: Final = {"msgpack": 2.5, "json": 5.0}
 # What is published is not kept: a run writes gigabytes.
 BROKER: Final = {"log.retention.bytes": str(256 << 20), "log.segment.bytes": str(64 << 20)}
 
 
 def measure() -> Iterator[Table]:
-    """Sinks, then the whole way, to a broker and to a recording, in both formats."""
+    """Sinks, then the whole way, to a broker and to a recording, in every format."""
     with ExitStack() as stack:
         broker = stack.enter_context(Broker(BROKER))
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-bench-"))
@@ -95,7 +95,7 @@ class Lane:
         return self._runner.run(self._publish(records))
 
     async def _publish(self, records: NDArray[np.void]) -> int:
-        encoder = make_encoder(self.format, IDENTITY)
+        encoder = new_encoder(self.format)
         publisher = Publisher(self.sink, encoder, IDENTITY, self.ledger, self.prefix)
         faults: list[Exception] = []
         running = asyncio.ensure_future(publisher.run(faults.append))
@@ -149,7 +149,7 @@ def _sinks(lanes: dict[str, Lane]) -> Table:
 def _encoded(lane: Lane) -> list[EncodedBatch]:
     records = flows(RECORDS)
     stamp(records, IDENTITY, 0)
-    encoder = make_encoder(lane.format, IDENTITY)
+    encoder = new_encoder(lane.format)
     batches = []
     for start in range(0, RECORDS, ENCODE_RECORDS):
         part = records[start : start + ENCODE_RECORDS]
@@ -187,7 +187,7 @@ def _pipelines(lanes: dict[str, Lane]) -> Iterator[Table]:
                 f"published to {name}",
                 taken,
                 base,
-                TARGET_US[lanes[name].format] if name.startswith("Kafka") else None,
+                TARGET_US.get(lanes[name].format) if name.startswith("Kafka") else None,
             )
             for name, taken in samples.items()
         ],

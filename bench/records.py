@@ -1,4 +1,7 @@
-"""What a record costs in user space, stage by stage: µs CPU of the process, all threads."""
+"""What a record costs in user space, stage by stage: µs CPU of the process, all threads.
+
+What encoding costs is in ``bench.encoders``.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +54,9 @@ def measure() -> Iterator[Table]:
         run_distinct(ring_bench.program.fd, 0, 1_000)
         records = flows(RECORDS)
         stamp(records, IDENTITY, 0)
-        encoders = {name: make_encoder(name, IDENTITY) for name in ("msgpack", "json")}
-        values = {name: encoder.encode(records) for name, encoder in encoders.items()}
+        values = {
+            name: make_encoder(name, IDENTITY).encode(records) for name in ("msgpack", "json")
+        }
         unpack = struct.Struct(_struct_format(records.dtype)).unpack
         cases: dict[str, Callable[[], float]] = {
             "struct.unpack, for comparison": lambda: _all_of(
@@ -60,16 +64,12 @@ def measure() -> Iterator[Table]:
             ),
             "table drained into records": lambda: _drained(table_bench),
             "overflow ring read": lambda: _ring_read(ring_bench),
-            "stamped": lambda: _in_parts(records, lambda part: stamp(part, IDENTITY, 0)),
+            "stamped": lambda: in_parts(records, lambda part: stamp(part, IDENTITY, 0)),
         }
-        for name, encoder in encoders.items():
-            cases[f"encoded, {name}"] = lambda encode=encoder.encode: _in_parts(  # type: ignore[misc]
-                records, encode
-            )
         cases["tally, keys, partitions, split"] = lambda: _split(records, values["msgpack"])
-        for name in encoders:
-            cases[f"decoded from {name} (a consumer)"] = lambda name=name: _all_of(  # type: ignore[misc]
-                lambda: decode_many(values[name])
+        for name, encoded in values.items():
+            cases[f"decoded from {name} (a consumer)"] = lambda encoded=encoded: _all_of(  # type: ignore[misc]
+                lambda: decode_many(encoded)
             )
         samples = interleave(cases)
     base = next(iter(samples.values()))
@@ -89,8 +89,8 @@ def _all_of(work: Callable[[], object]) -> float:
     return cpu_us(run)
 
 
-def _in_parts(records: NDArray[np.void], work: Callable[[NDArray[np.void]], object]) -> float:
-    """As the pipeline does it: so many records at once."""
+def in_parts(records: NDArray[np.void], work: Callable[[NDArray[np.void]], object]) -> float:
+    """µs CPU per record of ``work`` on as many records at once as the pipeline has."""
 
     def run() -> int:
         for start in range(0, len(records), ENCODE_RECORDS):

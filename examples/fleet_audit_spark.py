@@ -1,6 +1,9 @@
 """Audits all agents of a fleet and sums their traffic, in one pass of Spark over the topics.
 
-    python fleet_audit_spark.py --brokers 10.0.0.1:9092 --to result.json
+::
+
+    spark-submit --packages org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0 \
+        fleet_audit_spark.py --brokers 10.0.0.1:9092 --to result.json
 
 A batch job over the JSON topics, from their beginning to their present end:
 
@@ -10,8 +13,8 @@ A batch job over the JSON topics, from their beginning to their present end:
 - the loss equation of every run and interface, in packets and frame octets;
 - traffic by host and destination prefix, /16 of IPv4 and /48 of IPv6.
 
-Needs ``pip install pyspark==4.2.0`` and Java 17. Exit status 1 when a run's
-accounts do not hold (losses that are counted do not break them).
+Exit status 1 when a run's accounts do not hold (losses that are counted do not
+break them).
 """
 
 from __future__ import annotations
@@ -30,7 +33,6 @@ from pyspark.sql import functions as f
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-PACKAGE = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
 RUN = ["host_id", "agent_epoch"]
 AMOUNTS = ["packets", "bytes", "l2_bytes"]
 
@@ -47,23 +49,6 @@ COUNTERS = f"""
     losses MAP<STRING, STRUCT<records: LONG, packets: LONG, bytes: LONG>>,
     flows {STAGES}, new_flows {STAGES}, final BOOLEAN
 """
-
-
-def session(master: str, memory: str) -> SparkSession:
-    """Spark with the Kafka connector; times are of no matter here, so no time zone is set."""
-    spark = (
-        SparkSession.builder.appName("fleet-audit")
-        .master(master)
-        .config("spark.jars.packages", PACKAGE)
-        .config("spark.driver.memory", memory)
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "4")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .getOrCreate()
-    )
-    spark.sparkContext.setLogLevel("ERROR")
-    return spark
 
 
 def records(spark: SparkSession, brokers: str, topics: list[str], schema: str) -> DataFrame:
@@ -260,7 +245,10 @@ def show(result: dict[str, Any]) -> None:
 
 
 def cpu_seconds(spark: SparkSession) -> float:
-    """CPU time of Spark's Java process so far, which other load disturbs less than time."""
+    """CPU time of the driver so far, which with a local master is all of Spark.
+
+    Other load disturbs it less than time.
+    """
     pid = spark.sparkContext._jvm.java.lang.ProcessHandle.current().pid()  # noqa: SLF001
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -271,11 +259,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--brokers", required=True, metavar="HOST:PORT[,…]")
     parser.add_argument("--topic-prefix", nargs="+", default=["flowstream"])
-    parser.add_argument("--master", default="local[2]")
-    parser.add_argument("--memory", default="1g", help="of the driver")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write the results as JSON")
     options = parser.parse_args()
-    spark = session(options.master, options.memory)
+    spark = SparkSession.builder.appName("fleet-audit").getOrCreate()
     results = []
     for topic_prefix in options.topic_prefix:
         began, cpu = time.perf_counter(), cpu_seconds(spark)

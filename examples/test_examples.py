@@ -1,4 +1,4 @@
-"""Every example run for real: its sums are the packets that were captured.
+"""Every example run for real: its sums are the packets that were captured or simulated.
 
 ``make examples`` runs this with the engines' own Python.
 """
@@ -11,21 +11,21 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from broker import Broker
 from support import agent, capture
 
+from bench.fleet.check import ENGINES, SPARK, compare
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-CACHE = HERE.parent / ".cache"
-ENGINES = CACHE / "examples-venv" / "bin"
-KAFKA_FOR_SPARK = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
 TOP = 9
 """More than there are talkers in a window."""
+HOSTS, FLOWS, INTERVALS = 7, 211, 3
 
 
 class Published(NamedTuple):
@@ -65,16 +65,21 @@ def windows_of(url: str) -> set[tuple[int, str, int, int]]:
     return {(*window, packets[window], octets[window]) for window in packets}
 
 
-def run(*command: str | Path, timeout: float = 120, **environment: str) -> list[dict[str, object]]:
-    """JSON lines of a program."""
-    done = subprocess.run(
+def ended(*command: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """A program that has ended, however."""
+    return subprocess.run(
         [str(word) for word in command],
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYSPARK_PYTHON": str(ENGINES / "python")},
     )
+
+
+def run(*command: str | Path, timeout: float = 120) -> list[dict[str, object]]:
+    """JSON lines of a program."""
+    done = ended(*command, timeout=timeout)
     assert done.returncode == 0, done.stderr
     assert "too late" not in done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -138,12 +143,80 @@ def bytewax(published: Published) -> list[str | Path]:
 @pytest.mark.timeout(400)  # the first time it fetches what Spark needs for Kafka
 def test_spark(published, tmp_path):
     lines = run(
-        *(ENGINES / "spark-submit", "--master", "local[2]", "--packages", KAFKA_FOR_SPARK),
-        *("--driver-memory", "1g", "--conf", f"spark.jars.ivy={CACHE / 'ivy'}"),
-        *("--conf", "spark.sql.shuffle.partitions=2", "--conf", "spark.ui.enabled=false"),
-        *(HERE / "spark_top_talkers.py", "--brokers", published.broker.address),
+        *(*SPARK, HERE / "spark_top_talkers.py", "--brokers", published.broker.address),
         *("--checkpoint", tmp_path / "checkpoint", "--top", str(TOP), "--once"),
         timeout=300,
-        PYSPARK_PYTHON=str(ENGINES / "python"),
     )
     check(lines, published, closed=False)
+
+
+def fleet(broker: Broker, prefix: str, directory: Path) -> dict[str, Any]:
+    """Publish a fleet of agents, two of them with losses; return what an audit must find."""
+    truth = directory / "truth.json"
+    size = ("--hosts", str(HOSTS), "--flows", str(FLOWS), "--intervals", str(INTERVALS))
+    to = ("--to", broker.url, "--topic-prefix", prefix, "--truth", str(truth))
+    command = [sys.executable, "-m", "bench.fleet", *size, *to]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=HERE.parent)
+    found: dict[str, Any] = json.loads(truth.read_text())
+    return found
+
+
+def fleet_audit(
+    broker: Broker, prefix: str, directory: Path
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """Run the audit over a fleet: how it ended and what it found."""
+    to = directory / "result.json"
+    job = (*SPARK, HERE / "fleet_audit_spark.py", "--brokers", broker.address)
+    done = ended(*job, "--topic-prefix", prefix, "--to", to, timeout=300)
+    assert to.exists(), done.stderr
+    (result,) = json.loads(to.read_text())
+    return done, result
+
+
+@pytest.mark.timeout(400)
+def test_fleet(published, tmp_path):
+    truth = fleet(published.broker, "fleet", tmp_path)
+    done, result = fleet_audit(published.broker, "fleet", tmp_path)
+    assert compare(result, truth) == []
+    # Not two empty fleets that are equal. One host restarts its agent half-way.
+    assert result["runs"] == HOSTS + 1
+    assert len(truth["hosts"]) == HOSTS
+    assert len(truth["lossy"]) == 2
+    summed = sum(row["records"] for row in truth["hosts"].values())
+    (refused,) = truth["missing"].values()
+    assert summed == HOSTS * FLOWS * INTERVALS - refused
+    assert (done.returncode, "holds" in done.stdout) == (0, True)
+
+
+@pytest.mark.timeout(400)
+def test_fleet_audit_finds_what_is_repeated_and_what_is_made_up(published, tmp_path):
+    truth = fleet(published.broker, "forged", tmp_path)
+    record = flow_of(published.broker, "forged.flows", "host-000001")
+    made_up = record | {"seq": 1_000_003}
+    produce(published.broker, "forged.flows", record, made_up)
+    done, result = fleet_audit(published.broker, "forged", tmp_path)
+    # The equation, a gap where none was written, a duplicate, and that host is not lossy.
+    assert len(compare(result, truth)) == 5
+    (broken,) = result["equation_broken"]
+    assert [broken[name] for name in ("host_id", "in_if", "packets_off", "octets_off")] == [
+        *(record["host_id"], record["in_if"], -record["packets"], -record["l2_bytes"])
+    ]
+    (gap,) = (row for row in result["sequences"] if row["host_id"] == record["host_id"])
+    assert gap["duplicates"] == 1
+    assert gap["missing"] == made_up["seq"] - FLOWS * INTERVALS
+    assert (done.returncode, "DOES NOT HOLD" in done.stdout) == (1, True)
+
+
+def flow_of(broker: Broker, topic: str, host: str) -> dict[str, Any]:
+    """A record of this host."""
+    command = ["kcat", "-C", "-q", "-e", "-b", broker.address, "-t", topic]
+    read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    records = map(json.loads, read.stdout.splitlines())
+    return next(record for record in records if record["host"] == host)
+
+
+def produce(broker: Broker, topic: str, *records: dict[str, Any]) -> None:
+    """Add records to a topic."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    command = ["kcat", "-P", "-b", broker.address, "-t", topic]
+    subprocess.run(command, input=lines, check=True, text=True, timeout=60)

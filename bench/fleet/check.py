@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,16 @@ from broker import Broker
 
 ROUNDS: Final = 2
 ROOT: Final = Path(__file__).parents[2]
-PYTHON: Final = ROOT / ".cache" / "examples-venv" / "bin" / "python"
+CACHE: Final = ROOT / ".cache"
+ENGINES: Final = CACHE / "examples-venv" / "bin"
 JOB: Final = ROOT / "examples" / "fleet_audit_spark.py"
+SPARK: Final = (
+    *(str(ENGINES / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"),
+    *("--packages", "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"),
+    *("--conf", f"spark.jars.ivy={CACHE / 'ivy'}", "--conf", "spark.ui.enabled=false"),
+    *("--conf", "spark.sql.shuffle.partitions=4", "--conf", "spark.log.level=ERROR"),
+    *("--conf", "spark.driver.host=127.0.0.1"),
+)
 
 
 def main() -> int:
@@ -56,8 +65,13 @@ def _generate(hosts: int, url: str, directory: Path) -> None:
 def _audit(sizes: list[int], brokers: str, directory: Path) -> list[dict[str, Any]]:
     to = directory / "result.json"
     prefixes = [f"fleet{hosts}" for hosts in sizes]
-    command = [str(PYTHON), str(JOB), "--brokers", brokers, "--to", str(to)]
-    subprocess.run([*command, "--topic-prefix", *prefixes], check=True, timeout=900)
+    command = [*SPARK, str(JOB), "--brokers", brokers, "--to", str(to)]
+    subprocess.run(
+        [*command, "--topic-prefix", *prefixes],
+        check=True,
+        timeout=900,
+        env=os.environ | {"PYSPARK_PYTHON": str(ENGINES / "python")},
+    )
     results: list[dict[str, Any]] = json.loads(to.read_text())
     return results
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bench.fleet.hosts import Fleet, Run
     from flowstream.batch import EncodedBatch
+    from flowstream.encode import Frames
     from flowstream.sink import Outcomes, Sink
 
 FLUSH_S: Final = 30.0
@@ -76,8 +77,10 @@ class FleetPublisher:
         open_with: Callable[[Outcomes], Sink],
         prefix: str,
         record_format: str,
+        frames: Frames | None = None,
     ) -> None:
-        self._fleet, self._prefix, self._format = fleet, prefix, record_format
+        self._fleet, self._prefix = fleet, prefix
+        self._format, self._frames = record_format, frames
         self.books = Books()
         self.truth = Truth()
         self._sink = open_with(self.books)
@@ -97,7 +100,7 @@ class FleetPublisher:
     async def _run(self, run: Run) -> None:
         ledger = self.books.ledger = Ledger()
         sink = Refusing(self._sink, ledger) if run.refused else self._sink
-        encoder = make_encoder(self._format, run.identity)
+        encoder = make_encoder(self._format, run.identity, frames=self._frames)
         publisher = Publisher(sink, encoder, run.identity, ledger, self._prefix)  # type: ignore[arg-type]
         interfaces = [Interface(index) for index in INTERFACES]
         host = run.identity.host_id.hex()

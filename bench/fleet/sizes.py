@@ -1,8 +1,9 @@
 """The command ``python -m bench.fleet.sizes``: bytes per record in a broker's log.
 
-For every format and every ``compression.type`` of the topic, with few records
-in a batch and with many. The agent itself compresses nothing: the broker does,
-batch by batch, which is also what its CPU time here shows.
+For every format (with a registry's frame where it has one) and every
+``compression.type`` of the topic, with few records in a batch and with many.
+The agent itself compresses nothing: the broker does, batch by batch, which is
+also what its CPU time here shows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 from broker import Broker
 
+from bench.encoders import frames
 from bench.fleet.hosts import Fleet
 from bench.fleet.publish import FleetPublisher
 from flowstream.sink.kafka import KafkaSink
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from flowstream.sink import Outcomes, Sink
 
 PARTITIONS: Final = 6
-FORMATS: Final = ("msgpack", "json")
+FORMATS: Final = ("msgpack", "json", "protobuf", "avro")
 COMPRESSIONS: Final = ("uncompressed", "lz4", "gzip", "zstd")
 # Flows per host and interval: batches of one record, of a few dozen, and full ones.
 FLEETS: Final = {
@@ -36,7 +38,7 @@ FLEETS: Final = {
 def main() -> int:
     """Measure and print, a row per format, filling and compression."""
     heading = ("format", "flows", "compression.type", "bytes/record", "ratio", "broker µs")
-    print("{:<9}{:<14}{:<18}{:>13}{:>8}{:>11}".format(*heading))
+    print("{:<10}{:<14}{:<18}{:>13}{:>8}{:>11}".format(*heading))
     with Broker() as broker:
         for record_format in FORMATS:
             for filling, fleet in FLEETS.items():
@@ -49,7 +51,7 @@ def main() -> int:
                     size, cpu = _measure(broker, fleet, prefix, record_format, codec)
                     base = base or size
                     print(
-                        f"{record_format:<9}{filling:<14}{codec:<18}{size:>13.1f}"
+                        f"{record_format:<10}{filling:<14}{codec:<18}{size:>13.1f}"
                         f"{base / size:>8.2f}{cpu:>11.2f}",
                         flush=True,
                     )
@@ -67,7 +69,7 @@ def _measure(
             (broker.address,), outcomes, partitions=PARTITIONS, topic_settings=settings
         )
 
-    publisher = FleetPublisher(fleet, open_with, prefix, record_format)
+    publisher = FleetPublisher(fleet, open_with, prefix, record_format, frames(record_format))
     before = _cpu_s(broker.pid)
     uvloop.run(publisher.publish())
     spent = _cpu_s(broker.pid) - before

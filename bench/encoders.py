@@ -1,0 +1,69 @@
+"""What encoding a record costs, in every format, with all names and options: µs CPU.
+
+That depends on the values more than what any other stage costs. So these are the
+records of a simulated host: in most columns they differ, and a fifth is IPv6.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from bench.fleet.hosts import Fleet
+from bench.measure import Row, Table, interleave
+from bench.records import IDENTITY, RECORDS, in_parts
+from flowstream import registry
+from flowstream.encode import PROFILES, make_encoder, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowstream.encode import Encoder, Frames
+
+PER_S: Final = {"json": 150_000, "msgpack": 600_000, "protobuf": 150_000, "avro": 150_000}
+"""Targets, records per second and core."""
+BASE: Final = "json, names goflow2"
+
+
+def measure() -> Iterator[Table]:
+    """Every format, over JSON with its usual names."""
+    fleet = Fleet(hosts=2, flows=RECORDS, intervals=1, seed=7)
+    run = next(fleet.runs())
+    records = fleet.records(run, 0)
+    stamp(records, run.identity, 0)
+    encoders = _encoders()
+    samples = interleave(
+        {
+            name: lambda encode=encoder.encode: in_parts(records, encode)  # type: ignore[misc]
+            for name, encoder in encoders.items()
+        }
+    )
+    rows = []
+    for name, taken in samples.items():
+        target_us = 1e6 / PER_S[name.partition(",")[0]]
+        unit = f"{1e6 / taken.fastest:,.0f} records/s per core,"
+        rows.append(Row(name, taken, samples[BASE], target_us, unit=unit))
+    notes = ["JSON's texts of IPv6 addresses are remembered from sample to sample"]
+    yield Table(f"Encoders, {RECORDS:,} records a sample", "µs CPU per record", BASE, rows, notes)
+
+
+def new_encoder(record_format: str, **options: Any) -> Encoder:
+    """Return an encoder that remembers nothing yet; options as of ``make_encoder``."""
+    return make_encoder(record_format, IDENTITY, frames=frames(record_format), **options)
+
+
+@cache
+def frames(record_format: str) -> Frames | None:
+    """What a schema registry has stand before the values, where the format has that."""
+    if record_format in ("json", "msgpack"):
+        return None
+    return registry.frames(registry.connect("mock://bench"), record_format, "bench")
+
+
+def _encoders() -> dict[str, Encoder]:
+    encoders = {f"json, names {names}": new_encoder("json", names=names) for names in PROFILES}
+    for name in ("msgpack", "protobuf", "avro"):
+        encoders[name] = new_encoder(name)
+    for name in PER_S:
+        encoders[f"{name}, community id"] = new_encoder(name, community_id=True)
+    return encoders
