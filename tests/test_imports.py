@@ -69,10 +69,13 @@ def test_the_modules_are_found():
         ("bcc", (CAPTURE,)),
         ("ctypes", (CAPTURE, "flowstream.privileges", "flowstream.netns")),
         ("uvloop", COMPOSITION),
-        ("rich", (*COMPOSITION, "flowstream.audit.tables")),
+        ("rich", (*COMPOSITION, "flowstream.audit.tables", "flowstream.progress")),
         ("argparse", ("flowstream.cli", *TOOLS)),
         ("pyroute2", ("flowstream.interfaces",)),
         ("confluent_kafka", ("flowstream.registry",)),
+        ("cramjam", ("flowstream.source.compression",)),
+        ("fastavro", ("flowstream.records.avro_form",)),
+        ("google", ("flowstream.records.protobuf_form",)),
     ],
 )
 def test_a_library_has_its_owners(library, owners):
@@ -81,7 +84,8 @@ def test_a_library_has_its_owners(library, owners):
 
 
 def test_every_library_of_the_table_is_used():
-    for library in ("aiokafka", "bcc", "ctypes", "uvloop", "rich", "argparse", "confluent_kafka"):
+    internal = ("aiokafka", "bcc", "ctypes", "uvloop", "rich", "argparse", "pyroute2")
+    for library in (*internal, "confluent_kafka", "cramjam", "fastavro", "google"):
         assert users_of(library), library
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -93,12 +96,25 @@ async def test_too_few_partitions_are_refused_before_anything_is_sent(
     small, other = f"small-{tmp_path.name}", f"other-{tmp_path.name}"
     await write(KafkaSink([broker.address], Account(), partitions=2), small, {0: many(1)})
     for topic in (small, other):
-        await write(SegmentSink(tmp_path, Account(), partitions=3), topic, {0: many(11)})
-    with pytest.raises(SinkError, match=f"topic {small} has 2 partitions and the recording 3; "):
+        rows = {0: many(11), 3: many(1_234)}
+        await write(SegmentSink(tmp_path, Account(), partitions=5), topic, rows)
+    with pytest.raises(SinkError) as refused:
         await replay(tmp_path, broker.url)
+    assert str(refused.value) == (
+        f"{broker.url}: topic {small} has 2 partitions and the recording 5: partition 3 from "
+        "offset 0 on (1,234 messages) has nowhere to go; add partitions, or replay where the "
+        "topic does not exist"
+    )
     assert await partition_counts([broker.address], [small, other], 10) == {small: 2, other: 0}
     assert await read(broker.url, small) == {0: many(1)}
-    assert await replay(tmp_path, broker.url, [other]) == {other: 11}
+    assert await replay(tmp_path, broker.url, [other]) == {other: 1_245}
+
+
+async def test_partitions_that_are_empty_need_no_place(broker: Broker, tmp_path: Path) -> None:
+    topic = f"empty-{tmp_path.name}"
+    await write(KafkaSink([broker.address], Account(), partitions=2), topic, {})
+    await write(SegmentSink(tmp_path, Account(), partitions=3), topic, {1: many(11)})
+    assert await replay(tmp_path, broker.url) == {topic: 11}
 
 
 async def test_more_partitions_than_recorded_are_fine(broker: Broker, tmp_path: Path) -> None:
@@ -231,31 +247,115 @@ async def _append(sent: list[bytes], batch: CopiedBatch | None) -> None:
     sent += batch.values if batch else []
 
 
-@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
-async def test_compressed_batches_are_read_or_named(
-    broker: Broker, tmp_path: Path, codec: str
-) -> None:
-    import aiokafka.codec
+async def compressed_topic(broker: Broker, topic: str, codec: str) -> None:
+    """7 messages as they are and 101 compressed, both in partition 1 of 2."""
     from confluent_kafka import Producer
 
-    topic = f"{codec}-{tmp_path.name}"
-    await write(KafkaSink([broker.address], Account(), partitions=1), topic, {})
+    await write(KafkaSink([broker.address], Account(), partitions=2), topic, {1: many(7)})
     producer = Producer({"bootstrap.servers": broker.address, "compression.type": codec})
     for n in range(101):
-        producer.produce(topic, b"v" * 997, b"%d" % n, partition=0, headers=[("n", b"%d" % n)])
+        producer.produce(topic, b"v" * 997, b"%d" % n, partition=1, headers=[("n", b"%d" % n)])
     assert producer.flush(20) == 0
-    shutil.copytree(broker.log_dir / f"{topic}-0", tmp_path / "data" / f"{topic}-0")
-    if getattr(aiokafka.codec, f"has_{codec}")():
-        await record(broker.url, [topic], tmp_path / "copy")
-        for url in (broker.url, str(tmp_path / "data"), str(tmp_path / "copy")):
-            rows = (await read(url, topic))[0]
-            assert [(row.key, row.headers) for row in rows] == [
-                (b"%d" % n, (("n", b"%d" % n),)) for n in range(101)
-            ]
-        return
-    for url in (broker.url, str(tmp_path / "data")):
-        with pytest.raises(SourceError, match=f"topic {topic}, partition 0, offset 0.*{codec}"):
-            await read(url, topic)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_compressed_batches_are_read(broker: Broker, tmp_path: Path, codec: str) -> None:
+    topic = f"{codec}-{tmp_path.name}"
+    await compressed_topic(broker, topic, codec)
+    shutil.copytree(broker.log_dir / f"{topic}-1", tmp_path / "data" / f"{topic}-1")
+    # As it was written: nothing of it is readable.
+    assert b"v" * 997 not in next((tmp_path / "data" / f"{topic}-1").glob("*.log")).read_bytes()
+    assert await record(broker.url, [topic], tmp_path / "copy") == 108
+    for url in (broker.url, str(tmp_path / "data"), str(tmp_path / "copy")):
+        rows = (await read(url, topic))[1]
+        assert rows[:7] == many(7)
+        assert [(row.key, row.value, row.headers) for row in rows[7:]] == [
+            (b"%d" % n, b"v" * 997, (("n", b"%d" % n),)) for n in range(101)
+        ]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("codec", ["lz4", "snappy", "zstd"])
+async def test_without_the_library_compressed_batches_are_named_and_the_remedy(
+    broker: Broker, tmp_path: Path, codec: str
+) -> None:
+    topic = f"without-{codec}-{tmp_path.name}"
+    await compressed_topic(broker, topic, codec)
+    data = tmp_path / "data"
+    shutil.copytree(broker.log_dir / f"{topic}-1", data / f"{topic}.x-1")
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        code = (
+            "import sys; sys.modules['cramjam'] = None; "
+            "from flowstream.cli.main import main; sys.exit(main())"
+        )
+        command = [sys.executable, "-c", code, *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    says = f"a batch compressed with {codec}; pip install 'flowstream[readers]' reads it\n"
+    copy = str(tmp_path / "copy")
+    done = await asyncio.to_thread(run, "record", broker.url, "--topic", topic, "--to", copy)
+    assert (done.returncode, done.stdout) == (1, "")
+    place = f"{broker.url}: topic {topic}, partition 1, offset 7 of 108"
+    assert done.stderr == f"flowstream: error: {place}: {says}"
+    # What came before is there.
+    assert await read(copy, topic) == {1: many(7)}
+    done = await asyncio.to_thread(run, "replay", str(data), "--to", broker.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    place = f"{data}/{topic}.x-1: topic {topic}.x, partition 1, offset 7"
+    assert done.stderr == f"flowstream: error: {place}: {says}"
+    assert await read(broker.url, f"{topic}.x") == {1: many(7)}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
+    broker_factory: Callable[..., Broker], tmp_path: Path
+) -> None:
+    cleaning = broker_factory(**{"log.cleaner.backoff.ms": "100"})
+    topic, url = "compacted", str(tmp_path / "data")
+    settings = {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.001",
+        "segment.ms": "100",
+    }
+    sink = KafkaSink([cleaning.address], Account(), partitions=1, topic_settings=settings)
+    # 7 keys, the last of each in the last 7 of 101; what is written then is in a new segment.
+    await write(sink, topic, {0: [Row(BEGIN_MS, b"%d" % (n % 7), b"%d" % n) for n in range(101)]})
+    more = KafkaSink([cleaning.address], Account(), partitions=1)
+    await more.start([topic])
+    async with asyncio.timeout(60):
+        for n in itertools.count(1):
+            # Later in the messages' times too; keys that stay.
+            later = Row(BEGIN_MS + 1_000 * n, b"later %d" % n, b"")
+            await more.send(CopiedBatch.of(topic, 0, [later]))
+            await more.flush(20)
+            if len(left := await messages(cleaning.url, topic)) == 7 + n:
+                break
+            await asyncio.sleep(0.1)
+    await more.close(5)
+    assert [m.offset for m in left[:7]] == list(range(94, 101))
+    cleaning.stop()
+    shutil.copytree(cleaning.log_dir, url)
+    cleaning.start()
+    source = open_source(url, [topic])
+    copied = [message async for batch in source.batches() for message in batch]
+    assert copied == await messages(cleaning.url, topic)
+    (warning,) = source.warnings
+    place = f"{url}/{topic}-0: topic {topic}, partition 0"
+    assert warning == f"{place}: offsets 0 to 93 missing, 94 in all: compacted, or cut out"
+
+    # A copy has offsets of its own: nothing is missing in it.
+    assert await record(cleaning.url, [topic], tmp_path / "copy") == len(copied)
+    again = await messages(str(tmp_path / "copy"), topic)
+    assert [m.offset for m in again] == list(range(len(copied)))
+    assert [m.row() for m in again] == [m.row() for m in copied]
+    warnings: list[str] = []
+    assert await replay(tmp_path / "data", cleaning.url, warn=warnings.append)
+    assert warnings == [warning]
+
+
+async def messages(url: str, topic: str) -> list[Message]:
+    return [message async for batch in open_source(url, [topic]).batches() for message in batch]
 
 
 async def test_marks_of_transactions_are_no_messages(broker: Broker, tmp_path: Path) -> None:

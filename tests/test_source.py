@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import cramjam
 import pytest
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from support.outcomes import Account, make_batch, number
 
-from flowstream.errors import SourceError, UsageError
+from flowstream.errors import SinkError, SourceError, UsageError
+from flowstream.sink.kafka import KafkaSink
 from flowstream.sink.segments import SegmentSink
-from flowstream.source import open_source
+from flowstream.source import compression, open_source
 from flowstream.source.segment_file import SegmentReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from broker import Broker
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 HEADER_BYTES = 61
+# Outside the checksum too: greater than expected is as if batches were missing before it.
+BASE_OFFSET = range(8)
 # Says who led the partition: outside the checksum and of no meaning in a recording.
 LEADER_EPOCH = range(12, 16)
 
@@ -93,21 +105,30 @@ async def test_any_flipped_bit_is_found_and_all_before_it_is_used(
             if position - ends[victim] in LEADER_EPOCH:
                 assert (numbers, error) == (list(range(7)), None)
                 continue
+            assert numbers[:before] == list(range(before)), (position, bit)
+            greater = int.from_bytes(data[ends[victim] :][:8], "big", signed=True) > before
+            if position - ends[victim] in BASE_OFFSET and greater:
+                assert len(warnings) == 1, (position, bit)
+                assert re.search(f"topic t, partition 0: offsets? {before} .*miss", warnings[0])
+                # What follows goes back; behind the last batch nothing does.
+                assert (victim < 2) == (error is not None), (position, bit)
+                continue
             assert numbers == list(range(before)), (position, bit)
             assert error is not None, (position, bit)
             assert f"topic t, partition 0, offset {before}: damaged" in error
             assert not warnings
 
 
-async def test_missing_segment_is_named_by_the_offset(tmp_path: Path) -> None:
+async def test_missing_segment_is_named_by_its_offsets(tmp_path: Path) -> None:
+    """Not an error: compaction empties the end of a segment, and then it looks the same."""
     await record(tmp_path, [97] * 7, segment_bytes=8_000)
     segments = sorted((tmp_path / "t-0").iterdir())
     assert len(segments) == 4
     segments[1].unlink()
-    numbers, error, _ = await read(str(tmp_path))
-    assert numbers == list(range(194))
-    assert error is not None
-    assert "offset 194: missing" in error
+    numbers, error, warnings = await read(str(tmp_path))
+    assert (numbers, error) == ([*range(194), *range(388, 679)], None)
+    place = f"{tmp_path}/t-0: topic t, partition 0"
+    assert warnings == (f"{place}: offsets 194 to 387 missing, 194 in all: compacted, or cut out",)
 
 
 async def test_torn_segment_with_others_behind_it_is_damage(tmp_path: Path) -> None:
@@ -134,6 +155,168 @@ async def test_file_that_is_no_segment_ends_in_an_error(tmp_path: Path, content:
     assert "topic t, partition 0, offset 0: damaged" in error
 
 
+def test_segment_that_is_continued_has_no_gap(tmp_path: Path) -> None:
+    """What is written behind a wrong offset would be lost with it."""
+    write_batch(tmp_path, [0, 1])
+    write_batch(tmp_path, [4, 5])
+    sink = SegmentSink(tmp_path, Account(), partitions=1)
+    with pytest.raises(
+        SinkError, match=r"offset 2: damaged: offsets 2 to 3 missing, compacted or"
+    ):
+        sink.prepare(["t"])
+
+
+# --- what someone makes to do harm: its checksums are right -----------------------------------
+
+
+def write_batch(directory: Path, numbers: list[int], codec: int = 0) -> bytearray:
+    """Append a batch whose offsets and values are these numbers."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=codec, is_transactional=0, producer_id=-1, producer_epoch=-1,
+        base_sequence=-1, batch_size=1 << 20,
+    )  # fmt: skip
+    for n in numbers:
+        builder.append(n - numbers[0], 0, b"", b"%012d" % n, [])
+    data = builder.build()
+    data[:8] = numbers[0].to_bytes(8, "big")
+    (directory / "t-0").mkdir(exist_ok=True)
+    with (directory / "t-0" / f"{0:020}.log").open("ab") as segment:
+        segment.write(data)
+    return data
+
+
+def write_packed(directory: Path, codec: int, packed: bytes) -> None:
+    """Write a batch of these octets, as if they unpacked to records."""
+    data = write_batch(directory, [0])[:HEADER_BYTES]
+    data[21:23] = codec.to_bytes(2, "big")
+    data += packed
+    data[8:12] = (len(data) - 12).to_bytes(4, "big")
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    (directory / "t-0" / f"{0:020}.log").write_bytes(data)
+
+
+async def test_lists_are_bounded_however_many_records_a_batch_has(tmp_path: Path) -> None:
+    await record(tmp_path, [16_411])
+    lists = [batch async for batch in open_source(str(tmp_path), ["t"]).batches()]
+    assert max(map(len, lists)) <= 8_192
+    assert [number(m.value) for batch in lists for m in batch] == list(range(16_411))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([0, 2, 1], "topic t, partition 0, offset 3: damaged: offset 1 comes after it"),
+        ([0, 1, 0], "topic t, partition 0, offset 2: damaged: offset 0 comes after it"),
+        ([3, 2], "topic t, partition 0, offset 0: damaged: a batch of offsets 3 to 2"),
+    ],
+)
+async def test_offset_that_goes_back_is_damage(
+    tmp_path: Path, numbers: list[int], expected: str
+) -> None:
+    write_batch(tmp_path, numbers)
+    found, error, _ = await read(str(tmp_path))
+    assert error is not None
+    assert expected in error
+    assert found == []
+
+
+async def test_gaps_of_all_kinds_are_summed_up_in_one_line(tmp_path: Path) -> None:
+    """Before the first batch, within one and between two: compaction makes all of them."""
+    write_batch(tmp_path, [2, 3, 7])
+    write_batch(tmp_path, [8, 9])
+    write_batch(tmp_path, [1_011])
+    numbers, error, warnings = await read(str(tmp_path))
+    assert (numbers, error) == ([2, 3, 7, 8, 9, 1_011], None)
+    place = f"{tmp_path}/t-0: topic t, partition 0"
+    assert warnings == (f"{place}: offsets 0 to 1 missing, 1,006 in all: compacted, or cut out",)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from flowstream.source.segments import SegmentSource
+
+try:
+    list(SegmentSource(Path(sys.argv[1])).read_partition("t", 0))
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+@pytest.mark.parametrize(("codec", "name"), [(1, "gzip"), (4, "zstd")])
+def test_batch_that_unpacks_to_gigabytes_takes_bounded_memory(
+    tmp_path: Path, codec: int, name: str
+) -> None:
+    part = bytes(64 << 20)
+    packed = gzip.compress(part, 1) if name == "gzip" else bytes(cramjam.zstd.compress(part))
+    write_packed(tmp_path, codec, packed * 64)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, tmp_path],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert f"partition 0, offset 0: a batch compressed with {name} that cannot" in done.stderr
+    # MiB; 4 GiB are in it.
+    assert int(done.stdout) < 1_000
+
+
+@pytest.mark.parametrize("codec", [1, 2, 3, 4])
+def test_compressed_batch_has_a_limit(monkeypatch: pytest.MonkeyPatch, codec: int) -> None:
+    encode = {1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}[codec]
+    plain = os.urandom(1_009) * 97
+    packed = encode(plain)
+    monkeypatch.setattr(compression, "MAX_UNPACKED", len(plain))
+    assert compression.unpack(codec, packed) == plain
+    if codec == 2:
+        raw = bytes(snappy_encode(plain, xerial_compatible=False))
+        assert compression.unpack(codec, raw) == plain
+    for wrong in (packed[:-1], packed[: len(packed) // 2]):
+        with pytest.raises(ValueError, match="cannot be unpacked"):
+            compression.unpack(codec, wrong)
+    monkeypatch.setattr(compression, "MAX_UNPACKED", len(plain) - 1)
+    with pytest.raises(ValueError, match="cannot be unpacked within 0 MiB"):
+        compression.unpack(codec, packed)
+
+
+def test_compression_that_nobody_knows_is_named() -> None:
+    with pytest.raises(ValueError, match="an unknown compression, 5"):
+        compression.unpack(5, b"")
+
+
+@pytest.mark.parametrize("length", [0, -4, 1 << 30])
+def test_block_of_no_possible_length_ends_the_unpacking(length: int) -> None:
+    packed = snappy_encode(b"x" * 1_009)[:16] + length.to_bytes(4, "big", signed=True)
+    with pytest.raises(ValueError, match=f"a block of {length} bytes"):
+        compression.unpack(2, packed + bytes(100))
+
+
+async def test_endless_length_of_a_record_takes_no_time(tmp_path: Path) -> None:
+    """A number of millions of octets, where the batch's length goes beyond the file."""
+    segment = await record(tmp_path, [1])
+    head = bytearray(segment.read_bytes()[:HEADER_BYTES])
+    head[8:12] = (64 << 20).to_bytes(4, "big")
+    segment.write_bytes(head + b"\xff" * (16 << 20))
+    numbers, error, warnings = await read(str(tmp_path))
+    assert (numbers, error) == ([], None)
+    assert "offset 0: the last batch is cut short at byte 0" in warnings[0]
+
+
+async def test_directory_of_a_name_that_no_partition_has_is_none(tmp_path: Path) -> None:
+    await record(tmp_path, [3])
+    (tmp_path / "t-999999999").mkdir()
+    (tmp_path / "t-0" / f"{'9' * 20}.log").touch()
+    assert await read(str(tmp_path)) == ([0, 1, 2], None, ())
+    assert await open_source(str(tmp_path), ["t"]).sizes() == {"t": [3]}
+
+
+async def test_partition_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t-0").touch()
+    _, error, _ = await read(str(tmp_path))
+    assert error == f"{tmp_path}/t-0: topic t, partition 0: Not a directory"
+
+
+# ----------------------------------------------------------------------------------------------
+
+
 async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     _, error, _ = await read(str(tmp_path / "none"))
     assert error == f"{tmp_path}/none: No such file or directory; name a recording"
@@ -144,8 +327,6 @@ async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path: Path) -> None:
-    from flowstream.sink.kafka import KafkaSink
-
     sink = KafkaSink([broker.address], Account(), partitions=1)
     topic = f"source-{tmp_path.name}"
     await sink.start([topic])
@@ -156,6 +337,41 @@ async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path
     shutil.copytree(broker.log_dir / copy.name, copy)
     assert await read(str(tmp_path), topic) == (list(range(4001)), None, ())
     assert await read(broker.url, topic) == (list(range(4001)), None, ())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_damage_in_a_broker_is_named_after_all_that_is_before_it(
+    broker_factory: Callable[..., Broker],
+) -> None:
+    """In the third batch of one of three partitions, which come in one answer."""
+    damaged = broker_factory()
+    sink = KafkaSink([damaged.address], Account(), partitions=3)
+    await sink.start(["t"])
+    for first in (0, 1_009, 2_018, 3_027):
+        for partition in range(3):
+            await sink.send(make_batch("t", partition, first, 1_009, size=12))
+        await sink.flush(10)
+    await sink.close(5)
+    damaged.stop()
+    segment = damaged.log_dir / "t-1" / f"{0:020}.log"
+    ends = batch_ends(segment)
+    data = bytearray(segment.read_bytes())
+    data[ends[2] - 1] ^= 1
+    segment.write_bytes(data)
+    damaged.start()
+    found: dict[int, list[int]] = {}
+
+    async def read_all() -> None:
+        async for batch in open_source(damaged.url, ["t"]).batches():
+            for message in batch:
+                found.setdefault(message.partition, []).append(number(message.value))
+
+    with pytest.raises(SourceError, match=r"topic t, partition 1, offset 2018 of 4036: .*CRC"):
+        await read_all()
+    assert found[1] == list(range(2_018))
+    # The others are whole up to wherever they are.
+    for partition in (0, 2):
+        assert found.get(partition, []) == list(range(len(found.get(partition, []))))
 
 
 async def test_kafka_topic_or_broker_that_is_not_there_is_named(broker: Broker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,15 @@ def test_recording_is_loaded_from_beside_the_test(office: Path) -> None:
     asyncio.run(publish(f"file:{office}", "json", Broken()))
     with pytest.raises(DecodeError, match=r"topic flowstream.flows, partition 0, offset \d+: not"):
         loaded.records("flowstream.flows")
+
+
+def test_recording_that_is_not_whole_is_an_error(office: Path) -> None:
+    segment = next(path for path in office.glob("flowstream.flows-*/*.log") if path.stat().st_size)
+    os.truncate(segment, segment.stat().st_size - 1)
+    for read in (Recording(office).messages, Recording(office).records):
+        with pytest.raises(SourceError, match="the last batch is cut short"):
+            read("flowstream.flows")
+    assert Recording(office).messages("flowstream.counters")
 
 
 class Broken(Published):

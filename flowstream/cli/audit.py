@@ -52,10 +52,21 @@ def execute(args: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
 
     import msgspec  # noqa: PLC0415
+    from rich.progress import MofNCompleteColumn  # noqa: PLC0415
 
     from flowstream.audit import audit, tables  # noqa: PLC0415
+    from flowstream.progress import progress_bars  # noqa: PLC0415
 
-    result = asyncio.run(audit(args.url, prefix))
+    with progress_bars(MofNCompleteColumn()) as bars:
+        bar = bars.add_task("auditing", total=None)
+
+        def progressed(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        # What there is in all takes a second connection: only for those who see it.
+        result = asyncio.run(
+            audit(args.url, prefix, progressed=None if bars.disable else progressed)
+        )
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(result)).decode())
     else:

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  flowstream record kafka://10.0.0.1:9092 --topic flowstream.flows --to recording
-  flowstream record kafka://10.0.0.1:9092 --topic a --topic b --to recording
+  flowstream record kafka://10.0.0.1:9092 --topic flowstream.flows --to office
+  flowstream record kafka://10.0.0.1:9092 --topic a --topic b --to ab
 
 Everything that the topics hold now is copied: key, headers, timestamp, value,
-partition and order. A recording is a directory of Kafka log segments, which
-flowstream audit, flowstream replay and Kafka's own tools read. Any topic can
-be recorded, not only those of flowstream.
+partition and order; offsets are given anew. Messages of transactions that were
+aborted are copied too, as a consumer reads them by default (read_uncommitted).
+A recording is a directory of Kafka log segments, which flowstream audit,
+flowstream replay and Kafka's own tools read. Any topic can be recorded, not
+only those of flowstream.
 """
 
 

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  flowstream replay recording --to kafka://127.0.0.1:9092
-  flowstream replay recording --to kafka://127.0.0.1:9092 --speed 1 --topic flowstream.flows
+  flowstream replay office --to kafka://127.0.0.1:9092
+  flowstream replay office --to kafka://127.0.0.1:9092 --speed 1 --topic a
 
 DIR is a recording, of flowstream run, pcap or record, or a copy of a broker's
 log directory. Key, headers, timestamp, value, partition and order are kept.
 Missing topics are created with the recording's partitions and without a time
-limit (retention.ms=-1); a topic with fewer partitions is refused before
-anything is sent.
+limit (retention.ms=-1); a topic without a partition for some message is
+refused before anything is sent. What a recording lacks is a warning: offsets
+that are missing (compacted, or cut out) and a last batch that is cut short.
 """
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn
 
 from flowstream.batch import CopiedBatch, EncodedBatch
 from flowstream.errors import SinkError, UsageError
+from flowstream.progress import progress_bars
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
@@ -32,22 +25,15 @@ CLOSE_TIMEOUT_S: Final = 10.0
 class Copy:
     """Messages on their way into a sink, whose ``Outcomes`` this is.
 
-    Shows its progress towards ``total`` messages on standard error when that is
-    a terminal. A context manager.
+    Shows its progress towards about ``total`` messages on standard error when that
+    is a terminal. A context manager.
     """
 
     def __init__(self, verb: str, total: int) -> None:
         self.copied: Counter[str] = Counter()
         """Messages that arrived, by topic."""
         self._failed: Counter[str] = Counter()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
+        self._progress = progress_bars(MofNCompleteColumn())
         self._task = self._progress.add_task(verb, total=total)
 
     def __enter__(self) -> Self:
@@ -80,6 +66,8 @@ class Copy:
         """Wait until every message has its outcome; SinkError unless all arrived."""
         await sink.flush(FLUSH_TIMEOUT_S)
         self._check()
+        # An estimate before: offsets may stand for nothing.
+        self._progress.update(self._task, total=self.copied.total())
 
     def _check(self) -> None:
         if self._failed:

@@ -41,8 +41,11 @@ async def record(url: str, topics: Sequence[str], directory: Path) -> int:
 
 def _check_absent(directory: Path, topics: Sequence[str]) -> None:
     """Refuse to append a topic to a recording of it: every message would be there twice."""
-    if not directory.is_dir():
-        return
-    for topic in topics:
-        if partitions_of(directory, topic):
-            raise SinkError(f"{directory}: has topic {topic} already; record to another directory")
+    try:
+        present = [t for t in topics if directory.is_dir() and partitions_of(directory, t)]
+    except OSError as err:
+        raise SinkError(f"{directory}: {err.strerror}; record to another directory") from err
+    if present:
+        raise SinkError(
+            f"{directory}: has topic {present[0]} already; record to another directory"
+        )

@@ -38,14 +38,15 @@ async def replay(
     the recording's partitions and without a time limit. ``speed`` is how many times
     faster than recorded, by the messages' timestamps; None as fast as it goes.
     Partitions are interleaved by time. ``warn`` gets a line for each partition
-    whose last batch is cut short. Raises UsageError, SourceError and SinkError; the
-    latter before anything is sent when a topic has too few partitions.
+    whose last batch is cut short or that lacks offsets. Raises UsageError,
+    SourceError and SinkError; the latter before anything is sent when a topic has
+    too few partitions.
     """
     addresses = kafka_addresses(url)
     source = SegmentSource(directory, topics)
     sizes = await source.sizes()
     counts = {topic: len(partitions) for topic, partitions in sizes.items()}
-    await _check_partitions(url, addresses, counts)
+    await _check_partitions(url, addresses, source, sizes)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
         sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=KEEP)
         await sink.start(tuple(counts))
@@ -55,23 +56,33 @@ async def replay(
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
-    for line in dict.fromkeys(source.warnings):
+    for line in source.warnings:
         warn(line)
     return {topic: copy.copied[topic] for topic in sizes}
 
 
-async def _check_partitions(url: str, addresses: Sequence[str], counts: Mapping[str, int]) -> None:
+async def _check_partitions(
+    url: str,
+    addresses: Sequence[str],
+    source: SegmentSource,
+    sizes: Mapping[str, Sequence[int]],
+) -> None:
     """Refuse before anything is created or sent what would have no partition to go to."""
     try:
-        present = await partition_counts(addresses, tuple(counts), CONNECT_TIMEOUT_S)
+        present = await partition_counts(addresses, tuple(sizes), CONNECT_TIMEOUT_S)
     except SinkError as err:
         raise SinkError(f"no Kafka broker: {err}; start one there or correct the address") from err
-    for topic, wanted in counts.items():
-        if 0 < present[topic] < wanted:
-            raise SinkError(
-                f"{url}: topic {topic} has {present[topic]} partitions and the recording "
-                f"{wanted}; add partitions to it, or replay where the topic does not exist"
-            )
+    for topic, messages in sizes.items():
+        if not present[topic]:
+            continue
+        for partition, count in enumerate(messages[present[topic] :], present[topic]):
+            if count:
+                raise SinkError(
+                    f"{url}: topic {topic} has {present[topic]} partitions and the recording "
+                    f"{len(messages)}: partition {partition} from offset "
+                    f"{source.first_offset(topic, partition)} on ({count:,} messages) has nowhere "
+                    "to go; add partitions, or replay where the topic does not exist"
+                )
 
 
 async def _once(source: SegmentSource, sink: KafkaSink, copy: Copy, speed: float | None) -> None:

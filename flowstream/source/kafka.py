@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnsupportedCodecError
 
 from flowstream.errors import SourceError
 from flowstream.source import Message
+from flowstream.source.compression import INSTALL, NAMES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 PROGRESS_TIMEOUT = 15.0
 _CLIENT_ID = "flowstream"
-_POLL_MS = 500
+# Seconds between looks at what came, while nothing comes.
+_IDLE_PAUSE = 0.005
 _STOP_TIMEOUT = 2.0
 _MAX_RECORDS = 8192
 
@@ -118,23 +121,59 @@ class KafkaSource:
         now = asyncio.get_running_loop().time
         progress = now()
         while ends:
-            try:
-                fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
-            except KafkaError as err:
-                raise SourceError(f"{self._url}: {await _place(consumer, ends)}: {err}") from err
-            for partition, records in fetched.items():
-                progress = now()
-                batch = [_message(record) for record in records if record.offset < ends[partition]]
-                if batch:
+            idle = True
+            for partition, end in list(ends.items()):
+                async for batch in self._fetched(consumer, partition, end):
+                    idle = False
                     yield batch
-            # The position also passes what is no record, such as transaction markers.
-            for partition in list(ends):
-                if await consumer.position(partition) >= ends[partition]:
+                # The position also passes what is no record, such as transaction markers.
+                if await consumer.position(partition) >= end:
                     del ends[partition]
                     consumer.pause(partition)
+            if not idle:
+                progress = now()
+                continue
             if ends and now() - progress > PROGRESS_TIMEOUT:
-                place = await _place(consumer, ends)
+                place = await _place(consumer, *next(iter(ends.items())))
                 raise SourceError(f"{self._url}: {place}: nothing for {PROGRESS_TIMEOUT:g} s")
+            await asyncio.sleep(_IDLE_PAUSE)
+
+    async def _fetched(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
+    ) -> AsyncIterator[list[Message]]:
+        """Yield what has come of one partition; SourceError, after all before it, where it ends.
+
+        Only one: of an error aiokafka does not say to which partition it belongs.
+        """
+        records: list[ConsumerRecord[bytes, bytes]] = []
+        error: Exception | None = None
+        try:
+            fetched = await consumer.getmany(partition, max_records=_MAX_RECORDS)
+            records = fetched.get(partition, [])
+        except Exception:  # noqa: BLE001 - codecs have errors of their own
+            # With the error aiokafka throws away what came before it: once more, one by one.
+            error = await _read_singly(consumer, partition, records)
+        if batch := [_message(record) for record in records if record.offset < end]:
+            yield batch
+        if error is not None:
+            place = await _place(consumer, partition, end)
+            raise SourceError(f"{self._url}: {place}: {_why(error)}") from error
+
+
+async def _read_singly(
+    consumer: AIOKafkaConsumer,
+    partition: TopicPartition,
+    records: list[ConsumerRecord[bytes, bytes]],
+) -> Exception | None:
+    """Append to ``records`` what precedes an error, and return that; None when it is gone."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PROGRESS_TIMEOUT):
+            while len(records) < _MAX_RECORDS:
+                try:
+                    records.append(await consumer.getone(partition))
+                except Exception as err:  # noqa: BLE001 - as above
+                    return err
+    return None
 
 
 def _message(record: ConsumerRecord[bytes, bytes]) -> Message:
@@ -150,10 +189,16 @@ def _message(record: ConsumerRecord[bytes, bytes]) -> Message:
     )
 
 
-async def _place(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> str:
-    partition, end = next(iter(ends.items()))
+async def _place(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> str:
     offset = await consumer.position(partition)
     return f"topic {partition.topic}, partition {partition.partition}, offset {offset} of {end}"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnsupportedCodecError):
+        name = next((name for name in NAMES.values() if name in str(error)), "an unknown codec")
+        return f"a batch compressed with {name}; {INSTALL} reads it"
+    return str(error) or repr(error)
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

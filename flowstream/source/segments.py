@@ -9,7 +9,7 @@ from flowstream.errors import SourceError
 from flowstream.source.segment_file import (
     SegmentReader,
     count_records,
-    decode,
+    offsets,
     partitions_of,
     segments_of,
     topics_of,
@@ -29,19 +29,26 @@ class SegmentSource:
     recording too; what else lies beside its segments is not looked at.
 
     Each segment is read to its end at that moment, also while it is being
-    written. A batch that is cut short, as the end of a process in the middle of
-    a write leaves it, ends its partition with a warning.
+    written. Two things are warnings: a last batch that is cut short, as the end of
+    a process in the middle of a write leaves it, ends its partition; and offsets
+    may be missing between batches that are whole. Compaction leaves that, and so
+    does a segment or batch that was cut out: nothing in the files tells the two
+    apart, not even between segments, as compaction also empties the end of one.
     """
 
     def __init__(self, directory: Path, topics: Sequence[str] = ()) -> None:
         self._directory = directory
         self._topics = tuple(topics)
-        self._warnings: list[str] = []
+        self._known: dict[str, Offsets] = {}
+        self._torn: dict[str, str] = {}
 
     @property
     def warnings(self) -> Sequence[str]:
-        """One line per partition whose last batch is cut short."""
-        return tuple(self._warnings)
+        """A line per partition that lacks offsets, then one per last batch that is cut short."""
+        lacking = [
+            f"{place}: {known.warning()}" for place, known in self._known.items() if known.missing
+        ]
+        return (*lacking, *self._torn.values())
 
     async def sizes(self) -> dict[str, list[int]]:
         """Return the records of each partition by the batches' headers; 0 where there is none."""
@@ -84,30 +91,77 @@ class SegmentSource:
                 raise SourceError(f"{self._directory}: no topic {topic} in this recording")
         return [(topic, partition) for topic, numbers in found.items() for partition in numbers]
 
+    def first_offset(self, topic: str, partition: int) -> int:
+        """Return where a partition begins that has a segment."""
+        return int(segments_of(self._directory / f"{topic}-{partition}")[0].stem)
+
     def read_partition(self, topic: str, partition: int) -> Iterator[list[Message]]:
         """Yield one partition's messages in order, as ``batches`` does; lists may be empty."""
-        expected: int | None = None
-        segments = segments_of(self._directory / f"{topic}-{partition}")
-        for segment in segments:
-            reader = SegmentReader(segment)
-            if expected is not None and reader.next_offset != expected:
-                raise SourceError(
-                    f"{segment.parent}: topic {topic}, partition {partition}, offset {expected}: "
-                    f"missing; the next segment is {segment.name}"
-                )
-            for batch in reader:
-                try:
-                    yield decode(topic, partition, batch)
-                except ValueError as err:
-                    raise SourceError(
-                        f"{segment}: topic {topic}, partition {partition}, "
-                        f"offset {batch.base_offset}: {err}"
-                    ) from err
-            expected = reader.next_offset
-            if reader.torn:
-                self._warnings.append(
-                    f"{segment}: topic {topic}, partition {partition}, offset {expected}: "
-                    f"the last batch is cut short at byte {reader.position}"
-                )
-                if segment != segments[-1]:
-                    raise SourceError(f"{self._warnings[-1]}, and more segments follow")
+        directory = self._directory / f"{topic}-{partition}"
+        place = f"{directory}: topic {topic}, partition {partition}"
+        try:
+            segments = segments_of(directory)
+        except OSError as err:
+            raise SourceError(f"{place}: {err.strerror}") from err
+        if not segments:
+            return
+        # What was deleted before the first segment is nobody's loss.
+        known = self._known[place] = Offsets(int(segments[0].stem))
+        try:
+            for segment in segments:
+                known.reach(int(segment.stem))
+                reader = SegmentReader(segment, gaps=True)
+                for batch in reader:
+                    for messages in batch.messages(topic, partition):
+                        known.take(messages)
+                        yield messages
+                    known.reach(batch.last_offset + 1, lost=not batch.is_control)
+                if reader.torn:
+                    self._note_torn(place, reader, more=segment != segments[-1])
+        except ValueError as err:
+            raise SourceError(f"{place}, offset {known.next}: {err}") from err
+
+    def _note_torn(self, place: str, reader: SegmentReader, *, more: bool) -> None:
+        line = (
+            f"{place}, offset {reader.next_offset}: "
+            f"the last batch is cut short at byte {reader.position} of {reader.path.name}"
+        )
+        if more:
+            raise SourceError(f"{line}, and more segments follow")
+        self._torn[place] = line
+
+
+class Offsets:
+    """The offsets of one partition: which one is to come, and how many were missing."""
+
+    def __init__(self, first: int) -> None:
+        self.next = first
+        self.missing = 0
+        self._first_missing = ""
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Note messages that were read; ValueError where an offset goes back."""
+        if not messages:
+            return
+        if (
+            messages[0].offset == self.next
+            and messages[-1].offset == self.next + len(messages) - 1
+        ):
+            self.next += len(messages)
+            return
+        for message in messages:
+            self.reach(message.offset)
+            self.next += 1
+
+    def reach(self, offset: int, *, lost: bool = True) -> None:
+        """Go on to ``offset``: what lies before it and was not taken is missing, if ``lost``."""
+        if offset < self.next:
+            raise ValueError(f"damaged: offset {offset} comes after it")
+        if offset > self.next and lost:
+            self._first_missing = self._first_missing or offsets(self.next, offset)
+            self.missing += offset - self.next
+        self.next = offset
+
+    def warning(self) -> str:
+        """Say what is missing."""
+        return f"{self._first_missing} missing, {self.missing:,} in all: compacted, or cut out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowstream.errors import DecodeError
+from flowstream.errors import DecodeError, SourceError
 from flowstream.records import decode
 from flowstream.source.segments import SegmentSource
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Recording:
     """The recording in the directory ``path``, read whole into memory when asked for.
 
-    The methods raise SourceError where it cannot be read; a last batch that is
-    cut short is an error too.
+    The methods raise SourceError where it cannot be read or is not whole: a last
+    batch that is cut short and missing offsets are errors too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,12 +33,15 @@ class Recording:
     def messages(self, topic: str | None = None) -> list[Message]:
         """Messages of one topic, or of all, partition by partition in order."""
         source = SegmentSource(self.path, [topic] if topic else [])
-        return [
+        messages = [
             message
             for place in source.partitions()
             for batch in source.read_partition(*place)
             for message in batch
         ]
+        if source.warnings:
+            raise SourceError(source.warnings[0])
+        return messages
 
     def records(self, topic: str | None = None) -> list[FlowRecord | CountersRecord]:
         """Records of the values, parallel to ``messages``; DecodeError names the place."""

@@ -1,0 +1,82 @@
+"""What other producers' compression holds, within bounds; flowstream itself writes none."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INSTALL: Final = "pip install 'flowstream[readers]'"
+"""What brings lz4, snappy and zstd."""
+
+NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+"""By the codec bits of a batch's attributes."""
+# Some thousand octets can unpack to gigabytes; what producers send stays far below this.
+MAX_UNPACKED: Final = 256 << 20
+# The frame that Java's snappy puts around blocks; two version numbers follow.
+_XERIAL: Final = b"\x82SNAPPY\0"
+_XERIAL_BYTES: Final = 16
+_BLOCK: Final = struct.Struct(">i")
+
+
+def unpack(codec: int, packed: bytes) -> bytes:
+    """Return what ``packed`` holds, ``MAX_UNPACKED`` octets at most; else ValueError says why."""
+    name = NAMES.get(codec)
+    if name is None:
+        raise ValueError(f"a batch of an unknown compression, {codec}")
+    try:
+        unpacked = _gunzip(packed) if name == "gzip" else _unpack(name, packed)
+    except ImportError as err:
+        raise ValueError(f"a batch compressed with {name}; {INSTALL} reads it") from err
+    except Exception as err:
+        # Each codec has errors of its own.
+        raise ValueError(
+            f"a batch compressed with {name} that cannot be unpacked "
+            f"within {MAX_UNPACKED >> 20} MiB: {err}"
+        ) from err
+    return unpacked
+
+
+def _gunzip(packed: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        unpacked = file.read(MAX_UNPACKED)
+        if file.read(1):
+            raise ValueError("it goes on")
+    return unpacked
+
+
+def _unpack(name: str, packed: bytes) -> bytes:
+    import cramjam  # noqa: PLC0415 - an extra
+
+    into = {
+        "snappy": cramjam.snappy.decompress_raw_into,
+        "lz4": cramjam.lz4.decompress_into,
+        "zstd": cramjam.zstd.decompress_into,
+    }[name]
+    # Not filled: it takes the memory that is written to.
+    unpacked = np.empty(MAX_UNPACKED, np.uint8)
+    size = 0
+    for block in _blocks(packed) if name == "snappy" else [packed]:
+        size += into(block, unpacked.data[size:])
+    return unpacked[:size].tobytes()
+
+
+def _blocks(packed: bytes) -> Iterator[bytes]:
+    """Yield the blocks of Java's frame; all as one where there is none."""
+    if not packed.startswith(_XERIAL):
+        yield packed
+        return
+    position = _XERIAL_BYTES
+    while position < len(packed):
+        (length,) = _BLOCK.unpack_from(packed, position)
+        position += _BLOCK.size
+        if not 0 < length <= len(packed) - position:
+            raise ValueError(f"a block of {length} bytes")
+        yield packed[position : position + length]
+        position += length
