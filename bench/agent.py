@@ -59,7 +59,9 @@ class Agent:
         command = [sys.executable, "-m", "flowstream", "run", "--netns", interface.namespace.name]
         command += ["-i", interface.name, "--sink", sink, "--log-format", "json", *options]
         self.began = time.perf_counter()
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=_installed()
+        )
         self.pid = self._process.pid
 
     def wait_for(self, event: str) -> dict[str, Any]:
@@ -106,10 +108,15 @@ class Agent:
         self._process.communicate()
 
 
+def _installed() -> dict[str, str]:
+    """The environment, but modules are compiled once, as by an installation."""
+    return {name: it for name, it in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _start_up(near: Interface, sinks: dict[str, str]) -> Table:
     def interpreter(code: str) -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
+        subprocess.run([sys.executable, "-c", code], check=True, env=_installed())
         return (time.perf_counter() - began) * 1000
 
     def attached(sink: str, event: str) -> float:
