@@ -1,6 +1,6 @@
 #!/bin/sh
 # Boots Debian's 6.1 and 6.12 kernels in qemu (emulated: no /dev/kvm needed) and runs check.py
-# in each. Prints a line per kernel and check; exit status 1 when one failed. The base of the
+# in each; and a capture must give the same records there as here. Prints a line per kernel and check; exit status 1 when one failed. The base of the
 # guest and the kernels are kept in .cache/kernels; the guest has no network.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -77,16 +77,21 @@ fetch_kernel() {
 	mv "$work/$1/kernel" "$cache/$1"
 }
 
-# flowstream, its check and the libraries that its kernel package imports.
+# flowstream, its check and the libraries that it imports there; captures, and a digest of the
+# records that they give here.
 make_overlay() {
 	packages=$("$top/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	mkdir -p "$1/flowstream" "$1/modules"
 	cp "$here/init" "$1/init"
 	cp "$here/check.py" "$1/flowstream/"
 	cp -r "$top/flowstream" "$1/flowstream/"
-	for package in msgspec numpy numpy.libs; do
+	for package in msgspec numpy numpy.libs pygments rich structlog typing_extensions.py uvloop; do
 		cp -r "$packages/$package" "$1/flowstream/"
 	done
+	mkdir "$1/captures"
+	cp "$top"/tests/traces/*.pcap "$1/captures/"
+	(cd "$1/captures" && "$top/.venv/bin/flowstream" pcap *.pcap --sink stdout: | sha256sum) \
+		>"$1/captures.sha256"
 	find "$1" \( -name __pycache__ -o -name tests -o -name '*.a' \) -prune -exec rm -rf {} +
 }
 
