@@ -20,7 +20,7 @@ from support.records import flow_records
 
 from flowstream.batch import Row
 from flowstream.encode import Identity, make_encoder, stamp
-from flowstream.errors import DecodeError, SourceError, UsageError
+from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
 from flowstream.records import EndReason, FlowRecord, RecordType, decode
 from flowstream.sink.probe import partition_counts
 from flowstream.source import Message
@@ -349,6 +349,14 @@ async def test_topic_is_deleted_after_the_test(broker: Broker) -> None:
     with BrokerTopic(broker.url, "t", MESSAGES) as topic:
         assert await partition_counts([broker.address], [topic.topic], 10) == {topic.topic: 3}
         assert topic.bootstrap_servers == broker.address
+    assert await partition_counts([broker.address], [topic.topic], 10) == {topic.topic: 0}
+
+
+@pytest.mark.anyio
+async def test_topic_that_cannot_be_filled_is_deleted(broker: Broker) -> None:
+    topic = BrokerTopic(broker.url, "t", [*MESSAGES, Message("t", 0, 0, 0, b"", b"x" * (2 << 20))])
+    with pytest.raises(SinkError, match="message_too_large"), topic:
+        pass
     assert await partition_counts([broker.address], [topic.topic], 10) == {topic.topic: 0}
 
 

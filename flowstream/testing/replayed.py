@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from flowstream.errors import UsageError
+from flowstream.errors import SinkError, UsageError
 from flowstream.recording.copying import Copy, kafka_addresses
 from flowstream.sink.kafka import KafkaSink
 from flowstream.testing.consumer import ConsumerDouble
@@ -118,6 +118,9 @@ class BrokerTopic:
                 for _, messages in itertools.groupby(self.messages, lambda m: m.partition):
                     await copy.send(sink, list(messages))
                 await copy.finish(sink)
+            except SinkError:
+                await self._delete()
+                raise
             finally:
                 await sink.close(1)
 

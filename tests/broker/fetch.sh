@@ -9,6 +9,6 @@ flock 9
 cmp -s pom.xml "$cache/libs/pom.xml" && exit 0
 rm -rf "$cache/libs" "$cache/new"
 # Without its own build directory Maven would leave a target/ beside the sources.
-mvn -q -B dependency:copy-dependencies -DoutputDirectory="$PWD/$cache/new"
+mvn -q -B -Dstyle.color=never dependency:copy-dependencies -DoutputDirectory="$PWD/$cache/new"
 cp pom.xml "$cache/new/"
 mv "$cache/new" "$cache/libs"
