@@ -7,7 +7,6 @@ offload. So a device carries the frames that a test sends, unchanged, and no oth
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import os
 import subprocess
@@ -15,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowstream import netns
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLONE_NEWNET = 0x40000000
 LARGEST_MTU = 65535
 OFFLOADS_OFF = (
     *("rx", "off", "tx", "off", "sg", "off", "tso", "off"),
     *("gso", "off", "gro", "off", "rxvlan", "off", "txvlan", "off"),
 )
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
 
 
@@ -52,18 +51,9 @@ class Namespace:
         """Start a program inside; the caller ends it."""
         return subprocess.Popen(self.argv(*argv), **options)
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> contextlib.AbstractContextManager[None]:
         """Put the calling thread, and threads that it starts, inside for the block's time."""
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _setns(self.path)
-            try:
-                yield
-            finally:
-                _setns(own)
-        finally:
-            os.close(own)
+        return netns.entered(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +129,3 @@ def _run(*argv: str, timeout: float = 60) -> str:
         said = (done.stderr or done.stdout).strip()
         raise RuntimeError(f"{' '.join(argv)}: status {done.returncode}: {said}")
     return done.stdout
-
-
-def _setns(place: Path | int) -> None:
-    fd = place if isinstance(place, int) else os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.setns(fd, CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(place))
-    finally:
-        if not isinstance(place, int):
-            os.close(fd)
