@@ -7,7 +7,7 @@ only the ring buffer that it came by tells the interface.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from flowstream.batch import Stream
 from flowstream.counters import KernelCounts, LossCount
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel.closing import Closing
 from flowstream.kernel.link import Mode, interface_index
 from flowstream.kernel.maps import HashMap, PerCpuArray
 from flowstream.kernel.program import Program
@@ -35,7 +36,7 @@ SOURCE = np.dtype(np.uint32)
 """An IPv4 address as it stands in the packet."""
 
 
-class CounterMaps:
+class CounterMaps(Closing):
     """Maps and program of one interface, not attached; ``in_if`` is the interface's index."""
 
     stream = Stream.NEW_FLOWS
@@ -103,14 +104,8 @@ class CounterMaps:
         """Give everything back; harmless twice."""
         self._stack.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class CounterAttachment:
+class CounterAttachment(Closing):
     """xdp_counter on one interface; ``close`` detaches; harmless twice."""
 
     def __init__(self, maps: CounterMaps, interface: str, mode: Mode) -> None:
@@ -132,7 +127,7 @@ class CounterAttachment:
         self.maps.close()
 
 
-class CounterKernel:
+class CounterKernel(Closing):
     """xdp_counter as a capture: ``max_flows`` is the number of sources per interface."""
 
     swaps = 0
@@ -179,9 +174,3 @@ class CounterKernel:
         """Detach from every interface and give everything back; harmless twice."""
         for attachment in self._attached:
             attachment.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from flowstream.batch import Stream
 from flowstream.counters import KernelCounts, LossCount
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel.closing import Closing
 from flowstream.kernel.link import Link, Mode, interface_index
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.program import Program
@@ -75,7 +76,7 @@ class FlowRing:
         return records.with_unix_times(self.raw.read(most), clock.now())
 
 
-class Attachment:
+class Attachment(Closing):
     """One interface: its program, counters and link. ``close`` detaches; harmless twice."""
 
     def __init__(self, kernel: FlowKernel, interface: str, mode: Mode) -> None:
@@ -103,7 +104,7 @@ class Attachment:
         self._stack.close()
 
 
-class FlowKernel:
+class FlowKernel(Closing):
     """The maps of xdp_flow and what is drained from them.
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
@@ -213,14 +214,8 @@ class FlowKernel:
         """Give the maps back; harmless twice."""
         self._stack.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class FlowBench:
+class FlowBench(Closing):
     """xdp_flow without an interface: frames go in by BPF_PROG_TEST_RUN."""
 
     def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, in_if: int = 1) -> None:
@@ -240,9 +235,3 @@ class FlowBench:
         """Give everything back; harmless twice."""
         self._stack.close()
         self.kernel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -11,13 +11,14 @@ import ctypes
 import struct
 from contextlib import ExitStack
 from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records
 from flowstream.kernel.clock import ClockPair
+from flowstream.kernel.closing import Closing
 from flowstream.kernel.flow import EARLY_SWAP, FlowKernel, kernel_counts, totals
 from flowstream.kernel.program import MIN_FRAME
 from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD
@@ -45,7 +46,7 @@ _SIZE_IN = libbpf.TestRunOpts.data_size_in.offset // 4
 _SIZE_OUT = libbpf.TestRunOpts.data_size_out.offset // 4
 
 
-class FrameFeed:
+class FrameFeed(Closing):
     """Runs frames through xdp_flow and hands out what it makes of them.
 
     ``in_if`` is the interface index that the records carry. A context manager;
@@ -146,12 +147,6 @@ class FrameFeed:
     def close(self) -> None:
         """Give everything back; harmless twice."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _numbers(memory: ctypes.Array[ctypes.c_uint32] | libbpf.TestRunOpts) -> memoryview:

@@ -7,10 +7,10 @@ import errno
 import os
 import socket
 from ctypes import byref
-from typing import Self
 
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf
+from flowstream.kernel.closing import Closing
 
 
 class Mode(enum.StrEnum):
@@ -35,7 +35,7 @@ def interface_index(name: str) -> int:
         raise KernelError(f"no interface {name!r}; there are: {there}", errno.ENODEV) from err
 
 
-class Link:
+class Link(Closing):
     """A program attached to an interface; closing it (or the process's end) detaches.
 
     ``mode`` is the one actually in force. Raises KernelError that says what to
@@ -85,12 +85,6 @@ class Link:
         fd, self.fd = getattr(self, "fd", -1), -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _NO_NATIVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE}

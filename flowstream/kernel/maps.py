@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 from ctypes import byref, c_uint32, c_uint64
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flowstream.errors import KernelError, LayoutError, MapFullError
 from flowstream.kernel import libbpf
+from flowstream.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ BATCH = 8_192
 """Entries per system call of a batched read: bounds the memory of a drain."""
 
 
-class Map:
+class Map(Closing):
     """A map in the kernel, owned by this object.
 
     ``fd`` is its descriptor. Creating raises KernelError; the text says whether
@@ -53,12 +54,6 @@ class Map:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def update(self, key: NDArray[Any], value: NDArray[Any], flags: int = libbpf.BPF_ANY) -> None:
         """Set ``key`` to ``value``; MapFullError when there is no room (E2BIG)."""

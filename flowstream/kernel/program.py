@@ -6,10 +6,11 @@ import ctypes
 import errno
 import os
 from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.errors import KernelError
 from flowstream.kernel import features, libbpf
+from flowstream.kernel.closing import Closing
 from flowstream.kernel.link import Link, Mode
 from flowstream.layouts.xdp_flow import PatchSlot
 
@@ -31,7 +32,7 @@ class FrameRun(NamedTuple):
     duration_ns: int
 
 
-class Program:
+class Program(Closing):
     """One load of an XDP program, with its maps and constants filled in.
 
     Raises KernelError; with the end of the verifier's log when it refuses. A
@@ -92,9 +93,3 @@ class Program:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
