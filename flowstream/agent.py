@@ -19,6 +19,7 @@ from flowstream.batch import Stream
 from flowstream.counters import Ledger
 from flowstream.encode import Identity, make_encoder
 from flowstream.framing import frames_of
+from flowstream.kernel import features
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
 from flowstream.kernel.link import Mode
@@ -44,6 +45,7 @@ def run(config: RunConfig) -> int:
     """Run the agent to its end; return the exit status: 0, or 1 when a fault ended it."""
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
+    features.raise_descriptor_limit()
     epoch = time.time_ns()
     interfaces: dict[int, str] = {}
     identity = Identity(epoch, host.host_id(), host.host_name(), interfaces)
@@ -84,6 +86,8 @@ def run(config: RunConfig) -> int:
                 program_id=attachment.program.id,
             )
         privileges.give_up(user)
+        if os.geteuid() == 0 and user.uid != 0:
+            log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
         agent = Agent(config, capture, attached, sink, publisher, ledger, identity)
         return uvloop.run(agent.run(topics))

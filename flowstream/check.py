@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.batch import Stream
 from flowstream.errors import FlowstreamError, KernelError, SinkError
-from flowstream.interfaces import InterfaceFacts, XdpFeature, facts
+from flowstream.interfaces import InterfaceFacts, XdpFeature, facts, names
 from flowstream.kernel import features, libbpf
 from flowstream.kernel import object as kernel_object
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
@@ -56,10 +56,13 @@ def check(interfaces: Sequence[str], sink: str | None, topic_prefix: str) -> Ite
     """
     where = None if sink is None else parse_url(sink)
     yield from _host()
-    if interfaces:
-        found = facts()
-        for name in interfaces:
-            yield from _interface(name, found.get(name), list(found))
+    for name in interfaces:
+        found = facts(name)
+        if found is None:
+            text = f"no such interface; there are: {', '.join(names())}"
+            yield Finding(Status.FAIL, name, text)
+        else:
+            yield from _interface(found)
     match where:
         case KafkaUrl():
             yield from _kafka(where, [f"{topic_prefix}.{stream}" for stream in Stream])
@@ -151,10 +154,8 @@ def _unrelated_bcc() -> bool:
     return not any(file.name == "libbcc.py" for file in files)
 
 
-def _interface(name: str, found: InterfaceFacts | None, there: list[str]) -> Iterator[Finding]:
-    if found is None:
-        yield Finding(Status.FAIL, name, f"no such interface; there are: {', '.join(there)}")
-        return
+def _interface(found: InterfaceFacts) -> Iterator[Finding]:
+    name = found.name
     if not found.ethernet:
         text = "has no Ethernet header, which the programs read"
         yield Finding(Status.FAIL, name, text, "take the interface that carries its frames")
@@ -222,8 +223,11 @@ def _kafka(url: KafkaUrl, topics: list[str]) -> Iterator[Finding]:
 
 def _directory(path: Path) -> Finding:
     """Say whether a recording can be made: in the nearest directory that exists."""
-    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
     subject = f"file:{path}"
+    try:
+        nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    except OSError as err:
+        return Finding(Status.FAIL, subject, f"{err.strerror}", "choose another path")
     if not nearest.is_dir():
         return Finding(Status.FAIL, subject, f"{nearest} is no directory", "choose another path")
     if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):

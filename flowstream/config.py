@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from flowstream.errors import UsageError
 from flowstream.toml_table import read_table
-from flowstream.urls import StdoutUrl, parse_url
+from flowstream.urls import StdoutUrl, parse_url, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _INTERFACE_NAME = Annotated[
     # IFNAMSIZ is 16 with the closing NUL; dev_valid_name in net/core/dev.c names the rest.
     str,
-    Meta(pattern=r"\A(?!\.{1,2}\Z)[^/:\s]{1,15}\Z"),
+    Meta(pattern=r"\A(?!\.{1,2}\Z)[^/:\s\0]{1,15}\Z"),
 ]
 
 
@@ -71,7 +71,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
                 "NAME",
                 "network namespace of the interfaces, as ip netns names it",
                 title="a name of ip netns list",
-                pattern=r"\A(?!\.{1,2}\Z)[^/\s]{1,255}\Z",
+                pattern=r"\A(?!\.{1,2}\Z)[^/\s\0]{1,255}\Z",
             ),
         ]
         | None
@@ -147,7 +147,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
             "USER",
             "name or number of the user that the agent becomes once attached",
             title="a user's name or number as text",
-            pattern=r"\A[^\s:]{1,256}\Z",
+            pattern=r"\A[^\s:\0]{1,256}\Z",
         ),
     ] = "nobody"
     log_level: Annotated[
@@ -262,7 +262,9 @@ def parse_option(field: str, value: object, *, where: str | None = None) -> Any:
 
 def _shown(value: object) -> str:
     """Show a wrong value in a few words, whatever its size."""
-    return "a table" if isinstance(value, dict) else reprlib.repr(value)
+    if isinstance(value, dict):
+        return "a table"
+    return reprlib.repr(without_secret(value) if isinstance(value, str) else value)
 
 
 def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConfig:

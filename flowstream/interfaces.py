@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from pyroute2 import IPRoute
 from pyroute2.ethtool import Ethtool
@@ -12,9 +13,6 @@ from pyroute2.netlink import genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 from pyroute2.netlink.nlsocket import NLM_F_REQUEST
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # linux/if_arp.h: ARPHRD_ETHER, ARPHRD_LOOPBACK, whose frames look the same.
 _WITH_ETHERNET_HEADER: Final = (1, 772)
@@ -69,15 +67,19 @@ class _NetdevMessage(genlmsg):  # type: ignore[misc]
     )
 
 
-def facts() -> Mapping[str, InterfaceFacts]:
-    """Facts of every interface of this network namespace, by name."""
-    with IPRoute() as route:
-        links = route.get_links()
-    return {link.get("IFLA_IFNAME"): _facts(link) for link in links}
+def names() -> list[str]:
+    """Names of the interfaces of this network namespace."""
+    return sorted(name for _, name in socket.if_nameindex())
 
 
-def _facts(link: Any) -> InterfaceFacts:
-    name, index = link.get("IFLA_IFNAME"), link["index"]
+def facts(name: str) -> InterfaceFacts | None:
+    """Facts of one interface of this network namespace; None when there is none of that name."""
+    try:
+        index = socket.if_nametoindex(name)
+        with IPRoute() as route:
+            (link,) = route.get_links(index)
+    except (NetlinkError, OSError):
+        return None
     info = link.get("IFLA_LINKINFO")
     return InterfaceFacts(
         name=name,
@@ -95,10 +97,10 @@ def _xdp_features(index: int) -> XdpFeature | None:
     request = _NetdevMessage()
     request["cmd"], request["version"] = _NETDEV_CMD_DEV_GET, 1
     request["attrs"] = [("NETDEV_A_DEV_IFINDEX", index)]
-    with GenericNetlinkSocket() as socket:
+    with GenericNetlinkSocket() as netlink:
         try:
-            socket.bind("netdev", _NetdevMessage)
-            answer = socket.nlm_request(request, msg_type=socket.prid, msg_flags=NLM_F_REQUEST)
+            netlink.bind("netdev", _NetdevMessage)
+            answer = netlink.nlm_request(request, msg_type=netlink.prid, msg_flags=NLM_F_REQUEST)
         except (NetlinkError, OSError):
             return None
     features = answer[0].get("NETDEV_A_DEV_XDP_FEATURES")
@@ -109,7 +111,7 @@ def _rx_vlan_offloads(name: str) -> tuple[str, ...]:
     tool = Ethtool()
     try:
         features = tool.get_features(name).features
-    except (NetlinkError, OSError):
+    except (NetlinkError, OSError, UnicodeError):  # a name is any octets, pyroute2 takes UTF-8
         return ()
     finally:
         tool.close()

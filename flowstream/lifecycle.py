@@ -115,7 +115,10 @@ class Agent:
         """Publish until told to stop; return the exit status."""
         self._catch_signals()
         if not await self._connect(topics):
-            return 0
+            await self._sink.close(0)
+            # What the kernel has counted by now appears in no topic.
+            log.error("ended before the sink was there: nothing was published", **self._summary())
+            return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
         rings = [*self._capture.rings, *(ring for each in self._attached for ring in each.rings)]
         readers = [

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # At level info these tell of every request and rebalance.
 _TALKATIVE = ("aiokafka", "asyncio", "pyroute2")
+# Of the registry's client: every request with its URL, in which a password may stand.
+_INDISCREET = ("httpcore", "httpcore2", "httpx", "httpx2")
 
 
 def configure(
@@ -56,6 +58,8 @@ def configure(
         logging.getLogger(name).setLevel(
             logging.NOTSET if level == "debug" else max(root.level, logging.WARNING)
         )
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
     # A full disk or a closed pipe behind stderr must not print a traceback per line.
     logging.raiseExceptions = False
     logging.captureWarnings(capture=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from flowstream.errors import FlowstreamError, UsageError
 
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+# To the kernel, (uid_t)-1 is "leave it as it is".
+_LARGEST_ID = 2**32 - 2
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
@@ -26,7 +29,7 @@ def find_user(name: str) -> User:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        if name.isdecimal():
+        if name.isdecimal() and int(name) <= _LARGEST_ID:
             # A container needs no entry for the user that it runs as.
             return User(int(name), int(name))
         raise UsageError(f"--user: there is no user {name!r} on this host") from None
@@ -37,19 +40,19 @@ def give_up(user: User) -> None:
     """Become ``user`` (when root and allowed to) and drop every capability.
 
     Afterwards nothing that is executed can gain privileges either. Must run
-    before other threads exist: Linux keeps capabilities per thread. Raises
-    FlowstreamError when any capability is left.
+    before other threads exist: Linux keeps capabilities per thread. Where
+    CAP_SETUID or CAP_SETGID are missing, as in some containers, that part of the
+    identity stays: root in name only. Raises FlowstreamError when any capability
+    is left.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.geteuid() == 0 and user.uid != 0:
-        try:
+        with contextlib.suppress(PermissionError):
             os.setgroups([])
             os.setresgid(user.gid, user.gid, user.gid)
+        with contextlib.suppress(PermissionError):
             os.setresuid(user.uid, user.uid, user.uid)
-        except PermissionError:
-            # A container without CAP_SETUID: it stays root in name only.
-            pass
     _clear_capabilities(libc)
     held = _held()
     if held:

@@ -79,6 +79,8 @@ def _refusal(err: SchemaRegistryError) -> str:
             f"its schema is not compatible with this version's: {said}; "
             "use another topic prefix or change the subject's compatibility"
         )
+    if err.http_status_code == _NOT_FOUND:
+        return "no registry's API at this path (HTTP 404); Apicurio's is /apis/ccompat/v7"
     if err.http_status_code in _DENIED:
         return f"access denied: {said}; put USER:PASSWORD@ before the registry's host"
     return f"the schema was refused: {said}"

@@ -41,8 +41,15 @@ class StdoutUrl:
         return "stdout:"
 
 
+def without_secret(url: str) -> str:
+    """Return ``url`` without the user and password that may stand in it, to be shown."""
+    return re.sub(r"^(\w+://)[^/]*@", r"\1", url)
+
+
 def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
     """Return what ``url`` names; ``UsageError`` says what is wrong and which forms there are."""
+    if (shown := without_secret(url)) != url:
+        raise UsageError(f"{shown!r}: a user and password in it are not supported")
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise UsageError(f"{url!r} has no scheme; use {_FORMS}")
@@ -67,9 +74,19 @@ def _parse_kafka(url: str, rest: str) -> KafkaUrl:
         if match is None:
             what = f"{address!r} is not HOST:PORT" if address else "an address is missing"
             raise UsageError(f"{url!r}: {what}; Kafka's usual port is 9092")
+        if not _is_name(match[1]):
+            raise UsageError(f"{url!r}: {match[1]!r} cannot be the name of a host")
         if not 0 < int(match[2]) < 65536:
             raise UsageError(f"{url!r}: port {match[2]} is not within 1 to 65535")
     return KafkaUrl(addresses)
+
+
+def _is_name(host: str) -> bool:
+    """Whether a look-up of the name is possible at all (RFC 1035: labels of 1 to 63 octets)."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _parse_path(url: str, rest: str) -> Path:

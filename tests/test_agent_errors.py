@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,34 @@ def test_another_program_is_told_by_name_and_id(wire, recording):
     # And with that one gone there is room.
     with Agent(*on(receiver), "--sink", recording) as agent:
         agent.publishing().stop()
+
+
+def test_a_driver_that_has_too_few_queues_is_attached_to_in_generic_mode(recording):
+    """A veth says ENOSPC when its peer sends by more queues than it receives by."""
+    shape = ("numrxqueues", "1", "numtxqueues", "1")
+    peer = ("numrxqueues", "4", "numtxqueues", "4")
+    with namespace() as place:
+        place.run(
+            "ip", "link", "add", "few", *shape, "type", "veth", "peer", "name", "many", *peer
+        )
+        for name in ("few", "many"):
+            place.run("ip", "link", "set", name, "up")
+        where = ("-i", "few", "--netns", place.name, "--sink", recording)
+        assert "--mode generic" in complaint(*where, "--mode", "native")
+        with Agent(*where) as agent:
+            (attached,) = agent.publishing().logs("attached")
+            agent.stop()
+        assert attached["mode"] == "generic"
+
+
+def test_a_signal_before_the_broker_is_there_is_no_success(wire):
+    _, receiver = wire
+    with Agent(*on(receiver), "--sink", "kafka://127.0.0.1:1") as agent:
+        assert agent.saw("attached", 20)
+        agent.signal(signal.SIGTERM)
+        assert agent.wait() == 1
+        (ended,) = agent.logs("ended before the sink was there: nothing was published")
+    assert ended["flow_records"] == 0
 
 
 def test_the_second_of_two_agents_is_told_of_the_first(wire, recording, tmp_path):

@@ -121,13 +121,13 @@ def test_a_veth(veth):
 
 
 def test_facts_of_a_veth(veth):
-    found = facts()["near"]
+    found = facts("near")
     assert (found.index, found.up, found.mtu, found.kind, found.ethernet) == (
         *(veth.index, True, 1500, "veth", True),
     )
     assert found.xdp_features is not None
     assert XdpFeature.BASIC in found.xdp_features
-    assert facts()["lo"].xdp_features == 0
+    assert facts("lo").xdp_features == 0
 
 
 def test_an_interface_that_is_down(veth):
@@ -176,18 +176,18 @@ def test_drivers(changes, status, text):
 
 def test_switches_that_take_tags_off(veth):
     veth.namespace.run("ethtool", "-K", "near", "rxvlan", "on", "rx-vlan-stag-hw-parse", "on")
-    offloads = facts()["near"].rx_vlan_offloads
+    offloads = facts("near").rx_vlan_offloads
     finding = checks._tags(interface(rx_vlan_offloads=offloads))
     assert finding.status is Status.WARN
     assert finding.remedy == "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off"
     # The remedy is one that ethtool understands.
     veth.namespace.run(*finding.remedy.replace("eth0", "near").split())
-    assert facts()["near"].rx_vlan_offloads == ()
+    assert facts("near").rx_vlan_offloads == ()
     assert checks._tags(interface()).status is Status.OK
 
 
 def test_an_interface_without_ethernet_header():
-    findings = list(checks._interface("tun0", interface(name="tun0", ethernet=False), []))
+    findings = list(checks._interface(interface(name="tun0", ethernet=False)))
     assert findings[0].status is Status.FAIL
     assert findings[0].text == "has no Ethernet header, which the programs read"
 

@@ -230,6 +230,15 @@ def test_a_file_without_permission(tmp_path):
         ({"format": "msgpack", "names": "ecs"}, "names: ecs are names in JSON and the format is"),
         ({"sink": "ftp://x"}, "'ftp://x': unknown scheme 'ftp'"),
         ({"sink": "kafka://x"}, "'kafka://x': 'x' is not HOST:PORT"),
+        ({"sink": "kafka://a..b:1"}, "'kafka://a..b:1': 'a..b' cannot be the name of a host"),
+        (
+            {"sink": f"kafka://{64 * 'a'}:1"},
+            f"'kafka://{64 * 'a'}:1': '{64 * 'a'}' cannot be the name of a host",
+        ),
+        (
+            {"sink": "kafka://a:1,bob:s3cret@b:2"},
+            "'kafka://b:2': a user and password in it are not supported",
+        ),
     ],
 )
 def test_contradictions(given, expected):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import resource
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,8 +40,8 @@ class Made(RingBuffer):
         for page in (0, PAGE):
             self.memory[page : page + 8].view(np.uint64)[0] = position
 
-    def _map(self, offset: int, length: int, access: int = 0) -> memoryview:
-        return memoryview(self.memory)[offset : offset + length]
+    def _map(self, offset: int, length: int, access: int = 0) -> np.ndarray:
+        return self.memory[offset : offset + length]
 
     def reserve(self, value: int, header: int = WORD.itemsize) -> int:
         """Add a record; return where its header stands."""
@@ -189,6 +191,25 @@ def test_close_from_another_thread_ends_the_reading():
         assert ring.read(10).dtype == FLOW_RECORD
         assert len(ring.read(10)) == 0
         assert ring.pending() == 0
+
+
+def test_reading_takes_no_descriptor():
+    with FlowBench(max_flows=1) as bench:
+        bench.run(frame(0))
+        bench.run(frame(1), repeat=101)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        descriptors = Path("/proc/self/fd")
+        before = len(list(descriptors.iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            taken = len(bench.kernel.overflow.read(1_009))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert taken == 101
+        rings = [ring.raw for ring in bench.kernel.rings]
+        for ring in rings:
+            ring.close()
+        assert len(list(descriptors.iterdir())) == before - len(rings)
 
 
 def test_closing_twice_is_harmless():

@@ -100,6 +100,18 @@ def test_levels(level):
     assert [line["level"] for line in lines(stream)] == names[names.index(level) :]
 
 
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_requests_to_the_registry_are_not_told_with_their_password(level):
+    import httpx2
+
+    stream = io.StringIO()
+    log.configure(level, stream=stream)
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(404))
+    with httpx2.Client(transport=transport) as client:
+        client.get("http://bob:s3cret@registry.example/subjects")
+    assert "s3cret" not in stream.getvalue()
+
+
 def test_libraries_go_through_the_same_lines():
     stream = io.StringIO()
     log.configure(stream=stream)

@@ -33,7 +33,7 @@ def test_users_are_found_by_name_and_number():
     assert find_user("54321") == User(54321, 54321)
 
 
-@pytest.mark.parametrize("name", ["no-such-user", "-1", "nobody "])
+@pytest.mark.parametrize("name", ["no-such-user", "-1", "nobody ", "4294967295", "4294967296"])
 def test_a_user_that_is_not_there(name):
     with pytest.raises(UsageError, match="--user: there is no user"):
         find_user(name)

@@ -118,6 +118,7 @@ class Refusing:
     [
         (404, 409, "its schema is not compatible with this version's: said at registering"),
         (404, 403, r"access denied: said at registering \(HTTP 403\); put USER:PASSWORD@ before"),
+        (404, 404, r"no registry's API at this path \(HTTP 404\); Apicurio's is /apis/ccompat/v7"),
         (404, 422, r"the schema was refused: said at registering \(HTTP 422\)"),
         (401, 409, r"access denied: said at lookup \(HTTP 401\)"),
         (500, 409, r"the schema was refused: said at lookup \(HTTP 500\)"),

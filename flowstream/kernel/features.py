@@ -50,6 +50,12 @@ def missing_capabilities() -> list[str]:
     return [name for name in NEEDED if name not in held and "CAP_SYS_ADMIN" not in held]
 
 
+def raise_descriptor_limit() -> None:
+    """Take all descriptors that are allowed: maps and a recording's partitions have one each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def raise_memlock() -> None:
     """Remove RLIMIT_MEMLOCK where the kernel charges maps to it."""
     if kernel_version() >= NO_MEMLOCK:

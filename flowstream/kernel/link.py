@@ -51,7 +51,7 @@ class Link(Closing):
             result = libbpf.library().bpf_link_create(
                 program_fd, self.index, libbpf.BPF_XDP, byref(options)
             )
-            if result >= 0 or not (mode is Mode.AUTO and -result in _NO_NATIVE):
+            if result >= 0 or -result in _IN_ANY_MODE:
                 break
         if result < 0:
             raise KernelError(self._explain(-result), -result)
@@ -64,7 +64,8 @@ class Link(Closing):
             return f"{where}: {self._holder()}"
         if number in _NO_NATIVE and self.mode is Mode.NATIVE:
             return (
-                f"{where}: the driver has no native XDP (or not at this MTU): use --mode generic"
+                f"{where}: the driver has no native XDP (or not with this MTU or these queues): "
+                "use --mode generic"
             )
         if number in _NO_NATIVE and self.mode is Mode.OFFLOAD:
             return f"{where}: the device cannot run XDP programs: use --mode native"
@@ -87,4 +88,7 @@ class Link(Closing):
             os.close(fd)
 
 
-_NO_NATIVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE}
+# Drivers differ in what they say: veth has ENOSPC when its peer has more queues.
+_NO_NATIVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM}
+# What no other mode changes.
+_IN_ANY_MODE = {errno.EBUSY, errno.EEXIST, errno.EPERM, errno.ENODEV}

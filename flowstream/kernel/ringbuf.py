@@ -10,8 +10,11 @@ twice the ring's size as resident memory of the process.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
 import threading
+from ctypes import c_int, c_long, c_size_t, c_void_p
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +23,8 @@ from flowstream.errors import KernelError, LayoutError
 from flowstream.kernel.maps import Map
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from flowstream.kernel.object import MapSpec
@@ -27,6 +32,38 @@ if TYPE_CHECKING:
 HEADER_SIZE = 8  # BPF_RINGBUF_HDR_SZ
 BUSY = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet submitted
 DISCARD = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.argtypes = [c_void_p, c_size_t, c_int, c_int, c_int, c_long]
+_libc.mmap.restype = c_void_p
+_libc.munmap.argtypes = [c_void_p, c_size_t]
+_MAP_FAILED = c_void_p(-1).value
+
+
+class _Mapping:
+    """Shared memory of a map, for numpy: arrays keep it alive.
+
+    Python's own mmap duplicates the descriptor, so that a process without any
+    left could not read.
+    """
+
+    def __init__(self, fd: int, offset: int, length: int, access: int) -> None:
+        self._length = 0
+        address = _libc.mmap(None, length, access, mmap.MAP_SHARED, fd, offset)
+        if address == _MAP_FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._address, self._length = address, length
+        read_only = not access & mmap.PROT_WRITE
+        # https://numpy.org/doc/stable/reference/arrays.interface.html
+        self.__array_interface__ = {
+            "version": 3, "typestr": "|u1", "shape": (length,), "data": (address, read_only),
+        }  # fmt: skip
+
+    def __del__(self, unmap: Callable[[int, int], int] = _libc.munmap) -> None:
+        if self._length:
+            unmap(self._address, self._length)
 
 
 class RingBuffer(Map):
@@ -61,8 +98,8 @@ class RingBuffer(Map):
         except KernelError:
             self.close()
             raise
-        self._consumed = np.frombuffer(consumer, np.uint64, 1)
-        self._produced = np.frombuffer(producer, np.uint64, 1)
+        self._consumed = consumer[:8].view(np.uint64)
+        self._produced = producer[:8].view(np.uint64)
         # Taking and releasing it also orders our reads of position and headers
         # before the data, and the data before the new position, on CPUs that
         # would reorder them.
@@ -110,9 +147,10 @@ class RingBuffer(Map):
         window = self._map(2 * page + start - skipped, skipped + count * self.stride)
         return np.ndarray(count, self._entry, window, skipped)
 
-    def _map(self, offset: int, length: int, access: int = mmap.PROT_READ) -> mmap.mmap:
+    def _map(self, offset: int, length: int, access: int = mmap.PROT_READ) -> NDArray[np.uint8]:
+        """Map octets of the ring, shape (length,); unmapped with the last array of them."""
         try:
-            return mmap.mmap(self.fd, length, mmap.MAP_SHARED, access, offset=offset)
+            return np.asarray(_Mapping(self.fd, offset, length, access))
         except OSError as err:
             raise KernelError(f"mapping ring {self.name}: {err.strerror}", err.errno or 0) from err
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from flowstream.errors import SinkError
 from flowstream.sink.producer import CLIENT_ID, quieten_aiokafka, why_unreachable
@@ -39,7 +38,7 @@ async def partition_counts(
                 described = await admin.describe_topics(present) if present else []
             finally:
                 await admin.close()
-    except (KafkaError, OSError, TimeoutError) as err:
+    except Exception as err:  # whatever a listener makes of aiokafka
         raise SinkError(await why_unreachable(addresses)) from err
     counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
     return {topic: counts.get(topic, 0) for topic in topics}
