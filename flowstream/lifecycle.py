@@ -106,7 +106,7 @@ class Agent:
         self._ledger, self._identity = ledger, identity
         self._stopping = asyncio.Event()
         self._rings_end = asyncio.Event()
-        self._table_full = asyncio.Event()
+        self._drain_now = asyncio.Event()
         self._fault: BaseException | None = None
         self._signalled = False
         self._unclean = False
@@ -130,7 +130,7 @@ class Agent:
         waking = self._watch_wakeups()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), self._config.duration_s)
-        self._stopping.set()
+        self._stop()
         waking()
         await self._end(draining, counting, readers, publishing)
         return 1 if self._fault or self._unclean else 0
@@ -160,7 +160,11 @@ class Agent:
             os._exit(1)
         self._signalled = True
         log.info("stopping", signal=signal.Signals(number).name)
+        self._stop()
+
+    def _stop(self) -> None:
         self._stopping.set()
+        self._drain_now.set()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a stage; its failure ends the run."""
@@ -178,10 +182,10 @@ class Agent:
             # A fault that was foreseen explains itself; of others all is worth knowing.
             known = isinstance(fault, FlowstreamError)
             log.error("a stage failed", error=str(fault), exc_info=None if known else fault)
-        self._stopping.set()
+        self._stop()
 
     def _watch_wakeups(self) -> Callable[[], object]:
-        """Set ``_table_full`` when the kernel asks for an early swap; return how to end it."""
+        """Set ``_drain_now`` when the kernel asks for an early swap; return how to end it."""
         ring = self._capture.wakeups
         if ring is None:
             return lambda: None
@@ -189,7 +193,7 @@ class Agent:
 
         def on_wakeup() -> None:
             ring.read(1024)
-            self._table_full.set()
+            self._drain_now.set()
 
         loop.add_reader(ring.fd, on_wakeup)
         return functools.partial(loop.remove_reader, ring.fd)
@@ -198,23 +202,21 @@ class Agent:
         """Drain every interval, and early when the table is about to be full."""
         due = time.monotonic() + self._config.interval_s
         while not self._stopping.is_set():
-            early = await self._wait_first(due - time.monotonic())
+            early = await self._told_to_drain(due - time.monotonic())
             if self._stopping.is_set():
                 return
-            self._table_full.clear()
+            self._drain_now.clear()
             reason = EndReason.END_FORCED if early else EndReason.END_ACTIVE_TIMEOUT
             await move_table(self._capture.drain(reason), self._publisher)
             if not early:
                 # Intervals that a slow sink made us miss are not made up for.
                 due = max(due + self._config.interval_s, time.monotonic())
 
-    async def _wait_first(self, timeout_s: float) -> bool:
-        """Wait for time, stop or a full table; return whether the table was first."""
-        waits = [asyncio.ensure_future(e.wait()) for e in (self._table_full, self._stopping)]
-        await asyncio.wait(waits, timeout=max(timeout_s, 0), return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        return self._table_full.is_set()
+    async def _told_to_drain(self, within_s: float) -> bool:
+        """Wait so long, unless the table is full or the end has come before."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._drain_now.wait(), max(within_s, 0))
+        return self._drain_now.is_set()
 
     async def _publish_counters(self) -> None:
         due = time.monotonic() + self._config.counters_period_s
@@ -270,6 +272,8 @@ class Agent:
         failed = self._ledger.counters_failed
         await self._counters(final=True)
         await self._sink.close(max(deadline - time.monotonic(), 0.5))
+        if self._sink.fault:
+            self._fail(SinkError(self._sink.fault))
         if self._ledger.counters_failed > failed:
             log.error("the final counters could not be published: the end looks unclean")
             self._unclean = True
