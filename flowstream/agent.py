@@ -30,8 +30,8 @@ from flowstream.sink import open_sink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowstream.capture import Capture
     from flowstream.config import RunConfig
-    from flowstream.lifecycle import Capture
 
 log = structlog.get_logger()
 
@@ -85,6 +85,8 @@ def run(config: RunConfig) -> int:
                 program=attachment.program.name,
                 program_id=attachment.program.id,
             )
+        # Now: whom the agent becomes may not be able to read where it is installed.
+        sink.load()
         privileges.give_up(user)
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)

@@ -12,7 +12,7 @@ import functools
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -20,72 +20,21 @@ from flowstream.errors import FlowstreamError, SinkError
 from flowstream.kernel import clock
 from flowstream.layouts.xdp_flow import EndReason
 from flowstream.pipeline import Publisher, move_table, read_ring
-from flowstream.report import Counted, counters_record
+from flowstream.report import counters_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from flowstream.capture import Attached, Capture
     from flowstream.config import RunConfig
     from flowstream.counters import Ledger
     from flowstream.encode import Identity
-    from flowstream.kernel.link import Mode
-    from flowstream.kernel.ringbuf import RingBuffer
-    from flowstream.pipeline import Ring
     from flowstream.sink import Sink
 
 DATA_SHARE: Final = 0.8
 """Part of the shutdown's time that records get; the rest is for the final counters."""
 
 log = structlog.get_logger()
-
-
-class Attached(Counted, Protocol):
-    """A program on an interface."""
-
-    @property
-    def rings(self) -> Sequence[Ring]:
-        """Ring buffers of this interface alone."""
-
-    def detach(self) -> None:
-        """Take the program off the interface; the counters can still be read."""
-
-    def close(self) -> None:
-        """Detach and give everything back."""
-
-
-class Capture(Protocol):
-    """A kernel program with its maps, shared by all interfaces that it is attached to."""
-
-    @property
-    def max_flows(self) -> int:
-        """Capacity of a table."""
-
-    @property
-    def swaps(self) -> int:
-        """How often the tables were swapped."""
-
-    @property
-    def rings(self) -> Sequence[Ring]:
-        """Ring buffers of all interfaces together."""
-
-    @property
-    def wakeups(self) -> RingBuffer | None:
-        """Readable when the active table is about to be full."""
-
-    def attach(self, interface: str, mode: Mode) -> Attached:
-        """Attach to an interface."""
-
-    def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
-        """Swap the flow tables and drain the one that was active; blocks."""
-
-    def table_entries(self) -> int:
-        """Entries in the active table, about."""
-
-    def close(self) -> None:
-        """Give everything back."""
 
 
 class Agent:
