@@ -7,7 +7,8 @@
 A window is printed when it is over, --wait seconds after its end: one JSON line
 per talker, the largest first. A record that comes later still is printed as a
 line of its own, with "late": records are deltas, so it may just be added. With
---once the program ends when the topic is read.
+--once the program ends when the topic is read. A value that is no flow record
+ends it with topic, partition and offset.
 """
 
 from __future__ import annotations
@@ -29,7 +30,20 @@ from bytewax.testing import run_main
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bytewax.connectors.kafka import KafkaSourceMessage
+
 Record = dict[str, Any]
+
+NEEDED = {
+    "host_id": str,
+    "agent_epoch": int,
+    "seq": int,
+    "time_flow_end_ns": int,
+    "src_addr": str,
+    "packets": int,
+    "bytes": int,
+}
+"""What the program needs of a record."""
 
 WINDOW_S = 10
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -81,6 +95,23 @@ class Talkers:
             yield json.dumps({"start": window * WINDOW_S, "src_addr": source, **sums, **more})
 
 
+def parse(message: KafkaSourceMessage[Any, Any]) -> Record:
+    """Return the record of a message; ValueError names the place of what is none."""
+    try:
+        record: Record = json.loads(message.value)
+        readable = (
+            record["record_type"] == 1
+            and record["schema_version"] == 1
+            and all(isinstance(record[name], kind) for name, kind in NEEDED.items())
+        )
+    except (KeyError, TypeError, ValueError):
+        readable = False
+    if not readable:
+        place = f"{message.topic}, partition {message.partition}, offset {message.offset}"
+        raise ValueError(f"{place}: not a JSON flow record of schema version 1")
+    return record
+
+
 def run_of(record: Record) -> str:
     """Name the run of an agent."""
     return f"{record['host_id']} {record['agent_epoch']}"
@@ -99,7 +130,7 @@ def dataflow(args: argparse.Namespace) -> Dataflow:
         "topic", flow, brokers=[args.brokers], topics=[args.topic], tail=not args.once
     )
     op.raises("unreadable", topic.errs)
-    records = op.map("parse", topic.oks, lambda message: json.loads(message.value))
+    records = op.map("parse", topic.oks, parse)
     by_run = op.key_on("by_run", records, run_of)
     once = op.filter_map_value(
         "new", op.stateful_map("seen", by_run, new_only), lambda record: record

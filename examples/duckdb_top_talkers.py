@@ -5,7 +5,8 @@
     python json_lines.py file:flowstream-recording flowstream.flows > flows.jsonl
     python duckdb_top_talkers.py flows.jsonl
 
-One JSON line per talker, the largest of each window first.
+One JSON line per talker, the largest of each window first. A line that is no
+record of schema version 1 ends it with the file and line.
 """
 
 from __future__ import annotations
@@ -16,14 +17,27 @@ import json
 import duckdb
 
 # All integers of a record fit their type: nothing is guessed, nothing becomes a float.
+# Types 2 and 3, announcements and counters, may be among the lines. One CASE decides,
+# for DuckDB evaluates the parts of an AND in any order.
 TOP_TALKERS = """
-WITH records AS (
-    SELECT DISTINCT ON (host_id, agent_epoch, seq) *
+WITH lines AS (
+    SELECT row_number() OVER () AS line, *
     FROM read_json($file, format = 'newline_delimited', columns = {
-        record_type: 'UTINYINT', host_id: 'VARCHAR', agent_epoch: 'UBIGINT', seq: 'UBIGINT',
+        record_type: 'UTINYINT', schema_version: 'UTINYINT',
+        host_id: 'VARCHAR', agent_epoch: 'UBIGINT', seq: 'UBIGINT',
         time_flow_end_ns: 'UBIGINT', src_addr: 'VARCHAR', packets: 'UBIGINT', bytes: 'UBIGINT'
     })
-    WHERE record_type = 1
+), records AS (
+    SELECT DISTINCT ON (host_id, agent_epoch, seq) *
+    FROM lines
+    WHERE CASE
+        WHEN schema_version = 1 AND record_type IN (2, 3) THEN false
+        WHEN schema_version = 1 AND record_type = 1
+            AND host_id IS NOT NULL AND agent_epoch IS NOT NULL AND seq IS NOT NULL
+            AND time_flow_end_ns IS NOT NULL AND src_addr IS NOT NULL
+            AND packets IS NOT NULL AND bytes IS NOT NULL THEN true
+        ELSE error($file || ': line ' || line || ': not a record of schema version 1')
+    END
 ), talkers AS (
     SELECT time_flow_end_ns // 10_000_000_000 * 10 AS start, src_addr,
            sum(packets)::UBIGINT AS packets, sum(bytes)::UBIGINT AS bytes

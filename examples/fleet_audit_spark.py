@@ -203,8 +203,9 @@ def audit(spark: SparkSession, brokers: str, topic_prefix: str) -> dict[str, Any
         .groupBy("host_id", "prefix")
         .agg(*(f.sum(name).alias(name) for name in ["records", *AMOUNTS]))
     )
-    off = f.col("rx_packets").isNull() | (f.col("packets_off") != 0) | (f.col("octets_off") != 0)
-    broken = equation.where(off | ~f.coalesce("final", f.lit(False)))
+    # A term that is missing makes a sum NULL, which is not 0 either.
+    even = f.col("packets_off").eqNullSafe(0) & f.col("octets_off").eqNullSafe(0)
+    broken = equation.where(~even | ~f.coalesce("final", f.lit(False)))
     lossy = equation.where(f.col("lost_records") > 0)
     gaps = sequences.where((f.col("missing") > 0) | (f.col("duplicates") > 0))
     result = {

@@ -10,19 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import aclosing
 
+from flowstream.errors import DecodeError, FlowstreamError
 from flowstream.source import open_source
 
 
 async def main(url: str, topic: str) -> None:
     """Write every value as a line, as it is."""
-    async for batch in open_source(url, [topic]).batches():
-        for message in batch:
-            if not message.value.startswith(b"{"):
-                place = f"{topic} partition {message.partition} offset {message.offset}"
-                sys.exit(f"{place}: not JSON; flowstream.records.decode reads all formats")
-            sys.stdout.buffer.write(message.value + b"\n")
+    async with aclosing(open_source(url, [topic]).batches()) as batches:
+        async for batch in batches:
+            for message in batch:
+                if not message.value.startswith(b"{"):
+                    place = f"{topic}, partition {message.partition}, offset {message.offset}"
+                    raise DecodeError(
+                        f"{place}: not JSON; flowstream.records.decode reads all formats"
+                    )
+                sys.stdout.buffer.write(message.value + b"\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except FlowstreamError as err:
+        sys.exit(str(err))

@@ -8,6 +8,7 @@
 A window is printed once, when the watermark has passed its end: one JSON line
 per talker, the largest first. With --once the job reads what the topic holds
 and ends; windows that are not over by then stay in the checkpoint for the next run.
+A value that is no flow record ends the job with topic, partition and offset.
 """
 
 from __future__ import annotations
@@ -26,9 +27,27 @@ if TYPE_CHECKING:
 
 # What the job needs of a record; schemas/flows.spark.sql has all fields.
 RECORD = """
-    host_id STRING, agent_epoch BIGINT, seq BIGINT, time_flow_end_ns BIGINT,
-    src_addr STRING, packets BIGINT, bytes BIGINT
+    record_type INT, schema_version INT, host_id STRING, agent_epoch BIGINT, seq BIGINT,
+    time_flow_end_ns BIGINT, src_addr STRING, packets BIGINT, bytes BIGINT
 """
+NEEDED = ["host_id", "agent_epoch", "seq", "time_flow_end_ns", "src_addr", "packets", "bytes"]
+
+
+def records(messages: DataFrame) -> DataFrame:
+    """Records by column; a value that is no flow record ends the job, with its place."""
+    record = f.from_json(f.col("value").cast("string"), RECORD)
+    parsed = messages.select("topic", "partition", "offset", record.alias("record"))
+    readable = (f.col("record.record_type") == 1) & (f.col("record.schema_version") == 1)
+    for name in NEEDED:
+        readable &= f.col(f"record.{name}").isNotNull()
+    place = f.format_string(
+        "%s, partition %d, offset %d: not a JSON flow record of schema version 1",
+        "topic",
+        "partition",
+        "offset",
+    )
+    checked = f.when(readable, f.col("record")).otherwise(f.raise_error(place))
+    return parsed.select(checked.alias("record")).select("record.*")
 
 
 def top_talkers(messages: DataFrame, wait: str) -> DataFrame:
@@ -37,12 +56,11 @@ def top_talkers(messages: DataFrame, wait: str) -> DataFrame:
     Records are deltas, so they may be summed. A record that was published twice
     has the same run and seq.
     """
-    value = f.from_json(f.col("value").cast("string"), RECORD, {"mode": "FAILFAST"})
-    records = messages.select(value.alias("record")).select("record.*")
     # DIV, since / would go through doubles, which round nanoseconds.
     end = f.expr("timestamp_micros(time_flow_end_ns DIV 1000)")
     return (
-        records.withColumn("end", end)
+        records(messages)
+        .withColumn("end", end)
         .withWatermark("end", wait)
         .dropDuplicatesWithinWatermark(["host_id", "agent_epoch", "seq"])
         .groupBy(f.window("end", "10 seconds"), "src_addr")

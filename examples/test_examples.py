@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +20,10 @@ from broker import Broker
 from support import agent, capture
 
 from bench.fleet.check import ENGINES, SPARK, compare
+from flowstream.batch import Stream
+from flowstream.source import Message
+from flowstream.testing.factory import FlowFactory
+from flowstream.testing.replayed import BrokerTopic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +32,19 @@ HERE = Path(__file__).parent
 TOP = 9
 """More than there are talkers in a window."""
 HOSTS, FLOWS, INTERVALS = 7, 211, 3
+
+(GOOD,) = FlowFactory().values([FlowFactory()()])
+BAD = {
+    "tombstone": None,
+    "no JSON": b"no record",
+    "other names": FlowFactory().values([FlowFactory()()], names="ecs")[0],
+    "no packets": GOOD.replace(b'"packets":1,', b""),
+    "packets are no number": GOOD.replace(b'"packets":1,', b'"packets":"one",'),
+    "later version": GOOD.replace(b'"schema_version":1,', b'"schema_version":2,'),
+    "unknown type": GOOD.replace(b'"record_type":1,', b'"record_type":4,'),
+}
+"""Values that are no record of this version: none of them may be passed over."""
+assert GOOD not in BAD.values()
 
 
 class Published(NamedTuple):
@@ -85,6 +104,13 @@ def run(*command: str | Path, timeout: float = 120) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def bad_topic(broker: Broker, value: bytes | None) -> BrokerTopic:
+    """A topic whose partition 1 has ``value`` at offset 2."""
+    good = [Message("bad", partition, 0, 1, b"", GOOD) for partition in (0, 1, 1)]
+    message = Message("bad", 1, 2, 1, b"", value or b"", is_null=value is None)
+    return BrokerTopic(broker.url, "bad", [*good, message])
+
+
 def check(lines: list[dict[str, object]], published: Published, *, closed: bool) -> None:
     """The lines are the windows, the largest talker first; the closing one when ``closed``."""
     found = [
@@ -114,6 +140,25 @@ def test_duckdb(published, tmp_path):
     assert len(run(*query, "--top", "1")) == len({start for start, *_ in published.windows})
 
 
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+def test_duckdb_names_the_line_that_is_no_record(value, tmp_path):
+    lines = tmp_path / "flows.jsonl"
+    announced = GOOD.replace(b'"record_type":1,', b'"record_type":2,')
+    lines.write_bytes(b"\n".join([GOOD, announced, value or b"null", GOOD]) + b"\n")
+    done = ended(ENGINES / "python", HERE / "duckdb_top_talkers.py", lines)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(rf"{lines}.*line 3: not a record|file \"{lines}\".* in line \d", done.stderr)
+
+
+@pytest.mark.parametrize("value", [None, b"no record"])
+def test_json_lines_names_the_place_of_what_is_no_json(published, value):
+    with bad_topic(published.broker, value) as topic:
+        done = ended(sys.executable, HERE / "json_lines.py", published.broker.url, topic.topic)
+    place = f"{topic.topic}, partition 1, offset 2"
+    reason = "not JSON; flowstream.records.decode reads all formats"
+    assert (done.returncode, done.stderr) == (1, f"{place}: {reason}\n")
+
+
 def test_bytewax(published):
     # As long as the topic spans: the partition with the closing record may be read first.
     lines = run(*bytewax(published), "--wait", "4000")
@@ -134,6 +179,14 @@ def test_bytewax_prints_what_comes_late(published):
     assert (packets, octets) == published.sums
 
 
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+def test_bytewax_names_the_place_of_what_is_no_record(published, value):
+    with bad_topic(published.broker, value) as topic:
+        done = ended(*bytewax(published), "--topic", topic.topic)
+    assert done.returncode != 0
+    assert f"{topic.topic}, partition 1, offset 2: not a JSON flow record" in done.stderr
+
+
 def bytewax(published: Published) -> list[str | Path]:
     program = HERE / "bytewax_top_talkers.py"
     brokers = published.broker.address
@@ -148,6 +201,58 @@ def test_spark(published, tmp_path):
         timeout=300,
     )
     check(lines, published, closed=False)
+
+
+@pytest.mark.timeout(400)
+def test_spark_ends_at_what_is_no_record(published, tmp_path):
+    with bad_topic(published.broker, BAD["no packets"]) as topic:
+        done = ended(
+            *(*SPARK, HERE / "spark_top_talkers.py", "--brokers", published.broker.address),
+            *("--checkpoint", tmp_path / "checkpoint", "--once", "--topic", topic.topic),
+            timeout=300,
+        )
+    # spark-submit writes a Python program's errors to its standard output.
+    assert f"{topic.topic}, partition 1, offset 2: not a JSON flow record" in done.stdout
+    assert done.returncode == 1
+
+
+@pytest.mark.timeout(400)
+def test_spark_views_have_the_records_and_name_the_place_of_what_is_none(published, tmp_path):
+    """The definitions in schemas/, of every topic, and the example's reader."""
+    result = tmp_path / "result.json"
+    good = {f"flowstream.{stream}": stream for stream in Stream}
+    with ExitStack() as topics:
+        bad = [topics.enter_context(bad_topic(published.broker, value)) for value in BAD.values()]
+        done = ended(
+            *(*SPARK, HERE.parent / "tests" / "support" / "spark_views.py"),
+            *(published.broker.address, result),
+            *(f"{stream}={topic}" for topic, stream in good.items()),
+            *(f"flows={topic.topic}" for topic in bad),
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())
+    for topic in good:
+        rows = {(row.pop("partition"), row.pop("offset")): row for row in found[topic]["view"]}
+        for place, value in values_of(published.broker, topic).items():
+            row = rows.pop(place)
+            assert row.pop("event_time")
+            assert {name: row[name] for name in value} == value
+            assert [each for name, each in row.items() if name not in value] in ([], [None])
+        assert not rows
+    assert len(found["flowstream.flows"]["example"]) == len(found["flowstream.flows"]["view"])
+    for kind, topic in zip(BAD, bad, strict=True):
+        place = f"{topic.topic}, partition 1, offset 2"
+        assert f"{place}: not a JSON record" in found[topic.topic]["view"], kind
+        assert f"{place}: not a JSON flow record" in found[topic.topic]["example"], kind
+
+
+def values_of(broker: Broker, topic: str) -> dict[tuple[int, int], dict[str, Any]]:
+    """JSON of a topic by partition and offset."""
+    command = ["kcat", "-C", "-q", "-e", "-b", broker.address, "-t", topic, "-f", "%p %o %s\\n"]
+    read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    lines = [line.split(" ", 2) for line in read.stdout.splitlines()]
+    return {(int(partition), int(offset)): json.loads(text) for partition, offset, text in lines}
 
 
 def fleet(broker: Broker, prefix: str, directory: Path) -> dict[str, Any]:

@@ -12,18 +12,12 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from flowstream import schemas
-from flowstream.batch import Stream
 from flowstream.encode import Frames
 from flowstream.errors import SinkError
-from flowstream.records import RecordType
+from flowstream.schemas.topics import RECORD_TYPES
 
 _TIMEOUT_S: Final = 10
 _TYPES: Final = {"avro": "AVRO", "protobuf": "PROTOBUF"}
-_RECORD_TYPES: Final = {
-    Stream.FLOWS: RecordType.FLOW,
-    Stream.NEW_FLOWS: RecordType.NEW_FLOW,
-    Stream.COUNTERS: RecordType.COUNTERS,
-}
 _NOT_FOUND, _CONFLICT, _DENIED = 404, 409, (401, 403)
 # https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop:
 # a zero, the schema's id in 4 octets, for protobuf the place of the message: the first.
@@ -44,7 +38,7 @@ def frames(client: SchemaRegistryClient, record_format: str, topic_prefix: str) 
     take a schema.
     """
     prefixes = {}
-    for stream, record_type in _RECORD_TYPES.items():
+    for stream, record_type in RECORD_TYPES.items():
         schema = Schema(schemas.text(record_format, stream), _TYPES[record_format])
         number = _identifier(client, f"{topic_prefix}.{stream}-value", schema)
         prefixes[record_type] = _MAGIC + number.to_bytes(4) + _FIRST_MESSAGE[record_format]

@@ -1,4 +1,5 @@
--- The topic's JSON as it comes. Put your brokers in.
+-- The topic's JSON as it comes. Put your brokers in. Reading stops at a value that is no
+-- such record: system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE flowstream_counters_queue
 (
     `record_type` UInt8,
@@ -109,4 +110,7 @@ SELECT
     `table_capacity`,
     `table_swaps`,
     `final`
-FROM flowstream_counters_queue;
+FROM flowstream_counters_queue
+WHERE throwIf(
+    record_type != 3 OR schema_version != 1,
+    'flowstream.counters: not a record of schema version 1') = 0;

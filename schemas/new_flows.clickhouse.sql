@@ -1,4 +1,5 @@
--- The topic's JSON as it comes. Put your brokers in.
+-- The topic's JSON as it comes. Put your brokers in. Reading stops at a value that is no
+-- such record: system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE flowstream_new_flows_queue
 (
     `record_type` UInt8,
@@ -42,6 +43,8 @@ SETTINGS kafka_broker_list = 'localhost:9092',
          input_format_skip_unknown_fields = 1;
 
 -- A record that came twice is one row once parts are merged, or with FINAL.
+-- IPv4 addresses are shown as ::ffff:10.0.0.1; as 10.0.0.1 by
+-- replaceRegexpOne(toString(src_addr), '^::ffff:([0-9.]+)$', '\\1').
 CREATE TABLE flowstream_new_flows
 (
     `record_type` UInt8 COMMENT '1 = flow, 2 = new_flow',
@@ -115,4 +118,7 @@ SELECT
     `end_reason`,
     `flow_direction`,
     `community_id`
-FROM flowstream_new_flows_queue;
+FROM flowstream_new_flows_queue
+WHERE throwIf(
+    record_type != 2 OR schema_version != 1,
+    'flowstream.new_flows: not a record of schema version 1') = 0;

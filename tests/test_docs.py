@@ -5,6 +5,7 @@ Run as a program it writes the table of options in README.md anew.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import tomllib
@@ -19,9 +20,12 @@ from flowstream import config
 from flowstream.cli import main as command_line
 from flowstream.config import OPTIONS
 from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.json_form import FlowJson
+from flowstream.source import Message
+from flowstream.testing.replayed import DoubleTopic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +145,7 @@ def test_every_cause_of_loss_is_one_of_the_programs():
 
 
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])
-def test_the_readmes_consumer_reads_a_value(record_format, capsys):
+def test_the_readmes_consumer_reads_a_topic(record_format, capsys):
     (code,) = (code for document, code in blocks("python") if document == README)
     names: dict[str, object] = {"__name__": "readme"}
     exec(compile(code, str(README), "exec"), names)
@@ -152,8 +156,11 @@ def test_the_readmes_consumer_reads_a_value(record_format, capsys):
     identity = Identity(1_700_000_000_000_000_003, bytes(16), "host-a", {3: "eth0"})
     stamp(records, identity, 0)
     encoder = make_encoder(record_format, identity)
-    for value in (*encoder.encode(records), encoder.encode_counters(COUNTERS)):
-        names["show"](value)
+    values = (*encoder.encode(records), encoder.encode_counters(COUNTERS), b"no record")
+    messages = [Message("t", 0, 0, 0, None, value) for value in values]
+    names["AIOKafkaConsumer"] = DoubleTopic("flowstream.flows", messages).consumer
+    with pytest.raises(DecodeError, match=r"^flowstream\.flows, partition 0, offset 2: not a"):
+        asyncio.run(names["main"]())
     assert capsys.readouterr().out == "10.0.0.1 1031 -> 10.0.0.2 53 13\n"
 
 

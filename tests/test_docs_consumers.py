@@ -110,7 +110,7 @@ def test_finding_losses(read):
 
 def test_joining_both_directions(read):
     """Each conversation within one partition, by its key; the sums are those of the ends."""
-    found = documented("conversations")(read.flows)
+    found = documented("conversations")(read.all())
     assert len(found) == capture.CONNECTIONS + 1
     packets = Counter()
     for (_, *ends), both in found.items():

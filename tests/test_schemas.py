@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -144,8 +145,21 @@ def test_tables_have_every_property_in_its_order(name, stream):
     """That the engines take them is for the engines to say; see examples/."""
     text = schemas.text(name, stream)
     assert f"'flowstream.{stream}'" in text
-    columns = [
-        line.split("`")[1] for line in text.splitlines() if line.startswith(("  `", "    `"))
-    ]
+    columns = re.findall(r"^ +`(\w+)`", text, re.MULTILINE)
     expected = list(json_schema.document(stream)["properties"])
     assert columns[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("name", ["clickhouse", "spark"])
+@pytest.mark.parametrize(
+    ("stream", "record_type"), [(Stream.FLOWS, 1), (Stream.NEW_FLOWS, 2), (Stream.COUNTERS, 3)]
+)
+def test_tables_take_records_of_their_type_and_version_only(name, stream, record_type):
+    text = schemas.text(name, stream)
+    if name == "clickhouse":
+        assert f"WHERE throwIf(\n    record_type != {record_type} OR schema_version != 1," in text
+        return
+    assert f"WHEN record.record_type = {record_type} AND record.schema_version = 1\n" in text
+    # The two are compared, so they are not null either.
+    required = json_schema.document(stream)["required"]
+    assert re.findall(r"AND record\.(\w+) IS NOT NULL", text) == required[2:]

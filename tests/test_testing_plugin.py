@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -14,7 +15,11 @@ import msgspec
 import numpy as np
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    UnknownTopicOrPartitionError,
+)
 from support.published import Published, publish
 from support.records import flow_records
 
@@ -290,6 +295,49 @@ async def test_assigned_partition_alone_is_read(topic: Any) -> None:
     async with consumer:
         assert consumer.assignment() == {TopicPartition(topic.topic, 2)}
         assert rows([record async for record in consumer]) == {2: EXPECTED[2]}
+
+
+@pytest.mark.anyio
+async def test_topic_is_read_from_its_beginning_whatever_is_set(topic: Any) -> None:
+    async with topic.consumer(auto_offset_reset="latest", bootstrap_servers="x:1") as consumer:
+        assert rows([record async for record in consumer]) == EXPECTED
+
+
+@pytest.mark.anyio
+async def test_topic_that_does_not_exist_is_an_error(topic: Any) -> None:
+    consumer = topic.consumer("t", "tt", request_timeout_ms=500)
+    with pytest.raises(UnknownTopicOrPartitionError):
+        await consumer.start()
+    await consumer.stop()
+
+
+@pytest.mark.anyio
+async def test_what_is_no_setting_is_an_error(topic: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        topic.consumer("t", nonsense=1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["double", "broker"])
+async def test_topic_may_be_empty(kind: str, request: pytest.FixtureRequest) -> None:
+    with contextlib.ExitStack() as topics:
+        topic: Any = DoubleTopic("t", [])
+        if kind == "broker":
+            url = request.getfixturevalue("broker").url
+            topic = topics.enter_context(BrokerTopic(url, "t", []))
+        async with topic.consumer() as consumer:
+            assert consumer.assignment() == {TopicPartition(topic.topic, 0)}
+            assert [record async for record in consumer] == []
+
+
+@pytest.mark.anyio
+async def test_double_refuses_later_what_a_broker_waits_for() -> None:
+    async with ConsumerDouble("t", messages=MESSAGES) as consumer:
+        with pytest.raises(UnknownTopicOrPartitionError, match="no topic tt"):
+            consumer.subscribe(["t", "tt"])
+        consumer.unsubscribe()
+        with pytest.raises(UnknownTopicOrPartitionError, match="no topic tt"):
+            consumer.assign([TopicPartition("tt", 0)])
 
 
 @pytest.mark.anyio

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowstream.batch import Stream
+from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
-from flowstream.schemas.topics import PREFIX, json_fields
+from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields
 
 if TYPE_CHECKING:
     from flowstream.records.describe import Field
@@ -32,7 +33,8 @@ _TIMES: Final = (
 _FEW_VALUES: Final = ("host_id", "host", "in_if_name", "program_name", "xdp_mode")
 
 _TEMPLATE: Final = """\
--- The topic's JSON as it comes. Put your brokers in.
+-- The topic's JSON as it comes. Put your brokers in. Reading stops at a value that is no
+-- such record: system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE {name}_queue
 (
 {queue}
@@ -44,7 +46,7 @@ SETTINGS kafka_broker_list = 'localhost:9092',
          kafka_format = 'JSONEachRow',
          input_format_skip_unknown_fields = 1;
 
--- A record that came twice is one row once parts are merged, or with FINAL.
+-- A record that came twice is one row once parts are merged, or with FINAL.{shown}
 CREATE TABLE {name}
 (
 {table}
@@ -56,8 +58,14 @@ ORDER BY ({time}, host_id, agent_epoch, seq);
 CREATE MATERIALIZED VIEW {name}_view TO {name} AS
 SELECT
 {select}
-FROM {name}_queue;
+FROM {name}_queue
+WHERE throwIf(
+    record_type != {record_type} OR schema_version != {schema_version},
+    '{topic}: not a record of schema version {schema_version}') = 0;
 """
+_SHOWN: Final = r"""
+-- IPv4 addresses are shown as ::ffff:10.0.0.1; as 10.0.0.1 by
+-- replaceRegexpOne(toString(src_addr), '^::ffff:([0-9.]+)$', '\\1')."""
 
 
 def definition(stream: Stream) -> str:
@@ -66,6 +74,9 @@ def definition(stream: Stream) -> str:
     return _TEMPLATE.format(
         name=f"{PREFIX}_{stream}",
         topic=f"{PREFIX}.{stream}",
+        record_type=int(RECORD_TYPES[stream]),
+        schema_version=SCHEMA_VERSION,
+        shown=_SHOWN if any(each.kind is Kind.ADDRESS for each in columns) else "",
         time="time_unix_ns" if stream is Stream.COUNTERS else "time_received_ns",
         queue=",\n".join(f"    `{each.name}` {_queue_type(each)}" for each in columns),
         table=",\n".join(

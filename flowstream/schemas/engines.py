@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec import NODEFAULT
+
 from flowstream.batch import Stream
+from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
-from flowstream.schemas.topics import PREFIX, json_fields
+from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields
 
 if TYPE_CHECKING:
     from flowstream.records.describe import Field
@@ -27,8 +30,8 @@ _TYPES: Final = {
 }
 
 _SPARK: Final = """\
--- Put your brokers in. For a stream, read the topic with spark.readStream and
--- apply the same from_json.
+-- Put your brokers in. For a stream, make {name}_topic of
+-- spark.readStream.format("kafka"). A value that is no such record is an error.
 CREATE OR REPLACE TEMPORARY VIEW {name}_topic
 USING kafka
 OPTIONS (
@@ -38,12 +41,22 @@ OPTIONS (
 );
 
 CREATE OR REPLACE TEMPORARY VIEW {name} AS
-SELECT record.*, timestamp_micros(record.{time} DIV 1000) AS event_time
+SELECT record.*, timestamp_micros(record.{time} DIV 1000) AS event_time, partition, offset
 FROM (
-  SELECT from_json(CAST(value AS STRING), '
+  SELECT partition, offset, CASE
+    WHEN record.record_type = {record_type} AND record.schema_version = {schema_version}
+{present}
+    THEN record
+    ELSE raise_error(format_string(
+      '%s, partition %d, offset %d: not a JSON record of schema version {schema_version}',
+      topic, partition, offset))
+    END AS record
+  FROM (
+    SELECT topic, partition, offset, from_json(CAST(value AS STRING), '
 {columns}
-  ', map('mode', 'FAILFAST')) AS record
-  FROM {name}_topic
+    ') AS record
+    FROM {name}_topic
+  )
 );
 """
 
@@ -66,9 +79,16 @@ CREATE TABLE {name} (
 
 
 def spark(stream: Stream) -> str:
-    """Return two views: the topic, and its records with ``event_time``."""
-    columns = ",\n".join(f"    {_column(each, ': ')}" for each in json_fields(stream))
-    return _SPARK.format(**_names(stream), columns=columns)
+    """Return two views: the topic, and its records with ``event_time`` and their place."""
+    columns = json_fields(stream)
+    required = [each.name for each in columns if each.default is NODEFAULT]
+    return _SPARK.format(
+        **_names(stream),
+        record_type=int(RECORD_TYPES[stream]),
+        schema_version=SCHEMA_VERSION,
+        present="\n".join(f"      AND record.{name} IS NOT NULL" for name in required[2:]),
+        columns=",\n".join(f"      {_column(each, ': ')}" for each in columns),
+    )
 
 
 def flink(stream: Stream) -> str:

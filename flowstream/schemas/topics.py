@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowstream.batch import Stream
-from flowstream.records import CountersRecord, FlowRecord
+from flowstream.records import CountersRecord, FlowRecord, RecordType
 from flowstream.records.describe import Field, fields
 from flowstream.records.fields import Kind
 from flowstream.records.json_form import FlowJson
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "flowstream"
 """Prefix of the topics in definitions that name one."""
+RECORD_TYPES: Final = {
+    Stream.FLOWS: RecordType.FLOW,
+    Stream.NEW_FLOWS: RecordType.NEW_FLOW,
+    Stream.COUNTERS: RecordType.COUNTERS,
+}
 
 
 def record_of(stream: Stream) -> type[Struct]:

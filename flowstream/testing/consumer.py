@@ -7,7 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    UnknownTopicOrPartitionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,19 +28,23 @@ class ConsumerDouble:
     timestamps of their messages, so every run is the same. At the end of the
     messages ``async for`` ends, ``getone`` raises ConsumerStoppedError and
     ``getmany`` returns nothing; with ``wait`` the first two wait for ``stop``,
-    as on a broker.
+    as on a broker. Topics are those of the messages, and ``empty`` ones: any
+    other raises UnknownTopicOrPartitionError.
     """
 
     def __init__(
         self,
         *topics: str,
         messages: Iterable[Message],
+        empty: Iterable[str] = (),
         key_deserializer: Callable[[Any], Any] | None = None,
         value_deserializer: Callable[[Any], Any] | None = None,
         wait: bool = False,
     ) -> None:
         self._key, self._value, self._wait = key_deserializer, value_deserializer, wait
-        self._messages: dict[TopicPartition, list[Message]] = {}
+        self._messages: dict[TopicPartition, list[Message]] = {
+            TopicPartition(topic, 0): [] for topic in empty
+        }
         for message in messages:
             place = TopicPartition(message.topic, message.partition)
             of_partition = self._messages.setdefault(place, [])
@@ -53,6 +61,7 @@ class ConsumerDouble:
 
     async def start(self) -> None:
         """Begin; nothing is read before."""
+        self._check_topics()
         self._started = True
 
     async def stop(self) -> None:
@@ -123,12 +132,16 @@ class ConsumerDouble:
             raise IllegalStateError("Subscription to topics and to partitions exclude each other")
         self._subscription = frozenset(topics)
         self._set([place for place in self._messages if place.topic in self._subscription])
+        if self._started:
+            self._check_topics()
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Read these partitions."""
         if self._subscription:
             raise IllegalStateError("Subscription to topics and to partitions exclude each other")
         self._set(list(partitions))
+        if self._started:
+            self._check_topics()
 
     def unsubscribe(self) -> None:
         """Read nothing."""
@@ -226,6 +239,12 @@ class ConsumerDouble:
     def _check(self) -> None:
         if self._stopped or not self._started:
             raise ConsumerStoppedError
+
+    def _check_topics(self) -> None:
+        """Raise as the real one does at its start; later it would wait for the topic for ever."""
+        wanted = self._subscription | {place.topic for place in self._positions}
+        if unknown := wanted - {place.topic for place in self._messages}:
+            raise UnknownTopicOrPartitionError(f"no topic {', '.join(sorted(unknown))}")
 
     def _check_assigned(self, partition: TopicPartition) -> None:
         if partition not in self._positions:

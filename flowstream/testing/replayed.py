@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,8 @@ class ReplayedTopic(Protocol):
 
     ``consumer`` takes what AIOKafkaConsumer takes, so that it can stand in its
     place: topics (this one when none is named; the recorded name will do) and
-    settings. It reads from the beginning and, unless ``wait`` is set, ends
-    behind the last message.
+    settings. It reads from the beginning, whatever ``auto_offset_reset`` says,
+    and, unless ``wait`` is set, ends behind the last message.
     """
 
     @property
@@ -65,12 +66,20 @@ class DoubleTopic:
         )
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> ConsumerDouble:
-        """Make a double; of a real one's settings the deserializers count."""
+        """Make a double; of a real one's settings the deserializers count.
+
+        Raises TypeError for what is no setting.
+        """
+        inspect.signature(AIOKafkaConsumer).bind(*topics, **settings)
         deserializers = {
             name: value for name, value in settings.items() if name.endswith("_deserializer")
         }
         return ConsumerDouble(
-            *(topics or [self.topic]), messages=self.messages, wait=wait, **deserializers
+            *(topics or [self.topic]),
+            messages=self.messages,
+            empty=[self.topic],
+            wait=wait,
+            **deserializers,
         )
 
 
@@ -90,7 +99,9 @@ class BrokerTopic:
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> AIOKafkaConsumer:
         """Make a consumer of the broker, whatever other broker the settings name."""
-        settings = {"auto_offset_reset": "earliest", "request_timeout_ms": 10_000} | settings
+        settings = {"request_timeout_ms": 10_000} | settings
+        # A service that reads what comes from now on would find nothing.
+        settings["auto_offset_reset"] = "earliest"
         settings["bootstrap_servers"] = self.bootstrap_servers
         names = [self.topic if topic == self._recorded else topic for topic in topics]
         kind = AIOKafkaConsumer if wait else EndingConsumer
