@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+import structlog.testing
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
 from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, number
@@ -188,6 +190,28 @@ async def test_single_record_too_large_fails_alone(broker: Broker) -> None:
     await sink.close(5)
 
 
+async def test_records_too_large_hold_up_neither_those_that_fit_nor_the_broker(
+    broker: Broker,
+) -> None:
+    topic, account = new_topic(), Account()
+    await create_topic(broker, topic, 2, max_message_bytes="400")
+    sink = open_sink(broker.url, account, partitions=1, record_format="json")
+    await sink.start([topic])
+    with structlog.testing.capture_logs() as logs:
+        await sink.send(make_batch(topic, 0, 0, 499, size=350))
+        await sink.send(make_batch(topic, 0, 499, 211, size=50))
+        await sink.send(make_batch(topic, 1, 710, 101, size=50))
+        await sink.flush(30)
+    assert account.causes == {"message_too_large": 499}
+    assert sorted(map(number, account.failed_values)) == list(range(499))
+    messages = await read(broker.url, topic)
+    assert [number(m.value) for m in messages if m.partition == 0] == list(range(499, 710))
+    assert [number(m.value) for m in messages if m.partition == 1] == list(range(710, 811))
+    # One producer did it all.
+    assert {entry["event"] for entry in logs} == {"kafka_records_failed"}
+    await sink.close(5)
+
+
 async def test_record_larger_than_a_batch_but_not_than_the_broker_allows(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     sink = open_sink(broker.url, account, partitions=1, record_format="json")
@@ -274,4 +298,78 @@ async def test_deleted_topic_is_created_again(broker: Broker) -> None:
     await eventually(lambda: account.settled == 202, 20)
     assert not account.causes
     assert [number(m.value) for m in await read(broker.url, topic)] == list(range(101, 202))
+    await sink.close(5)
+
+
+async def recreate_topic(broker: Broker, topic: str, partitions: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+        with anyio.fail_after(20):
+            error = True
+            while error:
+                answer = await admin.create_topics([NewTopic(topic, partitions, 1)])
+                error = answer.topic_errors[0][1]
+    finally:
+        await admin.close()
+
+
+async def test_topic_made_anew_with_fewer_partitions_takes_every_record_once(
+    broker: Broker,
+) -> None:
+    topic, account = new_topic(), Account()
+    sink = KafkaSink([broker.address], account, partitions=6, limits=Limits())
+    await sink.start([topic])
+    for partition in range(6):
+        await sink.send(make_batch(topic, partition, partition, 1))
+    await sink.flush(10)
+    await recreate_topic(broker, topic, 2)
+    with structlog.testing.capture_logs() as logs:
+        for first in (6, 613):
+            for partition in range(6):
+                await sink.send(make_batch(topic, partition, first + 101 * partition, 101))
+        await eventually(lambda: account.settled == 6 + 12 * 101, 25)
+    assert not account.causes
+    assert sink.partitions(topic) == 2
+    messages = await read(broker.url, topic)
+    assert sorted(number(m.value) for m in messages) == [*range(6, 612), *range(613, 1219)]
+    for partition in range(6):
+        former = {first + 101 * partition + n for first in (6, 613) for n in range(101)}
+        now_in = [m for m in messages if number(m.value) in former]
+        assert {m.partition for m in now_in} == {partition % 2}
+        assert [number(m.value) for m in now_in] == sorted(former)
+    assert sum(entry["event"] == "kafka_records_moved" for entry in logs) == 1
+    await sink.close(5)
+
+
+async def test_added_partitions_are_used(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    limits = Limits(metadata_age=0.2)
+    sink = KafkaSink([broker.address], account, partitions=2, limits=limits)
+    await sink.start([topic])
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    await admin.create_partitions({topic: NewPartitions(5)})
+    await admin.close()
+    await eventually(lambda: sink.partitions(topic) == 5, 10)
+    await sink.send(make_batch(topic, 4, 0, 101))
+    await sink.flush(10)
+    assert not account.causes
+    assert {m.partition for m in await read(broker.url, topic)} == {4}
+    await sink.close(5)
+
+
+async def test_fault_of_the_sink_itself_lets_other_partitions_finish(broker: Broker) -> None:
+    topic, account = new_topic(), Account()
+    limits = Limits(delivery_timeout=1)
+    sink = KafkaSink([broker.address], account, partitions=3, limits=limits)
+    await sink.start([topic])
+    text = replace(make_batch(topic, 1, 0, 1), values=["not octets"])  # type: ignore[list-item]
+    for batch in (make_batch(topic, 0, 1, 1009), text, make_batch(topic, 2, 1010, 1009)):
+        await sink.send(batch)
+    await eventually(lambda: account.settled == 2019, 10)
+    assert account.causes == {"delivery_timeout": 1}
+    numbers = [number(m.value) for m in await read(broker.url, topic)]
+    assert sorted(numbers) == list(range(1, 2019))
     await sink.close(5)

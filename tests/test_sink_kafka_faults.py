@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from broker import Broker
-from support.outcomes import Account, eventually, make_batch, number
+from support.line import line, listen
+from support.outcomes import VALUE_BYTES, Account, eventually, make_batch, number
 
 from flowstream.sink.kafka import KafkaSink
 from flowstream.sink.limits import Limits
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -104,7 +105,7 @@ async def test_broker_restarted_under_load_loses_nothing(
 
 async def test_broker_gone_for_good_every_record_fails_in_time(mortal: Broker) -> None:
     account = Account()
-    limits = Limits(in_flight_bytes=1_000_000, delivery_timeout=0.7)
+    limits = Limits(in_flight_bytes=1_000_000, delivery_timeout=0.7, request_timeout=2)
     sink, topic = await started(mortal, account, limits)
     await anyio.to_thread.run_sync(mortal.stop, signal.SIGKILL)
     with anyio.fail_after(10):
@@ -170,3 +171,45 @@ async def test_killed_sender_task_is_noticed(mortal: Broker) -> None:
     await eventually(lambda: account.settled == 2 * 997, 10)
     assert await numbers_in(mortal, topic, 0) == list(range(2 * 997))
     await sink.close(5)
+
+
+async def test_slow_line_carries_what_it_can(broker_factory: Callable[..., Broker]) -> None:
+    listener = listen()
+    port = listener.getsockname()[1]
+    broker = broker_factory(**{"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"})
+    account = Account()
+    limits = Limits(
+        delivery_timeout=4, stuck_timeout=2, request_timeout=1, in_flight_bytes=1 << 20
+    )
+    topic = new_topic()
+    with listener:
+        async with line(listener, broker.port) as slow:
+            sink = KafkaSink([f"127.0.0.1:{port}"], account, partitions=2, limits=limits)
+            await sink.start([topic])
+            await sink.send(make_batch(topic, 0, 0, 1))
+            await sink.flush(10)
+            # A batch of 512 KiB takes ten times as long as a request may.
+            slow.bytes_per_second = 50_000
+
+            async def overload() -> None:
+                for first in range(1, 1_000_000, 1009):
+                    for partition in (0, 1):
+                        await sink.send(make_batch(topic, partition, first, 1009))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(overload)
+                # From when the batches fit on it is full of records that arrive.
+                await eventually(lambda: len(account.acknowledged_values) > 1, 20)
+                before = len(account.acknowledged_values)
+                await anyio.sleep(5)
+                taken = (len(account.acknowledged_values) - before) * VALUE_BYTES
+                tasks.cancel_scope.cancel()
+            assert taken > slow.bytes_per_second * 5 * 0.5
+            slow.bytes_per_second = None
+            await sink.close(10)
+            assert account.causes.keys() == {"delivery_timeout"}
+            for partition in (0, 1):
+                numbers = await numbers_in(broker, topic, partition)
+                # What was under way may be there twice, by its number.
+                assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
+                assert len(numbers) < len(set(numbers)) * 1.1

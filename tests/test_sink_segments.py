@@ -6,10 +6,12 @@ import asyncio
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from broker import dump_log
@@ -19,6 +21,9 @@ from flowstream.errors import SinkError, UsageError
 from flowstream.sink import open_sink
 from flowstream.sink.segments import SegmentSink
 from flowstream.source import Message, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.anyio
 
@@ -250,6 +255,170 @@ def test_owner_can_go_on_after_root_is_given_up(tmp_path: Path) -> None:
     assert {path.stat().st_uid for path in made} == {NOBODY}
 
 
+def test_next_segment_is_made_without_privileges_wherever_it_is(tmp_path: Path) -> None:
+    """Not only a directory above may be root's alone, but the one that the operator made."""
+    (tmp_path / "above").mkdir(mode=0o700)
+    for directory in (tmp_path / "above" / "made", tmp_path / "above"):
+        done = as_nobody(
+            f"""
+            account = Account()
+            sink = SegmentSink(Path(sys.argv[1]), account, partitions=1,
+                               owner=({NOBODY}, {NOBODY}), segment_bytes=50_000)
+            sink.prepare(["t"])
+            drop()
+            async def main():
+                await sink.start(["t"])
+                for n in range(7):
+                    await sink.send(make_batch("t", 0, n * 97, 97))
+                await sink.close(10)
+            asyncio.run(main())
+            assert not account.causes, account.causes
+            assert sink.fault is None, sink.fault
+            """,
+            str(directory),
+        )
+        assert done.returncode == 0, done.stderr
+        made = list((directory / "t-0").iterdir())
+        assert len(made) == 4
+        assert {path.stat().st_uid for path in made} == {NOBODY}
+        shutil.rmtree(tmp_path / "above" / "made", ignore_errors=True)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory of root's with a file: what a recording must not reach."""
+    path = tmp_path / "outside"
+    path.mkdir()
+    (path / "secret").write_text("of root alone")
+    return path
+
+
+def as_it_is(path: Path) -> list[tuple[str, int, int, int]]:
+    """What would change if somebody wrote to it, or gave it away."""
+    entries = [path, *everything_in(path)]
+    status = [(str(entry), entry.lstat()) for entry in entries]
+    return [(name, it.st_size, it.st_uid, it.st_mtime_ns) for name, it in status]
+
+
+SEGMENT = f"t-0/{0:020}.log"
+
+
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to])
+@pytest.mark.parametrize("name", [".lock", SEGMENT])
+async def test_no_link_to_a_file_is_followed(
+    tmp_path: Path, outside: Path, name: str, make: Callable[[Path, Path], None]
+) -> None:
+    await refused_for(tmp_path / "recording" / name, outside / "secret", make)
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("target", ["outside", "missing", "outside/missing"])
+@pytest.mark.parametrize("name", [".lock", "t-0", "other-3", SEGMENT])
+async def test_no_link_to_anything_else_is_followed(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    await refused_for(tmp_path / "recording" / name, tmp_path / target, Path.symlink_to)
+
+
+async def refused_for(link: Path, target: Path, make: Callable[[Path, Path], None]) -> None:
+    """A sink below ``link``'s recording must name the link, and change nothing anywhere."""
+    recording, *_ = (path for path in link.parents if path.name == "recording")
+    link.parent.mkdir(parents=True)
+    make(link, target)
+    before = as_it_is(recording.parent)
+    sink = SegmentSink(recording, Account(), partitions=1, owner=(NOBODY, NOBODY))
+    with pytest.raises(SinkError, match=f"{link} (is a link|belongs to no recording.* link)"):
+        await sink.start(["t"])
+    assert as_it_is(recording.parent) == before
+    await sink.close(1)
+
+
+async def test_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(SinkError, match=r"\.lock is a link, or neither"):
+        await record(tmp_path, 1)
+
+
+async def test_directory_that_is_named_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    await record(tmp_path / "link", 7)
+    assert len(await read(tmp_path / "real")) == 7
+
+
+async def test_only_what_it_makes_is_given_away(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    path = tmp_path / "root" / "new" / "recording"
+    sink = SegmentSink(path, Account(), partitions=1, owner=(NOBODY, NOBODY))
+    await sink.start(["t"])
+    await sink.close(10)
+    owners = {entry: entry.stat().st_uid for entry in everything_in(tmp_path)}
+    assert {entry for entry, uid in owners.items() if uid == NOBODY} == {
+        *(path, path / ".lock", path / "t-0", path / SEGMENT)
+    }
+
+
+async def test_what_is_put_in_its_place_does_not_matter(tmp_path: Path, outside: Path) -> None:
+    account = Account()
+    path = tmp_path / "recording"
+    sink = SegmentSink(path, account, partitions=1, segment_bytes=50_000)
+    await sink.start(["t"])
+    await sink.send(make_batch("t", 0, 0, 97))
+    await sink.flush(10)
+    before = as_it_is(outside)
+    (path / "t-0").rename(path / "t-1")
+    (path / "t-0").symlink_to(outside)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(outside)
+    for n in range(1, 7):
+        await sink.send(make_batch("t", 0, n * 97, 97))
+    await sink.close(10)
+    assert account.settled == len(account.acknowledged_values) == 679
+    assert as_it_is(outside) == before
+    assert len(list((tmp_path / "moved" / "t-1").iterdir())) == 4
+
+
+def test_disk_that_keeps_nothing_is_a_fault(tmp_path: Path) -> None:
+    """Also of segments that are complete, and no batch is blamed for that."""
+    done = as_nobody(
+        """
+        from support.failing_fsync import fail_fsync
+        async def main():
+            account = Account()
+            sink = SegmentSink(Path(sys.argv[1]), account, partitions=1, segment_bytes=50_000)
+            await sink.start(["t"])
+            for n in range(7):
+                await sink.send(make_batch("t", 0, n * 97, 97))
+            await sink.close(10)
+            assert not account.causes, account.causes
+            print(sink.fault)
+        # Threads that exist would be spared.
+        fail_fsync()
+        asyncio.run(main())
+        """,
+        str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    text = "what was recorded may not be durable: Input/output error"
+    assert done.stdout.splitlines()[-1] == f"file:{tmp_path}: {text}"
+
+
+async def test_fault_of_the_program_fails_the_batch_and_is_told(tmp_path: Path) -> None:
+    account = Account()
+    sink = SegmentSink(tmp_path, account, partitions=1)
+    await sink.start(["t"])
+    broken = make_batch("t", 0, 0, 7)
+    broken.values[3] = "no octets"  # type: ignore[call-overload]
+    await sink.send(broken)
+    await sink.flush(10)
+    assert account.causes == {"internal_error": 7}
+    assert sink.fault is not None
+    assert "TypeError" in sink.fault
+    await sink.send(make_batch("t", 0, 7, 13))
+    await sink.close(10)
+    assert [number(m.value) for m in await read(tmp_path)] == list(range(7, 20))
+
+
 async def test_full_disk_fails_the_batch_and_leaves_no_half_of_it(tmp_path: Path) -> None:
     account = Account()
     sink = SegmentSink(tmp_path, account, partitions=1)
@@ -283,7 +452,7 @@ async def test_full_disk_fails_the_batch_and_leaves_no_half_of_it(tmp_path: Path
         ("kafka://a:9092,", "an address is missing"),
         ("kafka://a:0", "port 0 is not within 1 to 65535"),
         ("kafka://a:65536", "port 65536 is not within"),
-        ("kafka://user:secret@a:9092", "is not HOST:PORT"),
+        ("kafka://user:secret@a:9092", "a user and password in it are not supported"),
         ("kafka:a:9092", "use kafka://HOST:PORT"),
         ("amqp://a:1", "unknown scheme 'amqp'"),
         ("recording", "has no scheme; use kafka://"),

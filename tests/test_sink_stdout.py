@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from support.outcomes import Account, eventually, make_batch
 
 from flowstream.errors import SinkError
@@ -85,6 +86,32 @@ async def test_reader_that_stands_still_fails_what_waits_in_time(
         # The thread is still in its write: let it end before its descriptor does.
         os.close(reader)
         await eventually(lambda: sink.fault is not None)
+
+
+async def test_fault_of_the_program_fails_the_batch_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = Account()
+    broken = [make_batch("t", 0, 0, 7), make_batch("t", 0, 7, 11)]
+    for batch in broken:
+        batch.values[3] = "no octets"  # type: ignore[call-overload]
+    with pipe_as_stdout(monkeypatch) as reader, capture_logs() as logs:
+        sink = open_sink("stdout:", account, partitions=1, record_format="json")
+        await sink.start(["t"])
+        for batch in broken:
+            await sink.send(batch)
+        await sink.flush(10)
+        assert account.causes == {"internal_error": 18}
+        assert sink.fault == (
+            "stdout: TypeError: sequence item 3: expected a bytes-like object, str found"
+        )
+        # It goes on nevertheless: whoever sends is answered.
+        await sink.send(make_batch("t", 0, 18, 13))
+        await sink.close(10)
+        os.close(reader)
+    assert len(account.acknowledged_values) == 13
+    assert [each["event"] for each in logs] == ["internal_error"]
+    assert logs[0]["exc_info"]
 
 
 async def test_closed_standard_output_is_said_at_the_start(

@@ -35,7 +35,7 @@ class Outcomes(Protocol):
         """Count these records as given up.
 
         ``cause`` is one of delivery_timeout, message_too_large, io_error,
-        pipe_closed, shutdown.
+        pipe_closed, internal_error, shutdown.
         """
 
 
@@ -44,12 +44,22 @@ class Sink(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """Why nothing can be published any more, for good; None while it can."""
+        """Why nothing can be published any more, or what was may not last; else None.
+
+        For good; it may come as late as by ``close``.
+        """
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Check and open what needs the privileges that the process may give up before ``start``.
 
         Blocks for as long as a directory takes; starts no thread. ``SinkError``.
+        """
+
+    def load(self) -> None:
+        """Import what publishing needs, after ``prepare`` and with the same privileges.
+
+        A call of its own: that takes a while, which other work need not wait for.
+        ``start`` does it where nobody else has.
         """
 
     async def start(self, topics: Sequence[str]) -> None:

@@ -1,11 +1,12 @@
 """The Kafka sink: acknowledged by all replicas, idempotent, and never hung on a broker.
 
-The ledger keeps every accepted record until it has an outcome; one supervisor
-task publishes from it with one producer after the other. A producer is given up
-when a partition of it is poisoned (one refused batch makes the broker refuse
-all later ones), when its state is unknown to the broker, or when nothing was
-answered for long; what it had not got acknowledged is then sent again by its
-successor. Such a record may be there twice, with the same ``seq``.
+The lanes keep every accepted record until it has an outcome; one supervisor
+task publishes from them with one producer after the other. A producer is given up
+when a partition of it is poisoned (a batch refused, other than for its size,
+makes the broker refuse all later ones) or gone, when its state is unknown to the
+broker, or when nothing was answered for long; what it had not got acknowledged is
+then sent again by its successor. Such a record may be there twice, with the same
+``seq``.
 """
 
 from __future__ import annotations
@@ -17,16 +18,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka.errors import (
-    BrokerResponseError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
 
-from flowstream.errors import SinkError
-from flowstream.sink.ledger import RECORD_OVERHEAD, Ledger
+from flowstream.sink.cluster import Cluster, name_of
+from flowstream.sink.lanes import RECORD_OVERHEAD, Lanes
 from flowstream.sink.limits import Limits
-from flowstream.sink.producer import Producer, quieten_aiokafka, why_unreachable
 from flowstream.sink.space import Space
 
 if TYPE_CHECKING:
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
 
     from flowstream.batch import EncodedBatch
     from flowstream.sink import Outcomes
-    from flowstream.sink.ledger import Flight, Lane
+    from flowstream.sink.lanes import Flight, Lane
+    from flowstream.sink.producer import Producer
 
 log = structlog.get_logger(__name__)
 
@@ -62,14 +62,16 @@ class KafkaSink:
         limits: Limits | None = None,
         topic_settings: Mapping[str, str] | None = None,
     ) -> None:
-        self._addresses = tuple(addresses)
         self._outcomes = outcomes
-        self._wanted, self._topic_settings = partitions, topic_settings or {}
         self._limits = limits or Limits()
+        self._cluster = Cluster(
+            addresses, self._limits, partitions=partitions, topic_settings=topic_settings or {}
+        )
         self._space = Space(self._limits.in_flight_bytes)
-        self._ledger = Ledger(outcomes, self._space)
+        # A quarter: what grows by an eighth stays well below the timeout.
+        self._lanes = Lanes(outcomes, self._space, prompt=self._limits.request_timeout / 4)
         self._topics: tuple[str, ...] = ()
-        self._partitions: dict[str, int] = {}
+        self._producer: Producer | None = None
         self._closed = False
         self._supervisor: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -77,27 +79,29 @@ class KafkaSink:
         # Why the present producer must be given up; None while it works.
         self._trouble: str | None = None
         self._last_answer = 0.0
-        self._pause = self._limits.backoff[0]
         self._ending: set[asyncio.Task[None]] = set()
-        self._expired = 0
-        self._expired_logged = 0.0
+        self._failures_logged = 0.0
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Nothing: connecting needs no privilege."""
 
+    def load(self) -> None:
+        """Nothing: all that it needs came with it."""
+
     async def start(self, topics: Sequence[str]) -> None:
         """Wait for the broker, create missing topics; ``SinkError`` when that cannot be."""
-        quieten_aiokafka()
         self._topics = tuple(topics)
-        producer = await self._first_connect()
-        self._supervisor = asyncio.create_task(self._supervise(producer), name="kafka-sink")
+        self._producer = await self._cluster.connect(topics)
+        self._supervisor = asyncio.create_task(self._supervise(self._producer), name="kafka-sink")
         # A task that is cancelled before its first step would not end its producer.
         await asyncio.sleep(0)
         self._tick()
 
     def partitions(self, topic: str) -> int:
-        """Return the number of partitions of ``topic`` when last connected."""
-        return self._partitions[topic]
+        """Return the number of partitions of ``topic`` when last looked at."""
+        if self._producer is None:
+            raise KeyError(topic)
+        return self._producer.partitions(topic)
 
     async def send(self, batch: EncodedBatch) -> None:
         """Accept ``batch``, waiting while ``in_flight_bytes`` are unsettled."""
@@ -108,7 +112,9 @@ class KafkaSink:
         if not await self._space.take(size):
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
             return
-        self._ledger.accept(batch, size, _now() + self._limits.delivery_timeout)
+        # The batch may have been made for more partitions than there are by now.
+        partition = batch.partition % self.partitions(batch.topic)
+        self._lanes.accept(batch, partition, size, _now() + self._limits.delivery_timeout)
         self._wakeup.set()
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
@@ -139,39 +145,8 @@ class KafkaSink:
             return
         # The producer may still hold some of it: it must not publish what is reported failed.
         self._give_up("flush ran out of time")
-        failed = self._ledger.fail_all(cause)
-        log.warning("kafka_records_failed", cause=cause, records=failed)
-
-    async def _first_connect(self) -> Producer:
-        last: Exception | None = None
-        try:
-            async with asyncio.timeout(self._limits.connect_timeout):
-                while True:
-                    try:
-                        return await self._connect()
-                    except SinkError:
-                        raise
-                    except Exception as err:  # noqa: BLE001 - whatever a listener makes of aiokafka
-                        last = err
-                    await asyncio.sleep(self._limits.backoff[0])
-        except TimeoutError:
-            why = await why_unreachable(self._addresses)
-            raise SinkError(
-                f"no Kafka broker after {self._limits.connect_timeout:g} s: {why}; "
-                "start one there or correct the address"
-            ) from last
-
-    async def _connect(self) -> Producer:
-        producer = await Producer.connect(
-            self._addresses,
-            self._topics,
-            partitions=self._wanted,
-            topic_settings=self._topic_settings,
-            batch_bytes=self._limits.batch_bytes,
-            request_timeout=self._limits.request_timeout,
-        )
-        self._partitions = producer.partitions
-        return producer
+        self._lanes.fail_all(cause)
+        self._log_failures()
 
     async def _supervise(self, producer: Producer) -> None:
         """Publish with one producer after the other, until cancelled."""
@@ -179,53 +154,55 @@ class KafkaSink:
             try:
                 await self._publish(producer)
                 await self._let_land()
-            except Exception as err:
-                log.exception("kafka_sink_fault")
-                self._give_up(repr(err))
             finally:
                 self._end(producer)
-            producer = await self._reconnect()
+            self._producer = producer = await self._cluster.reconnect()
+            moved = self._lanes.fit({topic: self.partitions(topic) for topic in self._topics})
+            if moved:
+                log.warning("kafka_records_moved", records=moved, reason="fewer partitions")
 
     async def _publish(self, producer: Producer) -> None:
         """Keep every partition's flight in the air; return when there is trouble."""
         self._trouble = None
-        while True:
+        while not self._in_trouble():
             self._wakeup.clear()
-            for lane in self._ledger:
-                if self._in_trouble():
-                    return
-                if lane.waiting and lane.flight is None:
+            for lane in self._lanes:
+                if lane.waiting and lane.flight is None and not self._in_trouble():
                     await self._launch(producer, lane)
             await self._wakeup.wait()
 
     async def _launch(self, producer: Producer, lane: Lane) -> None:
-        builder = producer.create_batch()
-        flight = lane.launch(builder, _now())
         try:
+            builder = producer.create_batch()
+            flight = lane.launch(builder, _now())
             future = await producer.send_batch(builder, lane.topic, lane.partition)
-        except KafkaError as err:
-            self._give_up(_name(err))
+        except Exception as err:
+            if not isinstance(err, KafkaError):
+                log.exception("kafka_sink_fault")
+            lane.recall()
+            self._lanes.postpone(lane)
+            self._give_up(name_of(err))
             return
-        future.add_done_callback(partial(self._landed, lane, flight))
+        future.add_done_callback(partial(self._landed, producer, lane, flight))
         # Packing takes milliseconds: the producer and the rest of the agent get their turn.
         await asyncio.sleep(0)
 
-    def _landed(self, lane: Lane, flight: Flight, future: asyncio.Future[object]) -> None:
+    def _landed(
+        self, producer: Producer, lane: Lane, flight: Flight, future: asyncio.Future[object]
+    ) -> None:
         error = None if future.cancelled() else future.exception()
         if lane.flight is not flight or future.cancelled():
             return
         self._last_answer = _now()
         self._wakeup.set()
         if error is None:
-            self._pause = self._limits.backoff[0]
-            self._ledger.acknowledge(lane)
-            return
-        if isinstance(error, _TOO_LARGE):
-            self._pause = 0.0
-            self._ledger.refuse_size(lane)
+            self._lanes.acknowledge(lane, self._last_answer)
+        elif isinstance(error, _TOO_LARGE):
+            producer.withdraw(lane.topic, lane.partition, len(flight))
+            self._lanes.refuse_size(lane)
         else:
             lane.recall()
-        self._give_up(_name(error))
+            self._give_up(name_of(error))
 
     def _give_up(self, trouble: str) -> None:
         self._trouble = self._trouble or trouble
@@ -236,18 +213,17 @@ class KafkaSink:
 
     async def _let_land(self) -> None:
         """While the broker answers, let it do so for the partitions that are well."""
+        since = _now()
         with contextlib.suppress(TimeoutError):
-            while any(self._ledger.in_the_air()):
+            while self._lanes.in_the_air():
                 self._wakeup.clear()
-                async with asyncio.timeout_at(self._last_answer + self._limits.grace):
+                async with asyncio.timeout_at(max(since, self._last_answer) + self._limits.grace):
                     await self._wakeup.wait()
 
     def _end(self, producer: Producer) -> None:
-        self._ledger.recall()
+        self._lanes.recall()
         if not self._closed:
-            log.warning(
-                "kafka_producer_given_up", reason=self._trouble, to_send=self._ledger.records()
-            )
+            log.warning("kafka_producer_given_up", reason=self._trouble, to_send=len(self._lanes))
         task = asyncio.create_task(producer.abandon(), name="kafka-sink-abandon")
         self._ending.add(task)
         task.add_done_callback(self._ended)
@@ -257,46 +233,32 @@ class KafkaSink:
         if not task.cancelled() and task.exception() is not None:
             log.error("kafka_producer_end_fault", error=repr(task.exception()))
 
-    async def _reconnect(self) -> Producer:
-        since = _now()
-        lost = False
-        while True:
-            await asyncio.sleep(self._pause)
-            first, longest = self._limits.backoff
-            self._pause = min(max(first, 2 * self._pause), longest)
-            try:
-                async with asyncio.timeout(self._limits.connect_timeout):
-                    producer = await self._connect()
-            except Exception as err:  # noqa: BLE001 - whatever a broken broker makes of aiokafka
-                if not lost:
-                    log.warning("kafka_unreachable", error=_name(err), to=self._addresses)
-                lost = True
-                continue
-            if lost:
-                log.info("kafka_reachable", after_s=round(_now() - since, 1))
-            return producer
-
     def _tick(self) -> None:
         """Look after the deadlines, whatever the supervisor waits for."""
         now = _now()
-        for flight in self._ledger.in_the_air():
-            if flight.chunks[0].deadline <= now:
-                self._give_up("delivery timeout")
-            elif now - max(flight.launched, self._last_answer) > self._limits.stuck_timeout:
-                self._give_up("no answer")
-        self._expired += self._ledger.expire(now)
-        if self._expired and now - self._expired_logged > _LOG_INTERVAL:
-            log.warning("kafka_records_failed", cause="delivery_timeout", records=self._expired)
-            self._expired, self._expired_logged = 0, now
+        for lane in self._lanes:
+            if lane.flight is not None:
+                self._look_after(lane, lane.flight, now)
+        self._lanes.expire(now)
+        if now - self._failures_logged > _LOG_INTERVAL:
+            self._log_failures()
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def _look_after(self, lane: Lane, flight: Flight, now: float) -> None:
+        age = now - flight.launched
+        if lane.partition >= self.partitions(lane.topic):
+            self._give_up("partition gone")
+        elif flight.chunks[0].deadline <= now and age > self._limits.request_timeout:
+            self._give_up("delivery timeout")
+        elif min(age, now - self._last_answer) > self._limits.stuck_timeout:
+            self._give_up("no answer")
+
+    def _log_failures(self) -> None:
+        for cause, records in self._lanes.failed.items():
+            log.warning("kafka_records_failed", cause=cause, records=records)
+            self._failures_logged = _now()
+        self._lanes.failed.clear()
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _name(err: BaseException) -> str:
-    """Name the error in one line, without the request that it belongs to."""
-    if isinstance(err, BrokerResponseError):
-        return type(err).__name__
-    return str(err) if isinstance(err, KafkaError) else repr(err)

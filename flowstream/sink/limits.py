@@ -12,7 +12,8 @@ class Limits:
     in_flight_bytes: int = 64 << 20
     # Below the broker's default message.max.bytes, 1 MiB.
     batch_bytes: int = 512 << 10
-    # From being accepted to being given up.
+    # From being accepted to being given up; a request that is under way by then
+    # gets its time.
     delivery_timeout: float = 30.0
     # Without any answer: the producer is made anew, from the addresses given.
     stuck_timeout: float = 20.0
@@ -23,5 +24,7 @@ class Limits:
     connect_timeout: float = 10.0
     # For the healthy partitions of a producer that is about to be given up.
     grace: float = 2.0
+    # Between looks at the number of partitions.
+    metadata_age: float = 60.0
     # Between attempts: the first pause and the longest.
     backoff: tuple[float, float] = (0.1, 2.0)

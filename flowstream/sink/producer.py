@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Self
 
 from aiokafka import AIOKafkaProducer
@@ -21,15 +22,20 @@ from aiokafka.errors import (
     KafkaError,
     NoError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.structs import TopicPartition
 
 from flowstream.errors import SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowstream.sink.ledger import BatchBuilder
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.conn import AIOKafkaConnection, CloseReason
+
+    from flowstream.sink.lanes import BatchBuilder
 
 CLIENT_ID = "flowstream"
 # How long a request may take to notice that its connection is gone.
@@ -43,7 +49,7 @@ class Producer:
 
     def __init__(self, producer: AIOKafkaProducer, partitions: dict[str, int]) -> None:
         self._producer = producer
-        self.partitions = partitions
+        self._partitions = partitions
 
     @classmethod
     async def connect(
@@ -55,6 +61,7 @@ class Producer:
         topic_settings: Mapping[str, str],
         batch_bytes: int,
         request_timeout: float,
+        metadata_age: float,
     ) -> Self:
         """Create the topics that are missing and start a producer for all of them.
 
@@ -76,7 +83,9 @@ class Producer:
             enable_idempotence=True,
             max_batch_size=batch_bytes,
             request_timeout_ms=timeout_ms,
+            metadata_max_age_ms=int(metadata_age * 1000),
         )
+        _cut_what_is_closed(producer.client)
         # Else a batch without a leader for that long fails, and its successor may be a
         # duplicate; how long a record may take is for the sink to say.
         producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001 - see the module
@@ -97,17 +106,37 @@ class Producer:
         builder: BatchBuilder = self._producer.create_batch()
         return builder
 
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions that the cluster was last seen to have."""
+        present = self._producer.client.cluster.partitions_for_topic(topic)
+        if present:
+            self._partitions[topic] = len(present)
+        return self._partitions[topic]
+
     async def send_batch(
         self, builder: BatchBuilder, topic: str, partition: int
     ) -> asyncio.Future[object]:
         """Hand a batch over; the future is done when the broker answered for it.
 
-        Does not wait while no other batch is queued for this partition.
+        Does not wait while no other batch is queued for this partition and the
+        topic is known. Raises ``KafkaError``.
         """
+        # aiokafka asserts it.
+        if partition not in await self._producer.partitions_for(topic):
+            raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition} any more")
         future: asyncio.Future[object] = await self._producer.send_batch(
             builder, topic, partition=partition
         )
         return future
+
+    def withdraw(self, topic: str, partition: int, records: int) -> None:
+        """Take back a batch that was refused without being written.
+
+        The next one gets its sequence numbers: after a gap the broker would
+        refuse all later batches of this partition.
+        """
+        numbers = self._producer._txn_manager  # noqa: SLF001 - aiokafka never takes them back
+        numbers.increment_sequence_number(TopicPartition(topic, partition), -records)
 
     async def abandon(self) -> None:
         """End within seconds, whatever is unanswered: nothing is sent from here any more."""
@@ -131,9 +160,28 @@ class Producer:
                 waited_for.set_result(False)
 
     def _cut_connections(self) -> None:
-        for connection in self._producer.client._conns.values():  # noqa: SLF001 - see the module
-            if connection._writer is not None:  # noqa: SLF001
-                connection._writer.transport.abort()  # noqa: SLF001
+        for connection in tuple(self._producer.client._conns.values()):  # noqa: SLF001 - see above
+            connection.close()
+
+
+def _cut_what_is_closed(client: AIOKafkaClient) -> None:
+    """Make the client's connections discard what they have not sent when they are closed.
+
+    Else a request that timed out on a slow line goes on being sent, beside its own repetition.
+    """
+    closed = client._on_connection_closed  # noqa: SLF001 - called at every connection's end
+
+    def cut(connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
+        transport = connection._protocol._transport  # noqa: SLF001 - its writer is gone by now
+        if transport is not None:
+            linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
+            transport.abort()
+        closed(connection, reason)
+
+    client._on_connection_closed = cut  # noqa: SLF001
 
 
 def quieten_aiokafka() -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.batch import CopiedBatch
-from flowstream.source.segment_file import SegmentReader, segments_of
+from flowstream.source.segment_file import SEGMENT_NAME, SegmentReader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from flowstream.batch import EncodedBatch
+    from flowstream.sink.directory import Directory
 
 log = structlog.get_logger(__name__)
 
@@ -26,42 +27,33 @@ _NO_PRODUCER = -1
 _BASE_OFFSET = struct.Struct(">q")
 
 
-def hand_over(target: int | Path, owner: tuple[int, int] | None) -> None:
-    """Give a file or directory that root made to ``owner`` (uid, gid), where that is allowed.
-
-    Without CAP_CHOWN it stays root's, as which a process without CAP_SETUID goes on.
-    """
-    if owner is not None and os.geteuid() == 0:
-        with contextlib.suppress(PermissionError):
-            os.chown(target, *owner)
+def load() -> None:
+    """Import what ``SegmentWriter.append`` needs: later its files may be out of reach."""
+    # Not at the top: all of aiokafka comes with it, and the agent shall be attached first.
+    import aiokafka.record.default_records  # noqa: F401, PLC0415
 
 
 class SegmentWriter:
-    """Appends to the segments in ``directory``, which exists; used from one thread.
+    """Appends to the segments in ``directory``, which it closes; used from one thread.
 
-    ``owner`` (uid, gid) gets the files that are created. Opening continues what is
-    there: a last batch that was cut short is cut off, with a warning; other
-    damage is ``SourceError``, and nothing is changed. ``OSError`` where the
-    file system refuses.
+    Opening continues what is there: a last batch that was cut short is cut off,
+    with a warning; other damage is ``SourceError``, and nothing is changed.
+    ``OSError`` where the file system refuses, ``SinkError`` for a link.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        owner: tuple[int, int] | None = None,
-        segment_bytes: int = SEGMENT_BYTES,
-    ) -> None:
+    def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._directory = directory
-        self._owner = owner
         self._segment_bytes = segment_bytes
         self._next_offset = 0
         self._end = 0
-        segments = segments_of(directory)
-        if segments:
-            self._file = self._continue(segments[-1])
-        else:
-            self._file = self._create()
+        # Why a segment that is complete may not be durable.
+        self._unsure: OSError | None = None
+        self._file = -1
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, batch: EncodedBatch) -> tuple[int, OSError | None]:
         """Write the batch's records; return how many, and what kept the others out."""
@@ -78,14 +70,18 @@ class SegmentWriter:
         return written, None
 
     def sync(self) -> None:
-        """Make what was written durable; ``OSError`` when that cannot be said."""
+        """Make what was written durable; ``OSError``, once, when that cannot be said."""
         os.fsync(self._file)
+        unsure, self._unsure = self._unsure, None
+        if unsure is not None:
+            raise unsure
 
     def close(self) -> None:
         """Close the file without making it durable; harmless twice."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        self._directory.close()
 
     def _write(self, data: bytearray) -> None:
         if self._end and self._end + len(data) > self._segment_bytes:
@@ -107,23 +103,31 @@ class SegmentWriter:
         self._end = 0
         try:
             os.fsync(full)
+        except OSError as err:
+            # No fault of the batch that is to be written.
+            self._unsure = err
         finally:
             os.close(full)
 
     def _create(self) -> int:
-        path = self._directory / f"{self._next_offset:020}.log"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        hand_over(file, self._owner)
-        return file
+        return self._directory.create(f"{self._next_offset:020}.log")
 
-    def _continue(self, path: Path) -> int:
-        reader = SegmentReader(path)
+    def _open(self) -> None:
+        segments = [name for name in self._directory.names() if SEGMENT_NAME.fullmatch(name)]
+        if segments:
+            self._file = self._directory.file(segments[-1])
+            self._continue(self._directory.path / segments[-1])
+        else:
+            self._file = self._create()
+
+    def _continue(self, path: Path) -> None:
+        """Go on behind the last whole batch, and cut off what is there; ``path`` is for names."""
+        reader = SegmentReader(path, descriptor=self._file)
         for _ in reader:
             pass
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         if reader.torn:
-            size = os.fstat(file).st_size
-            os.ftruncate(file, reader.position)
+            size = os.fstat(self._file).st_size
+            os.ftruncate(self._file, reader.position)
             log.warning(
                 "recording_torn_batch_removed",
                 file=str(path),
@@ -131,13 +135,11 @@ class SegmentWriter:
                 bytes=size - reader.position,
             )
         self._next_offset, self._end = reader.next_offset, reader.position
-        return file
 
 
 def _encode(batch: EncodedBatch, start: int) -> tuple[bytearray, int]:
     """Pack records from ``start`` on into one record batch of base offset 0; how many fitted."""
-    # Not at the top: all of aiokafka comes with it, and the agent shall be attached first.
-    from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415
+    from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415 - as above
 
     builder = DefaultRecordBatchBuilder(
         magic=2,

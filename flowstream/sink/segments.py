@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.errors import SinkError, SourceError
-from flowstream.sink.segment_writer import SEGMENT_BYTES, SegmentWriter, hand_over
+from flowstream.sink.directory import Directory
+from flowstream.sink.segment_writer import SEGMENT_BYTES, SegmentWriter, load
 from flowstream.sink.worker import Worker
-from flowstream.source.segment_file import PARTITION_NAME, SEGMENT_NAME, partitions_of
+from flowstream.source.segment_file import PARTITION_NAME, SEGMENT_NAME, partitions_among
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,9 +34,8 @@ class SegmentSink:
     A recording that is there is continued. One process at a time writes; a
     directory with anything else in it is refused. Acknowledged means given to
     the operating system; ``flush`` and ``close`` make it durable.
+    Nothing below ``directory`` is followed that leads elsewhere.
     """
-
-    fault = None
 
     def __init__(
         self,
@@ -53,12 +52,19 @@ class SegmentSink:
         self._owner = owner
         self._segment_bytes = segment_bytes
         self._partitions: dict[str, int] = {}
+        self._root: Directory | None = None
         self._writers: dict[tuple[str, int], SegmentWriter] = {}
         self._lock = -1
+        self._fault: str | None = None
         self._worker: Worker | None = None
         self._failing = False
         # The files are open and no thread writes to them yet.
         self._prepared = False
+
+    @property
+    def fault(self) -> str | None:
+        """Why what is acknowledged may not last, or nothing can be written; else None."""
+        return self._fault
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Make or continue the recording; ``SinkError`` before anything is changed."""
@@ -69,11 +75,16 @@ class SegmentSink:
             raise
         self._prepared = True
 
+    def load(self) -> None:
+        """Import what makes the record batches."""
+        load()
+
     async def start(self, topics: Sequence[str]) -> None:
         """Begin to write, into the recording that ``prepare`` opened or opens now."""
         if not self._prepared:
             await asyncio.to_thread(self.prepare, topics)
-        self._worker = Worker("segment-sink", self._write, self._outcomes)
+        self.load()
+        self._worker = Worker("segment-sink", self._write, self._outcomes, self._fail)
         self._prepared = False
 
     def partitions(self, topic: str) -> int:
@@ -90,7 +101,7 @@ class SegmentSink:
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Write and make durable; what is not written after ``timeout`` seconds is failed."""
         if self._worker is not None:
-            await self._flush(self._worker, timeout, "shutdown")
+            await self._flush(self._worker, timeout)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then close the files and let others write."""
@@ -101,29 +112,32 @@ class SegmentSink:
                 self._prepared = False
             return
         worker.refuse()
-        left = await self._flush(worker, timeout, "shutdown")
+        left, durable = await self._flush(worker, timeout)
+        if not durable:
+            self._fail("the disk did not answer in time: what was recorded may not be durable")
         # The thread closes: it may still be in the middle of a write.
         await worker.run(self._close_files, max(left, 0.1))
         worker.end()
 
-    async def _flush(self, worker: Worker, timeout: float, cause: str) -> float:  # noqa: ASYNC109
-        """Return the seconds that are left of ``timeout``."""
+    async def _flush(self, worker: Worker, timeout: float) -> tuple[float, bool]:  # noqa: ASYNC109
+        """Return the seconds that are left of ``timeout``, and whether the disk has answered."""
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
-        failed = await worker.flush(timeout, cause)
+        failed = await worker.flush(timeout, "shutdown")
         if failed:
-            log.warning("recording_records_failed", cause=cause, records=failed)
-        if not await worker.run(self._sync, max(deadline - now(), 0.1)):
+            log.warning("recording_records_failed", cause="shutdown", records=failed)
+        answered = await worker.run(self._sync, max(deadline - now(), 0.1))
+        if not answered:
             log.warning("recording_not_durable", error="the disk did not answer in time")
-        return deadline - now()
+        return deadline - now(), answered
 
     def _open(self, topics: Sequence[str]) -> None:
         try:
-            self._check_contents()
-            self._make_directory(self._directory)
-            self._take_lock()
+            root = self._root = Directory.open(self._directory, self._owner)
+            self._check_contents(root)
+            self._take_lock(root)
             for topic in topics:
-                self._open_topic(topic)
+                self._open_topic(root, topic)
         except SourceError as err:
             raise SinkError(f"{err}; record to another directory") from err
         except OSError as err:
@@ -132,37 +146,29 @@ class SegmentSink:
                 "use a directory that can be made and written"
             ) from err
 
-    def _check_contents(self) -> None:
+    def _check_contents(self, root: Directory) -> None:
         """Refuse a directory with anything in it that no recording has."""
-        if not self._directory.exists():
-            return
-        for entry in sorted(self._directory.iterdir()):
-            if entry.name == LOCK_NAME:
+        for name in root.names():
+            if name == LOCK_NAME:
                 continue
-            if not PARTITION_NAME.fullmatch(entry.name) or not entry.is_dir():
-                raise self._foreign(entry)
-            for inner in sorted(entry.iterdir()):
-                if not SEGMENT_NAME.fullmatch(inner.name) or not inner.is_file():
-                    raise self._foreign(inner)
+            if not PARTITION_NAME.fullmatch(name) or not root.is_directory(name):
+                raise self._foreign(root.path / name)
+            with root.directory(name) as partition:
+                for inner in partition.names():
+                    if not SEGMENT_NAME.fullmatch(inner) or not partition.is_file(inner):
+                        raise self._foreign(partition.path / inner)
 
     def _foreign(self, path: Path) -> SinkError:
         return SinkError(
-            f"file:{self._directory}: {path} belongs to no recording; "
+            f"file:{self._directory}: {path} belongs to no recording, where nothing is a link; "
             "use an empty directory or a recording"
         )
 
-    def _make_directory(self, path: Path) -> None:
-        if path.is_dir():
-            return
-        if path.exists():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-        self._make_directory(path.parent)
-        path.mkdir()
-        hand_over(path, self._owner)
-
-    def _take_lock(self) -> None:
-        path = self._directory / LOCK_NAME
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def _take_lock(self, root: Directory) -> None:
+        try:
+            self._lock = root.create(LOCK_NAME)
+        except FileExistsError:
+            self._lock = root.file(LOCK_NAME)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -173,17 +179,14 @@ class SegmentSink:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        hand_over(self._lock, self._owner)
 
-    def _open_topic(self, topic: str) -> None:
-        present = partitions_of(self._directory, topic)
+    def _open_topic(self, root: Directory, topic: str) -> None:
+        present = partitions_among(root.names(), topic)
         wanted = self._wanted if isinstance(self._wanted, int) else self._wanted[topic]
         count = present[-1] + 1 if present else wanted
         for partition in range(count):
-            path = self._directory / f"{topic}-{partition}"
-            self._make_directory(path)
             self._writers[topic, partition] = SegmentWriter(
-                path, owner=self._owner, segment_bytes=self._segment_bytes
+                root.directory(f"{topic}-{partition}"), segment_bytes=self._segment_bytes
             )
         self._partitions[topic] = count
 
@@ -206,6 +209,11 @@ class SegmentSink:
                 log.error(  # noqa: TRY400 - the disk's fault: a traceback would tell no more
                     "recording_not_durable", topic=topic, partition=partition, error=err.strerror
                 )
+                self._fail(f"what was recorded may not be durable: {err.strerror}")
+
+    def _fail(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = f"file:{self._directory}: {why}"
 
     def _close_files(self) -> None:
         for writer in self._writers.values():
@@ -214,3 +222,5 @@ class SegmentSink:
             with contextlib.suppress(OSError):
                 os.close(self._lock)
             self._lock = -1
+        if self._root is not None:
+            self._root.close()

@@ -33,6 +33,8 @@ class StdoutSink:
         self._outcomes = outcomes
         self._worker: Worker | None = None
         self._descriptor = -1
+        # The reader has gone away.
+        self._closed = False
         self._fault: str | None = None
 
     @property
@@ -43,6 +45,9 @@ class StdoutSink:
     def prepare(self, topics: Sequence[str]) -> None:
         """Nothing: standard output is open already."""
 
+    def load(self) -> None:
+        """Nothing: all that it needs came with it."""
+
     async def start(self, topics: Sequence[str]) -> None:  # noqa: ARG002 - lines name no topic
         """Take standard output; ``SinkError`` when it is closed."""
         try:
@@ -50,7 +55,7 @@ class StdoutSink:
             self._descriptor = sys.stdout.fileno()
         except (OSError, ValueError, AttributeError) as err:
             raise SinkError(f"stdout: standard output is closed ({err}); open it") from err
-        self._worker = Worker("stdout-sink", self._write, self._outcomes)
+        self._worker = Worker("stdout-sink", self._write, self._outcomes, self._fail)
 
     def partitions(self, topic: str) -> int:  # noqa: ARG002 - lines name no partition
         """Return 1."""
@@ -78,7 +83,7 @@ class StdoutSink:
         worker.end()
 
     def _write(self, batch: EncodedBatch) -> tuple[int, str]:
-        if self._fault is not None:
+        if self._closed:
             return 0, "pipe_closed"
         lines = b"\n".join(batch.values) + b"\n"
         done = 0
@@ -91,9 +96,14 @@ class StdoutSink:
             if err.errno != errno.EPIPE:
                 log.warning("stdout_write_failed", error=err.strerror)
                 return written, "io_error"
-            self._fault = "stdout: the reader has closed the pipe"
+            self._closed = True
+            self._fail("the reader has closed the pipe")
             return written, "pipe_closed"
         return len(batch), ""
+
+    def _fail(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = f"stdout: {why}"
 
     def _write_some(self, lines: bytes, start: int) -> int:
         try:

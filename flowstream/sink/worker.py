@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
 
 from flowstream.sink.space import Space
 
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_BYTES = 64 << 20
 
+_T = TypeVar("_T")
+
+log = structlog.get_logger(__name__)
+
 
 class Worker:
     """Bounded queue, thread, and outcomes back in the loop.
 
     ``write`` runs in the thread: it writes a batch and returns how many of its
-    records are written, and the cause why the others are not. It does not raise.
+    records are written, and the cause why the others are not. What it raises is a
+    fault of the program: the batch fails by "internal_error", and ``on_fault`` is
+    called in the thread with a text to that effect.
     """
 
     def __init__(
@@ -31,10 +39,14 @@ class Worker:
         name: str,
         write: Callable[[EncodedBatch], tuple[int, str]],
         outcomes: Outcomes,
+        on_fault: Callable[[str], None],
         limit: int = IN_FLIGHT_BYTES,
     ) -> None:
+        self._name = name
         self._write = write
         self._outcomes = outcomes
+        self._on_fault = on_fault
+        self._faulty = False
         self._space = Space(limit)
         # What is queued or being written; a batch that is taken out of it has its outcome.
         self._unsettled: dict[int, tuple[EncodedBatch, int]] = {}
@@ -63,10 +75,8 @@ class Worker:
         done = asyncio.Event()
 
         def call() -> None:
-            try:
-                function()
-            finally:
-                self._tell(done.set)
+            self._attempt(function)
+            self._tell(done.set)
 
         self._queue.put(call)
         try:
@@ -103,8 +113,20 @@ class Worker:
     def _write_one(self, number: int, batch: EncodedBatch) -> None:
         # What was reported failed while it waited here must not be published.
         if number in self._unsettled:
-            written, cause = self._write(batch)
+            written, cause = self._attempt(lambda: self._write(batch)) or (0, "internal_error")
             self._tell(self._settle, number, written, cause)
+
+    def _attempt(self, function: Callable[[], _T]) -> _T | None:
+        """Return what ``function`` returns, None after an exception: the thread must go on."""
+        try:
+            return function()
+        except Exception as err:
+            # Once: all that follows may fail in the same way.
+            if not self._faulty:
+                self._faulty = True
+                log.exception("internal_error", thread=self._name)
+            self._on_fault(f"{type(err).__name__}: {err}")
+            return None
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
         # A closed loop means that nobody is left to be told.

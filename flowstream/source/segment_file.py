@@ -18,7 +18,7 @@ from flowstream.errors import SourceError
 from flowstream.source.record_batch import CONTROL, HEADER, Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -38,8 +38,13 @@ _MAX_SHIFT = 28
 
 def partitions_of(directory: Path, topic: str) -> list[int]:
     """Return the partitions of ``topic`` in a recording, in order."""
-    names = [PARTITION_NAME.fullmatch(entry.name) for entry in directory.iterdir()]
-    return sorted(int(name["partition"]) for name in names if name and name["topic"] == topic)
+    return partitions_among((entry.name for entry in directory.iterdir()), topic)
+
+
+def partitions_among(names: Iterable[str], topic: str) -> list[int]:
+    """Return the partitions of ``topic`` out of the names in a recording, in order."""
+    found = [PARTITION_NAME.fullmatch(name) for name in names]
+    return sorted(int(name["partition"]) for name in found if name and name["topic"] == topic)
 
 
 def topics_of(directory: Path) -> list[str]:
@@ -75,23 +80,30 @@ class SegmentReader:
     follows and ``position`` the place in the file where it would begin. A last
     batch that was cut short ends the iteration and sets ``torn``; any other
     damage is ``SourceError``, and so are missing offsets unless ``gaps`` allows
-    them: then the caller compares. Memory: one batch.
+    them: then the caller compares. It reads from ``descriptor``, which stays open,
+    if there is one: ``path`` is then for names only. Memory: one batch.
     """
 
-    def __init__(self, path: Path, *, gaps: bool = False) -> None:
+    def __init__(self, path: Path, *, gaps: bool = False, descriptor: int | None = None) -> None:
         self.path = path
         self._gaps = gaps
+        self._descriptor = descriptor
         self.next_offset = int(path.stem)
         self.position = 0
         self.torn = False
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            with self.path.open("rb") as file:
+            with self._open() as file:
                 while (batch := self._read(file)) is not None:
                     yield batch
         except OSError as err:
             raise SourceError(f"{self._where()}: {err.strerror}") from err
+
+    def _open(self) -> BinaryIO:
+        if self._descriptor is None:
+            return self.path.open("rb")
+        return open(self._descriptor, "rb", closefd=False)
 
     def _read(self, file: BinaryIO) -> Batch | None:
         head = file.read(HEADER.size)

@@ -5,18 +5,24 @@ partition, which is the Kafka batch that the producer holds. A flight ends by
 acknowledgement or by going back to the head of the waiting ones, so the order
 within a partition outlives any producer. One flight per partition is enough:
 while some partitions are in the air the others are being packed.
+
+How many records a flight may have follows from what became of the ones before:
+fewer after a refusal for its size or no answer at all, a little more after each
+prompt acknowledgement. So a topic with small limits and a slow line both get
+batches that they can take.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.batch import CopiedBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flowstream.batch import EncodedBatch
     from flowstream.sink import Outcomes
@@ -24,6 +30,14 @@ if TYPE_CHECKING:
 
 # What Kafka's record format adds to key and value, rounded up.
 RECORD_OVERHEAD = 24
+
+# Records of a flight: more than any batch has room for.
+_UNLIMITED = 1 << 20
+# What is left of a flight's records after a refusal, which costs one request, and
+# after no answer, which costs many seconds; a flight grows by an eighth.
+_REFUSED = 2
+_UNANSWERED = 16
+_GROWTH = 8
 
 
 class BatchBuilder(Protocol):
@@ -81,23 +95,25 @@ class Lane:
     partition: int
     waiting: deque[Chunk] = field(default_factory=deque)
     flight: Flight | None = None
-    # Records per Kafka batch; lowered when the broker finds a batch too large.
-    max_records: int | None = None
+    # Records per Kafka batch.
+    max_records: int = _UNLIMITED
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting)) + len(self.flight or ())
 
     def launch(self, builder: BatchBuilder, now: float) -> Flight:
         """Pack waiting records into ``builder`` until it is full: the lane's flight."""
         chunks: list[Chunk] = []
         room = self.max_records
-        while self.waiting and room != 0:
+        while self.waiting and room:
             chunk = self.waiting[0]
-            packed = _pack(builder, chunk, len(chunk) if room is None else room)
+            packed = _pack(builder, chunk, room)
             if packed:
                 chunks.append(chunk.cut(packed))
             if len(chunk):
                 break
             self.waiting.popleft()
-            if room is not None:
-                room -= packed
+            room -= packed
         self.flight = Flight(chunks, now)
         return self.flight
 
@@ -111,6 +127,14 @@ class Lane:
     def recall(self) -> None:
         """End the flight; what was in it waits again, first in line."""
         self.waiting.extendleft(reversed(self.land()))
+
+    def shrink(self, divisor: int) -> None:
+        """Let the next flight have fewer records than the present one."""
+        self.max_records = max(1, len(self.flight or ()) // divisor)
+
+    def grow(self) -> None:
+        """Let the next flight have a few records more."""
+        self.max_records = min(self.max_records + self.max_records // _GROWTH + 1, _UNLIMITED)
 
 
 def _pack(builder: BatchBuilder, chunk: Chunk, limit: int) -> int:
@@ -134,85 +158,106 @@ def _pack(builder: BatchBuilder, chunk: Chunk, limit: int) -> int:
     return stop - start
 
 
-class Ledger:
-    """All lanes; settles records with the outcomes and gives their space back."""
+class Lanes:
+    """All lanes; settles records with the outcomes and gives their space back.
 
-    def __init__(self, outcomes: Outcomes, space: Space) -> None:
+    An acknowledgement within ``prompt`` seconds makes a lane's flights grow.
+    """
+
+    def __init__(self, outcomes: Outcomes, space: Space, *, prompt: float) -> None:
         self._outcomes = outcomes
         self._space = space
+        self._prompt = prompt
         self._lanes: dict[tuple[str, int], Lane] = {}
+        # Records given up since somebody last cleared it, by cause.
+        self.failed: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Lane]:
         # A copy: batches for new partitions are accepted while somebody goes through them.
         return iter(tuple(self._lanes.values()))
 
-    def accept(self, batch: EncodedBatch, size: int, deadline: float) -> None:
+    def __len__(self) -> int:
+        """Count the records that have no outcome."""
+        return sum(map(len, self._lanes.values()))
+
+    def accept(self, batch: EncodedBatch, partition: int, size: int, deadline: float) -> None:
         """Enter a whole batch, for which ``size`` bytes of space were taken."""
-        address = (batch.topic, batch.partition)
-        lane = self._lanes.get(address)
-        if lane is None:
-            lane = self._lanes[address] = Lane(*address)
+        lane = self._lane(batch.topic, partition)
         lane.waiting.append(Chunk(batch, 0, len(batch), size, deadline))
 
-    def acknowledge(self, lane: Lane) -> None:
+    def fit(self, partitions: Mapping[str, int]) -> int:
+        """Move what waits beyond the number of partitions into one that is there.
+
+        Into ``partition % number``, by the order of acceptance; to be called
+        without flights. Return the number of records moved.
+        """
+        moved = 0
+        for lane in self:
+            number = partitions[lane.topic]
+            if lane.partition < number:
+                continue
+            del self._lanes[lane.topic, lane.partition]
+            home = self._lane(lane.topic, lane.partition % number)
+            # Stable, and each lane's deadlines rise: neither loses its own order.
+            home.waiting = deque(
+                sorted([*home.waiting, *lane.waiting], key=attrgetter("deadline"))
+            )
+            moved += len(lane)
+        return moved
+
+    def postpone(self, lane: Lane) -> None:
+        """Put the lane behind all others, so that its faults hold up none of them."""
+        self._lanes[lane.topic, lane.partition] = self._lanes.pop((lane.topic, lane.partition))
+
+    def acknowledge(self, lane: Lane, now: float) -> None:
         """Settle the lane's flight as published."""
+        if lane.flight is not None and now - lane.flight.launched <= self._prompt:
+            lane.grow()
         for chunk in lane.land():
             self._space.give(chunk.size)
             self._outcomes.acknowledged(chunk.batch, slice(chunk.start, chunk.stop))
 
-    def fail(self, lane: Lane, cause: str) -> None:
-        """Settle the lane's flight as given up."""
-        for chunk in lane.land():
-            self._give_up(chunk, cause)
-
     def refuse_size(self, lane: Lane) -> None:
-        """Halve what the lane sends at once: the broker finds its flight too large.
-
-        The lower limit stays, because it is the topic's and not the records'. A
-        single record that is too large is given up, and the limit with it.
-        """
-        records = len(lane.flight or ())
-        if records > 1:
-            lane.max_records = records // 2
+        """Send the lane's flight again in parts; give up a single record that is too large."""
+        lane.shrink(_REFUSED)
+        if len(lane.flight or ()) > 1:
             lane.recall()
-        else:
-            lane.max_records = None
-            self.fail(lane, "message_too_large")
+            return
+        for chunk in lane.land():
+            self._give_up(chunk, "message_too_large")
 
-    def expire(self, now: float) -> int:
-        """Give up what waits past its deadline; return the number of records."""
-        expired = 0
+    def expire(self, now: float) -> None:
+        """Give up what waits past its deadline."""
         for lane in self:
             while lane.waiting and lane.waiting[0].deadline <= now:
-                chunk = lane.waiting.popleft()
-                expired += len(chunk)
-                self._give_up(chunk, "delivery_timeout")
-        return expired
+                self._give_up(lane.waiting.popleft(), "delivery_timeout")
 
-    def fail_all(self, cause: str) -> int:
-        """Give up everything, flights included; return the number of records."""
-        failed = 0
+    def fail_all(self, cause: str) -> None:
+        """Give up everything, flights included."""
         for lane in self:
             lane.recall()
             while lane.waiting:
-                chunk = lane.waiting.popleft()
-                failed += len(chunk)
-                self._give_up(chunk, cause)
-        return failed
+                self._give_up(lane.waiting.popleft(), cause)
 
     def recall(self) -> None:
-        """End every flight without an outcome."""
+        """End every flight: the broker has not answered for it."""
         for lane in self:
-            lane.recall()
+            if lane.flight is not None:
+                lane.shrink(_UNANSWERED)
+                lane.recall()
 
-    def records(self) -> int:
-        """Count the records that wait."""
-        return sum(len(chunk) for lane in self for chunk in lane.waiting)
+    def in_the_air(self) -> bool:
+        """Whether there is any flight."""
+        return any(lane.flight is not None for lane in self._lanes.values())
 
-    def in_the_air(self) -> Iterator[Flight]:
-        """Every flight."""
-        return (lane.flight for lane in self if lane.flight is not None)
+    def _lane(self, topic: str, partition: int) -> Lane:
+        address = (topic, partition)
+        lane = self._lanes.get(address)
+        if lane is None:
+            lane = self._lanes[address] = Lane(*address)
+        return lane
 
     def _give_up(self, chunk: Chunk, cause: str) -> None:
+        self.failed[cause] += len(chunk)
         self._space.give(chunk.size)
         self._outcomes.failed(chunk.batch, slice(chunk.start, chunk.stop), cause)

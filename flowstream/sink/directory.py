@@ -1,0 +1,137 @@
+"""A directory that a less privileged user may write to: nothing in it leads anywhere else.
+
+Everything goes by descriptors. So no symbolic link is followed, it does not matter
+what is moved or put in its place meanwhile, and what was opened with privileges can
+be written to when they are given up, whatever directories are above it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+from flowstream.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Without waiting for whoever has the other end of a pipe.
+_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
+
+
+class Directory:
+    """An open directory; what is made in it belongs to ``owner`` (uid, gid).
+
+    Without CAP_CHOWN it stays root's, as which a process without CAP_SETUID goes
+    on. Methods take the name of an entry. They raise ``OSError`` with the path in
+    ``filename``, and ``SinkError`` for a link and for what is no file or directory.
+    """
+
+    def __init__(self, descriptor: int, path: Path, owner: tuple[int, int] | None) -> None:
+        self._descriptor = descriptor
+        self.path = path
+        """For messages: another directory may be there by now."""
+        self._owner = owner
+
+    @classmethod
+    def open(cls, path: Path, owner: tuple[int, int] | None) -> Self:
+        """Open ``path``, which may be a symbolic link; make it and its parents if missing."""
+        try:
+            return cls(os.open(path, _DIRECTORY), path, owner)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        directory = cls(os.open(path, _DIRECTORY | os.O_NOFOLLOW), path, owner)
+        directory._hand_over(directory._descriptor)
+        return directory
+
+    def names(self) -> list[str]:
+        """Return the names of all entries, sorted."""
+        with self._told():
+            return sorted(os.listdir(self._descriptor))  # noqa: PTH208 - no path
+
+    def is_directory(self, name: str) -> bool:
+        """Say whether it is a directory and no link to one."""
+        return stat.S_ISDIR(self._status(name).st_mode)
+
+    def is_file(self, name: str) -> bool:
+        """Say whether it is a regular file and no link to one, a hard link neither."""
+        return _is_file(self._status(name))
+
+    def directory(self, name: str) -> Directory:
+        """Open a directory, which is made if missing."""
+        with self._told(name):
+            made = False
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=self._descriptor)
+                made = True
+            descriptor = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
+        if made:
+            self._hand_over(descriptor)
+        return Directory(descriptor, self.path / name, self._owner)
+
+    def create(self, name: str) -> int:
+        """Make a file, which must not be there, and open it to read and write."""
+        with self._told(name):
+            flags = _FILE | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(name, flags, 0o644, dir_fd=self._descriptor)
+        self._hand_over(descriptor)
+        return descriptor
+
+    def file(self, name: str) -> int:
+        """Open a file that is there to read and write."""
+        with self._told(name):
+            descriptor = os.open(name, _FILE, dir_fd=self._descriptor)
+        if not _is_file(os.fstat(descriptor)):
+            os.close(descriptor)
+            raise self._foreign(name)
+        return descriptor
+
+    def close(self) -> None:
+        """Let go of it; harmless twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _status(self, name: str) -> os.stat_result:
+        with self._told(name):
+            return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+
+    def _hand_over(self, descriptor: int) -> None:
+        if self._owner is not None:
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, *self._owner)
+
+    @contextlib.contextmanager
+    def _told(self, name: str = "") -> Iterator[None]:
+        """Name the path in errors, of which the system knows the last part only."""
+        try:
+            yield
+        except OSError as err:
+            if err.errno in _NOT_OURS:
+                raise self._foreign(name) from err
+            err.filename = str(self.path / name)
+            raise
+
+    def _foreign(self, name: str) -> SinkError:
+        return SinkError(
+            f"{self.path / name} is a link, or neither file nor directory; "
+            "remove it or use another directory"
+        )
+
+
+def _is_file(status: os.stat_result) -> bool:
+    # Whoever may write to a directory may also make hard links in it to others' files.
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1

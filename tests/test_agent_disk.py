@@ -1,0 +1,46 @@
+"""A recording whose disk does not keep it: the run is no success."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from support import failing_fsync
+from support.agent import FLOWSTREAM, Agent, audited
+from support.outcomes import Account, make_batch
+
+from flowstream.sink import open_sink
+
+LOST = (sys.executable, str(Path(failing_fsync.__file__)))
+TEXT = "what was recorded may not be durable: Input/output error"
+
+
+def test_a_run_ends_with_status_1(tmp_path):
+    url = f"file:{tmp_path}/recording"
+    options = ("-i", "lo", "--mode", "generic", "--duration", 1, "--sink", url)
+    with Agent(*options, before=LOST) as agent:
+        assert agent.wait() == 1, agent.output()
+        (fault,) = agent.logs("a stage failed")
+        errors = {each["error"] for each in agent.logs("recording_not_durable")}
+        assert errors == {"Input/output error"}
+    assert fault["error"] == f"{url}: {TEXT}"
+    # Whatever the disk says, the file system has it.
+    assert audited(url)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_copy_of_topics_ends_with_status_1(tmp_path, broker):
+    account = Account()
+    sink = open_sink(broker.url, account, partitions=1, record_format="json")
+    await sink.start(["disk"])
+    await sink.send(make_batch("disk", 0, 0, 101))
+    await sink.close(10)
+    assert account.settled == 101
+    command = [*LOST, *FLOWSTREAM, "record", broker.url]
+    command += ["--topic", "disk", "--to", str(tmp_path / "copy")]
+    done = await anyio.run_process(command, check=False)
+    assert done.returncode == 1, done.stderr
+    assert TEXT in done.stderr.decode()
