@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from bench import agent, encoders, packets, publish, records
+from bench import agent, encoders, packets, pcap, publish, records
 from bench.measure import show
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "records": records.measure,
     "encoders": encoders.measure,
     "publish": publish.measure,
+    "pcap": pcap.measure,
     "agent": agent.measure,
 }
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -90,14 +92,16 @@ class Row(NamedTuple):
 class CopiedBatch(EncodedBatch):
     """Messages that are copied, with all that they have; parallel to ``rows``.
 
-    ``keys`` and ``values`` are empty where a row has None. It belongs to no
-    run's books: ``stream`` says nothing.
+    ``keys`` and ``values`` are empty where a row has None. ``offsets`` are those
+    of the place that they are copied from, where that is known, else empty. It
+    belongs to no run's books: ``stream`` says nothing.
     """
 
     rows: list[Row]
+    offsets: list[int]
 
     @classmethod
-    def of(cls, topic: str, partition: int, rows: list[Row]) -> Self:
+    def of(cls, topic: str, partition: int, rows: list[Row], offsets: Sequence[int] = ()) -> Self:
         """Batch of ``rows``, at least one, for one partition."""
         return cls(
             stream=Stream.FLOWS,
@@ -108,4 +112,5 @@ class CopiedBatch(EncodedBatch):
             values=[row.value or b"" for row in rows],
             tally=Tally.empty(len(rows)),
             rows=rows,
+            offsets=list(offsets),
         )

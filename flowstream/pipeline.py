@@ -11,7 +11,6 @@ then the kernel's buffers fill and the kernel counts what it loses.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -60,9 +59,9 @@ class Ring(Protocol):
 class Publisher:
     """Encoder and sink behind the bounded queue; the only one that assigns ``seq``.
 
-    ``now_ns`` gives the messages' timestamp. ``discard`` makes it count what
-    still comes as lost under that cause instead of publishing it: for the end of
-    a run that has no time left.
+    Messages have the time of their records, so one run's are the same every time.
+    ``discard`` makes it count what still comes as lost under that cause instead of
+    publishing it: for the end of a run that has no time left.
     """
 
     def __init__(
@@ -72,10 +71,9 @@ class Publisher:
         identity: Identity,
         ledger: Ledger,
         prefix: str,
-        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._sink, self._encoder, self._identity = sink, encoder, identity
-        self._ledger, self._now_ns = ledger, now_ns
+        self._ledger = ledger
         self._queue: asyncio.Queue[RecordBatch | None] = asyncio.Queue(QUEUE_BATCHES)
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
         self._seq = dict.fromkeys(Stream, 0)
@@ -117,7 +115,8 @@ class Publisher:
         topic = self._topics[stream]
         keys = partition_keys(records)
         to = partitions(keys, self._sink.partitions(topic))
-        batches = split(stream, topic, values, keys, to, tally, self._now_ns() // 1_000_000)
+        timestamp_ms = int(records["time_received_ns"].max()) // 1_000_000
+        batches = split(stream, topic, values, keys, to, tally, timestamp_ms)
         # Only now: what could not be encoded must leave no gap.
         self._next_seq(stream, len(records))
         self._ledger.encoded(stream, tally)
@@ -140,7 +139,7 @@ class Publisher:
                 stream=Stream.COUNTERS,
                 topic=topic,
                 partition=to,
-                timestamp_ms=self._now_ns() // 1_000_000,
+                timestamp_ms=record.time_unix_ns // 1_000_000,
                 keys=[key.tobytes()],
                 values=[self._encoder.encode_counters(record)],
                 tally=Tally.empty(1),

@@ -32,7 +32,6 @@ pytestmark = pytest.mark.anyio
 IN_IF = 3
 EPOCH = 1_763_800_000_000_000_017
 NAMES = {IN_IF: "eth0"}
-NOW_NS = 1_763_800_001_000_000_019
 
 
 class Shelf:
@@ -100,9 +99,7 @@ class Rig:
         identity = Identity(EPOCH, bytes(16), "host-a", NAMES)
         self.shelf, self.ledger = Shelf(), Ledger()
         self.encoder = make_encoder(record_format, identity)
-        self.publisher = Publisher(
-            self.shelf, self.encoder, identity, self.ledger, "t", lambda: NOW_NS
-        )
+        self.publisher = Publisher(self.shelf, self.encoder, identity, self.ledger, "t")
 
     @property
     def account(self):
@@ -149,7 +146,30 @@ async def test_records_become_messages_with_gapless_seq(record_format):
     stage = rig.account.flows
     assert (stage.drained, stage.encoded, stage.queued) == (total, total, total)
     assert rig.account.new_flows.encoded == 101
-    assert {batch.timestamp_ms for batch in rig.shelf.batches} == {NOW_NS // 1_000_000}
+
+
+async def test_messages_have_the_time_at_which_records_left_the_kernel():
+    """The latest of those encoded together; of counters, when they were read."""
+    rig = Rig()
+    early, late = flows(101), flows(ENCODE_RECORDS + 1, seed=3)
+    early["time_received_ns"] = EPOCH
+    # None but the latest counts, wherever it stands; the last one is encoded by itself.
+    late["time_received_ns"] = EPOCH + 1
+    late["time_received_ns"][[7, ENCODE_RECORDS]] = EPOCH + 3_000_000, EPOCH + 5_000_000
+    async with running(rig.publisher):
+        for stream, records in ((Stream.FLOWS, early), (Stream.FLOWS, late)):
+            await rig.publisher.put(RecordBatch(stream, records.copy()))
+        await rig.publisher.put(RecordBatch(Stream.NEW_FLOWS, early.copy()))
+    await rig.publisher.publish_counters(lambda seq: msgspec.structs.replace(COUNTERS, seq=seq))
+    times = {}
+    for batch in rig.shelf.batches:
+        times.setdefault(batch.topic, set()).add(batch.timestamp_ms)
+    begin = EPOCH // 1_000_000
+    assert times == {
+        "t.flows": {begin, begin + 3, begin + 5},
+        "t.new_flows": {begin},
+        "t.counters": {COUNTERS.time_unix_ns // 1_000_000},
+    }
 
 
 async def test_both_directions_meet_in_one_partition():

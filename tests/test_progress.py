@@ -86,8 +86,13 @@ def terminal(*args: str) -> Iterator[Terminal]:
         os.close(master)
 
 
-def check(*args: str, amount: str, again: Callable[[], object] = lambda: None) -> None:
-    """Run it with and without a terminal: the same but for the bar, which ends at ``amount``."""
+def check(
+    *args: str, amount: str, again: Callable[[], object] = lambda: None, says: str = ""
+) -> None:
+    """Run it with and without a terminal: the same but for the bar, which ends at ``amount``.
+
+    ``says`` is all that it writes to standard error besides.
+    """
     with terminal(*args) as shown:
         status, out = shown.end()
     assert status == 0, shown.screen
@@ -97,7 +102,7 @@ def check(*args: str, amount: str, again: Callable[[], object] = lambda: None) -
     assert HIDE in shown.screen
     again()
     done = subprocess.run([*PROGRAM, *args], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, out, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, out, says)
 
 
 async def fill(sink: SegmentSink | KafkaSink, topic: str, count: int) -> None:
@@ -144,7 +149,8 @@ def test_pcap(tmp_path: Path) -> None:
     packets = [Packet(1_000_000_000 * n, bytes(12) + b"\x08\x06" + bytes(46)) for n in range(7)]
     capture.write_bytes(pcap(packets))
     size = capture.stat().st_size
-    check("pcap", str(capture), "--sink", "stdout:", amount=f"{size}/{size}")
+    says = "7 packets of 1 files in 0 flow records -> stdout:\n"
+    check("pcap", str(capture), "--sink", "stdout:", amount=f"{size}/{size}", says=says)
     with terminal("pcap", str(capture), "--sink", f"file:{tmp_path}/out") as shown:
         assert shown.end() == (0, "")
     assert capture.name in shown.screen

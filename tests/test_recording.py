@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker import dump_log
+from packets.pcap_files import pcap
 from support.outcomes import Account, make_batch
+from support.pcap_runs import packets
 from support.published import Published, publish
 
 from flowstream.audit import audit
@@ -388,18 +391,112 @@ async def test_what_cannot_be_is_named(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(SinkError, match=r"no Kafka broker: 127.0.0.1:9 .*refused"):
         await replay(tmp_path, "kafka://127.0.0.1:9")
     for call in (replay(tmp_path, "file:x"), record("file:x", ["t"], tmp_path)):
-        with pytest.raises(UsageError, match="use kafka://HOST:PORT"):
+        with pytest.raises(
+            UsageError, match=r"^'file:x': use kafka://HOST:PORT\[,HOST:PORT\.\.\.\]$"
+        ):
             await call
 
 
-async def test_message_that_the_broker_refuses_ends_in_an_error(
-    broker: Broker, tmp_path: Path
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:9092", "file:x", "stdout:", "http://u:secret@x", "", "x"]
+)
+def test_what_is_no_cluster_is_told_the_one_form(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (
+        ["record", url, "--topic", "t", "--to", str(tmp_path / "copy")],
+        ["replay", str(tmp_path), "--to", url],
+    ):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert re.fullmatch(
+            r"flowstream: error: '[^']*': use kafka://HOST:PORT\[,HOST:PORT\.\.\.\]\n", said
+        )
+        assert "secret" not in said
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
+    broker: Broker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     topic = f"large-{tmp_path.name}"
-    large = [Row(BEGIN_MS, b"", b"x" * (2 << 20))]
-    await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: large})
-    with pytest.raises(SinkError, match=f"topic {topic}, partition 0: message_too_large"):
-        await replay(tmp_path, broker.url)
+    rows = [Row(BEGIN_MS + n, b"", b"x" * 997) for n in range(101)]
+    # Each of them ends a producer of the sink.
+    for n in range(60, 97, 3):
+        rows[n] = Row(BEGIN_MS + n, b"", b"x" * (2 << 20))
+    await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: rows})
+    capfd.readouterr()
+    assert await asyncio.to_thread(main, ["replay", str(tmp_path), "--to", broker.url]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    place = f"topic {topic}, partition 0, offset 60: message_too_large"
+    assert re.fullmatch(
+        f"flowstream: error: {place}: [0-9]+ messages could not be written; "
+        r"[0-9]+ were before; raise the topic's max\.message\.bytes\n",
+        err,
+    )
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_topic_that_forgets_what_is_sent_is_a_warning(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "days": {"retention.ms": "604800000"},
+        "ever": {"retention.ms": "-1"},
+        "arrival": {"retention.ms": "604800000", "message.timestamp.type": "LogAppendTime"},
+        "compact": {"retention.ms": "604800000", "cleanup.policy": "compact"},
+        "long": {"retention.ms": str(1 << 60)},
+    }
+    for name, own in settings.items():
+        topic = f"{name}-{tmp_path.name}"
+        sink = KafkaSink([broker.address], Account(), partitions=1, topic_settings=own)
+        await write(sink, topic, {})
+        now = Row(time.time_ns() // 1_000_000, b"", b"now")
+        await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: [now, *many(3)]})
+    assert await asyncio.to_thread(main, ["replay", str(tmp_path), "--to", broker.url]) == 0
+    assert capsys.readouterr().err == (
+        f"flowstream: warning: topic days-{tmp_path.name}: the oldest message sent is of "
+        "2020-09-13, and the topic's retention.ms=604800000 makes the broker delete such messages "
+        "soon; set retention.ms=-1 to keep them\n"
+    )
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_capture_into_a_topic_that_forgets_is_a_warning(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture, prefix = tmp_path / "a.pcap", f"old-{tmp_path.name}"
+    capture.write_bytes(pcap(packets(5)))
+    settings = {"retention.ms": "86400000"}
+    sink = KafkaSink([broker.address], Account(), partitions=1, topic_settings=settings)
+    await write(sink, f"{prefix}.flows", {})
+    command = ["pcap", str(capture), "--sink", broker.url, "--topic-prefix", prefix]
+    assert await asyncio.to_thread(main, command) == 0
+    # The other topics are created, without a time limit.
+    assert capsys.readouterr().err == (
+        f"flowstream: warning: topic {prefix}.flows: the oldest message sent is of 2017-07-14, "
+        "and the topic's retention.ms=86400000 makes the broker delete such messages soon; "
+        "set retention.ms=-1 to keep them\n"
+        f"5 packets of 1 files in 3 flow records -> {broker.url}\n"
+    )
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_capture_is_replayed_in_its_own_time(
+    broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture, prefix = tmp_path / "a.pcap", f"time-{tmp_path.name}"
+    capture.write_bytes(pcap(packets(5)))
+    to, options = tmp_path / "a", ["--interval", "1", "--topic-prefix", prefix]
+    command = ["pcap", str(capture), "--sink", f"file:{to}", *options]
+    assert await asyncio.to_thread(main, command) == 0
+    # Four seconds and a little.
+    begin = time.monotonic()
+    replayed = ["replay", f"file:{to}", "--to", broker.url, "--speed", "5"]
+    assert await asyncio.to_thread(main, replayed) == 0
+    assert time.monotonic() - begin >= 0.8
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -419,16 +516,28 @@ async def test_command_line(
         f"1,009 messages of {topic} recorded in {copy}\n",
         "",
     )
-    assert await run("replay", copy, "--to", broker.url, "--speed", "max", "--loop", "2") == (
+    named = f"file:{tmp_path}/named"
+    assert await run("record", broker.url, "--topic", topic, "--to", named) == (
+        0,
+        f"1,009 messages of {topic} recorded in {tmp_path}/named\n",
+        "",
+    )
+    assert await read(named, topic) == await read(copy, topic)
+    for wrong in ("kafka://127.0.0.1:1", "stdout:"):
+        said = f"flowstream: error: {wrong!r}: a recording is a directory; use DIR or file:DIR\n"
+        assert await run("record", broker.url, "--topic", topic, "--to", wrong) == (2, "", said)
+        assert await run("replay", wrong, "--to", broker.url) == (2, "", said)
+    assert await run("replay", f"file:{copy}", "--to", broker.url, "--loop", "2") == (
         0,
         f"2,018 messages of {topic} sent to {broker.url}\n",
         "",
     )
-    for wrong in (["--speed", "0"], ["--speed", "x"], ["--loop", "0"], ["--loop", "-1"]):
-        status, out, err = await run("replay", copy, "--to", broker.url, *wrong)
+    assert (await run("replay", copy, "--to", broker.url, "--speed", "max"))[0] == 0
+    for option in (["--speed", "0"], ["--speed", "x"], ["--loop", "0"], ["--loop", "-1"]):
+        status, out, err = await run("replay", copy, "--to", broker.url, *option)
         assert (status, out) == (2, "")
-        assert wrong[0] in err
-    assert len((await read(broker.url, topic))[0]) == 3 * 1_009
+        assert option[0] in err
+    assert len((await read(broker.url, topic))[0]) == 4 * 1_009
 
 
 def test_message_without_the_new_parts_is_as_before() -> None:

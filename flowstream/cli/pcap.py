@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,13 @@ examples:
 The frames of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
 through the program that also watches interfaces, with the capture's times:
 --interval is capture time, each file is an interface of its own, and the same
-files always give the same records. Needs root or CAP_BPF and CAP_NET_ADMIN,
-but no interface. A damaged file is published up to the damage; the exit status
-is then 1.
+files always give the same records, but for --sampling. Needs root or CAP_BPF
+and CAP_NET_ADMIN, but no interface. A damaged file is published up to the
+damage; the exit status is then 1. Files that are no captures, or whose first
+packet cannot be read, are refused before anything is published.
+
+Consumers tell runs apart by host_id and agent_epoch: here a digest of the files
+and of --interval, --max-flows and --sampling, and the time of the first packet.
 """
 
 
@@ -57,4 +62,14 @@ def execute(args: argparse.Namespace) -> int:
     from flowstream.pcap.config import CaptureConfig  # noqa: PLC0415
 
     log.configure("warning")
-    return pcap.run(CaptureConfig(files=tuple(args.files), **given))
+    done = pcap.run(CaptureConfig(files=tuple(args.files), **given))
+    for line in done.warnings:
+        print(f"flowstream: warning: {line}", file=sys.stderr)
+    lost = f"; {done.failed:,} could not be written" if done.failed else ""
+    # Standard output may be the sink.
+    print(
+        f"{done.packets:,} packets of {len(args.files):,} files in {done.stored:,} flow records "
+        f"-> {given['sink']}{lost}",
+        file=sys.stderr,
+    )
+    return 1 if done.failed else 0

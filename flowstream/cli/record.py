@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def add(commands: Commands) -> None:
         help="topic to record; give it again for more",
     )
     parser.add_argument(
-        "--to", metavar="DIR", type=Path, required=True, help="directory, without these topics yet"
+        "--to", metavar="DIR", required=True, help="directory, without these topics yet"
     )
     parser.set_defaults(command=execute)
 
@@ -54,8 +53,9 @@ def execute(args: argparse.Namespace) -> int:
 
     from flowstream import log, recording  # noqa: PLC0415
 
-    log.configure("warning")
-    topics = tuple(dict.fromkeys(args.topics))
-    count = uvloop.run(recording.record(args.url, topics, args.to))
-    print(f"{count:,} messages of {', '.join(topics)} recorded in {args.to}")
+    # What fails is the error that it ends with.
+    log.configure("error")
+    topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
+    count = uvloop.run(recording.record(args.url, topics, directory))
+    print(f"{count:,} messages of {', '.join(topics)} recorded in {directory}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +19,8 @@ log directory. Key, headers, timestamp, value, partition and order are kept.
 Missing topics are created with the recording's partitions and without a time
 limit (retention.ms=-1); a topic without a partition for some message is
 refused before anything is sent. What a recording lacks is a warning: offsets
-that are missing (compacted, or cut out) and a last batch that is cut short.
+that are missing (compacted, or cut out) and a last batch that is cut short. So
+are messages that are older than an existing topic keeps them.
 """
 
 
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         description="Send a recording to the topics of a Kafka cluster.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("directory", metavar="DIR", type=Path, help="recording")
+    parser.add_argument("directory", metavar="DIR", help="recording")
     parser.add_argument(
         "--to", metavar="URL", required=True, help="kafka://HOST:PORT[,HOST:PORT...]"
     )
@@ -82,12 +82,11 @@ def execute(args: argparse.Namespace) -> int:
 
     from flowstream import log, recording  # noqa: PLC0415
 
-    log.configure("warning")
-    topics = tuple(dict.fromkeys(args.topics))
+    # What fails is the error that it ends with.
+    log.configure("error")
+    topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.directory)
     counts = uvloop.run(
-        recording.replay(
-            args.directory, args.to, topics, speed=args.speed, loop=args.loop, warn=_warn
-        )
+        recording.replay(directory, args.to, topics, speed=args.speed, loop=args.loop, warn=_warn)
     )
     print(f"{sum(counts.values()):,} messages of {', '.join(counts)} sent to {args.to}")
     return 0

@@ -51,7 +51,7 @@ def missing_capabilities() -> list[str]:
 
 
 def raise_descriptor_limit() -> None:
-    """Take all descriptors that are allowed: maps and a recording's partitions have one each."""
+    """Take all descriptors that are allowed: a recording has two per partition."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,49 +1,62 @@
 """Captures through the very same kernel program, without an interface.
 
-What comes out depends on the captures alone: times are the capture's, the run's
-epoch is the first packet's time, the host has no id, and records are ordered.
-So a capture gives the same values on any machine.
+What comes out depends on the captures and options alone: times are the capture's,
+the run's epoch is the first packet's time, its host id a digest of both, and
+records are ordered. So a capture gives the same values on any machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
 from rich.progress import DownloadColumn
 
 from flowstream.batch import Stream
 from flowstream.counters import Ledger
-from flowstream.encode import Identity, make_encoder
-from flowstream.errors import SourceError
+from flowstream.encode import make_encoder
+from flowstream.errors import SinkError, SourceError
 from flowstream.framing import frames_of
 from flowstream.kernel.clock import ClockPair
+from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
 from flowstream.pcap.replay import Clock, Replay
 from flowstream.pipeline import Publisher
 from flowstream.progress import progress_bars
 from flowstream.report import counters_record
 from flowstream.sink import KEEP, open_sink
+from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from flowstream.encode import Encoder
+    from flowstream.encode import Encoder, Identity
     from flowstream.pcap.config import CaptureConfig
     from flowstream.sink import Sink
 
-HOST: Final = "pcap"
 CLOSE_TIMEOUT_S: Final = 60.0
+CONNECT_TIMEOUT_S: Final = 10.0
 
 
-def run(config: CaptureConfig) -> int:
-    """Publish the flows of captures; SourceError after everything before a damage."""
-    # Names of interfaces have 15 characters at most.
-    names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
-    identity = Identity(_first_time(config.files), bytes(16), HOST, names)
+class Published(NamedTuple):
+    """What became of captures: packets read, flow records stored and given up by the sink.
+
+    ``warnings`` has a line for each topic that does not keep what was sent.
+    """
+
+    packets: int
+    stored: int
+    failed: int
+    warnings: list[str]
+
+
+def run(config: CaptureConfig) -> Published:
+    """Publish the flows of captures.
+
+    SourceError before anything is published when a file cannot be read up to its
+    first packet, and after everything before a damage that is further on.
+    """
+    identity = identify(config)
     # Before the sink makes anything: a registry may refuse.
     encoder = make_encoder(
         config.format,
@@ -55,7 +68,7 @@ def run(config: CaptureConfig) -> int:
     return uvloop.run(_run(config, identity, encoder))
 
 
-async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> int:
+async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> Published:
     ledger = Ledger()
     sink = open_sink(
         config.sink,
@@ -68,16 +81,19 @@ async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> i
     sink.prepare(topics)
     await sink.start(topics)
     try:
-        return await _publish(config, identity, encoder, sink, ledger)
+        done = await _publish(config, identity, encoder, sink, ledger)
     finally:
         await sink.close(CLOSE_TIMEOUT_S)
+    if sink.fault:
+        raise SinkError(sink.fault)
+    return done
 
 
 async def _publish(
     config: CaptureConfig, identity: Identity, encoder: Encoder, sink: Sink, ledger: Ledger
-) -> int:
+) -> Published:
     clock = Clock(identity.agent_epoch)
-    publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix, clock.read)
+    publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
     faults: list[Exception] = []
     publishing = asyncio.ensure_future(publisher.run(faults.append))
     replays: list[Replay] = []
@@ -106,13 +122,24 @@ async def _publish(
         await publisher.publish_counters(build)
     if faults:
         raise faults[0]
-    return 1 if any(ledger.account(replay.index).flows.failed for replay in replays) else 0
+    flows = [ledger.account(replay.index).flows for replay in replays]
+    return Published(
+        packets=sum(replay.counters().rx_packets for replay in replays),
+        stored=sum(account.acknowledged for account in flows),
+        failed=sum(account.failed for account in flows),
+        warnings=await _overdue(config, identity.agent_epoch, clock.read()),
+    )
 
 
-def _first_time(files: Sequence[Path]) -> int:
-    """Unix time in ns of the first packet of all; 0 when there is none."""
-    for path in files:
-        with CaptureFile(path) as file:
-            for time_ns, _, _ in file.frames():
-                return time_ns
-    return 0
+async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[str]:
+    """Warnings of topics that keep messages for a shorter time than the captures are old."""
+    where = parse_url(config.sink)
+    if not isinstance(where, KafkaUrl):
+        return []
+    # aiokafka takes its time, and only this sink needs it.
+    from flowstream.source.retention import overdue  # noqa: PLC0415
+
+    oldest_ms = {f"{config.topic_prefix}.{stream}": begin_ns // 1_000_000 for stream in Stream}
+    # Counters come at the end.
+    oldest_ms[f"{config.topic_prefix}.{Stream.COUNTERS}"] = end_ns // 1_000_000
+    return await overdue(where.addresses, oldest_ms, CONNECT_TIMEOUT_S)

@@ -64,6 +64,10 @@ class CaptureFile:
         if self.size < 24:
             raise self._damage("is no capture: shorter than a pcap header", 0)
 
+    def parts(self, size: int) -> Iterator[memoryview]:
+        """All octets of the file in their order, ``size`` at once; valid while it is open."""
+        return (self._data[at : at + size] for at in range(0, self.size, size))
+
     def frames(self) -> Iterator[Frame]:
         """Frames in the file's order, valid while it is open.
 

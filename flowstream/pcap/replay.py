@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -103,6 +104,8 @@ class Replay:
                 if self._feed.nearly_full():
                     await self._drain(publisher, EndReason.END_FORCED)
                 progressed()
+                # The publisher and the sink have their turn as the capture is read.
+                await asyncio.sleep(0)
 
     def _run_until(self, first: Frame, frames: Iterator[Frame], due: int) -> Frame | None:
         """Run frames from ``first`` on, a bounded number; return the first one past ``due``."""

@@ -10,16 +10,19 @@ from rich.progress import MofNCompleteColumn
 from flowstream.batch import CopiedBatch, EncodedBatch
 from flowstream.errors import SinkError, UsageError
 from flowstream.progress import progress_bars
-from flowstream.urls import KafkaUrl, parse_url
+from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url, without_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from flowstream.sink import Sink
     from flowstream.source import Message
 
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
+_REMEDIES: Final = {"message_too_large": "; raise the topic's max.message.bytes"}
+"""What the user can do, by the cause of a failure."""
 
 
 class Copy:
@@ -32,7 +35,11 @@ class Copy:
     def __init__(self, verb: str, total: int) -> None:
         self.copied: Counter[str] = Counter()
         """Messages that arrived, by topic."""
+        self.oldest_ms: dict[str, int] = {}
+        """Least timestamp of the messages handed over, by topic."""
+        # By cause; the first place of the first cause is named.
         self._failed: Counter[str] = Counter()
+        self._first_failure = ""
         self._progress = progress_bars(MofNCompleteColumn())
         self._task = self._progress.add_task(verb, total=total)
 
@@ -51,15 +58,20 @@ class Copy:
 
     def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
         """Count messages that the sink gave up."""
-        self._failed[f"topic {batch.topic}, partition {batch.partition}: {cause}"] += (
-            part.stop - part.start
-        )
+        if not self._failed:
+            known = isinstance(batch, CopiedBatch) and batch.offsets
+            offset = f", offset {known[part.start]}" if known else ""
+            self._first_failure = f"topic {batch.topic}, partition {batch.partition}{offset}"
+        self._failed[cause] += part.stop - part.start
 
     async def send(self, sink: Sink, messages: Sequence[Message]) -> None:
         """Hand over messages of one partition; SinkError once any message failed."""
         first = messages[0]
         rows = [message.row() for message in messages]
-        await sink.send(CopiedBatch.of(first.topic, first.partition, rows))
+        oldest = min(row.timestamp_ms for row in rows)
+        self.oldest_ms[first.topic] = min(oldest, self.oldest_ms.get(first.topic, oldest))
+        offsets = [message.offset for message in messages]
+        await sink.send(CopiedBatch.of(first.topic, first.partition, rows, offsets))
         self._check()
 
     async def finish(self, sink: Sink) -> None:
@@ -71,16 +83,25 @@ class Copy:
 
     def _check(self) -> None:
         if self._failed:
-            place, count = self._failed.most_common(1)[0]
+            cause = next(iter(self._failed))
             raise SinkError(
-                f"{place}: {count:,} messages could not be written; "
-                f"{self.copied.total():,} were before"
+                f"{self._first_failure}: {cause}: {self._failed.total():,} messages could not be "
+                f"written; {self.copied.total():,} were before{_REMEDIES.get(cause, '')}"
             )
 
 
 def kafka_addresses(url: str) -> tuple[str, ...]:
-    """Return the addresses of a Kafka URL; UsageError for any other."""
-    where = parse_url(url)
+    """Return the addresses of a Kafka URL; UsageError for any other, which names this form."""
+    where = parse_url(url) if url.startswith("kafka:") else None
     if not isinstance(where, KafkaUrl):
-        raise UsageError(f"{url!r}: use kafka://HOST:PORT[,HOST:PORT...]")
+        raise UsageError(f"{without_secret(url)!r}: use kafka://HOST:PORT[,HOST:PORT...]")
     return where.addresses
+
+
+def recording_path(text: str) -> Path:
+    """Return the directory that ``file:DIR`` or a plain DIR names; UsageError for another URL."""
+    has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout")
+    where = parse_url(text if has_scheme else f"file:{text}")
+    if not isinstance(where, DirectoryUrl):
+        raise UsageError(f"{text!r}: a recording is a directory; use DIR or file:DIR")
+    return where.path

@@ -36,6 +36,8 @@ async def record(url: str, topics: Sequence[str], directory: Path) -> int:
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
+        if sink.fault:
+            raise SinkError(sink.fault)
     return copy.copied.total()
 
 

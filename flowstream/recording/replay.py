@@ -12,6 +12,7 @@ from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
 from flowstream.sink import KEEP
 from flowstream.sink.kafka import KafkaSink
 from flowstream.sink.probe import partition_counts
+from flowstream.source.retention import overdue
 from flowstream.source.segments import SegmentSource
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ async def replay(
     the recording's partitions and without a time limit. ``speed`` is how many times
     faster than recorded, by the messages' timestamps; None as fast as it goes.
     Partitions are interleaved by time. ``warn`` gets a line for each partition
-    whose last batch is cut short or that lacks offsets. Raises UsageError,
+    whose last batch is cut short or that lacks offsets, and for each topic whose
+    time limit is over for messages sent. Raises UsageError,
     SourceError and SinkError; the latter before anything is sent when a topic has
     too few partitions.
     """
@@ -56,7 +58,7 @@ async def replay(
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
-    for line in source.warnings:
+    for line in (*source.warnings, *await overdue(addresses, copy.oldest_ms, CONNECT_TIMEOUT_S)):
         warn(line)
     return {topic: copy.copied[topic] for topic in sizes}
 

@@ -1,0 +1,63 @@
+"""Names a run over captures by what its records depend on, so that others are other runs."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import struct
+from typing import TYPE_CHECKING, Final
+
+from flowstream.encode import Identity
+from flowstream.pcap.reader import CaptureFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from flowstream.pcap.config import CaptureConfig
+
+HOST: Final = "pcap"
+# Octets between two looks at signals: the digest takes about 10 ms for them.
+_STEP: Final = 1 << 24
+# Interval in ns, flows of the table, sampling.
+_OPTIONS: Final = struct.Struct(">QQQ")
+
+
+def identify(config: CaptureConfig) -> Identity:
+    """Return the identity of a run: the same for the same captures and options, anywhere.
+
+    Its epoch is the time of the first packet, 0 when there is none. Its host id is
+    a digest of the options that shape records and of the contents in their order.
+    Raises SourceError when any file cannot be read up to its first packet.
+    """
+    epoch = _first_time(config.files)
+    # Names of interfaces have 15 characters at most.
+    names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
+    return Identity(epoch, _digest(config), HOST, names)
+
+
+def _first_time(files: Sequence[Path]) -> int:
+    """Unix time in ns of the first packet of all; every file is read up to its first."""
+    times = []
+    for path in files:
+        with CaptureFile(path) as file:
+            times += [time_ns for time_ns, _, _ in itertools.islice(file.frames(), 1)]
+    return times[0] if times else 0
+
+
+def _digest(config: CaptureConfig) -> bytes:
+    # SHA-256: processors have instructions for it, and a capture is read twice.
+    digest = hashlib.sha256()
+    interval_ns = round(config.interval_s * 1e9)
+    digest.update(_OPTIONS.pack(interval_ns, config.max_flows, config.sampling))
+    if config.sampling > 1:
+        # Chance chooses the packets: the same captures give other records every time.
+        digest.update(os.urandom(16))
+    for path in config.files:
+        content = hashlib.sha256()
+        with CaptureFile(path) as file:
+            for part in file.parts(_STEP):
+                content.update(part)
+        digest.update(content.digest())
+    return digest.digest()[:16]
