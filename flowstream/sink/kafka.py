@@ -154,6 +154,10 @@ class KafkaSink:
             try:
                 await self._publish(producer)
                 await self._let_land()
+            except Exception as err:
+                # A bug: what is accepted must not wait for a task that has ended.
+                log.exception("kafka_sink_fault")
+                self._give_up(repr(err))
             finally:
                 self._end(producer)
             self._producer = producer = await self._cluster.reconnect()
