@@ -201,7 +201,7 @@ async def test_records_too_large_hold_up_neither_those_that_fit_nor_the_broker(
         await sink.send(make_batch(topic, 0, 0, 499, size=350))
         await sink.send(make_batch(topic, 0, 499, 211, size=50))
         await sink.send(make_batch(topic, 1, 710, 101, size=50))
-        await sink.flush(30)
+        await sink.close(30)
     assert account.causes == {"message_too_large": 499}
     assert sorted(map(number, account.failed_values)) == list(range(499))
     messages = await read(broker.url, topic)
@@ -209,7 +209,6 @@ async def test_records_too_large_hold_up_neither_those_that_fit_nor_the_broker(
     assert [number(m.value) for m in messages if m.partition == 1] == list(range(710, 811))
     # One producer did it all.
     assert {entry["event"] for entry in logs} == {"kafka_records_failed"}
-    await sink.close(5)
 
 
 async def test_record_larger_than_a_batch_but_not_than_the_broker_allows(broker: Broker) -> None:

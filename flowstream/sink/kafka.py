@@ -128,6 +128,7 @@ class KafkaSink:
         self._closed = True
         self._space.close()
         await self._flush(timeout, "shutdown")
+        self._log_failures()
         if self._timer is not None:
             self._timer.cancel()
         if self._supervisor is not None:
