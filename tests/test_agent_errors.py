@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,10 @@ def test_a_signal_before_the_broker_is_there_is_no_success(wire):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", "kafka://127.0.0.1:1") as agent:
         assert agent.saw("attached", 20)
+        # Attached, it still has to give up its privileges before it heeds a signal.
+        deadline = time.monotonic() + 20
+        while not any(int(mask, 16) >> signal.SIGTERM - 1 & 1 for mask in agent.status("SigCgt")):
+            assert time.monotonic() < deadline
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 1
         (ended,) = agent.logs("ended before the sink was there: nothing was published")
