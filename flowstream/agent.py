@@ -17,8 +17,8 @@ from flowstream import host, netns, privileges
 from flowstream import log as logs
 from flowstream.batch import Stream
 from flowstream.counters import Ledger
-from flowstream.encode import Identity, make_encoder
-from flowstream.framing import frames_of
+from flowstream.encode import Identity
+from flowstream.framing import encoder_of
 from flowstream.kernel import features
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
@@ -59,13 +59,7 @@ def run(config: RunConfig) -> int:
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
-    encoder = make_encoder(
-        config.format,
-        identity,
-        names=config.names,
-        community_id=config.community_id,
-        frames=frames_of(config.registry, config.format, config.topic_prefix),
-    )
+    encoder = encoder_of(config, identity)
     with ExitStack() as stack:
         capture: Capture = _CAPTURES[config.program](
             max_flows=config.max_flows, sampling=config.sampling

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.batch import Stream
 from flowstream.errors import FlowstreamError, KernelError, SinkError
-from flowstream.interfaces import InterfaceFacts, XdpFeature, facts, names
+from flowstream.interfaces import InterfaceFacts, XdpFeature, facts
 from flowstream.kernel import features, libbpf
 from flowstream.kernel import object as kernel_object
+from flowstream.kernel.link import interface_names
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def check(interfaces: Sequence[str], sink: str | None, topic_prefix: str) -> Ite
     for name in interfaces:
         found = facts(name)
         if found is None:
-            text = f"no such interface; there are: {', '.join(names())}"
+            text = f"no such interface; there are: {interface_names()}"
             yield Finding(Status.FAIL, name, text)
         else:
             yield from _interface(found)

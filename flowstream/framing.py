@@ -1,13 +1,27 @@
-"""What stands before every value: nothing, or the frame of the schema registry that is given."""
+"""The encoder that the options ask for, with the frames of a schema registry that is given."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowstream.encode import make_encoder
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:
-    from flowstream.encode import Frames
+    from flowstream.config import RunConfig
+    from flowstream.encode import Encoder, Frames, Identity
+    from flowstream.pcap.config import CaptureConfig
+
+
+def encoder_of(config: RunConfig | CaptureConfig, identity: Identity) -> Encoder:
+    """Make the encoder that the options ask for; as ``frames_of`` where there is a registry."""
+    return make_encoder(
+        config.format,
+        identity,
+        names=config.names,
+        community_id=config.community_id,
+        frames=frames_of(config.registry, config.format, config.topic_prefix),
+    )
 
 
 def frames_of(url: str | None, record_format: str, topic_prefix: str) -> Frames | None:

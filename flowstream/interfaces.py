@@ -67,11 +67,6 @@ class _NetdevMessage(genlmsg):  # type: ignore[misc]
     )
 
 
-def names() -> list[str]:
-    """Names of the interfaces of this network namespace."""
-    return sorted(name for _, name in socket.if_nameindex())
-
-
 def facts(name: str) -> InterfaceFacts | None:
     """Facts of one interface of this network namespace; None when there is none of that name."""
     try:

@@ -65,6 +65,12 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
     raise UsageError(f"{url!r}: unknown scheme {scheme!r}; use {_FORMS}")
 
 
+def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
+    """As ``parse_url``; without one of its schemes it is the name of a directory."""
+    has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout")
+    return parse_url(text if has_scheme else f"file:{text}")
+
+
 def _parse_kafka(url: str, rest: str) -> KafkaUrl:
     if not rest.startswith("//"):
         raise UsageError(f"{url!r}: use kafka://HOST:PORT[,HOST:PORT...]")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import flowstream
 from flowstream.cli import audit, check, demo, pcap, record, replay, run, schema
+from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
 from flowstream.errors import FlowstreamError
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # While it can still become an exit status.
         sys.stdout.flush()
     except FlowstreamError as err:
-        _complain(str(err))
+        complain(str(err))
         return err.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -78,13 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if err.errno not in _DISK_FAULTS or err.filename is not None:
             raise
         _discard_output()
-        _complain(f"standard output: {err.strerror}")
+        complain(f"standard output: {err.strerror}")
         return FAILED
     return status
-
-
-def _complain(text: str) -> None:
-    print(f"flowstream: error: {text}", file=sys.stderr)
 
 
 def _discard_output() -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowstream.cli.messages import warn
 from flowstream.cli.options import Commands, add_options
 from flowstream.config import OPTIONS, check_format, check_sink, parse_option
 
@@ -64,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
     log.configure("warning")
     done = pcap.run(CaptureConfig(files=tuple(args.files), **given))
     for line in done.warnings:
-        print(f"flowstream: warning: {line}", file=sys.stderr)
+        warn(line)
     lost = f"; {done.failed:,} could not be written" if done.failed else ""
     # Standard output may be the sink.
     print(

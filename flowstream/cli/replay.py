@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
+
+from flowstream.cli.messages import warn
 
 if TYPE_CHECKING:
     from flowstream.cli.options import Commands
@@ -86,11 +87,7 @@ def execute(args: argparse.Namespace) -> int:
     log.configure("error")
     topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.directory)
     counts = uvloop.run(
-        recording.replay(directory, args.to, topics, speed=args.speed, loop=args.loop, warn=_warn)
+        recording.replay(directory, args.to, topics, speed=args.speed, loop=args.loop, warn=warn)
     )
     print(f"{sum(counts.values()):,} messages of {', '.join(counts)} sent to {args.to}")
     return 0
-
-
-def _warn(line: str) -> None:
-    print(f"flowstream: warning: {line}", file=sys.stderr)

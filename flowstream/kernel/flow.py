@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowstream.batch import Stream
+from flowstream.closing import Closing
 from flowstream.counters import KernelCounts, LossCount
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
-from flowstream.kernel.closing import Closing
 from flowstream.kernel.link import Link, Mode, interface_index
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.program import Program

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records
 from flowstream.kernel.clock import ClockPair
-from flowstream.kernel.closing import Closing
 from flowstream.kernel.flow import EARLY_SWAP, FlowKernel, kernel_counts, totals
 from flowstream.kernel.program import MIN_FRAME
 from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD

@@ -8,9 +8,9 @@ import os
 import socket
 from ctypes import byref
 
+from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf
-from flowstream.kernel.closing import Closing
 
 
 class Mode(enum.StrEnum):
@@ -31,8 +31,13 @@ def interface_index(name: str) -> int:
     try:
         return socket.if_nametoindex(name)
     except OSError as err:
-        there = ", ".join(sorted(name for _, name in socket.if_nameindex()))
-        raise KernelError(f"no interface {name!r}; there are: {there}", errno.ENODEV) from err
+        text = f"no interface {name!r}; there are: {interface_names()}"
+        raise KernelError(text, errno.ENODEV) from err
+
+
+def interface_names() -> str:
+    """Names of the interfaces of this network namespace, for messages."""
+    return ", ".join(sorted(name for _, name in socket.if_nameindex()))
 
 
 class Link(Closing):

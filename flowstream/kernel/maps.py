@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowstream.closing import Closing
 from flowstream.errors import KernelError, LayoutError, MapFullError
 from flowstream.kernel import libbpf
-from flowstream.kernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

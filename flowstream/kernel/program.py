@@ -8,9 +8,9 @@ import os
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import features, libbpf
-from flowstream.kernel.closing import Closing
 from flowstream.kernel.link import Link, Mode
 from flowstream.layouts.xdp_flow import PatchSlot
 

@@ -16,9 +16,8 @@ from rich.progress import DownloadColumn
 
 from flowstream.batch import Stream
 from flowstream.counters import Ledger
-from flowstream.encode import make_encoder
 from flowstream.errors import SinkError, SourceError
-from flowstream.framing import frames_of
+from flowstream.framing import encoder_of
 from flowstream.kernel.clock import ClockPair
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
@@ -58,13 +57,7 @@ def run(config: CaptureConfig) -> Published:
     """
     identity = identify(config)
     # Before the sink makes anything: a registry may refuse.
-    encoder = make_encoder(
-        config.format,
-        identity,
-        names=config.names,
-        community_id=config.community_id,
-        frames=frames_of(config.registry, config.format, config.topic_prefix),
-    )
+    encoder = encoder_of(config, identity)
     return uvloop.run(_run(config, identity, encoder))
 
 

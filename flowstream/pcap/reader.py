@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
+from flowstream.closing import Closing
 from flowstream.errors import SourceError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Interface(NamedTuple):
     offset_ns: int = 0
 
 
-class CaptureFile:
+class CaptureFile(Closing):
     """An open capture; ``frames`` may be read once. A context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -220,12 +221,6 @@ class CaptureFile:
     def close(self) -> None:
         """Let go of the file; frames that were handed out keep it mapped."""
         self._data = memoryview(b"")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 if TYPE_CHECKING:

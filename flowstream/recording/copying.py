@@ -10,7 +10,13 @@ from rich.progress import MofNCompleteColumn
 from flowstream.batch import CopiedBatch, EncodedBatch
 from flowstream.errors import SinkError, UsageError
 from flowstream.progress import progress_bars
-from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url, without_secret
+from flowstream.urls import (
+    DirectoryUrl,
+    KafkaUrl,
+    parse_url,
+    parse_url_or_directory,
+    without_secret,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,8 +106,7 @@ def kafka_addresses(url: str) -> tuple[str, ...]:
 
 def recording_path(text: str) -> Path:
     """Return the directory that ``file:DIR`` or a plain DIR names; UsageError for another URL."""
-    has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout")
-    where = parse_url(text if has_scheme else f"file:{text}")
+    where = parse_url_or_directory(text)
     if not isinstance(where, DirectoryUrl):
         raise UsageError(f"{text!r}: a recording is a directory; use DIR or file:DIR")
     return where.path

@@ -13,6 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self
 
+from flowstream.closing import Closing
 from flowstream.errors import SinkError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 
 
-class Directory:
+class Directory(Closing):
     """An open directory; what is made in it belongs to ``owner`` (uid, gid).
 
     Without CAP_CHOWN it stays root's, as which a process without CAP_SETUID goes
@@ -98,12 +99,6 @@ class Directory:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _status(self, name: str) -> os.stat_result:
         with self._told(name):

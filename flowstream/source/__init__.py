@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from flowstream.batch import Row
 from flowstream.errors import UsageError
-from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
+from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url_or_directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -14,6 +14,30 @@ if TYPE_CHECKING:
     from flowstream.batch import Headers
 
 __all__ = ["Message", "Source", "open_source"]
+
+
+class Record(Protocol):
+    """The part of aiokafka's records, from a broker or out of a batch, that a message needs."""
+
+    @property
+    def offset(self) -> int:
+        """Place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Unix milliseconds."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Key, if there is one."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Value, if there is one."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Name and content of each."""
 
 
 class Message(NamedTuple):
@@ -31,6 +55,20 @@ class Message(NamedTuple):
     value: bytes
     headers: Headers = ()
     is_null: bool = False
+
+    @classmethod
+    def of(cls, topic: str, partition: int, record: Record) -> Self:
+        """Make a message of a record as aiokafka reads it."""
+        return cls(
+            topic,
+            partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value or b"",
+            tuple(record.headers),
+            record.value is None,
+        )
 
     def row(self) -> Row:
         """Return the message without its place, to be copied."""
@@ -64,8 +102,7 @@ def open_source(url: str, topics: Sequence[str]) -> Source:
 
     Nothing is read yet. Raises ``UsageError``.
     """
-    scheme = url.partition(":")[0]
-    where = parse_url(url if scheme in ("kafka", "file", "stdout") else f"file:{url}")
+    where = parse_url_or_directory(url)
     # Only what is used is imported: aiokafka's client alone takes a tenth of a second.
     if isinstance(where, KafkaUrl):
         from flowstream.source.kafka import KafkaSource  # noqa: PLC0415

@@ -153,7 +153,8 @@ class KafkaSource:
         except Exception:  # noqa: BLE001 - codecs have errors of their own
             # With the error aiokafka throws away what came before it: once more, one by one.
             error = await _read_singly(consumer, partition, records)
-        if batch := [_message(record) for record in records if record.offset < end]:
+        topic, number = partition
+        if batch := [Message.of(topic, number, each) for each in records if each.offset < end]:
             yield batch
         if error is not None:
             place = await _place(consumer, partition, end)
@@ -174,19 +175,6 @@ async def _read_singly(
                 except Exception as err:  # noqa: BLE001 - as above
                     return err
     return None
-
-
-def _message(record: ConsumerRecord[bytes, bytes]) -> Message:
-    return Message(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        record.value or b"",
-        tuple(record.headers),
-        record.value is None,
-    )
 
 
 async def _place(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> str:

@@ -11,8 +11,6 @@ from flowstream.source.compression import unpack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aiokafka.record.default_records import DefaultRecord
-
 # Base offset, length, partition leader epoch, magic, CRC, attributes, last offset
 # delta, first and max timestamp, producer id, producer epoch, base sequence, records.
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
@@ -61,7 +59,7 @@ class Batch:
         messages = []
         try:
             for record in DefaultRecordBatch(self._unpacked()):
-                messages.append(_message(topic, partition, record))
+                messages.append(Message.of(topic, partition, record))
                 if len(messages) == _LIST_MESSAGES:
                     yield messages
                     messages = []
@@ -77,16 +75,3 @@ class Batch:
         header = bytearray(self._data[: HEADER.size])
         _ATTRIBUTES.pack_into(header, _ATTRIBUTES_POSITION, self._attributes & ~_CODEC)
         return bytes(header) + unpack(codec, self._data[HEADER.size :])
-
-
-def _message(topic: str, partition: int, record: DefaultRecord) -> Message:
-    return Message(
-        topic,
-        partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        record.value or b"",
-        tuple(record.headers),
-        record.value is None,
-    )

@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from flowstream.errors import SinkError, UsageError
 from flowstream.recording.copying import Copy, kafka_addresses
+from flowstream.sink import KEEP
 from flowstream.sink.kafka import KafkaSink
 from flowstream.testing.consumer import ConsumerDouble
 
@@ -121,8 +122,7 @@ class BrokerTopic:
                 self._addresses,
                 copy,
                 partitions=count,
-                # A broker counts from the messages' own times.
-                topic_settings={"retention.ms": "-1"},
+                topic_settings=KEEP,
             )
             await sink.start([self.topic])
             try:
