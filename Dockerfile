@@ -18,7 +18,7 @@ RUN python3 -m pip --python /opt/flowstream/bin/python install \
  && find /opt/flowstream -type d -name tests -prune -exec rm -rf {} +
 COPY . /src/
 WORKDIR /src
-RUN /opt/flowstream/bin/python -m flowstream.kernel.generate $OBJECT_CHECK
+RUN /opt/flowstream/bin/python -m tools.generate $OBJECT_CHECK
 RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python3 -m pip --python /opt/flowstream/bin/python install \
         --no-cache-dir --no-deps --no-index /wheels/*.whl

@@ -45,8 +45,8 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
-	$(SUDO) $(BIN)/python -m flowstream.kernel.generate --check
-	$(BIN)/python -m flowstream.schemas --check schemas
+	$(SUDO) $(BIN)/python -m tools.generate --check
+	$(BIN)/python -m tools.schema_files --check schemas
 
 bench: setup
 	@$(INSTALL) $(TEST_PACKAGES)
@@ -58,8 +58,8 @@ fleet: setup
 	@bench/fleet/run.sh $(ARGS)
 
 bpf: setup
-	$(SUDO) $(BIN)/python -m flowstream.kernel.generate
-	$(BIN)/python -m flowstream.schemas --write schemas
+	$(SUDO) $(BIN)/python -m tools.generate
+	$(BIN)/python -m tools.schema_files --write schemas
 
 lock: setup
 	$(BIN)/pip install -q pip-tools

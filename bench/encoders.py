@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.fleet.hosts import Fleet
 from bench.measure import Row, Table, interleave
 from bench.records import IDENTITY, RECORDS, in_parts
-from flowstream import registry
 from flowstream.encode import PROFILES, make_encoder, stamp
+from flowstream.registry import client as registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,10 +15,10 @@ from packets.pcap_files import Packet, pcap
 
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream import pcap as flowstream_pcap
+from flowstream.config.pcap import CaptureConfig
 from flowstream.kernel import libbpf
-from flowstream.kernel.frames import FrameFeed
+from flowstream.kernel.packets import FrameFeed
 from flowstream.layouts.xdp_flow import CAPTURE_META
-from flowstream.pcap.config import CaptureConfig
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
 from flowstream.pcap.replay import Clock, Replay
@@ -26,7 +26,7 @@ from flowstream.pcap.replay import Clock, Replay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowstream.batch import RecordBatch
+    from flowstream.messages import RecordBatch
 
 PACKETS: Final = 200_000
 SIZES: Final = {"64 octets": 64, "1,514 octets": 1_514}

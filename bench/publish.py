@@ -16,8 +16,8 @@ from broker import Broker
 from bench.encoders import new_encoder
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
-from flowstream.batch import RecordBatch, Stream
-from flowstream.counters import Ledger
+from flowstream.accounting.ledger import Ledger
+from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher
 from flowstream.encode import (
     flow_tally,
     partition_keys,
@@ -25,7 +25,7 @@ from flowstream.encode import (
     split,
     stamp,
 )
-from flowstream.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher
+from flowstream.messages import RecordBatch, Stream
 from flowstream.sink import open_sink
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.batch import EncodedBatch
+    from flowstream.messages import EncodedBatch
     from flowstream.sink import Sink
 
 RECORDS: Final = 100_000

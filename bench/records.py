@@ -13,7 +13,7 @@ from support.records import random_flows
 
 from bench.frames import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
-from flowstream.batch import Stream
+from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS
 from flowstream.encode import (
     Identity,
     flow_tally,
@@ -25,7 +25,7 @@ from flowstream.encode import (
 )
 from flowstream.kernel.flow import FlowBench
 from flowstream.layouts.xdp_flow import EndReason
-from flowstream.pipeline import ENCODE_RECORDS, READ_RECORDS
+from flowstream.messages import Stream
 from flowstream.records import decode_many
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from broker import Broker
 from support import agent, capture
 
 from bench.fleet.check import ENGINES, SPARK, compare
-from flowstream.batch import Stream
+from flowstream.messages import Stream
 from flowstream.source import Message
 from flowstream.testing.factory import FlowFactory
 from flowstream.testing.replayed import BrokerTopic

@@ -12,8 +12,8 @@ from support.net import Interface, namespace, veth_pair
 from test_binary_formats import from_avro, message_class
 
 from flowstream import schemas
-from flowstream.batch import Stream
 from flowstream.encode.community_id import LENGTH
+from flowstream.messages import Stream
 from flowstream.source import open_source
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from support.columns import any_columns
 from support.records import COUNTERS, FIELDS, flow_records, random_flows
 
 from flowstream import schemas
-from flowstream.batch import Stream
 from flowstream.encode import Frames, Identity, make_encoder, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import Stream
 from flowstream.records import FlowRecord, RecordType, decode
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind

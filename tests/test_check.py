@@ -11,7 +11,7 @@ from flowstream import check as checks
 from flowstream.check import Finding, Status, check
 from flowstream.cli.main import main
 from flowstream.errors import KernelError
-from flowstream.interfaces import InterfaceFacts, XdpFeature, facts
+from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
 from flowstream.kernel import features, libbpf
 from flowstream.kernel.link import Link, Mode
 
@@ -207,8 +207,8 @@ def test_a_broker_and_its_topics(broker):
 async def test_topics_that_are_there(broker):
     from support.outcomes import Account, make_batch
 
+    from flowstream.kafka.admin import partition_counts
     from flowstream.sink import open_sink
-    from flowstream.sink.probe import partition_counts
 
     sink = open_sink(broker.url, Account(), partitions=7, record_format="json")
     await sink.start(["checked.flows"])

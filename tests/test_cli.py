@@ -12,9 +12,9 @@ import pytest
 from support.published import Published, publish
 
 import flowstream
-from flowstream import agent
+from flowstream.agent import run as agent
 from flowstream.cli.main import main
-from flowstream.config import OPTIONS, RunConfig
+from flowstream.config.run import OPTIONS, RunConfig
 from flowstream.errors import KernelError
 
 COMMANDS = ("run", "demo", "pcap", "audit", "check", "record", "replay", "schema")

@@ -12,7 +12,7 @@ from broker import Broker, java
 from packets.captures import TRACES
 from support.agent import FLOWSTREAM
 
-from flowstream.batch import Stream
+from flowstream.messages import Stream
 from flowstream.records import RecordType, decode
 from flowstream.source import open_source
 

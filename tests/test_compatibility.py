@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flowstream import schemas
-from flowstream.schemas.compatibility import breaks
+from tools.compatibility import breaks
 
 RELEASED = schemas.files(schemas.VALUE_FORMATS)
 AVRO, PROTO, JSON = "flows.avsc", "flows.proto", "flows.schema.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.config import OPTIONS, RunConfig, load, option_name, parse_option
+from flowstream.config.run import OPTIONS, RunConfig, load, option_name, parse_option
 from flowstream.errors import UsageError
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowstream.batch import EncodedBatch, Stream, Tally
-from flowstream.counters import Ledger, LossCount
+from flowstream.accounting.ledger import Ledger, LossCount
+from flowstream.messages import EncodedBatch, Stream, Tally
 
 
 def tally(*rows: tuple[int, int, int]) -> Tally:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from support.records import COUNTERS, flow_records
 
-from flowstream import config
 from flowstream.cli import main as command_line
-from flowstream.config import OPTIONS
+from flowstream.config import run as config
+from flowstream.config.run import OPTIONS
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD

@@ -16,8 +16,8 @@ from support import capture
 from support.agent import FLOWSTREAM
 from support.records import COUNTERS, random_flows
 
-from flowstream.batch import Stream
 from flowstream.encode import Identity, make_encoder
+from flowstream.messages import Stream
 from flowstream.records import RecordType, decode
 from flowstream.records.decoding import format_of
 from flowstream.source import open_source

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from support.columns import any_columns
 from support.records import FIELDS, flow_records, random_flows
 
-from flowstream.batch import Stream
 from flowstream.encode import (
     FORMATS,
     Identity,
@@ -24,6 +23,7 @@ from flowstream.encode import (
 )
 from flowstream.errors import UsageError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import Stream
 from flowstream.records import decode, decode_many
 
 EPOCH = 1_700_000_000_000_000_003

@@ -11,13 +11,14 @@ import flowstream
 
 PACKAGE = Path(flowstream.__file__).parent
 CAPTURE = "flowstream.kernel"
-PUBLISHING = ("flowstream.sink", "flowstream.source")
+PUBLISHING = (
+    *("flowstream.kafka", "flowstream.segments", "flowstream.delivery"),
+    *("flowstream.sink", "flowstream.source"),
+)
 COMPOSITION = (
     *("flowstream.agent", "flowstream.cli", "flowstream.demo", "flowstream.check"),
-    *("flowstream.lifecycle", "flowstream.pcap", "flowstream.recording", "flowstream.testing"),
+    *("flowstream.pcap", "flowstream.recording", "flowstream.testing"),
 )
-TOOLS = ("flowstream.kernel.generate", "flowstream.schemas")
-"""Run by the developer."""
 
 
 def name_of(path: Path) -> str:
@@ -57,9 +58,11 @@ def users_of(*packages: str) -> set[str]:
 
 
 def test_the_modules_are_found():
-    assert {"flowstream.agent", "flowstream.kernel.flow", "flowstream.sink.kafka"} <= set(MODULES)
-    assert "aiokafka.errors" in imported("flowstream.sink.kafka")
-    assert "flowstream.kernel.flow.FlowKernel" in imported("flowstream.agent")
+    assert {"flowstream.agent.run", "flowstream.kernel.flow", "flowstream.kafka.sink"} <= set(
+        MODULES
+    )
+    assert "aiokafka.errors" in imported("flowstream.kafka.sink")
+    assert "flowstream.kernel.flow.FlowKernel" in imported("flowstream.agent.run")
 
 
 @pytest.mark.parametrize(
@@ -67,13 +70,13 @@ def test_the_modules_are_found():
     [
         ("aiokafka", (*PUBLISHING, "flowstream.testing")),
         ("bcc", (CAPTURE,)),
-        ("ctypes", (CAPTURE, "flowstream.privileges", "flowstream.netns")),
+        ("ctypes", (CAPTURE, "flowstream.host.privileges", "flowstream.host.namespaces")),
         ("uvloop", COMPOSITION),
         ("rich", (*COMPOSITION, "flowstream.audit.tables", "flowstream.progress")),
-        ("argparse", ("flowstream.cli", *TOOLS)),
-        ("pyroute2", ("flowstream.interfaces",)),
-        ("confluent_kafka", ("flowstream.registry",)),
-        ("cramjam", ("flowstream.source.compression",)),
+        ("argparse", ("flowstream.cli",)),
+        ("pyroute2", ("flowstream.host.interfaces",)),
+        ("confluent_kafka", ("flowstream.registry.client",)),
+        ("cramjam", ("flowstream.segments.compression",)),
         ("fastavro", ("flowstream.records.avro_form",)),
         ("google", ("flowstream.records.protobuf_form",)),
     ],
@@ -96,7 +99,7 @@ def test_bcc_is_only_in_the_child():
 
 
 def test_capture_knows_nothing_of_what_comes_after():
-    after = (*PUBLISHING, "flowstream.encode", "flowstream.pipeline", "flowstream.audit")
+    after = (*PUBLISHING, "flowstream.encode", "flowstream.audit")
     for module in (module for module in MODULES if within(module, CAPTURE)):
         forbidden = {name for name in imported(module) if within(name, *after, *COMPOSITION)}
         assert forbidden == set(), module
@@ -105,7 +108,7 @@ def test_capture_knows_nothing_of_what_comes_after():
 @pytest.mark.parametrize(
     "package",
     [*PUBLISHING, "flowstream.encode", "flowstream.records", "flowstream.audit",
-     "flowstream.pipeline", "flowstream.counters", "flowstream.config"],
+     "flowstream.accounting.ledger", "flowstream.config"],
 )  # fmt: skip
 def test_what_comes_after_knows_nothing_of_the_capture(package):
     for module in (module for module in MODULES if within(module, package)):
@@ -115,7 +118,7 @@ def test_what_comes_after_knows_nothing_of_the_capture(package):
 
 def test_only_the_composition_sees_both_ends():
     both = users_of(CAPTURE) & users_of(*PUBLISHING)
-    assert "flowstream.agent" in both
+    assert "flowstream.agent.run" in both
     assert {module for module in both if not within(module, *COMPOSITION)} == set()
 
 

@@ -13,13 +13,13 @@ from packets.build import ether, ip4, ip6, udp
 from support.net import namespace, veth_pair
 from support.traffic import wait_until
 
-from flowstream.batch import Stream
-from flowstream.counters import LossCount
+from flowstream.accounting.ledger import LossCount
 from flowstream.errors import KernelError
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
 from flowstream.kernel.libbpf import attached_program
 from flowstream.kernel.link import Mode
+from flowstream.messages import Stream
 
 IN_IF = 7
 

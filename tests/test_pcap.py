@@ -10,8 +10,8 @@ from packets import captures, reference
 from packets.pcap_files import Packet, enhanced, interface, pcap, pcapng, section
 from support.pcap_runs import BEGIN_NS, SECOND_NS, Runner, frame, packets
 
-from flowstream.kernel.frames import FrameFeed
-from flowstream.sink.segments import SegmentSink
+from flowstream.kernel.packets import FrameFeed
+from flowstream.segments.sink import SegmentSink
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from test_binary_formats import avro_schema, from_avro, message_class
 from test_community_id import expected as reference_id
 
 from flowstream import schemas
-from flowstream.batch import Stream
 from flowstream.cli.main import main
+from flowstream.messages import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

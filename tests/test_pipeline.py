@@ -13,11 +13,8 @@ import pytest
 from support.outcomes import eventually
 from support.records import COUNTERS, random_flows
 
-from flowstream.batch import RecordBatch, Stream
-from flowstream.counters import Ledger, LossCount
-from flowstream.encode import Identity, make_encoder
-from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.pipeline import (
+from flowstream.accounting.ledger import Ledger, LossCount
+from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
     INTERNAL_ERROR,
     QUEUE_BATCHES,
@@ -25,6 +22,9 @@ from flowstream.pipeline import (
     move_table,
     read_ring,
 )
+from flowstream.encode import Identity, make_encoder
+from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import RecordBatch, Stream
 from flowstream.records import FlowRecord, decode
 
 pytestmark = pytest.mark.anyio

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from flowstream.errors import UsageError
-from flowstream.privileges import User, find_user
+from flowstream.host.privileges import User, find_user
 
 NOBODY = pwd.getpwnam("nobody")
 PROLOGUE = """
 import os, pathlib, sys, threading
-from flowstream import privileges
+from flowstream.host import privileges
 from flowstream.errors import FlowstreamError
 """
 

@@ -20,9 +20,9 @@ from packets.pcap_files import Packet, pcap
 from support.outcomes import Account, make_batch
 from support.published import Published, publish
 
-from flowstream.batch import CopiedBatch, Row
-from flowstream.sink.kafka import KafkaSink
-from flowstream.sink.segments import SegmentSink
+from flowstream.kafka.sink import KafkaSink
+from flowstream.messages import CopiedBatch, Row
+from flowstream.segments.sink import SegmentSink
 from flowstream.source import open_source
 
 if TYPE_CHECKING:

@@ -20,15 +20,15 @@ from support.pcap_runs import packets
 from support.published import Published, publish
 
 from flowstream.audit import audit
-from flowstream.batch import CopiedBatch, Row
 from flowstream.cli.main import main
 from flowstream.errors import SinkError, SourceError, UsageError
+from flowstream.kafka.admin import partition_counts
+from flowstream.kafka.sink import KafkaSink
+from flowstream.messages import CopiedBatch, Row
 from flowstream.recording import record, replay
-from flowstream.sink.kafka import KafkaSink
-from flowstream.sink.probe import partition_counts
-from flowstream.sink.segments import SegmentSink
+from flowstream.segments.sink import SegmentSink
+from flowstream.segments.source import SegmentSource
 from flowstream.source import Message, open_source
-from flowstream.source.segments import SegmentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable

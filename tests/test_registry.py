@@ -15,12 +15,13 @@ from support.records import COUNTERS, random_flows
 from test_binary_formats import message_class
 
 import flowstream
-from flowstream import registry, schemas
-from flowstream.batch import Stream
+from flowstream import schemas
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import SinkError, UsageError
-from flowstream.framing import frames_of
+from flowstream.messages import Stream
 from flowstream.records import RecordType
+from flowstream.registry import client as registry
+from flowstream.registry.encoder import frames_of
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema
@@ -79,7 +80,8 @@ def test_protobuf_follows_its_frame(client):
 
 def test_the_client_is_imported_only_for_a_registry():
     code = (
-        "import sys; from flowstream import agent, pcap; from flowstream.framing import frames_of;"
+        "import sys, flowstream.agent.run, flowstream.pcap;"
+        "from flowstream.registry.encoder import frames_of;"
         "print(frames_of(None, 'json', 'flowstream'), 'confluent_kafka' in sys.modules)"
     )
     done = subprocess.run(
@@ -89,8 +91,8 @@ def test_the_client_is_imported_only_for_a_registry():
 
 
 def test_what_is_missing_is_said(monkeypatch):
-    monkeypatch.delitem(sys.modules, "flowstream.registry")
-    monkeypatch.delattr(flowstream, "registry")
+    monkeypatch.delitem(sys.modules, "flowstream.registry.client")
+    monkeypatch.delattr(flowstream.registry, "client")
     # The import system's documented way of saying that there is none.
     monkeypatch.setitem(sys.modules, "confluent_kafka.schema_registry", None)
     with pytest.raises(UsageError, match=r"^registry: it needs pip install 'flowstream\[reg"):

@@ -11,11 +11,11 @@ import pytest
 from support.records import COUNTERS, random_flows
 
 from flowstream import __version__, schemas
-from flowstream.batch import Stream
 from flowstream.cli.main import main
 from flowstream.encode import Identity, make_encoder, stamp
-from flowstream.schemas import __main__ as command
+from flowstream.messages import Stream
 from flowstream.schemas import json_schema
+from tools import schema_files as command
 
 IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})
 CHECKED_IN = Path(__file__).parent.parent / "schemas"

@@ -15,9 +15,9 @@ from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
 from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, number
 
 from flowstream.errors import SinkError
+from flowstream.kafka.limits import Limits
+from flowstream.kafka.sink import KafkaSink
 from flowstream.sink import open_sink
-from flowstream.sink.kafka import KafkaSink
-from flowstream.sink.limits import Limits
 from flowstream.source import Message, open_source
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from broker import Broker
 from support.line import line, listen
 from support.outcomes import VALUE_BYTES, Account, eventually, make_batch, number
 
-from flowstream.sink.kafka import KafkaSink
-from flowstream.sink.limits import Limits
+from flowstream.kafka.limits import Limits
+from flowstream.kafka.sink import KafkaSink
 from flowstream.source import open_source
 
 if TYPE_CHECKING:

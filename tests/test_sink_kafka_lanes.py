@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from support.outcomes import Account, make_batch, number
 
-from flowstream.sink.lanes import Lane, Lanes
-from flowstream.sink.space import Space
+from flowstream.delivery.space import Space
+from flowstream.kafka.lanes import Lane, Lanes
 
 
 class Values:

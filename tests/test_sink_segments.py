@@ -18,8 +18,8 @@ from broker import dump_log
 from support.outcomes import TIMESTAMP_MS, Account, make_batch, number
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.segments.sink import SegmentSink
 from flowstream.sink import open_sink
-from flowstream.sink.segments import SegmentSink
 from flowstream.source import Message, open_source
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def as_nobody(script: str, *args: str) -> subprocess.CompletedProcess[str]:
         sys.path.insert(0, {str(HERE)!r})
         from support.outcomes import Account, make_batch
         from flowstream.errors import SinkError
-        from flowstream.sink.segments import SegmentSink
+        from flowstream.segments.sink import SegmentSink
         def drop():
             os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
     """

@@ -18,10 +18,11 @@ from aiokafka.record.util import calc_crc32c
 from support.outcomes import Account, make_batch, number
 
 from flowstream.errors import SinkError, SourceError, UsageError
-from flowstream.sink.kafka import KafkaSink
-from flowstream.sink.segments import SegmentSink
-from flowstream.source import compression, open_source
-from flowstream.source.segment_file import SegmentReader
+from flowstream.kafka.sink import KafkaSink
+from flowstream.segments import compression
+from flowstream.segments.reader import SegmentReader
+from flowstream.segments.sink import SegmentSink
+from flowstream.source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,7 +235,7 @@ async def test_gaps_of_all_kinds_are_summed_up_in_one_line(tmp_path: Path) -> No
 PEAK = """
 import resource, sys
 from pathlib import Path
-from flowstream.source.segments import SegmentSource
+from flowstream.segments.source import SegmentSource
 
 try:
     list(SegmentSource(Path(sys.argv[1])).read_partition("t", 0))

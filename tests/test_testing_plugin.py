@@ -23,11 +23,11 @@ from aiokafka.errors import (
 from support.published import Published, publish
 from support.records import flow_records
 
-from flowstream.batch import Row
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
+from flowstream.kafka.admin import partition_counts
+from flowstream.messages import Row
 from flowstream.records import EndReason, FlowRecord, RecordType, decode
-from flowstream.sink.probe import partition_counts
 from flowstream.source import Message
 from flowstream.testing.consumer import ConsumerDouble
 from flowstream.testing.factory import FIRST_NS, FlowFactory
@@ -94,7 +94,11 @@ def test_plugin_imports_nothing_before_a_fixture_is_used() -> None:
 
 def test_recording_is_loaded_from_beside_the_test(office: Path) -> None:
     loaded = Recording(office)
-    assert loaded.topics == ["flowstream.counters", "flowstream.flows", "flowstream.new_flows"]
+    assert loaded.topics == [
+        "flowstream.counters",
+        "flowstream.flows",
+        "flowstream.new_flows",
+    ]
     flows = loaded.records("flowstream.flows")
     assert len(flows) == len(loaded.messages("flowstream.flows")) == 31
     assert all(isinstance(flow, FlowRecord) for flow in flows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from support.records import flow_records
 
-from flowstream.counters import KernelCounts, LossCount
+from flowstream.accounting.ledger import KernelCounts, LossCount
 from flowstream.encode import Identity
 from flowstream.kernel.link import Mode
 from flowstream.records import RecordType

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 from bench.fleet.hosts import INTERFACES, Interface, announcements
 from bench.fleet.truth import Traffic, Truth
-from flowstream.batch import RecordBatch, Stream
-from flowstream.counters import Ledger
+from flowstream.accounting.counters import counters_record
+from flowstream.accounting.ledger import Ledger
+from flowstream.agent.pipeline import Publisher
 from flowstream.encode import make_encoder
 from flowstream.kernel.clock import ClockPair
-from flowstream.pipeline import Publisher
+from flowstream.messages import RecordBatch, Stream
 from flowstream.records import FlowRecord, decode
-from flowstream.report import counters_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.fleet.hosts import Fleet, Run
-    from flowstream.batch import EncodedBatch
     from flowstream.encode import Frames
+    from flowstream.messages import EncodedBatch
     from flowstream.sink import Outcomes, Sink
 
 FLUSH_S: Final = 30.0

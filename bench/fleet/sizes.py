@@ -19,7 +19,7 @@ from broker import Broker
 from bench.encoders import frames
 from bench.fleet.hosts import Fleet
 from bench.fleet.publish import FleetPublisher
-from flowstream.sink.kafka import KafkaSink
+from flowstream.kafka.sink import KafkaSink
 
 if TYPE_CHECKING:
     from flowstream.sink import Outcomes, Sink

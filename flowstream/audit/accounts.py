@@ -13,8 +13,8 @@ from flowstream.audit.columns import RunKey, columns, decode_message, place
 from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Result, Run, Topic
 from flowstream.audit.seqs import SeqSet
 from flowstream.audit.verdict import notes, problems
-from flowstream.batch import Stream
 from flowstream.errors import DecodeError
+from flowstream.messages import Stream
 from flowstream.records import CountersRecord, RecordType
 from flowstream.records.decoding import format_of
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from flowstream.cli.options import Commands, add_options
-from flowstream.config import OPTIONS, parse_option
+from flowstream.config.run import OPTIONS, parse_option
 
 if TYPE_CHECKING:
     import argparse

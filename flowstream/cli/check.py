@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowstream.cli.options import Commands, add_options
-from flowstream.config import OPTIONS, parse_option
+from flowstream.config.run import OPTIONS, parse_option
 
 if TYPE_CHECKING:
     import argparse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowstream.cli.options import Commands, add_options
-from flowstream.config import OPTIONS, check_sink, parse_option
+from flowstream.config.run import OPTIONS, check_sink, parse_option
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""From the table of options in ``flowstream.config`` to argparse."""
+"""From the table of options in ``flowstream.config.run`` to argparse."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from flowstream.config import OPTIONS
+from flowstream.config.run import OPTIONS
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flowstream.cli.messages import warn
 from flowstream.cli.options import Commands, add_options
-from flowstream.config import OPTIONS, check_format, check_sink, parse_option
+from flowstream.config.run import OPTIONS, check_format, check_sink, parse_option
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
     check_format(given["format"], given["names"], given["registry"])
     # Heavy, and --help must not wait for them.
     from flowstream import log, pcap  # noqa: PLC0415
-    from flowstream.pcap.config import CaptureConfig  # noqa: PLC0415
+    from flowstream.config.pcap import CaptureConfig  # noqa: PLC0415
 
     log.configure("warning")
     done = pcap.run(CaptureConfig(files=tuple(args.files), **given))

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from flowstream.cli.options import Commands, add_options
-from flowstream.config import OPTIONS, load
+from flowstream.config.run import OPTIONS, load
 
 if TYPE_CHECKING:
     import argparse
@@ -53,9 +53,9 @@ def execute(args: argparse.Namespace) -> int:
     # structlog imports rich where it can, for tracebacks that flowstream.log does
     # not use: a fifth of the time until the agent is attached, and 5 MB.
     with _hidden("rich"):
-        from flowstream import agent  # noqa: PLC0415 - heavy, and --help must not wait for it
+        from flowstream.agent.run import run  # noqa: PLC0415 - heavy, and --help must not wait for it
 
-    return agent.run(config)
+    return run(config)
 
 
 @contextlib.contextmanager

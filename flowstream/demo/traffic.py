@@ -9,7 +9,7 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
-from flowstream.netns import entered
+from flowstream.host.namespaces import entered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

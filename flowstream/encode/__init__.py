@@ -9,9 +9,9 @@ The order of the calls for one batch::
 """
 
 from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
-from flowstream.encode.frames import Frames
 from flowstream.encode.identity import Identity, stamp
 from flowstream.encode.partition import partition_keys, partitions
+from flowstream.encode.prefixes import Frames
 from flowstream.encode.profiles import PROFILES
 from flowstream.encode.split import flow_tally, split
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
     from numpy.typing import NDArray
 
-    from flowstream.encode.frames import Frames
+    from flowstream.encode.prefixes import Frames
 
 # Few enough that the cells stay in the CPU's cache.
 _BLOCK: Final = 1_024

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.encode.avro_encoder import AvroEncoder
-from flowstream.encode.frames import Frames
 from flowstream.encode.json_encoder import JsonEncoder
 from flowstream.encode.msgpack_encoder import MsgpackEncoder
+from flowstream.encode.prefixes import Frames
 from flowstream.encode.protobuf_encoder import ProtobufEncoder
 from flowstream.errors import UsageError
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
     from numpy.typing import NDArray
 
-    from flowstream.encode.frames import Frames
+    from flowstream.encode.prefixes import Frames
     from flowstream.records.describe import Field
 
 # Few enough that the cells stay in the CPU's cache.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.batch import EncodedBatch, Stream, Tally
+from flowstream.messages import EncodedBatch, Stream, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.batch import Stream
+from flowstream.accounting.ledger import KernelCounts, LossCount
 from flowstream.closing import Closing
-from flowstream.counters import KernelCounts, LossCount
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel.link import Mode, interface_index
@@ -21,6 +20,7 @@ from flowstream.kernel.maps import HashMap, PerCpuArray
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts.xdp_counter import PktCounter
+from flowstream.messages import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.batch import Stream
+from flowstream.accounting.ledger import KernelCounts, LossCount
 from flowstream.closing import Closing
-from flowstream.counters import KernelCounts, LossCount
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel.link import Link, Mode, interface_index
@@ -23,6 +22,7 @@ from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts import xdp_flow as layout
+from flowstream.messages import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

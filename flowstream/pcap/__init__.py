@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import uvloop
 from rich.progress import DownloadColumn
 
-from flowstream.batch import Stream
-from flowstream.counters import Ledger
+from flowstream.accounting.counters import counters_record
+from flowstream.accounting.ledger import Ledger
+from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError, SourceError
-from flowstream.framing import encoder_of
 from flowstream.kernel.clock import ClockPair
+from flowstream.messages import Stream
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
 from flowstream.pcap.replay import Clock, Replay
-from flowstream.pipeline import Publisher
 from flowstream.progress import progress_bars
-from flowstream.report import counters_record
+from flowstream.registry.encoder import encoder_of
 from flowstream.sink import KEEP, open_sink
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
+    from flowstream.config.pcap import CaptureConfig
     from flowstream.encode import Encoder, Identity
-    from flowstream.pcap.config import CaptureConfig
     from flowstream.sink import Sink
 
 CLOSE_TIMEOUT_S: Final = 60.0
@@ -130,7 +130,7 @@ async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[st
     if not isinstance(where, KafkaUrl):
         return []
     # aiokafka takes its time, and only this sink needs it.
-    from flowstream.source.retention import overdue  # noqa: PLC0415
+    from flowstream.kafka.retention import overdue  # noqa: PLC0415
 
     oldest_ms = {f"{config.topic_prefix}.{stream}": begin_ns // 1_000_000 for stream in Stream}
     # Counters come at the end.

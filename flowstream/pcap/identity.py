@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from flowstream.pcap.config import CaptureConfig
+    from flowstream.config.pcap import CaptureConfig
 
 HOST: Final = "pcap"
 # Octets between two looks at signals: the digest takes about 10 ms for them.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flowstream.kernel.frames import Frame
+    from flowstream.kernel.packets import Frame
 
 _PCAP_MAGIC = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # ns per unit of the fraction
 _PCAPNG_MAGIC = 0x0A0D0D0A

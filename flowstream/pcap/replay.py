@@ -6,12 +6,12 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowstream.batch import RecordBatch, Stream
+from flowstream.agent.pipeline import READ_RECORDS
 from flowstream.kernel.flow import NAME
-from flowstream.kernel.frames import FrameFeed
 from flowstream.kernel.link import Mode
+from flowstream.kernel.packets import FrameFeed
 from flowstream.layouts.xdp_flow import EndReason
-from flowstream.pipeline import READ_RECORDS
+from flowstream.messages import RecordBatch, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.counters import KernelCounts
-    from flowstream.kernel.frames import Frame
-    from flowstream.pcap.config import CaptureConfig
+    from flowstream.accounting.ledger import KernelCounts
+    from flowstream.agent.pipeline import Publisher
+    from flowstream.config.pcap import CaptureConfig
+    from flowstream.kernel.packets import Frame
     from flowstream.pcap.reader import CaptureFile
-    from flowstream.pipeline import Publisher
 
 RUN_FRAMES: Final = 1024
 """Frames between two looks at table and rings, which hold many more."""

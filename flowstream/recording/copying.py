@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rich.progress import MofNCompleteColumn
 
-from flowstream.batch import CopiedBatch, EncodedBatch
 from flowstream.errors import SinkError, UsageError
+from flowstream.messages import CopiedBatch, EncodedBatch
 from flowstream.progress import progress_bars
 from flowstream.urls import (
     DirectoryUrl,

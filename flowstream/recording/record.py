@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from flowstream.errors import SinkError
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
-from flowstream.sink.segments import SegmentSink
+from flowstream.segments.reader import partitions_of
+from flowstream.segments.sink import SegmentSink
 from flowstream.source import open_source
-from flowstream.source.segment_file import partitions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

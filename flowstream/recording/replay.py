@@ -8,12 +8,12 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError
+from flowstream.kafka.admin import partition_counts
+from flowstream.kafka.retention import overdue
+from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.segments.source import SegmentSource
 from flowstream.sink import KEEP
-from flowstream.sink.kafka import KafkaSink
-from flowstream.sink.probe import partition_counts
-from flowstream.source.retention import overdue
-from flowstream.source.segments import SegmentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -9,14 +9,15 @@ import fastavro
 import msgspec
 from msgspec import Struct
 
+from flowstream.records import avro_schema
 from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
 from flowstream.records.flow import FlowRecord, RecordType
-from flowstream.schemas import avro
 
 _SCHEMAS: Final[dict[type[Struct], Any]] = {
-    record: fastavro.parse_schema(avro.schema(record)) for record in (FlowRecord, CountersRecord)
+    record: fastavro.parse_schema(avro_schema.schema(record))
+    for record in (FlowRecord, CountersRecord)
 }
 _LONGS: Final = {
     record: [field.name for field in fields(record) if field.kind is Kind.U64]

@@ -12,7 +12,7 @@ from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
 from flowstream.records.flow import FlowRecord, RecordType
-from flowstream.schemas.protobuf import MESSAGES, PACKAGE, scalar_type
+from flowstream.records.protobuf_schema import MESSAGES, PACKAGE, scalar_type
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

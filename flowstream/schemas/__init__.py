@@ -1,7 +1,7 @@
 """Schemas and table definitions of the topics, generated from the records' Structs.
 
-``python -m flowstream.schemas --write`` writes them into ``schemas/``, ``--check``
-compares, also with what was released (``flowstream.schemas.compatibility``).
+``python -m tools.schema_files --write`` writes them into ``schemas/``, ``--check``
+compares, also with what was released (``tools.compatibility``).
 They describe the JSON of the names ``goflow2``, Avro and Protobuf; MessagePack
 is an array of the Avro schema's fields in their order.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from flowstream.batch import Stream
-from flowstream.schemas import avro, clickhouse, engines, json_schema, protobuf
+from flowstream.messages import Stream
+from flowstream.records import avro_schema, protobuf_schema
+from flowstream.schemas import clickhouse, engines, json_schema
 from flowstream.schemas.topics import record_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ def _pretty(document: object) -> str:
 
 _TEXTS: Final[dict[str, Callable[[Stream], str]]] = {
     "json": lambda stream: _pretty(json_schema.document(stream)),
-    "avro": lambda stream: _pretty(avro.schema(record_of(stream))),
-    "protobuf": lambda stream: protobuf.definition(record_of(stream)),
+    "avro": lambda stream: _pretty(avro_schema.schema(record_of(stream))),
+    "protobuf": lambda stream: protobuf_schema.definition(record_of(stream)),
     "clickhouse": clickhouse.definition,
     "spark": engines.spark,
     "flink": engines.flink,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.batch import Stream
+from flowstream.messages import Stream
 from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind

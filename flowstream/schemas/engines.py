@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import NODEFAULT
 
-from flowstream.batch import Stream
+from flowstream.messages import Stream
 from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind

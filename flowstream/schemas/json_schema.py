@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flowstream.batch import Stream
+from flowstream.messages import Stream
 from flowstream.records import SCHEMA_VERSION, RecordType
 from flowstream.records.json_form import CountersJson, FlowJson
 from flowstream.schemas.topics import record_of

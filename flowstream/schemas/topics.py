@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.batch import Stream
+from flowstream.messages import Stream
 from flowstream.records import CountersRecord, FlowRecord, RecordType
 from flowstream.records.describe import Field, fields
 from flowstream.records.fields import Kind

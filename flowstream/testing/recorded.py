@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flowstream.errors import DecodeError, SourceError
 from flowstream.records import decode
-from flowstream.source.segments import SegmentSource
+from flowstream.segments.source import SegmentSource
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import Copy, kafka_addresses
 from flowstream.sink import KEEP
-from flowstream.sink.kafka import KafkaSink
 from flowstream.testing.consumer import ConsumerDouble
 
 if TYPE_CHECKING:

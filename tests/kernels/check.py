@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowstream import privileges
 from flowstream.errors import KernelError
+from flowstream.host import privileges
 from flowstream.kernel import libbpf
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel

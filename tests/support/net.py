@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowstream import netns
+from flowstream.host import namespaces as netns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from flowstream.batch import EncodedBatch, Stream, Tally
+from flowstream.messages import EncodedBatch, Stream, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ import random
 import msgspec
 import numpy as np
 
-from flowstream.batch import EncodedBatch, Stream, Tally
 from flowstream.encode.encoder import make_encoder
 from flowstream.encode.identity import Identity, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import EncodedBatch, Stream, Tally
 from flowstream.records import Loss, StageCounts
 from flowstream.sink import open_sink
 from flowstream.source import Message

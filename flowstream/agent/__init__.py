@@ -1,0 +1,1 @@
+"""A run of the agent: its composition, its life, its stages."""

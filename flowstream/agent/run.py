@@ -1,0 +1,91 @@
+"""The composition root: options in, one run of the agent out.
+
+sink checked → maps → programs attached → privileges given up → run (lifecycle)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvloop
+
+from flowstream import log as logs
+from flowstream.accounting.ledger import Ledger
+from flowstream.agent.lifecycle import Agent
+from flowstream.agent.pipeline import Publisher
+from flowstream.encode import Identity
+from flowstream.host import identity as host
+from flowstream.host import namespaces as netns
+from flowstream.host import privileges
+from flowstream.kernel import features
+from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.link import Mode
+from flowstream.messages import Stream
+from flowstream.registry.encoder import encoder_of
+from flowstream.sink import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowstream.agent.probe import Capture
+    from flowstream.config.run import RunConfig
+
+log = structlog.get_logger()
+
+_CAPTURES: Final[dict[str, Callable[..., Capture]]] = {
+    "flow": FlowKernel,
+    "counter": CounterKernel,
+}
+
+
+def run(config: RunConfig) -> int:
+    """Run the agent to its end; return the exit status: 0, or 1 when a fault ended it."""
+    logs.configure(config.log_level, config.log_format)
+    user = privileges.find_user(config.user)
+    features.raise_descriptor_limit()
+    epoch = time.time_ns()
+    interfaces: dict[int, str] = {}
+    identity = Identity(epoch, host.host_id(), host.host_name(), interfaces)
+    ledger = Ledger()
+    sink = open_sink(
+        config.sink,
+        ledger,
+        partitions=config.partitions,
+        record_format=config.format,
+        owner=user if os.geteuid() == 0 else None,
+    )
+    topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
+    sink.prepare(topics)
+    encoder = encoder_of(config, identity)
+    with ExitStack() as stack:
+        capture: Capture = _CAPTURES[config.program](
+            max_flows=config.max_flows, sampling=config.sampling
+        )
+        stack.callback(capture.close)
+        attached = []
+        for name in config.interfaces:
+            with netns.entered(config.netns):
+                attachment = capture.attach(name, Mode(config.mode))
+            stack.callback(attachment.close)
+            interfaces[attachment.index] = name
+            attached.append(attachment)
+            log.info(
+                "attached",
+                interface=name,
+                mode=str(attachment.mode),
+                program=attachment.program.name,
+                program_id=attachment.program.id,
+            )
+        # Now: whom the agent becomes may not be able to read where it is installed.
+        sink.load()
+        privileges.give_up(user)
+        if os.geteuid() == 0 and user.uid != 0:
+            log.warning("still root by name, without any capability", user=config.user)
+        publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
+        agent = Agent(config, capture, attached, sink, publisher, ledger, identity)
+        return uvloop.run(agent.run(topics))

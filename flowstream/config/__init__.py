@@ -1,0 +1,1 @@
+"""Options: from the command line and a TOML file to checked values."""

@@ -1,0 +1,1 @@
+"""What sinks have in common, and the sink for standard output."""

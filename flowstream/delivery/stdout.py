@@ -1,0 +1,114 @@
+"""The sink for people and pipes: one JSON line per record on standard output."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.delivery.worker import Worker
+from flowstream.errors import SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowstream.messages import EncodedBatch
+    from flowstream.sink import Outcomes
+
+log = structlog.get_logger(__name__)
+
+
+class StdoutSink:
+    """Writes every value as a line; see ``flowstream.sink.Sink``.
+
+    When the reader goes away, ``fault`` says so and everything more fails by
+    "pipe_closed".
+    """
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._worker: Worker | None = None
+        self._descriptor = -1
+        # The reader has gone away.
+        self._closed = False
+        self._fault: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be written any more, for good; None while it can."""
+        return self._fault
+
+    def prepare(self, topics: Sequence[str]) -> None:
+        """Nothing: standard output is open already."""
+
+    def load(self) -> None:
+        """Nothing: all that it needs came with it."""
+
+    async def start(self, topics: Sequence[str]) -> None:  # noqa: ARG002 - lines name no topic
+        """Take standard output; ``SinkError`` when it is closed."""
+        try:
+            sys.stdout.flush()
+            self._descriptor = sys.stdout.fileno()
+        except (OSError, ValueError, AttributeError) as err:
+            raise SinkError(f"stdout: standard output is closed ({err}); open it") from err
+        self._worker = Worker("stdout-sink", self._write, self._outcomes, self._fail)
+
+    def partitions(self, topic: str) -> int:  # noqa: ARG002 - lines name no partition
+        """Return 1."""
+        return 1
+
+    async def send(self, batch: EncodedBatch) -> None:
+        """Accept ``batch``, waiting while the reader is slow."""
+        if self._worker is None:
+            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            return
+        await self._worker.put(batch)
+
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Wait until all is written; what is not after ``timeout`` seconds is failed."""
+        if self._worker is not None:
+            await self._worker.flush(timeout, "shutdown")
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Flush, then let go of standard output."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        worker.refuse()
+        await worker.flush(timeout, "shutdown")
+        worker.end()
+
+    def _write(self, batch: EncodedBatch) -> tuple[int, str]:
+        if self._closed:
+            return 0, "pipe_closed"
+        lines = b"\n".join(batch.values) + b"\n"
+        done = 0
+        try:
+            while done < len(lines):
+                done += self._write_some(lines, done)
+        except OSError as err:
+            # A line that was cut does not count as written.
+            written = lines.count(b"\n", 0, done)
+            if err.errno != errno.EPIPE:
+                log.warning("stdout_write_failed", error=err.strerror)
+                return written, "io_error"
+            self._closed = True
+            self._fail("the reader has closed the pipe")
+            return written, "pipe_closed"
+        return len(batch), ""
+
+    def _fail(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = f"stdout: {why}"
+
+    def _write_some(self, lines: bytes, start: int) -> int:
+        try:
+            return os.write(self._descriptor, memoryview(lines)[start:])
+        except BlockingIOError:
+            # Whoever shares the terminal or pipe has made it non-blocking.
+            select.select([], [self._descriptor], [])
+            return 0

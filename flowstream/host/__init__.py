@@ -1,0 +1,1 @@
+"""The host: its identity, interfaces, namespaces, privileges."""

@@ -1,0 +1,110 @@
+"""Where the Kafka sink's producers come from: one cluster, asked again until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka.errors import BrokerResponseError, KafkaError
+
+from flowstream.errors import SinkError
+from flowstream.kafka.producer import Producer, quieten_aiokafka, why_unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowstream.kafka.limits import Limits
+
+log = structlog.get_logger(__name__)
+
+
+class Cluster:
+    """The cluster at ``addresses`` (HOST:PORT); topics that it lacks get ``topic_settings``."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        limits: Limits,
+        *,
+        partitions: int | Mapping[str, int],
+        topic_settings: Mapping[str, str],
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._limits = limits
+        self._wanted, self._topic_settings = partitions, topic_settings
+        self._topics: tuple[str, ...] = ()
+        self._pause = limits.backoff[0]
+        self._connected = 0.0
+
+    async def connect(self, topics: Sequence[str]) -> Producer:
+        """Wait for the broker, create missing topics; ``SinkError`` when that cannot be."""
+        quieten_aiokafka()
+        self._topics = tuple(topics)
+        last: Exception | None = None
+        try:
+            async with asyncio.timeout(self._limits.connect_timeout):
+                while True:
+                    try:
+                        return await self._connect()
+                    except SinkError:
+                        raise
+                    except Exception as err:  # noqa: BLE001 - whatever a listener makes of aiokafka
+                        last = err
+                    await asyncio.sleep(self._limits.backoff[0])
+        except TimeoutError:
+            why = await why_unreachable(self._addresses)
+            raise SinkError(
+                f"no Kafka broker after {self._limits.connect_timeout:g} s: {why}; "
+                "start one there or correct the address"
+            ) from last
+
+    async def reconnect(self) -> Producer:
+        """Connect again, however long it takes.
+
+        The pauses between attempts grow, and do so over producers that are soon
+        given up: a fault that meets each of them makes no storm.
+        """
+        first, longest = self._limits.backoff
+        since = _now()
+        if since - self._connected > longest:
+            self._pause = first
+        lost = False
+        while True:
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, longest)
+            try:
+                async with asyncio.timeout(self._limits.connect_timeout):
+                    producer = await self._connect()
+            except Exception as err:  # noqa: BLE001 - whatever a broken broker makes of aiokafka
+                if not lost:
+                    log.warning("kafka_unreachable", error=name_of(err), to=self._addresses)
+                lost = True
+                continue
+            if lost:
+                log.info("kafka_reachable", after_s=round(_now() - since, 1))
+            return producer
+
+    async def _connect(self) -> Producer:
+        producer = await Producer.connect(
+            self._addresses,
+            self._topics,
+            partitions=self._wanted,
+            topic_settings=self._topic_settings,
+            batch_bytes=self._limits.batch_bytes,
+            request_timeout=self._limits.request_timeout,
+            metadata_age=self._limits.metadata_age,
+        )
+        self._connected = _now()
+        return producer
+
+
+def name_of(err: BaseException) -> str:
+    """Name the error in one line, without the request that it belongs to."""
+    if isinstance(err, BrokerResponseError):
+        return type(err).__name__
+    return str(err) if isinstance(err, KafkaError) else repr(err)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

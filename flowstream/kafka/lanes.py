@@ -1,0 +1,263 @@
+"""What a Kafka sink has accepted and not settled, in order, partition by partition.
+
+Every record is in one of two places: waiting, or in the one flight of its
+partition, which is the Kafka batch that the producer holds. A flight ends by
+acknowledgement or by going back to the head of the waiting ones, so the order
+within a partition outlives any producer. One flight per partition is enough:
+while some partitions are in the air the others are being packed.
+
+How many records a flight may have follows from what became of the ones before:
+fewer after a refusal for its size or no answer at all, a little more after each
+prompt acknowledgement. So a topic with small limits and a slow line both get
+batches that they can take.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING, Protocol
+
+from flowstream.messages import CopiedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from flowstream.delivery.space import Space
+    from flowstream.messages import EncodedBatch
+    from flowstream.sink import Outcomes
+
+# What Kafka's record format adds to key and value, rounded up.
+RECORD_OVERHEAD = 24
+
+# Records of a flight: more than any batch has room for.
+_UNLIMITED = 1 << 20
+# What is left of a flight's records after a refusal, which costs one request, and
+# after no answer, which costs many seconds; a flight grows by an eighth.
+_REFUSED = 2
+_UNANSWERED = 16
+_GROWTH = 8
+
+
+class BatchBuilder(Protocol):
+    """The part of aiokafka's batch builder that packing needs."""
+
+    def append(
+        self,
+        *,
+        timestamp: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> object | None:
+        """Add a record; None when it does not fit (the first one always does)."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Records ``start`` to ``stop`` of a batch; ``deadline`` in the loop's time."""
+
+    batch: EncodedBatch
+    start: int
+    stop: int
+    size: int
+    deadline: float
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def cut(self, n: int) -> Chunk:
+        """Take the first ``n`` records off, with their share of the size."""
+        share = self.size * n // len(self)
+        head = Chunk(self.batch, self.start, self.start + n, share, self.deadline)
+        self.start += n
+        self.size -= share
+        return head
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One Kafka batch in the producer's hands."""
+
+    chunks: list[Chunk]
+    launched: float
+
+    def __len__(self) -> int:
+        return sum(map(len, self.chunks))
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One partition: what waits for it and what is in the air."""
+
+    topic: str
+    partition: int
+    waiting: deque[Chunk] = field(default_factory=deque)
+    flight: Flight | None = None
+    # Records per Kafka batch.
+    max_records: int = _UNLIMITED
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting)) + len(self.flight or ())
+
+    def launch(self, builder: BatchBuilder, now: float) -> Flight:
+        """Pack waiting records into ``builder`` until it is full: the lane's flight."""
+        chunks: list[Chunk] = []
+        room = self.max_records
+        while self.waiting and room:
+            chunk = self.waiting[0]
+            packed = _pack(builder, chunk, room)
+            if packed:
+                chunks.append(chunk.cut(packed))
+            if len(chunk):
+                break
+            self.waiting.popleft()
+            room -= packed
+        self.flight = Flight(chunks, now)
+        return self.flight
+
+    def land(self) -> list[Chunk]:
+        """End the flight and hand over what was in it."""
+        if self.flight is None:
+            return []
+        chunks, self.flight = self.flight.chunks, None
+        return chunks
+
+    def recall(self) -> None:
+        """End the flight; what was in it waits again, first in line."""
+        self.waiting.extendleft(reversed(self.land()))
+
+    def shrink(self, divisor: int) -> None:
+        """Let the next flight have fewer records than the present one."""
+        self.max_records = max(1, len(self.flight or ()) // divisor)
+
+    def grow(self) -> None:
+        """Let the next flight have a few records more."""
+        self.max_records = min(self.max_records + self.max_records // _GROWTH + 1, _UNLIMITED)
+
+
+def _pack(builder: BatchBuilder, chunk: Chunk, limit: int) -> int:
+    """Append at most ``limit`` records of ``chunk``; return how many went in."""
+    append = builder.append
+    batch, start = chunk.batch, chunk.start
+    stop = min(chunk.stop, start + limit)
+    if isinstance(batch, CopiedBatch):
+        for n, row in enumerate(batch.rows[start:stop]):
+            added = append(
+                timestamp=row.timestamp_ms, key=row.key, value=row.value, headers=list(row.headers)
+            )
+            if added is None:
+                return n
+        return stop - start
+    timestamp = batch.timestamp_ms
+    keys, values = batch.keys[start:stop], batch.values[start:stop]
+    for n, (key, value) in enumerate(zip(keys, values, strict=True)):
+        if append(timestamp=timestamp, key=key, value=value) is None:
+            return n
+    return stop - start
+
+
+class Lanes:
+    """All lanes; settles records with the outcomes and gives their space back.
+
+    An acknowledgement within ``prompt`` seconds makes a lane's flights grow.
+    """
+
+    def __init__(self, outcomes: Outcomes, space: Space, *, prompt: float) -> None:
+        self._outcomes = outcomes
+        self._space = space
+        self._prompt = prompt
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        # Records given up since somebody last cleared it, by cause.
+        self.failed: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Lane]:
+        # A copy: batches for new partitions are accepted while somebody goes through them.
+        return iter(tuple(self._lanes.values()))
+
+    def __len__(self) -> int:
+        """Count the records that have no outcome."""
+        return sum(map(len, self._lanes.values()))
+
+    def accept(self, batch: EncodedBatch, partition: int, size: int, deadline: float) -> None:
+        """Enter a whole batch, for which ``size`` bytes of space were taken."""
+        lane = self._lane(batch.topic, partition)
+        lane.waiting.append(Chunk(batch, 0, len(batch), size, deadline))
+
+    def fit(self, partitions: Mapping[str, int]) -> int:
+        """Move what waits beyond the number of partitions into one that is there.
+
+        Into ``partition % number``, by the order of acceptance; to be called
+        without flights. Return the number of records moved.
+        """
+        moved = 0
+        for lane in self:
+            number = partitions[lane.topic]
+            if lane.partition < number:
+                continue
+            del self._lanes[lane.topic, lane.partition]
+            home = self._lane(lane.topic, lane.partition % number)
+            # Stable, and each lane's deadlines rise: neither loses its own order.
+            home.waiting = deque(
+                sorted([*home.waiting, *lane.waiting], key=attrgetter("deadline"))
+            )
+            moved += len(lane)
+        return moved
+
+    def postpone(self, lane: Lane) -> None:
+        """Put the lane behind all others, so that its faults hold up none of them."""
+        self._lanes[lane.topic, lane.partition] = self._lanes.pop((lane.topic, lane.partition))
+
+    def acknowledge(self, lane: Lane, now: float) -> None:
+        """Settle the lane's flight as published."""
+        if lane.flight is not None and now - lane.flight.launched <= self._prompt:
+            lane.grow()
+        for chunk in lane.land():
+            self._space.give(chunk.size)
+            self._outcomes.acknowledged(chunk.batch, slice(chunk.start, chunk.stop))
+
+    def refuse_size(self, lane: Lane) -> None:
+        """Send the lane's flight again in parts; give up a single record that is too large."""
+        lane.shrink(_REFUSED)
+        if len(lane.flight or ()) > 1:
+            lane.recall()
+            return
+        for chunk in lane.land():
+            self._give_up(chunk, "message_too_large")
+
+    def expire(self, now: float) -> None:
+        """Give up what waits past its deadline."""
+        for lane in self:
+            while lane.waiting and lane.waiting[0].deadline <= now:
+                self._give_up(lane.waiting.popleft(), "delivery_timeout")
+
+    def fail_all(self, cause: str) -> None:
+        """Give up everything, flights included."""
+        for lane in self:
+            lane.recall()
+            while lane.waiting:
+                self._give_up(lane.waiting.popleft(), cause)
+
+    def recall(self) -> None:
+        """End every flight: the broker has not answered for it."""
+        for lane in self:
+            if lane.flight is not None:
+                lane.shrink(_UNANSWERED)
+                lane.recall()
+
+    def in_the_air(self) -> bool:
+        """Whether there is any flight."""
+        return any(lane.flight is not None for lane in self._lanes.values())
+
+    def _lane(self, topic: str, partition: int) -> Lane:
+        address = (topic, partition)
+        lane = self._lanes.get(address)
+        if lane is None:
+            lane = self._lanes[address] = Lane(*address)
+        return lane
+
+    def _give_up(self, chunk: Chunk, cause: str) -> None:
+        self.failed[cause] += len(chunk)
+        self._space.give(chunk.size)
+        self._outcomes.failed(chunk.batch, slice(chunk.start, chunk.stop), cause)

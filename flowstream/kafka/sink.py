@@ -1,0 +1,269 @@
+"""The Kafka sink: acknowledged by all replicas, idempotent, and never hung on a broker.
+
+The lanes keep every accepted record until it has an outcome; one supervisor
+task publishes from them with one producer after the other. A producer is given up
+when a partition of it is poisoned (a batch refused, other than for its size,
+makes the broker refuse all later ones) or gone, when its state is unknown to the
+broker, or when nothing was answered for long; what it had not got acknowledged is
+then sent again by its successor. Such a record may be there twice, with the same
+``seq``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+
+from flowstream.delivery.space import Space
+from flowstream.kafka.cluster import Cluster, name_of
+from flowstream.kafka.lanes import RECORD_OVERHEAD, Lanes
+from flowstream.kafka.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowstream.kafka.lanes import Flight, Lane
+    from flowstream.kafka.producer import Producer
+    from flowstream.messages import EncodedBatch
+    from flowstream.sink import Outcomes
+
+log = structlog.get_logger(__name__)
+
+# Seconds: between looks at the deadlines, between logs of what expired, for an orderly end.
+_TICK = 0.25
+_LOG_INTERVAL = 10.0
+_END_TIMEOUT = 1.0
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class KafkaSink:
+    """Publishes to the cluster at ``addresses`` (HOST:PORT); see ``flowstream.sink.Sink``.
+
+    Topics that it creates get ``topic_settings``.
+    """
+
+    fault = None
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        outcomes: Outcomes,
+        *,
+        partitions: int | Mapping[str, int],
+        limits: Limits | None = None,
+        topic_settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._outcomes = outcomes
+        self._limits = limits or Limits()
+        self._cluster = Cluster(
+            addresses, self._limits, partitions=partitions, topic_settings=topic_settings or {}
+        )
+        self._space = Space(self._limits.in_flight_bytes)
+        # A quarter: what grows by an eighth stays well below the timeout.
+        self._lanes = Lanes(outcomes, self._space, prompt=self._limits.request_timeout / 4)
+        self._topics: tuple[str, ...] = ()
+        self._producer: Producer | None = None
+        self._closed = False
+        self._supervisor: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakeup = asyncio.Event()
+        # Why the present producer must be given up; None while it works.
+        self._trouble: str | None = None
+        self._last_answer = 0.0
+        self._ending: set[asyncio.Task[None]] = set()
+        self._failures_logged = 0.0
+
+    def prepare(self, topics: Sequence[str]) -> None:
+        """Nothing: connecting needs no privilege."""
+
+    def load(self) -> None:
+        """Nothing: all that it needs came with it."""
+
+    async def start(self, topics: Sequence[str]) -> None:
+        """Wait for the broker, create missing topics; ``SinkError`` when that cannot be."""
+        self._topics = tuple(topics)
+        self._producer = await self._cluster.connect(topics)
+        self._supervisor = asyncio.create_task(self._supervise(self._producer), name="kafka-sink")
+        # A task that is cancelled before its first step would not end its producer.
+        await asyncio.sleep(0)
+        self._tick()
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions of ``topic`` when last looked at."""
+        if self._producer is None:
+            raise KeyError(topic)
+        return self._producer.partitions(topic)
+
+    async def send(self, batch: EncodedBatch) -> None:
+        """Accept ``batch``, waiting while ``in_flight_bytes`` are unsettled."""
+        if not len(batch):
+            return
+        size = sum(map(len, batch.values)) + sum(map(len, batch.keys))
+        size += RECORD_OVERHEAD * len(batch)
+        if not await self._space.take(size):
+            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            return
+        # The batch may have been made for more partitions than there are by now.
+        partition = batch.partition % self.partitions(batch.topic)
+        self._lanes.accept(batch, partition, size, _now() + self._limits.delivery_timeout)
+        self._wakeup.set()
+
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Wait for all outcomes; what has none after ``timeout`` seconds is failed."""
+        await self._flush(timeout, "shutdown")
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Flush, then end within a second more; the unsettled fails by "shutdown"."""
+        if self._closed:
+            return
+        self._closed = True
+        self._space.close()
+        await self._flush(timeout, "shutdown")
+        self._log_failures()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor], timeout=_END_TIMEOUT / 2)
+        if self._ending:
+            _, late = await asyncio.wait(self._ending, timeout=_END_TIMEOUT / 2)
+            for task in late:
+                task.cancel()
+            # One round of the loop delivers the cancellation.
+            await asyncio.sleep(0)
+
+    async def _flush(self, timeout: float, cause: str) -> None:  # noqa: ASYNC109 - as above
+        if await self._space.wait_empty(timeout):
+            return
+        # The producer may still hold some of it: it must not publish what is reported failed.
+        self._give_up("flush ran out of time")
+        self._lanes.fail_all(cause)
+        self._log_failures()
+
+    async def _supervise(self, producer: Producer) -> None:
+        """Publish with one producer after the other, until cancelled."""
+        while True:
+            try:
+                await self._publish(producer)
+                await self._let_land()
+            except Exception as err:
+                # A bug: what is accepted must not wait for a task that has ended.
+                log.exception("kafka_sink_fault")
+                self._give_up(repr(err))
+            finally:
+                self._end(producer)
+            self._producer = producer = await self._cluster.reconnect()
+            moved = self._lanes.fit({topic: self.partitions(topic) for topic in self._topics})
+            if moved:
+                log.warning("kafka_records_moved", records=moved, reason="fewer partitions")
+
+    async def _publish(self, producer: Producer) -> None:
+        """Keep every partition's flight in the air; return when there is trouble."""
+        self._trouble = None
+        while not self._in_trouble():
+            self._wakeup.clear()
+            for lane in self._lanes:
+                if lane.waiting and lane.flight is None and not self._in_trouble():
+                    await self._launch(producer, lane)
+            await self._wakeup.wait()
+
+    async def _launch(self, producer: Producer, lane: Lane) -> None:
+        try:
+            builder = producer.create_batch()
+            flight = lane.launch(builder, _now())
+            future = await producer.send_batch(builder, lane.topic, lane.partition)
+        except Exception as err:
+            if not isinstance(err, KafkaError):
+                log.exception("kafka_sink_fault")
+            lane.recall()
+            self._lanes.postpone(lane)
+            self._give_up(name_of(err))
+            return
+        future.add_done_callback(partial(self._landed, producer, lane, flight))
+        # Packing takes milliseconds: the producer and the rest of the agent get their turn.
+        await asyncio.sleep(0)
+
+    def _landed(
+        self, producer: Producer, lane: Lane, flight: Flight, future: asyncio.Future[object]
+    ) -> None:
+        error = None if future.cancelled() else future.exception()
+        if lane.flight is not flight or future.cancelled():
+            return
+        self._last_answer = _now()
+        self._wakeup.set()
+        if error is None:
+            self._lanes.acknowledge(lane, self._last_answer)
+        elif isinstance(error, _TOO_LARGE):
+            producer.withdraw(lane.topic, lane.partition, len(flight))
+            self._lanes.refuse_size(lane)
+        else:
+            lane.recall()
+            self._give_up(name_of(error))
+
+    def _give_up(self, trouble: str) -> None:
+        self._trouble = self._trouble or trouble
+        self._wakeup.set()
+
+    def _in_trouble(self) -> bool:
+        return self._trouble is not None
+
+    async def _let_land(self) -> None:
+        """While the broker answers, let it do so for the partitions that are well."""
+        since = _now()
+        with contextlib.suppress(TimeoutError):
+            while self._lanes.in_the_air():
+                self._wakeup.clear()
+                async with asyncio.timeout_at(max(since, self._last_answer) + self._limits.grace):
+                    await self._wakeup.wait()
+
+    def _end(self, producer: Producer) -> None:
+        self._lanes.recall()
+        if not self._closed:
+            log.warning("kafka_producer_given_up", reason=self._trouble, to_send=len(self._lanes))
+        task = asyncio.create_task(producer.abandon(), name="kafka-sink-abandon")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("kafka_producer_end_fault", error=repr(task.exception()))
+
+    def _tick(self) -> None:
+        """Look after the deadlines, whatever the supervisor waits for."""
+        now = _now()
+        for lane in self._lanes:
+            if lane.flight is not None:
+                self._look_after(lane, lane.flight, now)
+        self._lanes.expire(now)
+        if now - self._failures_logged > _LOG_INTERVAL:
+            self._log_failures()
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def _look_after(self, lane: Lane, flight: Flight, now: float) -> None:
+        age = now - flight.launched
+        if lane.partition >= self.partitions(lane.topic):
+            self._give_up("partition gone")
+        elif flight.chunks[0].deadline <= now and age > self._limits.request_timeout:
+            self._give_up("delivery timeout")
+        elif min(age, now - self._last_answer) > self._limits.stuck_timeout:
+            self._give_up("no answer")
+
+    def _log_failures(self) -> None:
+        for cause, records in self._lanes.failed.items():
+            log.warning("kafka_records_failed", cause=cause, records=records)
+            self._failures_logged = _now()
+        self._lanes.failed.clear()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

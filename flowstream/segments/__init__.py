@@ -1,0 +1,1 @@
+"""Kafka log segments on disk: read, written, checked."""

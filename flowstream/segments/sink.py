@@ -1,0 +1,226 @@
+"""The directory sink: a recording in the form of Kafka log segments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.delivery.worker import Worker
+from flowstream.errors import SinkError, SourceError
+from flowstream.segments.directory import Directory
+from flowstream.segments.reader import PARTITION_NAME, SEGMENT_NAME, partitions_among
+from flowstream.segments.writer import SEGMENT_BYTES, SegmentWriter, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from flowstream.messages import EncodedBatch
+    from flowstream.sink import Outcomes
+
+log = structlog.get_logger(__name__)
+
+LOCK_NAME = ".lock"
+
+
+class SegmentSink:
+    """Writes TOPIC-PARTITION/BASE_OFFSET.log below ``directory``; see ``flowstream.sink.Sink``.
+
+    A recording that is there is continued. One process at a time writes; a
+    directory with anything else in it is refused. Acknowledged means given to
+    the operating system; ``flush`` and ``close`` make it durable.
+    Nothing below ``directory`` is followed that leads elsewhere.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        outcomes: Outcomes,
+        *,
+        partitions: int | Mapping[str, int],
+        owner: tuple[int, int] | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._outcomes = outcomes
+        self._wanted = partitions
+        self._owner = owner
+        self._segment_bytes = segment_bytes
+        self._partitions: dict[str, int] = {}
+        self._root: Directory | None = None
+        self._writers: dict[tuple[str, int], SegmentWriter] = {}
+        self._lock = -1
+        self._fault: str | None = None
+        self._worker: Worker | None = None
+        self._failing = False
+        # The files are open and no thread writes to them yet.
+        self._prepared = False
+
+    @property
+    def fault(self) -> str | None:
+        """Why what is acknowledged may not last, or nothing can be written; else None."""
+        return self._fault
+
+    def prepare(self, topics: Sequence[str]) -> None:
+        """Make or continue the recording; ``SinkError`` before anything is changed."""
+        try:
+            self._open(topics)
+        except BaseException:
+            self._close_files()
+            raise
+        self._prepared = True
+
+    def load(self) -> None:
+        """Import what makes the record batches."""
+        load()
+
+    async def start(self, topics: Sequence[str]) -> None:
+        """Begin to write, into the recording that ``prepare`` opened or opens now."""
+        if not self._prepared:
+            await asyncio.to_thread(self.prepare, topics)
+        self.load()
+        self._worker = Worker("segment-sink", self._write, self._outcomes, self._fail)
+        self._prepared = False
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions of ``topic``."""
+        return self._partitions[topic]
+
+    async def send(self, batch: EncodedBatch) -> None:
+        """Accept ``batch``, waiting while the disk is slow."""
+        if self._worker is None:
+            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            return
+        await self._worker.put(batch)
+
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Write and make durable; what is not written after ``timeout`` seconds is failed."""
+        if self._worker is not None:
+            await self._flush(self._worker, timeout)
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Flush, then close the files and let others write."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            if self._prepared:
+                self._close_files()
+                self._prepared = False
+            return
+        worker.refuse()
+        left, durable = await self._flush(worker, timeout)
+        if not durable:
+            self._fail("the disk did not answer in time: what was recorded may not be durable")
+        # The thread closes: it may still be in the middle of a write.
+        await worker.run(self._close_files, max(left, 0.1))
+        worker.end()
+
+    async def _flush(self, worker: Worker, timeout: float) -> tuple[float, bool]:  # noqa: ASYNC109
+        """Return the seconds that are left of ``timeout``, and whether the disk has answered."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
+        failed = await worker.flush(timeout, "shutdown")
+        if failed:
+            log.warning("recording_records_failed", cause="shutdown", records=failed)
+        answered = await worker.run(self._sync, max(deadline - now(), 0.1))
+        if not answered:
+            log.warning("recording_not_durable", error="the disk did not answer in time")
+        return deadline - now(), answered
+
+    def _open(self, topics: Sequence[str]) -> None:
+        try:
+            root = self._root = Directory.open(self._directory, self._owner)
+            self._check_contents(root)
+            self._take_lock(root)
+            for topic in topics:
+                self._open_topic(root, topic)
+        except SourceError as err:
+            raise SinkError(f"{err}; record to another directory") from err
+        except OSError as err:
+            raise SinkError(
+                f"file:{self._directory}: {err.strerror}: {err.filename}; "
+                "use a directory that can be made and written"
+            ) from err
+
+    def _check_contents(self, root: Directory) -> None:
+        """Refuse a directory with anything in it that no recording has."""
+        for name in root.names():
+            if name == LOCK_NAME:
+                continue
+            if not PARTITION_NAME.fullmatch(name) or not root.is_directory(name):
+                raise self._foreign(root.path / name)
+            with root.directory(name) as partition:
+                for inner in partition.names():
+                    if not SEGMENT_NAME.fullmatch(inner) or not partition.is_file(inner):
+                        raise self._foreign(partition.path / inner)
+
+    def _foreign(self, path: Path) -> SinkError:
+        return SinkError(
+            f"file:{self._directory}: {path} belongs to no recording, where nothing is a link; "
+            "use an empty directory or a recording"
+        )
+
+    def _take_lock(self, root: Directory) -> None:
+        try:
+            self._lock = root.create(LOCK_NAME)
+        except FileExistsError:
+            self._lock = root.file(LOCK_NAME)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 20).decode(errors="replace").strip() or "another"
+            raise SinkError(
+                f"file:{self._directory}: process {holder} is writing there; "
+                "stop it or use another directory"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _open_topic(self, root: Directory, topic: str) -> None:
+        present = partitions_among(root.names(), topic)
+        wanted = self._wanted if isinstance(self._wanted, int) else self._wanted[topic]
+        count = present[-1] + 1 if present else wanted
+        for partition in range(count):
+            self._writers[topic, partition] = SegmentWriter(
+                root.directory(f"{topic}-{partition}"), segment_bytes=self._segment_bytes
+            )
+        self._partitions[topic] = count
+
+    def _write(self, batch: EncodedBatch) -> tuple[int, str]:
+        written, error = self._writers[batch.topic, batch.partition].append(batch)
+        # Said once when it begins and once when it ends: a full disk fails every batch.
+        if (error is not None) != self._failing:
+            self._failing = error is not None
+            if error is not None:
+                log.error("recording_write_failed", error=error.strerror, topic=batch.topic)
+            else:
+                log.info("recording_writes_again", topic=batch.topic)
+        return written, "io_error"
+
+    def _sync(self) -> None:
+        for (topic, partition), writer in self._writers.items():
+            try:
+                writer.sync()
+            except OSError as err:
+                log.error(  # noqa: TRY400 - the disk's fault: a traceback would tell no more
+                    "recording_not_durable", topic=topic, partition=partition, error=err.strerror
+                )
+                self._fail(f"what was recorded may not be durable: {err.strerror}")
+
+    def _fail(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = f"file:{self._directory}: {why}"
+
+    def _close_files(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+            self._lock = -1
+        if self._root is not None:
+            self._root.close()

@@ -1,0 +1,166 @@
+"""One partition of a recording being written: Kafka log segments as a broker makes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.messages import CopiedBatch
+from flowstream.segments.reader import SEGMENT_NAME, SegmentReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowstream.messages import EncodedBatch
+    from flowstream.segments.directory import Directory
+
+log = structlog.get_logger(__name__)
+
+# A broker's default segment.bytes; batches stay below its default message.max.bytes.
+SEGMENT_BYTES = 1 << 30
+BATCH_BYTES = 512 << 10
+_NO_PRODUCER = -1
+_BASE_OFFSET = struct.Struct(">q")
+
+
+def load() -> None:
+    """Import what ``SegmentWriter.append`` needs: later its files may be out of reach."""
+    # Not at the top: all of aiokafka comes with it, and the agent shall be attached first.
+    import aiokafka.record.default_records  # noqa: F401, PLC0415
+
+
+class SegmentWriter:
+    """Appends to the segments in ``directory``, which it closes; used from one thread.
+
+    Opening continues what is there: a last batch that was cut short is cut off,
+    with a warning; other damage is ``SourceError``, and nothing is changed.
+    ``OSError`` where the file system refuses, ``SinkError`` for a link.
+    """
+
+    def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._next_offset = 0
+        self._end = 0
+        # Why a segment that is complete may not be durable.
+        self._unsure: OSError | None = None
+        self._file = -1
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, batch: EncodedBatch) -> tuple[int, OSError | None]:
+        """Write the batch's records; return how many, and what kept the others out."""
+        written = 0
+        while written < len(batch):
+            data, count = _encode(batch, written)
+            _BASE_OFFSET.pack_into(data, 0, self._next_offset)
+            try:
+                self._write(data)
+            except OSError as err:
+                return written, err
+            self._next_offset += count
+            written += count
+        return written, None
+
+    def sync(self) -> None:
+        """Make what was written durable; ``OSError``, once, when that cannot be said."""
+        os.fsync(self._file)
+        unsure, self._unsure = self._unsure, None
+        if unsure is not None:
+            raise unsure
+
+    def close(self) -> None:
+        """Close the file without making it durable; harmless twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._directory.close()
+
+    def _write(self, data: bytearray) -> None:
+        if self._end and self._end + len(data) > self._segment_bytes:
+            self._roll()
+        done = 0
+        try:
+            while done < len(data):
+                done += os.pwrite(self._file, memoryview(data)[done:], self._end + done)
+        except OSError:
+            # Where even this fails, the next batch is written over what is there.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
+            raise
+        self._end += len(data)
+
+    def _roll(self) -> None:
+        full = self._file
+        self._file = self._create()
+        self._end = 0
+        try:
+            os.fsync(full)
+        except OSError as err:
+            # No fault of the batch that is to be written.
+            self._unsure = err
+        finally:
+            os.close(full)
+
+    def _create(self) -> int:
+        return self._directory.create(f"{self._next_offset:020}.log")
+
+    def _open(self) -> None:
+        segments = [name for name in self._directory.names() if SEGMENT_NAME.fullmatch(name)]
+        if segments:
+            self._file = self._directory.file(segments[-1])
+            self._continue(self._directory.path / segments[-1])
+        else:
+            self._file = self._create()
+
+    def _continue(self, path: Path) -> None:
+        """Go on behind the last whole batch, and cut off what is there; ``path`` is for names."""
+        reader = SegmentReader(path, descriptor=self._file)
+        for _ in reader:
+            pass
+        if reader.torn:
+            size = os.fstat(self._file).st_size
+            os.ftruncate(self._file, reader.position)
+            log.warning(
+                "recording_torn_batch_removed",
+                file=str(path),
+                next_offset=reader.next_offset,
+                bytes=size - reader.position,
+            )
+        self._next_offset, self._end = reader.next_offset, reader.position
+
+
+def _encode(batch: EncodedBatch, start: int) -> tuple[bytearray, int]:
+    """Pack records from ``start`` on into one record batch of base offset 0; how many fitted."""
+    from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415 - as above
+
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=_NO_PRODUCER,
+        producer_epoch=_NO_PRODUCER,
+        base_sequence=_NO_PRODUCER,
+        batch_size=BATCH_BYTES,
+    )
+    append = builder.append
+    timestamp = batch.timestamp_ms
+    count = 0
+    if isinstance(batch, CopiedBatch):
+        for row in batch.rows[start:]:
+            if append(count, row.timestamp_ms, row.key, row.value, list(row.headers)) is None:
+                break
+            count += 1
+        return builder.build(), count
+    for key, value in zip(batch.keys[start:], batch.values[start:], strict=True):
+        if append(count, timestamp, key, value, []) is None:
+            break
+        count += 1
+    return builder.build(), count

@@ -1,0 +1,1 @@
+"""For developers: files that are generated, checked and written."""
