@@ -26,7 +26,7 @@ from flowstream.pcap.replay import Clock, Replay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowstream.messages import RecordBatch
+    from flowstream.agent.pipeline import RecordBatch
 
 PACKETS: Final = 200_000
 SIZES: Final = {"64 octets": 64, "1,514 octets": 1_514}

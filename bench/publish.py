@@ -17,7 +17,7 @@ from bench.encoders import new_encoder
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
 from flowstream.accounting.ledger import Ledger
-from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher
+from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher, RecordBatch
 from flowstream.encode import (
     flow_tally,
     partition_keys,
@@ -25,8 +25,8 @@ from flowstream.encode import (
     split,
     stamp,
 )
-from flowstream.messages import RecordBatch, Stream
 from flowstream.sink import open_sink
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,8 +25,8 @@ from flowstream.encode import (
 )
 from flowstream.kernel.flow import FlowBench
 from flowstream.layouts.xdp_flow import EndReason
-from flowstream.messages import Stream
 from flowstream.records import decode_many
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

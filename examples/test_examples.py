@@ -20,8 +20,8 @@ from broker import Broker
 from support import agent, capture
 
 from bench.fleet.check import ENGINES, SPARK, compare
-from flowstream.messages import Stream
 from flowstream.source import Message
+from flowstream.streams import Stream
 from flowstream.testing.factory import FlowFactory
 from flowstream.testing.replayed import BrokerTopic
 

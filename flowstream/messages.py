@@ -1,63 +1,15 @@
-"""What travels between the stages: batches, never single records."""
+"""Batches of messages: what travels to a sink."""
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import numpy as np
+from flowstream.accounting.tally import Tally
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-
-class Stream(enum.StrEnum):
-    """What a record belongs to; the topic is ``PREFIX.STREAM``."""
-
-    FLOWS = "flows"
-    NEW_FLOWS = "new_flows"
-    COUNTERS = "counters"
-
-
-@dataclass(frozen=True, slots=True)
-class RecordBatch:
-    """Records as the capture hands them on.
-
-    ``records`` has shape (n,) and the dtype ``flowstream.layouts.xdp_flow.FLOW_RECORD``
-    (packed, big-endian fields, MessagePack tags in place). The array owns its
-    memory: nothing in it aliases a kernel buffer. Times are Unix nanoseconds;
-    ``agent_epoch``, ``host_id`` and ``seq`` are not stamped yet.
-    """
-
-    stream: Stream
-    records: NDArray[np.void]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What each record of a batch stands for, so that any part of it can be accounted for.
-
-    Three arrays of shape (n,): interface index, packets, frame octets. Records
-    that announce (new_flows) or count (counters) stand for no packets: zeros.
-    """
-
-    in_if: NDArray[np.uint32]
-    packets: NDArray[np.uint64]
-    l2_bytes: NDArray[np.uint64]
-
-    def __len__(self) -> int:
-        return len(self.in_if)
-
-    def __getitem__(self, part: slice | NDArray[Any]) -> Tally:
-        return Tally(self.in_if[part], self.packets[part], self.l2_bytes[part])
-
-    @classmethod
-    def empty(cls, n: int = 0) -> Tally:
-        """Tally of ``n`` records that belong to no interface and carry no packets."""
-        return cls(np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)

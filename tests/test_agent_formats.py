@@ -13,8 +13,8 @@ from test_binary_formats import from_avro, message_class
 
 from flowstream import schemas
 from flowstream.encode.community_id import LENGTH
-from flowstream.messages import Stream
 from flowstream.source import open_source
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,10 +23,10 @@ from support.records import COUNTERS, FIELDS, flow_records, random_flows
 from flowstream import schemas
 from flowstream.encode import Frames, Identity, make_encoder, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import Stream
 from flowstream.records import FlowRecord, RecordType, decode
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
+from flowstream.streams import Stream
 
 IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})
 # Names, numbers and types as in GoFlow2's pb/flow.proto, v2.

@@ -12,9 +12,9 @@ from broker import Broker, java
 from packets.captures import TRACES
 from support.agent import FLOWSTREAM
 
-from flowstream.messages import Stream
 from flowstream.records import RecordType, decode
 from flowstream.source import open_source
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

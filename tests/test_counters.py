@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from flowstream.accounting.ledger import Ledger, LossCount
-from flowstream.messages import EncodedBatch, Stream, Tally
+from flowstream.accounting.tally import Tally
+from flowstream.messages import EncodedBatch
+from flowstream.streams import Stream
 
 
 def tally(*rows: tuple[int, int, int]) -> Tally:

@@ -17,10 +17,10 @@ from support.agent import FLOWSTREAM
 from support.records import COUNTERS, random_flows
 
 from flowstream.encode import Identity, make_encoder
-from flowstream.messages import Stream
 from flowstream.records import RecordType, decode
 from flowstream.records.decoding import format_of
 from flowstream.source import open_source
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from flowstream.source import Message

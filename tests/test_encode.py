@@ -23,8 +23,8 @@ from flowstream.encode import (
 )
 from flowstream.errors import UsageError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import Stream
 from flowstream.records import decode, decode_many
+from flowstream.streams import Stream
 
 EPOCH = 1_700_000_000_000_000_003
 IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", {3: "eth0", 5: "a-name-of-15-by"})

@@ -19,7 +19,7 @@ from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
 from flowstream.kernel.libbpf import attached_program
 from flowstream.kernel.link import Mode
-from flowstream.messages import Stream
+from flowstream.streams import Stream
 
 IN_IF = 7
 

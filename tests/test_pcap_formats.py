@@ -17,7 +17,7 @@ from test_community_id import expected as reference_id
 
 from flowstream import schemas
 from flowstream.cli.main import main
-from flowstream.messages import Stream
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,13 +19,14 @@ from flowstream.agent.pipeline import (
     INTERNAL_ERROR,
     QUEUE_BATCHES,
     Publisher,
+    RecordBatch,
     move_table,
     read_ring,
 )
 from flowstream.encode import Identity, make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import RecordBatch, Stream
 from flowstream.records import FlowRecord, decode
+from flowstream.streams import Stream
 
 pytestmark = pytest.mark.anyio
 

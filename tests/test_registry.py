@@ -18,10 +18,10 @@ import flowstream
 from flowstream import schemas
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import SinkError, UsageError
-from flowstream.messages import Stream
 from flowstream.records import RecordType
 from flowstream.registry import client as registry
 from flowstream.registry.encoder import frames_of
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import Schema

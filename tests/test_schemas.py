@@ -13,8 +13,8 @@ from support.records import COUNTERS, random_flows
 from flowstream import __version__, schemas
 from flowstream.cli.main import main
 from flowstream.encode import Identity, make_encoder, stamp
-from flowstream.messages import Stream
 from flowstream.schemas import json_schema
+from flowstream.streams import Stream
 from tools import schema_files as command
 
 IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})

@@ -10,11 +10,11 @@ from bench.fleet.hosts import INTERFACES, Interface, announcements
 from bench.fleet.truth import Traffic, Truth
 from flowstream.accounting.counters import counters_record
 from flowstream.accounting.ledger import Ledger
-from flowstream.agent.pipeline import Publisher
+from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.encode import make_encoder
 from flowstream.kernel.clock import ClockPair
-from flowstream.messages import RecordBatch, Stream
 from flowstream.records import FlowRecord, decode
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

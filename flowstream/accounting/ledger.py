@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flowstream.messages import EncodedBatch, Stream, Tally
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from flowstream.accounting.tally import Tally
+    from flowstream.messages import EncodedBatch
 
 
 class LossCount(NamedTuple):

@@ -11,12 +11,15 @@ then the kernel's buffers fill and the kernel counts what it loses.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from flowstream.accounting.tally import Tally
 from flowstream.encode import flow_tally, partition_keys, partitions, split, stamp
-from flowstream.messages import EncodedBatch, RecordBatch, Stream, Tally
+from flowstream.messages import EncodedBatch
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +42,20 @@ COALESCE_S: Final = 0.005
 
 INTERNAL_ERROR: Final = "internal_error"
 """Cause of loss when a stage of ours fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Records as the capture hands them on.
+
+    ``records`` has shape (n,) and the dtype ``flowstream.layouts.xdp_flow.FLOW_RECORD``
+    (packed, big-endian fields, MessagePack tags in place). The array owns its
+    memory: nothing in it aliases a kernel buffer. Times are Unix nanoseconds;
+    ``agent_epoch``, ``host_id`` and ``seq`` are not stamped yet.
+    """
+
+    stream: Stream
+    records: NDArray[np.void]
 
 
 class Ring(Protocol):

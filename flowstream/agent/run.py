@@ -25,9 +25,9 @@ from flowstream.kernel import features
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
 from flowstream.kernel.link import Mode
-from flowstream.messages import Stream
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import open_sink
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Result, Run, 
 from flowstream.audit.seqs import SeqSet
 from flowstream.audit.verdict import notes, problems
 from flowstream.errors import DecodeError
-from flowstream.messages import Stream
 from flowstream.records import CountersRecord, RecordType
 from flowstream.records.decoding import format_of
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 # msgspec reads the annotations at run time.
-from flowstream.messages import Stream  # noqa: TC001
+from flowstream.streams import Stream  # noqa: TC001
 
 GAPS_SHOWN: Final = 5
 """How many ranges of missing numbers a topic's result names."""

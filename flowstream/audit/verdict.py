@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowstream.audit.result import GAPS_SHOWN
-from flowstream.messages import Stream
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -19,7 +19,7 @@ from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
 from flowstream.kernel import features, libbpf
 from flowstream.kernel import object as kernel_object
 from flowstream.kernel.link import interface_names
-from flowstream.messages import Stream
+from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
 
 if TYPE_CHECKING:

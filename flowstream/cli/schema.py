@@ -48,7 +48,7 @@ def execute(args: argparse.Namespace) -> int:
     """Print it."""
     # Heavy, and --help must not wait for them.
     from flowstream import schemas  # noqa: PLC0415
-    from flowstream.messages import Stream  # noqa: PLC0415
+    from flowstream.streams import Stream  # noqa: PLC0415
 
     print(schemas.text(args.format, Stream(args.topic)), end="")
     return 0

@@ -20,7 +20,7 @@ from flowstream.kernel.maps import HashMap, PerCpuArray
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts.xdp_counter import PktCounter
-from flowstream.messages import Stream
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

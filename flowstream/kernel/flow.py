@@ -22,7 +22,7 @@ from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts import xdp_flow as layout
-from flowstream.messages import Stream
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

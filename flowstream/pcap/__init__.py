@@ -19,13 +19,13 @@ from flowstream.accounting.ledger import Ledger
 from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError, SourceError
 from flowstream.kernel.clock import ClockPair
-from flowstream.messages import Stream
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
 from flowstream.pcap.replay import Clock, Replay
 from flowstream.progress import progress_bars
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import KEEP, open_sink
+from flowstream.streams import Stream
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:

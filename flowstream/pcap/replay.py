@@ -6,12 +6,12 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowstream.agent.pipeline import READ_RECORDS
+from flowstream.agent.pipeline import READ_RECORDS, RecordBatch
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.link import Mode
 from flowstream.kernel.packets import FrameFeed
 from flowstream.layouts.xdp_flow import EndReason
-from flowstream.messages import RecordBatch, Stream
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

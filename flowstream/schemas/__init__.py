@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from flowstream.messages import Stream
 from flowstream.records import avro_schema, protobuf_schema
 from flowstream.schemas import clickhouse, engines, json_schema
 from flowstream.schemas.topics import record_of
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

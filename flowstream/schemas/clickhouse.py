@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.messages import Stream
 from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
 from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from flowstream.records.describe import Field

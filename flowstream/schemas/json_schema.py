@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from flowstream.messages import Stream
 from flowstream.records import SCHEMA_VERSION, RecordType
 from flowstream.records.json_form import CountersJson, FlowJson
 from flowstream.schemas.topics import record_of
+from flowstream.streams import Stream
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _TOPICS: Final = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.messages import Stream
 from flowstream.records import CountersRecord, FlowRecord, RecordType
 from flowstream.records.describe import Field, fields
 from flowstream.records.fields import Kind
 from flowstream.records.json_form import FlowJson
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from msgspec import Struct

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from flowstream.messages import EncodedBatch, Stream, Tally
+from flowstream.accounting.tally import Tally
+from flowstream.messages import EncodedBatch
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,13 +8,15 @@ import random
 import msgspec
 import numpy as np
 
+from flowstream.accounting.tally import Tally
 from flowstream.encode.encoder import make_encoder
 from flowstream.encode.identity import Identity, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import EncodedBatch, Stream, Tally
+from flowstream.messages import EncodedBatch
 from flowstream.records import Loss, StageCounts
 from flowstream.sink import open_sink
 from flowstream.source import Message
+from flowstream.streams import Stream
 from support.outcomes import Account
 from support.records import COUNTERS, random_flows
 
