@@ -20,7 +20,8 @@
 	})
 
 enum patch_slot {
-	PATCH_IN_IF,     /* interface index */
+	PATCH_IF_INDEX,  /* interface index */
+	PATCH_DIRECTION, /* 0 ingress, 1 egress (IPFIX 61) */
 	PATCH_SAMPLING,  /* 1 = every packet */
 	PATCH_HAS_FRAGS, /* 1 where bpf_xdp_get_buff_len() exists (kernel 5.18) */
 };

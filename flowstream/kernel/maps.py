@@ -120,12 +120,15 @@ class PerCpuArray(Map):
         libbpf.check(done, f"reading map {self.name}")
         return values
 
-    def total(self, index: int = 0) -> dict[str, int]:
-        """Each field summed over all possible CPUs; a plain integer is under ''."""
+    def total(self, index: int = 0) -> dict[str, Any]:
+        """Each field summed over all possible CPUs; a plain integer is under ''.
+
+        A field that is an array gives the list of its sums.
+        """
         values = self.read(index)
         if self.dtype.names is None:
             return {"": int(values.sum())}
-        return {name: int(values[name].sum()) for name in self.dtype.names}
+        return {name: values[name].sum(axis=0).tolist() for name in self.dtype.names}
 
 
 class HashMap(Map):

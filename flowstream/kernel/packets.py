@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowstream.accounting.amounts import Amount, KernelCounts
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records
 from flowstream.kernel.clock import ClockPair
-from flowstream.kernel.flow import EARLY_SWAP, FlowKernel, kernel_counts, totals
+from flowstream.kernel.flow import EARLY_SWAP, FlowKernel, kernel_counts
 from flowstream.kernel.program import MIN_FRAME
 from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowstream.accounting.ledger import KernelCounts
     from flowstream.kernel.ringbuf import RingBuffer
 
 Frame = tuple[int, int, memoryview]
@@ -50,21 +50,21 @@ _SIZE_OUT = libbpf.TestRunOpts.data_size_out.offset // 4
 class FrameFeed(Closing):
     """Runs frames through xdp_flow and hands out what it makes of them.
 
-    ``in_if`` is the interface index that the records carry. A context manager;
+    ``if_index`` is the interface index that the records carry. A context manager;
     closing twice is harmless.
     """
 
-    def __init__(self, *, in_if: int = 1, max_flows: int = 131_072, sampling: int = 1) -> None:
+    def __init__(self, *, if_index: int = 1, max_flows: int = 131_072, sampling: int = 1) -> None:
         with ExitStack() as stack:
             self._kernel = stack.enter_context(
                 FlowKernel(max_flows=max_flows, sampling=sampling, build=BUILD)
             )
-            self.program, self._counters = self._kernel.load(in_if, stack)
+            self.program, self._counters = self._kernel.load(if_index, stack)
             self._stack = stack.pop_all()
         self.latest_ns = 0
         """Latest time of a frame that ran."""
         self.short_packets = 0
-        self.short_bytes = 0
+        self.short_l2_bytes = 0
         self._buffer = ctypes.create_string_buffer(CAPTURE_META.itemsize + MAX_FRAME)
         # struct xdp_md: data (the metadata's length), data_end, data_meta and three more.
         self._context = (ctypes.c_uint32 * 6)(CAPTURE_META.itemsize)
@@ -99,7 +99,7 @@ class FrameFeed(Closing):
             if size < MIN_FRAME:
                 # The kernel refuses to run a program on less than an Ethernet header.
                 self.short_packets += 1
-                self.short_bytes += length
+                self.short_l2_bytes += length
                 continue
             target[:size] = frame
             write_meta(buffer, 0, time_ns, length)
@@ -136,12 +136,17 @@ class FrameFeed(Closing):
         return _ordered(list(self._read(self._kernel.announcements.raw, now)))
 
     def counters(self) -> KernelCounts:
-        """What was counted; frames without an Ethernet header are malformed."""
-        total = totals(self._counters)
-        for name in ("rx", "malformed"):
-            total[f"{name}_packets"] += self.short_packets
-            total[f"{name}_bytes"] += self.short_bytes
-        return kernel_counts(total)
+        """What was counted; packets without an Ethernet header are malformed."""
+        counts = kernel_counts(self._counters)
+        seen, malformed = counts.seen, counts.no_flow["malformed"]
+        return KernelCounts(
+            seen=self._with_short(seen),
+            no_flow=counts.no_flow | {"malformed": self._with_short(malformed)},
+            losses=counts.losses,
+        )
+
+    def _with_short(self, amount: Amount) -> Amount:
+        return Amount(amount.packets + self.short_packets, amount.l2_bytes + self.short_l2_bytes)
 
     def _read(self, ring: RingBuffer, now: ClockPair) -> Iterator[NDArray[np.void]]:
         while len(batch := ring.read(8192)):

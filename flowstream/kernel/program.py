@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flowstream.kernel.object import ProgramSpec
 
 XDP_PASS = 2
+INGRESS = 0
+"""flowDirection of all that XDP sees (IPFIX 61)."""
 MIN_FRAME = 14
 """BPF_PROG_TEST_RUN takes no frame shorter than an Ethernet header."""
 
@@ -40,21 +42,22 @@ class Program(Closing):
     """
 
     def __init__(
-        self, spec: ProgramSpec, map_fds: Mapping[str, int], *, in_if: int = 0, sampling: int = 1,
+        self, spec: ProgramSpec, map_fds: Mapping[str, int], *, if_index: int = 0, sampling: int = 1,
         offload: bool = False,
     ) -> None:  # fmt: skip
         frags = features.kernel_version() >= features.FRAGS and not offload
         code = spec.link(
             map_fds,
             {
-                PatchSlot.PATCH_IN_IF: in_if,
+                PatchSlot.PATCH_IF_INDEX: if_index,
+                PatchSlot.PATCH_DIRECTION: INGRESS,
                 PatchSlot.PATCH_SAMPLING: sampling,
                 PatchSlot.PATCH_HAS_FRAGS: int(frags),
             },
         )
         flags = libbpf.BPF_F_XDP_HAS_FRAGS if frags else 0
         try:
-            self.fd = libbpf.prog_load(spec.name, code, flags, in_if if offload else 0)
+            self.fd = libbpf.prog_load(spec.name, code, flags, if_index if offload else 0)
         except KernelError as err:
             raise KernelError(
                 f"{err}{self._remedy(err.errno, offload=offload)}", err.errno

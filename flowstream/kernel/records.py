@@ -48,12 +48,16 @@ TEMPLATE = _template()
 
 
 def _blank(count: int) -> NDArray[np.void]:
-    # Opaque octets are copied whole, a structure field by field.
+    # numpy copies void items by memcpy, structures field by field.
     octets = np.repeat(TEMPLATE.view((np.void, TEMPLATE.itemsize)), count)
     return octets.view(layout.FLOW_RECORD)
 
 
-_SAME = ("src_port", "dst_port", "vlan_id", "etype", "proto", "icmp_type", "icmp_code", "in_if")
+_ETYPE_IPV4 = 0x0800
+_SAME = (
+    *("src_port", "dst_port", "vlan_id", "etype", "proto", "icmp_type", "icmp_code"),
+    *("if_index", "flow_direction"),
+)
 _VALUES = ("packets", "bytes", "l2_bytes", "ip_tos", "ip_ttl", "src_mac", "dst_mac")
 
 
@@ -72,8 +76,10 @@ def from_table(
         records[name] = np.ascontiguousarray(keys[name]).view(np.uint8)
     for name in _SAME:
         records[name] = keys[name]
+    records["src_net"] = records["dst_net"] = np.where(keys["etype"] == _ETYPE_IPV4, 32, 128)
     for name in _VALUES:
         records[name] = values[name]
+    records["flow_count"] = 1
     records["tcp_flags"] = np.packbits(values["flag_seen"], axis=1, bitorder="little")[:, 0]
     records["sampling_rate"] = sampling
     records["end_reason"] = end_reason
@@ -92,17 +98,19 @@ def with_unix_times(records: NDArray[np.void], now: ClockPair) -> NDArray[np.voi
 
 
 def from_sources(
-    sources: NDArray[np.uint32], in_if: int, sampling: int, now: ClockPair
+    sources: NDArray[np.uint32], if_index: int, sampling: int, now: ClockPair
 ) -> NDArray[np.void]:
-    """New-flow records of which only the IPv4 source (network byte order, (n,)) is known."""
+    """New-flow records with only the IPv4 source set (network byte order, shape (n,))."""
     records = _blank(len(sources))
     records["record_type"] = layout.RecordType.RECORD_NEW_FLOW
-    records["etype"] = 0x0800
-    # Of the destination nothing is known: 0.0.0.0.
+    records["etype"] = _ETYPE_IPV4
+    records["src_net"] = 32  # dst_net 0: any destination
+    records["flow_count"] = 1
+    # The destination is unknown: 0.0.0.0.
     for name in ("src_addr", "dst_addr"):
         records[name][:, 10:12] = 0xFF
     records["src_addr"][:, 12:] = sources.view(np.uint8).reshape(-1, 4)
-    records["in_if"], records["sampling_rate"] = in_if, sampling
+    records["if_index"], records["sampling_rate"] = if_index, sampling
     for name in ("time_flow_start_ns", "time_flow_end_ns", "time_received_ns"):
         records[name] = now.unix_ns
     return records

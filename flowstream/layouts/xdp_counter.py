@@ -28,27 +28,38 @@ class IpProtocol(enum.IntEnum):
     PROTO_SHIM6 = 140
 
 
+class NoFlowReason(enum.IntEnum):
+    """enum no_flow_reason."""
+
+    NO_FLOW_NON_IP = 0
+    NO_FLOW_MALFORMED = 1
+    NO_FLOW_SAMPLED_OUT = 2
+    NO_FLOW_COUNTED = 3
+    NO_FLOW_REASONS = 4
+
+
 class PatchSlot(enum.IntEnum):
     """enum patch_slot."""
 
-    PATCH_IN_IF = 0
-    PATCH_SAMPLING = 1
-    PATCH_HAS_FRAGS = 2
+    PATCH_IF_INDEX = 0
+    PATCH_DIRECTION = 1
+    PATCH_SAMPLING = 2
+    PATCH_HAS_FRAGS = 3
 
 
 class PktCounter(enum.IntEnum):
     """enum pkt_counter."""
 
-    RX_PACKETS = 0
-    RX_BYTES = 1
+    SEEN_PACKETS = 0
+    SEEN_L2_BYTES = 1
     NON_IP_PACKETS = 2
-    NON_IP_BYTES = 3
+    NON_IP_L2_BYTES = 3
     MALFORMED_PACKETS = 4
-    MALFORMED_BYTES = 5
+    MALFORMED_L2_BYTES = 5
     SAMPLED_OUT_PACKETS = 6
-    SAMPLED_OUT_BYTES = 7
+    SAMPLED_OUT_L2_BYTES = 7
     COUNTED_PACKETS = 8
-    COUNTED_BYTES = 9
+    COUNTED_L2_BYTES = 9
     ANNOUNCED = 10
     ANNOUNCEMENT_LOST = 11
     SOURCE_TABLE_FULL = 12

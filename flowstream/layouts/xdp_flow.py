@@ -39,12 +39,23 @@ class IpProtocol(enum.IntEnum):
     PROTO_SHIM6 = 140
 
 
+class NoFlowReason(enum.IntEnum):
+    """enum no_flow_reason."""
+
+    NO_FLOW_NON_IP = 0
+    NO_FLOW_MALFORMED = 1
+    NO_FLOW_SAMPLED_OUT = 2
+    NO_FLOW_COUNTED = 3
+    NO_FLOW_REASONS = 4
+
+
 class PatchSlot(enum.IntEnum):
     """enum patch_slot."""
 
-    PATCH_IN_IF = 0
-    PATCH_SAMPLING = 1
-    PATCH_HAS_FRAGS = 2
+    PATCH_IF_INDEX = 0
+    PATCH_DIRECTION = 1
+    PATCH_SAMPLING = 2
+    PATCH_HAS_FRAGS = 3
 
 
 class RecordType(enum.IntEnum):
@@ -77,6 +88,9 @@ FLOW_RECORD = np.dtype(
         ("tag_host_id", "u1"),
         ("size_host_id", "u1"),
         ("host_id", "u1", (16,)),
+        ("tag_sampler_address", "u1"),
+        ("size_sampler_address", "u1"),
+        ("sampler_address", "u1", (16,)),
         ("tag_seq", "u1"),
         ("seq", ">u8"),
         ("tag_time_received_ns", "u1"),
@@ -95,6 +109,10 @@ FLOW_RECORD = np.dtype(
         ("tag_dst_addr", "u1"),
         ("size_dst_addr", "u1"),
         ("dst_addr", "u1", (16,)),
+        ("tag_src_net", "u1"),
+        ("src_net", "u1"),
+        ("tag_dst_net", "u1"),
+        ("dst_net", "u1"),
         ("tag_src_port", "u1"),
         ("src_port", ">u2"),
         ("tag_dst_port", "u1"),
@@ -111,10 +129,10 @@ FLOW_RECORD = np.dtype(
         ("ip_ttl", "u1"),
         ("tag_vlan_id", "u1"),
         ("vlan_id", ">u2"),
-        ("tag_in_if", "u1"),
-        ("in_if", ">u4"),
-        ("tag_in_if_name", "u1"),
-        ("in_if_name", "u1", (15,)),
+        ("tag_if_index", "u1"),
+        ("if_index", ">u4"),
+        ("tag_if_name", "u1"),
+        ("if_name", "u1", (15,)),
         ("tag_src_mac", "u1"),
         ("size_src_mac", "u1"),
         ("src_mac", "u1", (6,)),
@@ -127,6 +145,8 @@ FLOW_RECORD = np.dtype(
         ("bytes", ">u8"),
         ("tag_l2_bytes", "u1"),
         ("l2_bytes", ">u8"),
+        ("tag_flow_count", "u1"),
+        ("flow_count", ">u4"),
         ("tag_sampling_rate", "u1"),
         ("sampling_rate", ">u4"),
         ("tag_end_reason", "u1"),
@@ -134,7 +154,7 @@ FLOW_RECORD = np.dtype(
         ("tag_flow_direction", "u1"),
         ("flow_direction", "u1"),
     ]
-)  # 203 octets
+)  # 230 octets
 
 
 def capture_meta(order: str) -> np.dtype[np.void]:
@@ -149,21 +169,17 @@ def capture_meta(order: str) -> np.dtype[np.void]:
 
 
 def counters(order: str) -> np.dtype[np.void]:
-    """Layout of struct counters, 136 octets; order "<" or ">"."""
+    """Layout of struct counters, 152 octets; order "<" or ">"."""
     return np.dtype(
         [
-            ("rx_packets", order + "u8"),
-            ("rx_bytes", order + "u8"),
-            ("non_ip_packets", order + "u8"),
-            ("non_ip_bytes", order + "u8"),
-            ("malformed_packets", order + "u8"),
-            ("malformed_bytes", order + "u8"),
-            ("sampled_out_packets", order + "u8"),
-            ("sampled_out_bytes", order + "u8"),
+            ("seen_packets", order + "u8"),
+            ("seen_l2_bytes", order + "u8"),
+            ("no_flow_packets", order + "u8", (4,)),
+            ("no_flow_l2_bytes", order + "u8", (4,)),
             ("overflow_packets", order + "u8"),
-            ("overflow_bytes", order + "u8"),
+            ("overflow_l2_bytes", order + "u8"),
             ("overflow_lost_packets", order + "u8"),
-            ("overflow_lost_bytes", order + "u8"),
+            ("overflow_lost_l2_bytes", order + "u8"),
             ("announced", order + "u8"),
             ("announcement_lost", order + "u8"),
             ("clock_ns", order + "u8"),
@@ -179,7 +195,7 @@ def flow_key(order: str) -> np.dtype[np.void]:
         [
             ("src_addr", order + "u4", (4,)),
             ("dst_addr", order + "u4", (4,)),
-            ("in_if", order + "u4"),
+            ("if_index", order + "u4"),
             ("src_port", order + "u2"),
             ("dst_port", order + "u2"),
             ("vlan_id", order + "u2"),
@@ -187,7 +203,7 @@ def flow_key(order: str) -> np.dtype[np.void]:
             ("proto", "u1"),
             ("icmp_type", "u1"),
             ("icmp_code", "u1"),
-            ("pad", "u1"),
+            ("flow_direction", "u1"),
         ]
     )
 

@@ -31,8 +31,8 @@ def _kind(kind: Kind, **limits: Any) -> Meta:
 U8 = Annotated[int, _kind(Kind.U8, ge=0, le=0xFF)]
 U16 = Annotated[int, _kind(Kind.U16, ge=0, le=0xFFFF)]
 U32 = Annotated[int, _kind(Kind.U32, ge=0, le=0xFFFF_FFFF)]
-# msgspec bounds end at 2**63 - 1: MessagePack cannot carry more than 64 bits anyway.
-U64 = Annotated[int, _kind(Kind.U64, ge=0, extra_json_schema={"maximum": 0xFFFF_FFFF_FFFF_FFFF})]
+# Values stay below 2**63, so that readers with signed integers have them too.
+U64 = Annotated[int, _kind(Kind.U64, ge=0, le=0x7FFF_FFFF_FFFF_FFFF)]
 
 Version = Annotated[int, _kind(Kind.U8, ge=1, le=0xFF)]
 FlowType = Annotated[int, _kind(Kind.U8, ge=1, le=2)]
@@ -40,4 +40,6 @@ CountersType = Annotated[int, _kind(Kind.U8, ge=3, le=3)]
 Address = Annotated[bytes, _kind(Kind.ADDRESS, min_length=16, max_length=16)]
 HostId = Annotated[bytes, _kind(Kind.HOST_ID, min_length=16, max_length=16)]
 Mac = Annotated[bytes, _kind(Kind.MAC, min_length=6, max_length=6)]
+PrefixLength = Annotated[int, _kind(Kind.U8, ge=0, le=128)]
+Direction = Annotated[int, _kind(Kind.U8, ge=0, le=1)]
 IfName = Annotated[str, _kind(Kind.TEXT, max_length=15)]

@@ -14,10 +14,12 @@ from flowstream.records.fields import (  # noqa: TC001
     U32,
     U64,
     Address,
+    Direction,
     FlowType,
     HostId,
     IfName,
     Mac,
+    PrefixLength,
     Version,
 )
 from flowstream.records.text import ip_address, mac_text
@@ -50,9 +52,9 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     """Packets of one flow in one interval, or (``record_type`` 2) a flow's announcement.
 
     A flow's record is a delta: it covers the packets since the flow's previous
-    record, so records may be summed freely. An announcement says that the flow
-    is new; its packet is counted in a record of ``PREFIX.flows``, never here.
-    Nothing is multiplied by ``sampling_rate``. Names follow GoFlow2; each
+    record, so records may be summed freely. An announcement says that a flow is
+    new and carries no packets: they are counted in the flow's own record.
+    No number is multiplied by ``sampling_rate``. Names follow GoFlow2; each
     field's meaning, unit and IPFIX element stand in its description.
     """
 
@@ -62,9 +64,17 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     ]
     agent_epoch: Annotated[
         U64,
-        Meta(description="Unix ns at which this agent run began: with host_id it names the run"),
+        Meta(
+            description="Unix ns at which this agent run began, a multiple of 1,024: "
+            "with host_id it names the run"
+        ),
     ]
-    host_id: Annotated[HostId, Meta(description="machine id of the host (/etc/machine-id)")]
+    host_id: Annotated[
+        HostId, Meta(description="id of the host, derived from its machine id (machine-id(5))")
+    ]
+    sampler_address: Annotated[
+        Address, Meta(description="the agent's own address (IPFIX 130, 131)")
+    ]
     seq: Annotated[
         U64,
         Meta(
@@ -89,6 +99,17 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     ]
     src_addr: Annotated[Address, Meta(description="source address (IPFIX 8, 27)")]
     dst_addr: Annotated[Address, Meta(description="destination address (IPFIX 12, 28)")]
+    src_net: Annotated[
+        PrefixLength,
+        Meta(
+            description="prefix length of src_addr in bits: 32 or 128 a host, less where "
+            "records were aggregated (IPFIX 9, 29)"
+        ),
+    ]
+    dst_net: Annotated[
+        PrefixLength,
+        Meta(description="prefix length of dst_addr in bits, as src_net (IPFIX 13, 30)"),
+    ]
     src_port: Annotated[
         U16,
         Meta(
@@ -109,45 +130,53 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     ip_tos: Annotated[
         U8, Meta(description="whole TOS or traffic-class byte of the first packet (IPFIX 5)")
     ]
-    ip_ttl: Annotated[U8, Meta(description="smallest TTL or hop limit seen (IPFIX 52)")]
+    ip_ttl: Annotated[U8, Meta(description="smallest TTL or hop limit (IPFIX 52)")]
     vlan_id: Annotated[
-        U16, Meta(description="outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 58)")
+        U16, Meta(description="outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)")
     ]
-    in_if: Annotated[U32, Meta(description="index of the interface (IPFIX 10)")]
-    in_if_name: Annotated[IfName, Meta(description="name of the interface (IPFIX 82)")]
+    if_index: Annotated[U32, Meta(description="index of the interface that saw the packets")]
+    if_name: Annotated[IfName, Meta(description="name of the interface (IPFIX 82)")]
     src_mac: Annotated[Mac, Meta(description="source MAC of the first packet (IPFIX 56)")]
-    dst_mac: Annotated[Mac, Meta(description="destination MAC of the first packet (IPFIX 57)")]
-    packets: Annotated[U64, Meta(description="packets (IPFIX 2)")]
+    dst_mac: Annotated[Mac, Meta(description="destination MAC of the first packet (IPFIX 80)")]
+    packets: Annotated[U64, Meta(description="packets; 0 in announcements (IPFIX 2)")]
     bytes: Annotated[
         U64,
         Meta(
-            description="IP octets (total length), without Ethernet header and padding (IPFIX 1)"
+            description="IP octets (total length), without Ethernet header and padding; "
+            "0 in announcements (IPFIX 1)"
         ),
     ]
-    l2_bytes: Annotated[U64, Meta(description="frame octets as XDP saw them, without FCS")]
+    l2_bytes: Annotated[
+        U64,
+        Meta(description="frame octets without FCS; 0 in announcements (IPFIX 352)"),
+    ]
+    flow_count: Annotated[
+        U32,
+        Meta(
+            description="flows that this record stands for: 1, more where records were "
+            "aggregated (IPFIX 3)"
+        ),
+    ]
     sampling_rate: Annotated[U32, Meta(description="1 = every packet, N = one in N")]
     end_reason: Annotated[
         U8,
         Meta(
-            description="2 interval over, 4 forced (shutdown, rotation), 5 lack of resources: "
-            "the table was full and this packet had no entry; 0 in announcements (IPFIX 136)"
+            description="2 interval over, 4 forced end (shutdown), 5 lack of resources: the "
+            "table was nearly full and swapped early, or full and this packet had no entry; "
+            "0 in announcements (IPFIX 136)"
         ),
     ]
-    flow_direction: Annotated[U8, Meta(description="0 ingress, 1 egress (IPFIX 61)")]
-    # Added in user space. A field that the kernel gets later stands behind it.
-    community_id: Annotated[
-        str, Meta(description="Community ID version 1, seed 0; empty unless it was asked for")
-    ] = ""
+    flow_direction: Annotated[Direction, Meta(description="0 ingress, 1 egress (IPFIX 61)")]
 
     @property
     def source(self) -> IPv4Address | IPv6Address:
-        """``src_addr`` as an address object; v4-mapped ones are IPv4Address."""
-        return ip_address(self.src_addr)
+        """``src_addr`` as an address object: IPv4Address where ``etype`` is IPv4."""
+        return ip_address(self.src_addr, self.etype)
 
     @property
     def destination(self) -> IPv4Address | IPv6Address:
-        """``dst_addr`` as an address object; v4-mapped ones are IPv4Address."""
-        return ip_address(self.dst_addr)
+        """``dst_addr`` as an address object: IPv4Address where ``etype`` is IPv4."""
+        return ip_address(self.dst_addr, self.etype)
 
     @property
     def source_mac(self) -> str:
@@ -161,5 +190,5 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def is_new_flow(self) -> bool:
-        """Whether this announces a flow: its packet is counted elsewhere, never sum it."""
+        """Whether this announces a flow: its packets are counted in the flow's own record."""
         return self.record_type == RecordType.NEW_FLOW

@@ -22,9 +22,17 @@ def utf8_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def address_text(address: bytes) -> str:
-    """Text of 16 address bytes; a v4-mapped one gives the IPv4 form, so never "::ffff:…"."""
-    if address.startswith(V4_MAPPED):
+ETYPE_IPV4: Final = 0x0800
+"""EtherType of IPv4 (IEEE 802 Numbers, IANA)."""
+
+
+def address_text(address: bytes, etype: int = ETYPE_IPV4) -> str:
+    """Text of 16 address bytes, IPv4 dotted.
+
+    ``etype`` is the packet's: a v4-mapped address of an IPv6 packet stays IPv6,
+    "::ffff:10.0.0.1". An address of no packet (the agent's own) needs none.
+    """
+    if etype == ETYPE_IPV4 and address.startswith(V4_MAPPED):
         return inet_ntop(AF_INET, address[12:])
     return inet_ntop(AF_INET6, address)
 
@@ -40,9 +48,9 @@ def address_bytes(text: str) -> bytes:
         raise ValueError(f"{text!r} is not an IP address") from err
 
 
-def ip_address(address: bytes) -> IPv4Address | IPv6Address:
-    """Address object of 16 bytes; a v4-mapped one gives an IPv4Address."""
-    if address.startswith(V4_MAPPED):
+def ip_address(address: bytes, etype: int = ETYPE_IPV4) -> IPv4Address | IPv6Address:
+    """Address object of 16 bytes; ``etype`` as for ``address_text``."""
+    if etype == ETYPE_IPV4 and address.startswith(V4_MAPPED):
         return IPv4Address(address[12:])
     return IPv6Address(address)
 

@@ -1,0 +1,38 @@
+"""What packets and records amount to: plain sums that only grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Amount(NamedTuple):
+    """Packets and their frame octets."""
+
+    packets: int = 0
+    l2_bytes: int = 0
+
+
+class RecordAmount(NamedTuple):
+    """Records, and the packets and frame octets that they counted."""
+
+    records: int = 0
+    packets: int = 0
+    l2_bytes: int = 0
+
+    def plus(self, other: RecordAmount) -> RecordAmount:
+        """Sum of both."""
+        return RecordAmount(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCounts:
+    """What the program of one attachment counted.
+
+    ``no_flow`` has every reason of ``terms.NO_FLOW``; ``losses`` the causes
+    that the program counts itself, also those at 0.
+    """
+
+    seen: Amount
+    no_flow: dict[str, Amount]
+    losses: dict[str, RecordAmount] = field(default_factory=dict)

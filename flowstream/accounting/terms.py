@@ -1,0 +1,43 @@
+"""The terms of the loss equation: their only list, with the meaning of each.
+
+Per run, interface and direction, at any quiet moment::
+
+    seen_packets = sum(no_flow) + sum(packets of published flow records) + sum(losses)
+
+and the same for octets. Records ``in_doubt`` may be on either side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NO_FLOW: Final[Mapping[str, str]] = {
+    "non_ip": "neither IPv4 nor IPv6; for the program counter: not IPv4",
+    "malformed": "cut, or with an impossible header",
+    "sampled_out": "passed over by sampling",
+    "counted": "counted by the program counter, which makes no flow records",
+}
+"""Reasons for a packet to be in no flow record (enum no_flow_reason of bpf/parsing.h)."""
+
+LOSSES: Final[Mapping[str, str]] = {
+    "overflow_lost": "packets that found the flow table and its ring buffer full",
+    "announcement_lost": "announcements that found their ring buffer full; no packets",
+    "source_table_full": "program counter: packets whose source found the table of sources full; "
+    "no packets, they are in no_flow.counted",
+    "delivery_timeout": "records that the sink could not store in time",
+    "message_too_large": "single records larger than the broker accepts",
+    "io_error": "records that could not be written: a recording's disk, standard output",
+    "pipe_closed": "records for standard output after its reader went away",
+    "shutdown": "records that the end of the run left no time for",
+    "internal_error": "records after a fault in the agent itself, which also ends the run",
+}
+"""Causes of loss. The first three are counted by the kernel."""
+
+IN_DOUBT: Final[Mapping[str, str]] = {
+    "delivery_timeout": "records sent to the broker and not answered in time",
+    "shutdown": "records sent or being written when the time of the end of the run was over",
+}
+"""Causes for which a record that was sent has no answer: it may or may not be published."""
