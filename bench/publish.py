@@ -17,9 +17,9 @@ from bench.encoders import new_encoder
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.tally import Tally
 from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher, RecordBatch
 from flowstream.encode import (
-    flow_tally,
     partition_keys,
     partitions,
     split,
@@ -160,7 +160,7 @@ def _encoded(lane: Lane) -> list[EncodedBatch]:
             encoder.encode(part),
             keys,
             partitions(keys, PARTITIONS),
-            flow_tally(Stream.FLOWS, part),
+            Tally.of_flows(part),
             time.time_ns() // 1_000_000,
         )
     return batches

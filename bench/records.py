@@ -13,10 +13,10 @@ from support.records import random_flows
 
 from bench.frames import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
+from flowstream.accounting.tally import Tally
 from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS
 from flowstream.encode import (
     Identity,
-    flow_tally,
     make_encoder,
     partition_keys,
     partitions,
@@ -105,7 +105,7 @@ def _split(records: NDArray[np.void], values: list[bytes]) -> float:
         for start in range(0, len(records), ENCODE_RECORDS):
             part = records[start : start + ENCODE_RECORDS]
             keys = partition_keys(part)
-            tally = flow_tally(Stream.FLOWS, part)
+            tally = Tally.of_flows(part)
             to = partitions(keys, PARTITIONS)
             split(Stream.FLOWS, "t", values[start : start + len(part)], keys, to, tally, 0)
         return len(records)

@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import msgspec
 
-from flowstream.records import SCHEMA_VERSION, CountersRecord, Loss, RecordType, StageCounts
+from flowstream import __version__
+from flowstream.accounting import terms
+from flowstream.accounting.amounts import RecordAmount
+from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
+from flowstream.records.counters import Amount, Loss, StageCounts
 from flowstream.records.text import utf8_text
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from flowstream.accounting.ledger import Account, KernelCounts, StageCount
+    from collections.abc import Iterable, Mapping
+
+    from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.ledger import Account, StageCount
     from flowstream.encode import Identity
     from flowstream.kernel.clock import ClockPair
     from flowstream.kernel.link import Mode
@@ -38,6 +46,10 @@ class Counted(Protocol):
     @property
     def index(self) -> int:
         """The interface's index."""
+
+    @property
+    def flow_direction(self) -> int:
+        """0 ingress, 1 egress (IPFIX 61)."""
 
     @property
     def mode(self) -> Mode:
@@ -103,11 +115,14 @@ def counters_record(
         counters_period_ns=counters_period_ns,
         seen_packets=counts.seen.packets,
         seen_l2_bytes=counts.seen.l2_bytes,
-        no_flow={reason: records.Amount(*counts.no_flow[reason]) for reason in terms.NO_FLOW},
+        no_flow={reason: Amount(*counts.no_flow[reason]) for reason in terms.NO_FLOW},
         # A cause stands for one place where records are lost: the kernel's are its own.
         losses=_amounts(terms.LOSSES, counts.losses | account.losses),
         in_doubt=_amounts(terms.IN_DOUBT, account.in_doubt),
-        stages={Stream.FLOWS: _stages(account.flows), Stream.NEW_FLOWS: _stages(account.new_flows)},
+        stages={
+            Stream.FLOWS: _stages(account.flows),
+            Stream.NEW_FLOWS: _stages(account.new_flows),
+        },
         table_entries=tables.table_entries(),
         table_capacity=tables.max_flows,
         table_swaps=tables.swaps,

@@ -64,14 +64,15 @@ class Tally:
         codes = self.attachments
         if len(codes) and (codes == codes[0]).all():
             # A batch of one interface is the usual case: half the time.
-            yield _key(int(codes[0])), self._sum()
+            yield _key(int(codes[0])), _sum(self)
             return
         # np.unique would import numpy.ma, which an unprivileged agent may not be able to.
         for code in sorted(set(codes.tolist())):
-            yield _key(code), self[codes == code]._sum()
+            yield _key(code), _sum(self[codes == code])
 
-    def _sum(self) -> RecordAmount:
-        return RecordAmount(len(self), int(self.packets.sum()), int(self.l2_bytes.sum()))
+
+def _sum(tally: Tally) -> RecordAmount:
+    return RecordAmount(len(tally), int(tally.packets.sum()), int(tally.l2_bytes.sum()))
 
 
 def _key(code: int) -> AttachmentKey:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowstream.accounting.counters import counters_record
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import Publisher, move_table, read_ring
 from flowstream.errors import FlowstreamError, SinkError
 from flowstream.kernel import clock
@@ -25,7 +26,7 @@ from flowstream.layouts.xdp_flow import EndReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from flowstream.accounting.ledger import Ledger
+    from flowstream.accounting.ledger import Account, Ledger
     from flowstream.agent.probe import Attached, Capture
     from flowstream.config.run import RunConfig
     from flowstream.encode import Identity
@@ -155,7 +156,7 @@ class Agent:
             if self._stopping.is_set():
                 return
             self._drain_now.clear()
-            reason = EndReason.END_FORCED if early else EndReason.END_ACTIVE_TIMEOUT
+            reason = EndReason.END_LACK_OF_RESOURCES if early else EndReason.END_ACTIVE_TIMEOUT
             await move_table(self._capture.drain(reason), self._publisher)
             if not early:
                 # Intervals that a slow sink made us miss are not made up for.
@@ -186,9 +187,11 @@ class Agent:
                 counters_record,
                 identity=self._identity,
                 counted=each,
-                account=self._ledger.account(each.index),
+                account=self._account(each),
                 tables=self._capture,
                 now=now,
+                interval_ns=round(self._config.interval_s * 1e9),
+                counters_period_ns=round(self._config.counters_period_s * 1e9),
                 final=final,
             )
             await self._publisher.publish_counters(build)
@@ -245,11 +248,14 @@ class Agent:
         await self._publisher.finish()
         await asyncio.wait([publishing])
 
+    def _account(self, each: Attached) -> Account:
+        return self._ledger.account(AttachmentKey(each.index, each.flow_direction))
+
     def _summary(self) -> dict[str, int]:
         counts = [each.counters() for each in self._attached]
-        accounts = [self._ledger.account(each.index) for each in self._attached]
+        accounts = [self._account(each) for each in self._attached]
         return {
-            "rx_packets": sum(count.rx_packets for count in counts),
+            "seen_packets": sum(count.seen.packets for count in counts),
             "flow_records": sum(account.flows.acknowledged for account in accounts),
             "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
             "failed_records": sum(account.flows.failed for account in accounts),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from flowstream.accounting.tally import Tally
-from flowstream.encode import flow_tally, partition_keys, partitions, split, stamp
+from flowstream.encode import partition_keys, partitions, split, stamp
 from flowstream.messages import EncodedBatch
 from flowstream.streams import Stream
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flowstream.sink import Sink
 
 QUEUE_BATCHES: Final = 16
-"""Batches between the kernel and the encoder: at most 16 · 8,192 records of 203 octets."""
+"""Batches between the kernel and the encoder: at most 16 · 8,192 records of 230 octets."""
 READ_RECORDS: Final = 8_192
 """Records taken out of a ring buffer at once."""
 ENCODE_RECORDS: Final = 4_096
@@ -46,7 +46,7 @@ INTERNAL_ERROR: Final = "internal_error"
 
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
-    """Records as the capture hands them on.
+    """Records as a probe hands them on.
 
     ``records`` has shape (n,) and the dtype ``flowstream.layouts.xdp_flow.FLOW_RECORD``
     (packed, big-endian fields, MessagePack tags in place). The array owns its
@@ -91,15 +91,16 @@ class Publisher:
     ) -> None:
         self._sink, self._encoder, self._identity = sink, encoder, identity
         self._ledger = ledger
-        self._queue: asyncio.Queue[RecordBatch | None] = asyncio.Queue(QUEUE_BATCHES)
+        self._queue: asyncio.Queue[tuple[RecordBatch, Tally] | None] = asyncio.Queue(QUEUE_BATCHES)
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
         self._seq = dict.fromkeys(Stream, 0)
         self.discard: str | None = None
 
     async def put(self, batch: RecordBatch) -> None:
         """Hand over a batch; wait while the queue is full."""
-        self._ledger.drained(batch.stream, flow_tally(batch.stream, batch.records))
-        await self._queue.put(batch)
+        tally = Tally.of_flows(batch.records)
+        self._ledger.drained(batch.stream, tally)
+        await self._queue.put((batch, tally))
 
     async def finish(self) -> None:
         """Let ``run`` end once everything before this call went to the sink."""
@@ -111,19 +112,20 @@ class Publisher:
         A fault of our own goes to ``on_fault``; what comes after it is taken
         and counted as lost, so that no stage before waits for ever.
         """
-        while (batch := await self._queue.get()) is not None:
+        while (taken := await self._queue.get()) is not None:
+            batch, whole = taken
             for start in range(0, len(batch.records), ENCODE_RECORDS):
-                records = batch.records[start : start + ENCODE_RECORDS]
+                part = slice(start, start + ENCODE_RECORDS)
+                tally = whole[part]
                 try:
-                    await self._publish(batch.stream, records)
+                    await self._publish(batch.stream, batch.records[part], tally)
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the run ends in order
                     # Nothing of these has a seq or reached the sink.
-                    self._ledger.lost(flow_tally(batch.stream, records), INTERNAL_ERROR)
+                    self._ledger.lost(tally, INTERNAL_ERROR)
                     self.discard = INTERNAL_ERROR
                     on_fault(fault)
 
-    async def _publish(self, stream: Stream, records: NDArray[np.void]) -> None:
-        tally = flow_tally(stream, records)
+    async def _publish(self, stream: Stream, records: NDArray[np.void], tally: Tally) -> None:
         if self.discard:
             self._ledger.lost(tally, self.discard)
             return

@@ -18,6 +18,7 @@ from flowstream.accounting.ledger import Ledger
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.encode import Identity
+from flowstream.encode.identity import EPOCH_STEP_NS
 from flowstream.host import identity as host
 from flowstream.host import namespaces as netns
 from flowstream.host import privileges
@@ -48,9 +49,15 @@ def run(config: RunConfig) -> int:
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
     features.raise_descriptor_limit()
-    epoch = time.time_ns()
+    epoch = time.time_ns() // EPOCH_STEP_NS * EPOCH_STEP_NS
     interfaces: dict[int, str] = {}
-    identity = Identity(epoch, host.host_id(), host.host_name(), interfaces)
+    identity = Identity(
+        epoch,
+        host.host_id(),
+        host.host_name(),
+        host.agent_address(config.agent_address),
+        interfaces,
+    )
     ledger = Ledger()
     sink = open_sink(
         config.sink,

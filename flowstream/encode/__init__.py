@@ -13,7 +13,7 @@ from flowstream.encode.identity import Identity, stamp
 from flowstream.encode.partition import partition_keys, partitions
 from flowstream.encode.prefixes import Frames
 from flowstream.encode.profiles import PROFILES
-from flowstream.encode.split import flow_tally, split
+from flowstream.encode.split import split
 
 __all__ = [
     "FORMATS",
@@ -21,7 +21,6 @@ __all__ = [
     "Encoder",
     "Frames",
     "Identity",
-    "flow_tally",
     "make_encoder",
     "partition_keys",
     "partitions",

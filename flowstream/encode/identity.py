@@ -42,7 +42,9 @@ class Identity:
             if len(getattr(self, name)) != 16:
                 raise ValueError(f"{name} has {len(getattr(self, name))} bytes, not 16")
         if self.agent_epoch % EPOCH_STEP_NS:
-            raise ValueError(f"agent_epoch {self.agent_epoch} is not a multiple of {EPOCH_STEP_NS}")
+            raise ValueError(
+                f"agent_epoch {self.agent_epoch} is not a multiple of {EPOCH_STEP_NS}"
+            )
 
 
 def stamp(records: NDArray[np.void], identity: Identity, first_seq: int) -> None:

@@ -6,29 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.accounting.tally import Tally
 from flowstream.messages import EncodedBatch
-from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-
-def flow_tally(stream: Stream, records: NDArray[np.void]) -> Tally:
-    """Return what each record of shape (n,) and dtype FLOW_RECORD stands for.
-
-    A record that announces stands for no packets: they are counted in the
-    flow's own record.
-    """
-    in_if = records["in_if"].astype(np.uint32)
-    if stream is not Stream.FLOWS:
-        zeros = np.zeros(len(records), np.uint64)
-        return Tally(in_if, zeros, zeros)
-    return Tally(
-        in_if, records["packets"].astype(np.uint64), records["l2_bytes"].astype(np.uint64)
-    )
+    from flowstream.accounting.tally import Tally
+    from flowstream.streams import Stream
 
 
 def split(

@@ -18,7 +18,7 @@ from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel.link import Mode, interface_index
 from flowstream.kernel.maps import HashMap, PerCpuArray
-from flowstream.kernel.program import Program
+from flowstream.kernel.program import INGRESS, Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts.xdp_counter import PktCounter
 from flowstream.streams import Stream
@@ -61,7 +61,11 @@ class CounterMaps(Closing):
             maps["new_flow_events"] = self.new_flow_events.fd
             self.program = stack.enter_context(
                 Program(
-                    obj.program(PROGRAM), maps, if_index=if_index, sampling=sampling, offload=offload
+                    obj.program(PROGRAM),
+                    maps,
+                    if_index=if_index,
+                    sampling=sampling,
+                    offload=offload,
                 )
             )
             self._stack = stack.pop_all()
@@ -112,6 +116,7 @@ class CounterAttachment(Closing):
     def __init__(self, maps: CounterMaps, interface: str, mode: Mode) -> None:
         self.maps = maps
         self.interface, self.index = interface, maps.if_index
+        self.flow_direction = INGRESS
         self.program = maps.program
         self.counters = maps.counters
         self.rings = (maps,)

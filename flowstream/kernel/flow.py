@@ -20,7 +20,7 @@ from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel.link import Link, Mode, interface_index
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
-from flowstream.kernel.program import Program
+from flowstream.kernel.program import INGRESS, Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts import xdp_flow as layout
 from flowstream.streams import Stream
@@ -81,6 +81,7 @@ class Attachment(Closing):
     def __init__(self, kernel: FlowKernel, interface: str, mode: Mode) -> None:
         self.interface = interface
         self.index = interface_index(interface)
+        self.flow_direction = INGRESS
         with ExitStack() as stack:
             self.program, self._counters = kernel.load(
                 self.index, stack, offload=mode is Mode.OFFLOAD

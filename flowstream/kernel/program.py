@@ -42,9 +42,14 @@ class Program(Closing):
     """
 
     def __init__(
-        self, spec: ProgramSpec, map_fds: Mapping[str, int], *, if_index: int = 0, sampling: int = 1,
+        self,
+        spec: ProgramSpec,
+        map_fds: Mapping[str, int],
+        *,
+        if_index: int = 0,
+        sampling: int = 1,
         offload: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         frags = features.kernel_version() >= features.FRAGS and not offload
         code = spec.link(
             map_fds,

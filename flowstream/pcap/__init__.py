@@ -16,6 +16,7 @@ from rich.progress import DownloadColumn
 
 from flowstream.accounting.counters import counters_record
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError, SourceError
 from flowstream.kernel.clock import ClockPair
@@ -107,17 +108,19 @@ async def _publish(
             counters_record,
             identity=identity,
             counted=replay,
-            account=ledger.account(replay.index),
+            account=ledger.account(AttachmentKey(replay.index)),
             tables=replay,
             now=ClockPair(clock.read(), clock.read()),
+            interval_ns=round(config.interval_s * 1e9),
+            counters_period_ns=0,
             final=True,
         )
         await publisher.publish_counters(build)
     if faults:
         raise faults[0]
-    flows = [ledger.account(replay.index).flows for replay in replays]
+    flows = [ledger.account(AttachmentKey(replay.index)).flows for replay in replays]
     return Published(
-        packets=sum(replay.counters().rx_packets for replay in replays),
+        packets=sum(replay.counters().seen.packets for replay in replays),
         stored=sum(account.acknowledged for account in flows),
         failed=sum(account.failed for account in flows),
         warnings=await _overdue(config, identity.agent_epoch, clock.read()),

@@ -9,7 +9,9 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from flowstream.encode import Identity
+from flowstream.encode.identity import EPOCH_STEP_NS
 from flowstream.pcap.reader import CaptureFile
+from flowstream.records.text import V4_MAPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from flowstream.config.pcap import CaptureConfig
 
 HOST: Final = "pcap"
+# A capture has no agent's address: 0.0.0.0.
+_NO_ADDRESS: Final = V4_MAPPED + bytes(4)
 # Octets between two looks at signals: the digest takes about 10 ms for them.
 _STEP: Final = 1 << 24
 # Interval in ns, flows of the table, sampling.
@@ -27,14 +31,14 @@ _OPTIONS: Final = struct.Struct(">QQQ")
 def identify(config: CaptureConfig) -> Identity:
     """Return the identity of a run: the same for the same captures and options, anywhere.
 
-    Its epoch is the time of the first packet, 0 when there is none. Its host id is
+    Its epoch is the time of the first packet, rounded down, 0 when there is none. Its host id is
     a digest of the options that shape records and of the contents in their order.
     Raises SourceError when any file cannot be read up to its first packet.
     """
     epoch = _first_time(config.files)
     # Names of interfaces have 15 characters at most.
     names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
-    return Identity(epoch, _digest(config), HOST, names)
+    return Identity(epoch - epoch % EPOCH_STEP_NS, _digest(config), HOST, _NO_ADDRESS, names)
 
 
 def _first_time(files: Sequence[Path]) -> int:

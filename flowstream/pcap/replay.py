@@ -10,6 +10,7 @@ from flowstream.agent.pipeline import READ_RECORDS, RecordBatch
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.link import Mode
 from flowstream.kernel.packets import FrameFeed
+from flowstream.kernel.program import INGRESS
 from flowstream.layouts.xdp_flow import EndReason
 from flowstream.streams import Stream
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.accounting.ledger import KernelCounts
+    from flowstream.accounting.amounts import KernelCounts
     from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
     from flowstream.kernel.packets import Frame
@@ -59,13 +60,16 @@ class Replay:
 
     def __init__(self, config: CaptureConfig, name: str, index: int, clock: Clock) -> None:
         self.interface, self.index = name, index
+        self.flow_direction = INGRESS
         # The kernel numbers its programs: the number would differ from run to run.
         self.program = Named(0, NAME)
         self.max_flows, self.swaps = config.max_flows, 0
         self._interval_ns = round(config.interval_s * 1e9)
         self._clock = clock
         self._counts: KernelCounts | None = None
-        self._feed = FrameFeed(in_if=index, max_flows=config.max_flows, sampling=config.sampling)
+        self._feed = FrameFeed(
+            if_index=index, max_flows=config.max_flows, sampling=config.sampling
+        )
 
     def counters(self) -> KernelCounts:
         """What the program counted; complete when ``run`` ended."""
@@ -102,7 +106,7 @@ class Replay:
                 now_ns = self._clock.read()
                 await self._publish(publisher, Stream.NEW_FLOWS, self._feed.announcements(now_ns))
                 if self._feed.nearly_full():
-                    await self._drain(publisher, EndReason.END_FORCED)
+                    await self._drain(publisher, EndReason.END_LACK_OF_RESOURCES)
                 progressed()
                 # The publisher and the sink have their turn as the capture is read.
                 await asyncio.sleep(0)

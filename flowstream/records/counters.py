@@ -105,7 +105,10 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     ]
     in_doubt: Annotated[
         dict[str, Loss],
-        Meta(description="records sent and never answered, by cause: only seq tells whether they arrived"),
+        Meta(
+            description="records sent and never answered, by cause: only seq tells whether "
+            "they arrived"
+        ),
     ]
     stages: Annotated[
         dict[str, StageCounts],
