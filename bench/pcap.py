@@ -130,7 +130,7 @@ def _bare(size: int) -> float:
                 options.data_size_out = 0
                 if call(fd, reference) < 0:
                     raise RuntimeError("the kernel runs no program on the frame")
-            return feed.counters().rx_packets
+            return feed.counters().seen.packets
 
         return cpu_us(run)
 
@@ -163,7 +163,7 @@ def _void(path: Path) -> float:
     async def run() -> int:
         with CaptureFile(path) as file:
             await replay.run(file, void, lambda **_: None)  # type: ignore[arg-type]
-        return replay.counters().rx_packets
+        return replay.counters().seen.packets
 
     taken = cpu_us(lambda: asyncio.run(run()))
     if not void.records:

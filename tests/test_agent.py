@@ -103,7 +103,7 @@ def test_two_interfaces_at_once(recording):
                 first[1].index: delivered(*first, PACKETS, "-f", FLOWS),
             }
             agent.stop()
-    found = {each["in_if"]: each["flows"]["packets"] for each in audited(recording)}
+    found = {each["if_index"]: each["flows"]["packets"] for each in audited(recording)}
     assert found == arrived == carried(recording)
 
 
@@ -189,4 +189,4 @@ def test_standard_output_gets_a_json_line_per_record(wire, tmp_path):
     assert isinstance(final, CountersRecord)
     assert final.final
     flows = [each for each in records if isinstance(each, FlowRecord) and each.record_type == 1]
-    assert sum(record.packets for record in flows) == final.rx_packets == arrived
+    assert sum(record.packets for record in flows) == final.seen_packets == arrived

@@ -76,7 +76,7 @@ def test_a_broker_gone_for_good(wire, broker_factory):
         agent.stop(DEADLINE_S + SLACK_S, status=1)
         assert agent.logs("the final counters could not be published: the end looks unclean")
         (ended,) = agent.logs("ended")
-    assert ended["rx_packets"] == 2 * PACKETS
+    assert ended["seen_packets"] == 2 * PACKETS
     assert ended["failed_records"] > 0
 
 

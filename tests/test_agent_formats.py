@@ -61,7 +61,7 @@ def test_protobuf(wire, tmp_path):
     assert len({read(value).src_addr for value in values_of(url, Stream.NEW_FLOWS)}) > 1
     read = protobuf_reader(Stream.COUNTERS, "CountersMessage")
     (final,) = (each for each in map(read, values_of(url, Stream.COUNTERS)) if each.final)
-    assert (final.rx_packets, final.flows.failed) == (arrived, 0)
+    assert (final.seen_packets, final.flows.failed) == (arrived, 0)
 
 
 @pytest.mark.parametrize(("record_format", "frame"), [("avro", 5), ("protobuf", 6)])
@@ -103,7 +103,7 @@ def test_other_names(wire, tmp_path, names, packets_of):
     values = map(json.loads, values_of(url, Stream.FLOWS))
     assert sum(map(packets_of, values)) == arrived
     (final,) = (each for each in records_of(url, "flowstream.counters") if each.final)
-    assert final.rx_packets == arrived
+    assert final.seen_packets == arrived
 
 
 def test_no_registry_no_agent(wire, tmp_path):

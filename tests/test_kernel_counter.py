@@ -13,7 +13,7 @@ from packets.build import ether, ip4, ip6, udp
 from support.net import namespace, veth_pair
 from support.traffic import wait_until
 
-from flowstream.accounting.ledger import LossCount
+from flowstream.accounting.amounts import RecordAmount
 from flowstream.errors import KernelError
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowKernel
@@ -21,7 +21,7 @@ from flowstream.kernel.libbpf import attached_program
 from flowstream.kernel.link import Mode
 from flowstream.streams import Stream
 
-IN_IF = 7
+IF_INDEX = 7
 
 
 def frame(source: str) -> bytes:
@@ -35,7 +35,7 @@ def address(source: str) -> int:
 
 @pytest.fixture
 def maps():
-    with CounterKernel(max_flows=5) as kernel, kernel.maps(IN_IF) as made:
+    with CounterKernel(max_flows=5) as kernel, kernel.maps(IF_INDEX) as made:
         yield made
 
 
@@ -44,9 +44,11 @@ def test_packets_per_source(maps):
         maps.program.test_run(frame(f"192.0.2.{number}"), repeat=number * 11)
     assert maps.sources() == {address(f"192.0.2.{n}"): n * 11 for n in range(1, 5)}
     counts = maps.counters()
-    assert counts.rx_packets == counts.counted_packets == 110
-    assert counts.rx_bytes == counts.counted_bytes == 110 * len(frame("192.0.2.1"))
-    assert counts.losses["source_table_full"] == LossCount()
+    assert counts.seen.packets == counts.no_flow["counted"].packets == 110
+    assert (
+        counts.seen.l2_bytes == counts.no_flow["counted"].l2_bytes == 110 * len(frame("192.0.2.1"))
+    )
+    assert counts.losses["source_table_full"] == RecordAmount()
 
 
 def test_every_packet_is_in_one_place(maps):
@@ -59,11 +61,17 @@ def test_every_packet_is_in_one_place(maps):
     for sent in (*frames.values(), six):
         maps.program.test_run(sent, repeat=3)
     counts = maps.counters()
-    assert (counts.counted_packets, counts.counted_bytes) == (3, 3 * len(frames["counted"]))
-    assert counts.non_ip_packets == 6
-    assert counts.non_ip_bytes == 3 * (len(frames["non_ip"]) + len(six))
-    assert (counts.malformed_packets, counts.malformed_bytes) == (3, 3 * len(frames["malformed"]))
-    assert counts.rx_packets == 12
+    assert (counts.no_flow["counted"].packets, counts.no_flow["counted"].l2_bytes) == (
+        3,
+        3 * len(frames["counted"]),
+    )
+    assert counts.no_flow["non_ip"].packets == 6
+    assert counts.no_flow["non_ip"].l2_bytes == 3 * (len(frames["non_ip"]) + len(six))
+    assert (counts.no_flow["malformed"].packets, counts.no_flow["malformed"].l2_bytes) == (
+        3,
+        3 * len(frames["malformed"]),
+    )
+    assert counts.seen.packets == 12
 
 
 def test_a_full_table_is_counted(maps):
@@ -71,13 +79,13 @@ def test_a_full_table_is_counted(maps):
     for source in sources:
         maps.program.test_run(frame(source), repeat=3)
     assert len(maps.sources()) == 5
-    assert maps.counters().counted_packets == 33
+    assert maps.counters().no_flow["counted"].packets == 33
     # Only their source is not remembered: the packets are counted.
-    assert maps.counters().losses["source_table_full"] == LossCount(18)
+    assert maps.counters().losses["source_table_full"] == RecordAmount(18)
     # Those that have a place are counted on.
     maps.program.test_run(frame(sources[0]), repeat=7)
     assert maps.sources()[address(sources[0])] == 10
-    assert maps.counters().losses["source_table_full"] == LossCount(18)
+    assert maps.counters().losses["source_table_full"] == RecordAmount(18)
 
 
 def test_a_source_is_announced_once(maps):
@@ -88,14 +96,14 @@ def test_a_source_is_announced_once(maps):
     assert [record.tobytes() for record in records["src_addr"]] == [
         socket.inet_pton(socket.AF_INET6, f"::ffff:192.0.2.{number}") for number in (1, 7)
     ]
-    assert set(records["in_if"].tolist()) == {IN_IF}
+    assert set(records["if_index"].tolist()) == {IF_INDEX}
     assert set(records["record_type"].tolist()) == {2}
     assert set(records["packets"].tolist()) == {0}
     assert len(maps.read(100)) == 0
 
 
 def test_a_source_without_room_for_its_announcement_is_announced_later():
-    with CounterKernel(max_flows=131_072) as kernel, kernel.maps(IN_IF) as maps:
+    with CounterKernel(max_flows=131_072) as kernel, kernel.maps(IF_INDEX) as maps:
         room = maps.new_flow_events.size // maps.new_flow_events.stride
         for number in range(room + 3):
             octets = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
@@ -109,18 +117,18 @@ def test_a_source_without_room_for_its_announcement_is_announced_later():
 
 
 def test_sampling_counts_what_it_passes_over():
-    with CounterKernel(sampling=3) as kernel, kernel.maps(IN_IF) as maps:
+    with CounterKernel(sampling=3) as kernel, kernel.maps(IF_INDEX) as maps:
         maps.program.test_run(frame("192.0.2.1"), repeat=30_011)
         counts = maps.counters()
-        assert counts.counted_packets + counts.sampled_out_packets == 30_011
-        assert counts.counted_packets == pytest.approx(30_011 / 3, rel=0.1)
+        assert counts.no_flow["counted"].packets + counts.no_flow["sampled_out"].packets == 30_011
+        assert counts.no_flow["counted"].packets == pytest.approx(30_011 / 3, rel=0.1)
 
 
 def test_sources_of_an_interface_are_its_own():
     with CounterKernel(max_flows=5) as kernel, kernel.maps(3) as one, kernel.maps(5) as other:
         one.program.test_run(frame("192.0.2.1"))
         assert other.sources() == {}
-        assert other.counters().rx_packets == 0
+        assert other.counters().seen.packets == 0
 
 
 @pytest.mark.parametrize("kernel_type", [CounterKernel, FlowKernel])
@@ -139,7 +147,7 @@ def test_a_link_detaches_with_its_close(kernel_type, mode):
             attachment.detach()
             # The kernel lets go of a link once its last user is gone.
             assert wait_until(lambda: attached_program(device.index) is None)
-            assert attachment.counters().rx_packets == 0
+            assert attachment.counters().seen.packets == 0
             attachment.close()
             attachment.close()
         assert kernel_type(max_flows=101).attach(device.name, mode).mode is wanted

@@ -66,14 +66,14 @@ def test_without_sources_the_embedded_object_serves(tmp_path, monkeypatch, no_co
 
 
 def test_changed_sources_are_compiled_once(sources, monkeypatch):
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 7);")
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 7);")
     fresh = bpf_compile.obtain(NAME)
     assert fresh.program("count_ipv4") != kernel_object.embedded(NAME).program("count_ipv4")
     (file,) = cached(sources)
     assert fresh.source_digest in file.name
-    with CounterKernel() as kernel, kernel.maps(in_if=7) as maps:
+    with CounterKernel() as kernel, kernel.maps(if_index=7) as maps:
         maps.program.test_run(FRAME, repeat=11)
-        assert maps.counters().rx_packets == 77
+        assert maps.counters().seen.packets == 77
     monkeypatch.setattr(bpf_compile, "compile_object", lambda *_: pytest.fail("compiled again"))
     assert bpf_compile.obtain(NAME) == fresh
 
@@ -86,7 +86,7 @@ def test_a_changed_comment_changes_no_bytecode(sources):
 
 
 def test_a_broken_cache_is_written_anew(sources):
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
     fresh = bpf_compile.obtain(NAME)
     (file,) = cached(sources)
     file.write_bytes(file.read_bytes()[:1_009])
@@ -96,16 +96,16 @@ def test_a_broken_cache_is_written_anew(sources):
 
 def test_a_cache_that_cannot_be_written_only_costs_time(sources):
     (sources.parent / "cache").write_text("a file where a directory should be")
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
     assert bpf_compile.obtain(NAME).name == NAME
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
-    [("count(RX_PACKETS, 1)", "expected ';'"), ("undeclared(1);", "undeclared")],
+    [("count(SEEN_PACKETS, 1)", "expected ';'"), ("undeclared(1);", "undeclared")],
 )
 def test_clangs_words_are_passed_on(sources, broken, message):
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", broken)
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", broken)
     with pytest.raises(CompileError, match=f"bcc refused .*{NAME}") as refused:
         bpf_compile.obtain(NAME)
     assert message in str(refused.value)
@@ -114,7 +114,7 @@ def test_clangs_words_are_passed_on(sources, broken, message):
 def test_the_wrong_bcc_gives_the_remedy(sources, monkeypatch):
     """A Python without the BPF compiler collection: the test's own."""
     monkeypatch.setattr(bpf_compile, "_interpreters", lambda: [sys.executable])
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
     with pytest.raises(CompileError, match="install Debian's python3-bpfcc") as refused:
         bpf_compile.obtain(NAME)
     assert "PyPI's bcc is an unrelated package" in str(refused.value)
@@ -134,7 +134,7 @@ def test_the_unrelated_bcc_package_gives_the_remedy(sources, tmp_path, monkeypat
     )
     python.chmod(0o755)
     monkeypatch.setattr(bpf_compile, "_interpreters", lambda: [str(python)])
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", "count(RX_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
     with pytest.raises(CompileError, match="pip uninstall bcc"):
         bpf_compile.obtain(NAME)
 
@@ -198,7 +198,7 @@ def test_the_verifiers_last_words_are_passed_on():
 
 
 def test_a_program_is_unloaded_with_its_block():
-    with CounterKernel() as kernel, kernel.maps(in_if=7) as maps:
+    with CounterKernel() as kernel, kernel.maps(if_index=7) as maps:
         number = maps.program.id
         fd = libbpf.library().bpf_prog_get_fd_by_id(number)
         assert fd >= 0
@@ -211,5 +211,5 @@ def test_a_program_is_unloaded_with_its_block():
 
 def test_running_a_frame_that_the_kernel_does_not_take():
     refused = pytest.raises(KernelError, match="program count_ipv4 on a frame of 3 octets")
-    with CounterKernel() as kernel, kernel.maps(in_if=7) as maps, refused:
+    with CounterKernel() as kernel, kernel.maps(if_index=7) as maps, refused:
         maps.program.test_run(b"abc")

@@ -158,7 +158,7 @@ def test_a_full_real_ring_loses_and_counts():
 
 def test_a_discarded_record_of_the_real_program():
     """A source that finds no room gives its announcement back."""
-    with CounterKernel(max_flows=3) as kernel, kernel.maps(in_if=7) as maps:
+    with CounterKernel(max_flows=3) as kernel, kernel.maps(if_index=7) as maps:
         for number in range(7):
             maps.program.test_run(frame(number))
         assert len(maps.new_flow_events.read(100)) == 3

@@ -37,8 +37,8 @@ def test_capture_gives_the_flows_of_the_reference(run: Runner, capture: Path) ->
     done = run(capture, options=["--interval", "3600"])
     assert (done.status, done.error) == (0, "")
     assert (done.sums(), done.refused()) == reference.flows(captures.frames(capture))
-    assert (done.counters[0].rx_packets, len(done.sums())) == COUNTS[capture.name]
-    assert {(flow.in_if, flow.in_if_name) for flow in done.flows} == {(1, capture.stem[:15])}
+    assert (done.counters[0].seen_packets, len(done.sums())) == COUNTS[capture.name]
+    assert {(flow.if_index, flow.if_name) for flow in done.flows} == {(1, capture.stem[:15])}
 
 
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])
@@ -50,7 +50,7 @@ def test_same_capture_gives_the_same_messages(run: Runner, name: str, record_for
     )
     assert first.recording.messages() == second.recording.messages()
     assert len(first.recording.messages()) > 50
-    assert {flow.in_if for flow in first.flows} == {1, 2}
+    assert {flow.if_index for flow in first.flows} == {1, 2}
 
 
 def test_times_are_the_captures(run: Runner) -> None:
@@ -85,7 +85,7 @@ def test_lengths_are_those_on_the_wire(run: Runner) -> None:
     ]
     done = run(pcap(made))
     assert sum(flow.l2_bytes for flow in done.flows) == 70_001 + 100_003 + 1_042
-    assert done.counters[0].rx_bytes == 171_046
+    assert done.counters[0].seen_l2_bytes == 171_046
 
 
 def test_frames_without_an_ethernet_header_are_malformed(run: Runner) -> None:
@@ -114,7 +114,7 @@ def test_capture_of_nothing_is_published_as_such(run: Runner, make: object) -> N
     done = run(make([]))
     assert (done.status, done.error) == (0, "")
     assert done.recording.messages("flowstream.flows") == []
-    assert [counters.rx_packets for counters in done.counters] == [0]
+    assert [counters.seen.packets for counters in done.counters] == [0]
 
 
 def host_id(run: Runner, *files: Path | bytes, options: str = "") -> str:

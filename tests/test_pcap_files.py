@@ -110,7 +110,7 @@ def test_other_link_types_get_an_ethernet_header(
     assert len(header) == extra
     assert done.sums() == reference.flows(ethernet)[0]
     assert sum(done.refused().values()) == 1
-    assert done.counters[0].rx_packets == 8
+    assert done.counters[0].seen_packets == 8
 
 
 def test_ipv6_in_raw_packets(run: Runner) -> None:

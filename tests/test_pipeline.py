@@ -13,7 +13,8 @@ import pytest
 from support.outcomes import eventually
 from support.records import COUNTERS, random_flows
 
-from flowstream.accounting.ledger import Ledger, LossCount
+from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.ledger import Ledger
 from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
     INTERNAL_ERROR,
@@ -30,9 +31,9 @@ from flowstream.streams import Stream
 
 pytestmark = pytest.mark.anyio
 
-IN_IF = 3
+IF_INDEX = 3
 EPOCH = 1_763_800_000_000_000_017
-NAMES = {IN_IF: "eth0"}
+NAMES = {IF_INDEX: "eth0"}
 
 
 class Shelf:
@@ -104,16 +105,16 @@ class Rig:
 
     @property
     def account(self):
-        return self.ledger.account(IN_IF)
+        return self.ledger.account(IF_INDEX)
 
 
 def flows(n: int, seed: int = 7):
     return np.array(random_flows(n, seed), FLOW_RECORD)
 
 
-def loss_of(*records) -> LossCount:
+def loss_of(*records) -> RecordAmount:
     whole = np.concatenate(records, dtype=FLOW_RECORD)
-    return LossCount(len(whole), int(whole["packets"].sum()), int(whole["l2_bytes"].sum()))
+    return RecordAmount(len(whole), int(whole["packets"].sum()), int(whole["l2_bytes"].sum()))
 
 
 @contextlib.asynccontextmanager
@@ -141,7 +142,7 @@ async def test_records_become_messages_with_gapless_seq(record_format):
     assert [record.seq for record in got] == list(range(total))
     ports = np.concatenate([records["src_port"] for records in sent]).tolist()
     assert [record.src_port for record in got] == ports
-    assert {(record.agent_epoch, record.in_if_name) for record in got} == {(EPOCH, "eth0")}
+    assert {(record.agent_epoch, record.if_name) for record in got} == {(EPOCH, "eth0")}
     # A stream counts for itself.
     assert [record.seq for record in rig.shelf.records("t.new_flows")] == list(range(101))
     stage = rig.account.flows
@@ -226,7 +227,7 @@ async def test_what_is_discarded_is_counted_and_gets_no_seq():
     assert len(rig.shelf.records()) == 101
     counted = loss_of(second)
     # Announcements stand for no packets.
-    assert rig.account.losses == {"shutdown": counted.plus(LossCount(211))}
+    assert rig.account.losses == {"shutdown": counted.plus(RecordAmount(211))}
     assert (rig.account.flows.drained, rig.account.flows.encoded) == (312, 101)
 
 

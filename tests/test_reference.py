@@ -29,7 +29,7 @@ WRITTEN_BY_HAND = {
     "v4-options-udp-cut-46": {"proto": 17, **NO_PORTS},
     "v4-icmp-cut-35": {"proto": 1, "icmp_type": 0, "icmp_code": 0},
     "v4-icmp-cut-36": {"proto": 1, "icmp_type": 8, "icmp_code": 0},
-    "v4-total-0": {"bytes": 0, "proto": 6, "tcp_flags": TCP_FLAGS},
+    "v4-total-0": {"bytes": 40, "proto": 6, "tcp_flags": TCP_FLAGS},
     "v4-total-65535": {"bytes": 65535, "l2_bytes": 54},
     "v4-ihl-4-whole": "malformed",
     "v4-ihl-15-whole": {"proto": 17, "src_port": 0, "bytes": 88},

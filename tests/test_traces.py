@@ -48,7 +48,7 @@ def captured(
         try:
             assert attachment.mode == mode
             traffic.replay(wire.sender, capture)
-            arrived = traffic.wait_until(lambda: attachment.counters().rx_packets >= count)
+            arrived = traffic.wait_until(lambda: attachment.counters().seen.packets >= count)
             assert arrived, (attachment.counters(), wire.receiver.statistic("rx_dropped"))
             attachment.detach()
             counters = attachment.counters()
@@ -56,8 +56,11 @@ def captured(
             attachment.close()
         flows = as_flows(kernel.drain(END_INTERVAL_OVER))
     assert wire.sender.statistic("tx_packets") - sent_before == count
-    assert counters.rx_packets == count
-    refused = {"non_ip": counters.non_ip_packets, "malformed": counters.malformed_packets}
+    assert counters.seen.packets == count
+    refused = {
+        "non_ip": counters.no_flow["non_ip"].packets,
+        "malformed": counters.no_flow["malformed"].packets,
+    }
     return flows, {reason: packets for reason, packets in refused.items() if packets}
 
 
@@ -91,9 +94,9 @@ def test_flood_is_counted_to_the_packet(wire: Wire, mode: Mode) -> None:
             # At full rate the veth's own queue may overflow: that is before XDP.
             dropped = wire.sender.statistic("tx_dropped") - dropped_before
             expected = report["sent"] - dropped
-            traffic.wait_until(lambda: attachment.counters().rx_packets >= expected)
+            traffic.wait_until(lambda: attachment.counters().seen.packets >= expected)
             attachment.detach()
-            assert attachment.counters().rx_packets == expected
+            assert attachment.counters().seen.packets == expected
         finally:
             attachment.close()
         flows = as_flows(kernel.drain(END_INTERVAL_OVER))

@@ -173,9 +173,9 @@ def become_nobody() -> None:
 def wait_for_packets(counters: Callable[[], Any], expected: int) -> None:
     """Wait until so many packets were received, and see that there are no more of them."""
     deadline = time.monotonic() + TRAFFIC_TIMEOUT_S
-    while counters().rx_packets < expected and time.monotonic() < deadline:
+    while counters().seen.packets < expected and time.monotonic() < deadline:
         os.sched_yield()
-    equal("rx_packets", counters().rx_packets, expected)
+    equal("rx_packets", counters().seen.packets, expected)
 
 
 def flows_of(batches: Iterable[np.ndarray[Any, Any]]) -> Counter[tuple[int, ...]]:
@@ -184,7 +184,7 @@ def flows_of(batches: Iterable[np.ndarray[Any, Any]]) -> Counter[tuple[int, ...]
 
 def check_constants(record: np.void, interface: str, record_type: RecordType) -> None:
     equal("record_type", int(record["record_type"]), record_type)
-    equal("in_if", int(record["in_if"]), socket.if_nametoindex(interface))
+    equal("if_index", int(record["if_index"]), socket.if_nametoindex(interface))
     equal("src_mac", bytes(record["src_mac"]), SRC_MAC)
     equal("dst_mac", bytes(record["dst_mac"]), DST_MAC)
     age = time.time_ns() - int(record["time_flow_end_ns"])
@@ -219,12 +219,12 @@ def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
         attachment.detach()
         sender.send(1)
         counts = attachment.counters()
-        equal("packets after detaching", counts.rx_packets, sum(map(total, TRAFFIC)))
-        equal("non_ip_packets", counts.non_ip_packets, 2 * ARP.copies)
-        equal("malformed_packets", counts.malformed_packets, CUT.copies)
-        equal("octets", counts.rx_bytes, octets(TRAFFIC[0] + TRAFFIC[1]))
+        equal("packets after detaching", counts.seen.packets, sum(map(total, TRAFFIC)))
+        equal("non_ip_packets", counts.no_flow["non_ip"].packets, 2 * ARP.copies)
+        equal("malformed_packets", counts.no_flow["malformed"].packets, CUT.copies)
+        equal("octets", counts.seen.l2_bytes, octets(TRAFFIC[0] + TRAFFIC[1]))
         attachment.close()
-    return f"load and attach {took * 1e3:.0f} ms, {counts.rx_packets} packets"
+    return f"load and attach {took * 1e3:.0f} ms, {counts.seen.packets} packets"
 
 
 def octets(traffic: Iterable[Traffic]) -> int:
@@ -266,12 +266,12 @@ def check_counter(mode: Mode, interface: str, sender: Sender) -> str:
         news = attachment.maps.read(1009)["src_addr"][:, 12:]
         equal("announcements", Counter(map(bytes, news)), _each_once(sources))
         counts = attachment.counters()
-        equal("counted_packets", counts.counted_packets, sources.total())
-        equal("malformed_packets", counts.malformed_packets, CUT.copies)
+        equal("counted_packets", counts.no_flow["counted"].packets, sources.total())
+        equal("malformed_packets", counts.no_flow["malformed"].packets, CUT.copies)
         attachment.detach()
         sender.send(1)
-        equal("packets after detaching", attachment.counters().rx_packets, counts.rx_packets)
-    return f"load and attach {took * 1e3:.0f} ms, {counts.rx_packets} packets"
+        equal("packets after detaching", attachment.counters().seen.packets, counts.seen.packets)
+    return f"load and attach {took * 1e3:.0f} ms, {counts.seen.packets} packets"
 
 
 def _each_once(sources: Iterable[int]) -> Counter[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+import numpy as np
 
 from flowstream.kernel.flow import FlowBench
 from flowstream.kernel.program import XDP_PASS
@@ -15,23 +16,25 @@ from packets.reference import Reading
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from packets.reference import FlowKey, Refusal
 
-IN_IF = 7
+IF_INDEX = 7
 REFUSALS: tuple[Refusal, Refusal] = ("non_ip", "malformed")
+"""In the order of enum no_flow_reason (bpf/parsing.h)."""
+ETYPE_IPV4 = 0x0800
 END_INTERVAL_OVER = 2
 END_LACK_OF_RESOURCES = 5
 
 # docs/records.md, in the order on the wire.
 WIRE_FIELDS = (
-    *("record_type", "schema_version", "agent_epoch", "host_id", "seq", "time_received_ns"),
-    *("time_flow_start_ns", "time_flow_end_ns", "etype", "proto", "src_addr", "dst_addr"),
-    *("src_port", "dst_port", "icmp_type", "icmp_code", "tcp_flags", "ip_tos", "ip_ttl"),
-    *("vlan_id", "in_if", "in_if_name", "src_mac", "dst_mac", "packets", "bytes", "l2_bytes"),
-    *("sampling_rate", "end_reason", "flow_direction"),
+    *("record_type", "schema_version", "agent_epoch", "host_id", "sampler_address", "seq"),
+    *("time_received_ns", "time_flow_start_ns", "time_flow_end_ns", "etype", "proto"),
+    *("src_addr", "dst_addr", "src_net", "dst_net", "src_port", "dst_port"),
+    *("icmp_type", "icmp_code", "tcp_flags", "ip_tos", "ip_ttl", "vlan_id"),
+    *("if_index", "if_name", "src_mac", "dst_mac", "packets", "bytes", "l2_bytes"),
+    *("flow_count", "sampling_rate", "end_reason", "flow_direction"),
 )
 
 # Not in the corpus: it takes the only place in a table of one flow.
@@ -67,7 +70,7 @@ class Kernel:
     """
 
     def __init__(self, max_flows: int = 1) -> None:
-        self.bench = FlowBench(max_flows=max_flows, in_if=IN_IF)
+        self.bench = FlowBench(max_flows=max_flows, if_index=IF_INDEX)
         if max_flows == 1:
             self.run(OCCUPANT)
 
@@ -78,8 +81,8 @@ class Kernel:
         after = self.bench.counters()
         assert ran.verdict == XDP_PASS
         assert ran.frame == frame
-        assert after["rx_packets"] - before["rx_packets"] == 1
-        assert after["rx_bytes"] - before["rx_bytes"] == len(frame)
+        assert after["seen_packets"] - before["seen_packets"] == 1
+        assert after["seen_l2_bytes"] - before["seen_l2_bytes"] == len(frame)
 
     def observe(self, frame: bytes) -> Reading | Refusal:
         """Hand over one frame and return the one place where it ended (``max_flows=1`` only)."""
@@ -88,16 +91,20 @@ class Kernel:
         after = self.bench.counters()
         records = wire(self.bench.kernel.overflow.read(2))
         grown = {name for name in after if after[name] != before[name]}
-        grown -= {"rx_packets", "rx_bytes"}
-        for reason in REFUSALS:
-            if grown == {f"{reason}_packets", f"{reason}_bytes"} and not records:
-                assert after[f"{reason}_packets"] - before[f"{reason}_packets"] == 1
-                assert after[f"{reason}_bytes"] - before[f"{reason}_bytes"] == len(frame)
-                return reason
-        assert grown == {"overflow_packets", "overflow_bytes"}
+        grown -= {"seen_packets", "seen_l2_bytes"}
+        if grown == {"no_flow_packets", "no_flow_l2_bytes"} and not records:
+            packets = np.subtract(after["no_flow_packets"], before["no_flow_packets"]).tolist()
+            l2_bytes = np.subtract(after["no_flow_l2_bytes"], before["no_flow_l2_bytes"]).tolist()
+            reason = packets.index(1)
+            assert (sum(packets), sum(l2_bytes), l2_bytes[reason]) == (1, len(frame), len(frame))
+            return REFUSALS[reason]
+        assert grown == {"overflow_packets", "overflow_l2_bytes"}
         (record,) = records
-        assert (record["record_type"], record["in_if"]) == (1, IN_IF)
+        assert (record["record_type"], record["if_index"]) == (1, IF_INDEX)
         assert record["end_reason"] == END_LACK_OF_RESOURCES
+        bits = 32 if record["etype"] == ETYPE_IPV4 else 128
+        assert (record["src_net"], record["dst_net"]) == (bits, bits)
+        assert (record["flow_count"], record["flow_direction"]) == (1, 0)
         return reading(record)
 
     def flows(self) -> dict[FlowKey, Reading]:
@@ -106,9 +113,8 @@ class Kernel:
 
     def refused(self) -> dict[str, int]:
         """Count packets without a flow since the start, under the reasons that occurred."""
-        counters = self.bench.counters()
-        counts = {reason: counters[f"{reason}_packets"] for reason in REFUSALS}
-        return {reason: count for reason, count in counts.items() if count}
+        counts = zip(REFUSALS, self.bench.counters()["no_flow_packets"], strict=False)
+        return {reason: count for reason, count in counts if count}
 
     def close(self) -> None:
         """Give everything back."""

@@ -142,7 +142,8 @@ def _read(frame: bytes) -> Reading:
             "dst_addr": b"\0" * 10 + b"\xff\xff" + ipaddress.IPv4Address(ip.dst).packed,
             "ip_tos": ip.tos,
             "ip_ttl": ip.ttl,
-            "bytes": ip.len,
+            # 0: a segment that is still to be cut. The packet is all that is there.
+            "bytes": ip.len or len(packet),
         }
     elif etype == ETH_IPV6:
         ip, upper = _ipv6(packet)
@@ -151,7 +152,7 @@ def _read(frame: bytes) -> Reading:
             "dst_addr": ipaddress.IPv6Address(ip.dst).packed,
             "ip_tos": ip.tc,
             "ip_ttl": ip.hlim,
-            "bytes": 40 + ip.plen,
+            "bytes": 40 + ip.plen if ip.plen else len(packet),
         }
     else:
         raise _RefusedError("non_ip")

@@ -135,7 +135,7 @@ def audited(url: str, prefix: str = "flowstream") -> list[dict[str, Any]]:
     for interface in run["interfaces"]:
         assert interface["final"]
         assert interface["difference"] == {"packets": 0, "bytes": 0}
-    return sorted(run["interfaces"], key=lambda interface: interface["in_if"])
+    return sorted(run["interfaces"], key=lambda interface: interface["if_index"])
 
 
 def records_of(url: str, topic: str) -> list[FlowRecord | CountersRecord]:
@@ -152,7 +152,7 @@ def carried(url: str, prefix: str = "flowstream") -> Counter[int]:
     """Packets by interface, summed over the flow records without the audit's help."""
     packets: Counter[int] = Counter()
     for record in records_of(url, f"{prefix}.flows"):
-        packets[record.in_if] += record.packets
+        packets[record.if_index] += record.packets
     return packets
 
 

@@ -79,8 +79,8 @@ class Published(NamedTuple):
         return table
 
     def refused(self) -> dict[str, int]:
-        non_ip = sum(counters.non_ip_packets for counters in self.counters)
-        malformed = sum(counters.malformed_packets for counters in self.counters)
+        non_ip = sum(counters.no_flow["non_ip"].packets for counters in self.counters)
+        malformed = sum(counters.no_flow["malformed"].packets for counters in self.counters)
         return {k: n for k, n in (("non_ip", non_ip), ("malformed", malformed)) if n}
 
 
