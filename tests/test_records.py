@@ -16,7 +16,7 @@ from support.columns import any_columns
 from support.records import COUNTERS, FIELDS, flow_records, random_flows
 
 from flowstream.encode import Identity, make_encoder
-from flowstream.encode.rows import varint
+from flowstream.encode.value_builder import varint
 from flowstream.errors import DecodeError
 from flowstream.records import CountersRecord, FlowRecord, RecordType, decode, decode_many
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flowstream.encode.rows import rows_bytes
+from flowstream.encode.value_builder import rows_bytes
 from flowstream.records.text import V4_MAPPED
 
 if TYPE_CHECKING:

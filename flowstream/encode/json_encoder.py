@@ -11,7 +11,7 @@ import numpy as np
 
 from flowstream.encode.community_id import community_ids
 from flowstream.encode.profiles import COMPUTED, PROFILES
-from flowstream.encode.rows import rows_bytes
+from flowstream.encode.value_builder import rows_bytes
 from flowstream.records.json_form import counters_form
 from flowstream.records.text import V4_MAPPED, address_text, mac_text
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from flowstream.encode.community_id import LENGTH, community_ids
-from flowstream.encode.rows import rows_bytes
+from flowstream.encode.value_builder import rows_bytes
 from flowstream.records import FlowRecord
 
 if TYPE_CHECKING:

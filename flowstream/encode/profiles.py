@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from msgspec import UNSET
 
-from flowstream.encode.rows import rows_bytes
+from flowstream.encode.value_builder import rows_bytes
 from flowstream.records import RecordType
 from flowstream.records.json_form import FlowJson
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from flowstream.encode.community_id import LENGTH, community_ids
-from flowstream.encode.rows import Rows, varint
+from flowstream.encode.value_builder import Rows, varint
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
