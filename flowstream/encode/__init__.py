@@ -10,7 +10,12 @@ The order of the calls for one batch::
 
 from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
 from flowstream.encode.identity import Identity, stamp
-from flowstream.encode.partition import partition_keys, partitions
+from flowstream.encode.partition import (
+    counters_key,
+    counters_partition,
+    partition_keys,
+    partitions,
+)
 from flowstream.encode.prefixes import Prefixes
 from flowstream.encode.profiles import PROFILES
 from flowstream.encode.split import split
@@ -21,6 +26,8 @@ __all__ = [
     "Encoder",
     "Identity",
     "Prefixes",
+    "counters_key",
+    "counters_partition",
     "make_encoder",
     "partition_keys",
     "partitions",

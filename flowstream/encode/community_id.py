@@ -1,7 +1,4 @@
-"""Community ID, version 1, seed 0: the name of a flow in both directions that many tools share.
-
-https://github.com/corelight/community-id-spec
-"""
+"""Community IDs of a whole batch; ``flowstream.records.community_id`` has that of one record."""
 
 from __future__ import annotations
 
@@ -11,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flowstream.encode.value_builder import rows_bytes
-from flowstream.records.text import V4_MAPPED
+from flowstream.encode.columns import is_ipv4
+from flowstream.encode.value_builder import bytes_of
+from flowstream.records.community import ICMP_ANSWERS, WITH_PORTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,30 +18,23 @@ if TYPE_CHECKING:
 LENGTH: Final = 30
 """Octets of "1:" and the base64 text of a SHA-1."""
 
-_ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
 _SEED: Final = np.zeros(2, np.uint8)
-_V4_MAPPED: Final = np.frombuffer(V4_MAPPED, np.uint32)
 
 
-def _table(pairs: list[tuple[int, int]]) -> NDArray[np.int16]:
+def _table(answers: dict[int, int]) -> NDArray[np.int16]:
     """For each ICMP type the type that answers it, -1 where there is none."""
     table = np.full(256, -1, np.int16)
-    for one, other in pairs:
-        table[one], table[other] = other, one
+    table[list(answers)] = list(answers.values())
     return table
 
 
-_ANSWERS: Final = {
-    _ICMP: _table([(8, 0), (13, 14), (15, 16), (10, 9), (17, 18)]),
-    _ICMPV6: _table([(128, 129), (130, 131), (133, 134), (135, 136), (139, 140), (144, 145)]),
-}
+_ANSWERS: Final = {proto: _table(answers) for proto, answers in ICMP_ANSWERS.items()}
 
 
 def community_ids(records: NDArray[np.void]) -> NDArray[np.uint8]:
     """ASCII text of each record's Community ID, shape (n, 30).
 
-    ``records`` has shape (n,) and dtype FLOW_RECORD. A fragment past the first
-    counts with the ports 0, as in its record.
+    ``records`` has shape (n,) and dtype FLOW_RECORD.
     """
     proto = records["proto"]
     src, dst = records["src_addr"], records["dst_addr"]
@@ -53,8 +44,8 @@ def community_ids(records: NDArray[np.void]) -> NDArray[np.uint8]:
     ports = np.stack(
         (np.where(swap, dst_port, src_port), np.where(swap, src_port, dst_port)), 1
     ).astype(">u2")
-    has_ports = np.isin(proto, (_ICMP, _TCP, _UDP, _ICMPV6, _SCTP))
-    v4 = _is_v4(src) & _is_v4(dst)
+    has_ports = np.isin(proto, WITH_PORTS)
+    v4 = is_ipv4(records, "src_addr") & is_ipv4(records, "dst_addr")
     # A byte more makes whole groups of three; the character that it adds becomes "=".
     digests = np.zeros((len(records), 21), np.uint8)
     for group, first in ((v4, 12), (~v4, 0)):
@@ -77,14 +68,14 @@ def community_ids(records: NDArray[np.void]) -> NDArray[np.uint8]:
 
 
 def _hashed(messages: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    digests = [sha1(row, usedforsecurity=False).digest() for row in rows_bytes(messages)]
+    digests = [sha1(message, usedforsecurity=False).digest() for message in bytes_of(messages)]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 20)
 
 
 def _ports(
     records: NDArray[np.void],
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]:
-    """Ports, or what stands for them in ICMP, and whether a record has one direction only."""
+    """Ports, or the numbers in their place in ICMP, and whether there is one direction only."""
     proto, kind = records["proto"], records["icmp_type"]
     src_port = records["src_port"].astype(np.uint16)
     dst_port = records["dst_port"].astype(np.uint16)
@@ -113,10 +104,3 @@ def _ordered(
         & ((src_low < dst_low) | ((src_low == dst_low) & (src_port < dst_port)))
     )
     return ordered
-
-
-def _is_v4(addresses: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    mapped: NDArray[np.bool_] = (
-        np.ascontiguousarray(addresses[:, :12]).view(np.uint32) == _V4_MAPPED
-    ).all(axis=1)
-    return mapped

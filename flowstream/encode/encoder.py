@@ -1,4 +1,4 @@
-"""What an encoder is, and the choice of one by the name of its format."""
+"""The encoder protocol, and the encoder of a format by its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from flowstream.encode.avro_encoder import AvroEncoder
 from flowstream.encode.json_encoder import JsonEncoder
 from flowstream.encode.msgpack_encoder import MsgpackEncoder
-from flowstream.encode.prefixes import Prefixes
 from flowstream.encode.protobuf_encoder import ProtobufEncoder
 from flowstream.errors import UsageError
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.encode.identity import Identity
+    from flowstream.encode.prefixes import Prefixes
     from flowstream.records import CountersRecord
 
 
@@ -47,19 +47,28 @@ def make_encoder(
     community_id: bool = False,
     prefixes: Prefixes | None = None,
 ) -> Encoder:
-    """Return the encoder of the format ``name``, one of ``FORMATS``; else UsageError.
+    """Return the encoder of the format ``name``, one of ``FORMATS``.
 
-    ``names`` (a key of ``PROFILES``) is for JSON, ``prefixes`` (none: values
-    stand alone) for Protobuf and Avro; ``community_id`` adds that field.
+    ``names`` (a key of ``PROFILES``) is for JSON; ``prefixes`` of a schema registry
+    are for Protobuf, where they are optional, and Avro. ``community_id`` adds that
+    field. Raises UsageError for an unknown format, for Avro without prefixes and for
+    MessagePack with ``community_id``.
     """
     match name:
         case "json":
             return JsonEncoder(identity.host, names=names, community_id=community_id)
         case "msgpack":
-            return MsgpackEncoder(community_id=community_id)
+            if community_id:
+                raise UsageError(
+                    "community_id: msgpack has a fixed layout without it; use another format, "
+                    "or flowstream.records.community_id(record) in the consumer"
+                )
+            return MsgpackEncoder()
         case "protobuf":
-            return ProtobufEncoder(prefixes or Prefixes({}), community_id=community_id)
+            return ProtobufEncoder(identity.host, prefixes, community_id=community_id)
         case "avro":
-            return AvroEncoder(prefixes or Prefixes({}), community_id=community_id)
+            if prefixes is None:
+                raise UsageError("format: avro needs a schema registry")
+            return AvroEncoder(identity.host, prefixes, community_id=community_id)
         case _:
             raise UsageError(f"format {name!r} is unknown; known: {', '.join(FORMATS)}")

@@ -1,4 +1,4 @@
-"""Keys that both directions of a flow share, and the partitions that Kafka gives them."""
+"""Message keys, and the partitions that Kafka's default partitioner chooses for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from flowstream.records import CountersRecord
 
 # Multipliers and shifts of splitmix64's finalizer (Steele, Lea, Flood: "Fast
 # splittable pseudorandom number generators", 2014, as in java.util.SplittableRandom).
@@ -49,6 +51,25 @@ def partitions(keys: NDArray[np.uint8], count: int) -> NDArray[np.uint32]:
     hashes *= _MURMUR_M
     hashes ^= hashes >> np.uint32(15)
     return (hashes & np.uint32(0x7FFF_FFFF)) % np.uint32(count)
+
+
+def counters_key(record: CountersRecord) -> bytes:
+    """Message key of a counters record: ``HOST_ID/AGENT_EPOCH/IF_INDEX/DIRECTION``.
+
+    A compacted topic keeps the latest record of each run, interface and direction.
+    """
+    return (
+        f"{record.host_id.hex()}/{record.agent_epoch}/{record.if_index}/{record.flow_direction}"
+    ).encode()
+
+
+def counters_partition(record: CountersRecord, count: int) -> int:
+    """Partition of a counters record, of ``count``: all of one host's are in one, in order.
+
+    It is the partition of a key that consists of the first 8 octets of ``host_id``.
+    """
+    key = np.frombuffer(record.host_id[:8], np.uint8).reshape(1, 8)
+    return int(partitions(key, count)[0])
 
 
 def _endpoint(records: NDArray[np.void], end: str) -> NDArray[np.uint64]:

@@ -1,8 +1,8 @@
-"""Names that JSON values can have: GoFlow2's, the Elastic Common Schema's, NetObserv's.
+"""Profiles of JSON names: GoFlow2's, the Elastic Common Schema's, NetObserv's.
 
-A profile is a tree. Its leaves name a column: a field of the record (as JSON
-carries it), ``host``, or one of ``COMPUTED``. Every profile carries whatever
-is needed to find losses and duplicates.
+A profile is a tree. Its leaves name a column: a field of the record as JSON
+carries it, or one of ``COMPUTED``. Every profile carries the fields that are
+needed to find losses and duplicates.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from msgspec import UNSET
 
-from flowstream.encode.value_builder import rows_bytes
+from flowstream.encode.value_builder import bytes_of
 from flowstream.records import RecordType
 from flowstream.records.json_form import FlowJson
+from flowstream.records.text import address_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 Tree: TypeAlias = Mapping[str, "str | Tree"]
 
-# ECS 8.11: https://www.elastic.co/guide/en/ecs/8.11. What it has no name for
-# stands under "flowstream".
+# ECS 8.11: https://www.elastic.co/guide/en/ecs/8.11. Fields that it has no name
+# for stand under "flowstream".
 _ECS: Final[Tree] = {
     "@timestamp": "end_text",
     "ecs": {"version": "ecs_version"},
@@ -41,7 +42,7 @@ _ECS: Final[Tree] = {
         "sequence": "seq",
     },
     "host": {"id": "host_id", "name": "host"},
-    "observer": {"ingress": {"interface": {"id": "in_if_text", "name": "in_if_name"}}},
+    "observer": {"ip": "ecs_observer_ip", "ingress": "ecs_ingress", "egress": "ecs_egress"},
     "network": {
         "type": "ecs_network_type",
         "iana_number": "proto_text",
@@ -65,18 +66,24 @@ _ECS: Final[Tree] = {
         "schema_version": "schema_version",
         "agent_epoch": "agent_epoch",
         "etype": "etype",
+        "src_net": "src_net",
+        "dst_net": "dst_net",
         "icmp_type": "icmp_type",
         "icmp_code": "icmp_code",
         "tcp_flags": "tcp_flags",
         "ip_tos": "ip_tos",
         "ip_ttl": "ip_ttl",
+        "if_index": "if_index",
+        "if_name": "if_name",
         "l2_bytes": "l2_bytes",
+        "flow_count": "flow_count",
         "sampling_rate": "sampling_rate",
         "end_reason": "end_reason",
+        "flow_direction": "flow_direction",
     },
 }
 
-# As NetObserv's pipeline writes flows. Its bytes are those of whole frames.
+# As NetObserv's pipeline writes flows. Its bytes are frame octets.
 _NETOBSERV: Final[Tree] = {
     "TimeFlowStartMs": "start_ms",
     "TimeFlowEndMs": "end_ms",
@@ -104,12 +111,18 @@ _NETOBSERV: Final[Tree] = {
     "AgentEpoch": "agent_epoch",
     "HostId": "host_id",
     "Host": "host",
+    "AgentIP": "sampler_address",
     "Seq": "seq",
+    "SrcNet": "src_net",
+    "DstNet": "dst_net",
     "IpBytes": "bytes",
     "IpTos": "ip_tos",
     "IpTtl": "ip_ttl",
     "VlanId": "vlan_id",
+    "IfIndex": "if_index",
     "InIf": "in_if",
+    "OutIf": "out_if",
+    "FlowCount": "flow_count",
     "EndReason": "end_reason",
     "CommunityId": "community_id",
 }
@@ -119,11 +132,11 @@ PROFILES: Final[Mapping[str, Tree]] = {
     "ecs": _ECS,
     "netobserv": _NETOBSERV,
 }
-"""Every profile by its name; the first is the default, and what ``decode`` reads."""
+"""Profiles by name; the first is the default and the one that ``decode`` reads."""
 
 _REMEMBERED_MACS: Final = 16_384
 
-# ECS wants the protocol's keyword in lower case; of others the number stands beside.
+# ECS has the protocol's keyword in lower case; others have only the number beside it.
 _TRANSPORTS: Final = {
     1: "icmp",
     2: "igmp",
@@ -143,26 +156,26 @@ _DIRECTIONS: Final = {0: "ingress", 1: "egress"}
 
 
 class Computed(NamedTuple):
-    """A column made of another one: ``values`` takes an array of n of its rows."""
+    """A column made of other ones: ``values`` takes their arrays, parallel, of shape (n, ...)."""
 
-    source: str
-    values: Callable[[NDArray[Any]], Iterable[Any]]
+    sources: tuple[str, ...]
+    values: Callable[..., Iterable[Any]]
 
 
 def _each(source: str, value: Callable[[Any], Any]) -> Computed:
     """Value by value; few different ones are expected, and each is computed once."""
     remembered = cache(value)
-    return Computed(source, lambda column: map(remembered, column.tolist()))
+    return Computed((source,), lambda column: map(remembered, column.tolist()))
 
 
 def _mac(source: str, text: Callable[[bytes], str]) -> Computed:
     remembered = lru_cache(_REMEMBERED_MACS)(text)
-    return Computed(source, lambda column: map(remembered, rows_bytes(column)))
+    return Computed((source,), lambda column: map(remembered, bytes_of(column)))
 
 
 def _units(source: str, unit_ns: int) -> Computed:
     unit = np.uint64(unit_ns)
-    return Computed(source, lambda column: (column.astype(np.uint64) // unit).tolist())
+    return Computed((source,), lambda column: (column.astype(np.uint64) // unit).tolist())
 
 
 def _time_text(source: str) -> Computed:
@@ -178,12 +191,27 @@ def _time_text(source: str) -> Computed:
             for index, nanoseconds in zip(which.tolist(), rest.tolist(), strict=True)
         ]
 
-    return Computed(source, values)
+    return Computed((source,), values)
 
 
-def _name(column: NDArray[np.uint8]) -> Iterable[list[str]]:
-    for name in rows_bytes(column):
-        yield [name.rstrip(b"\0").decode("utf-8", "replace")]
+def _names(column: NDArray[np.uint8]) -> Iterable[str]:
+    for name in bytes_of(column):
+        yield name.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _interface(direction: int) -> Computed:
+    """The interface as ECS has it under ``ingress`` or ``egress``; nothing under the other."""
+
+    def values(
+        directions: NDArray[np.uint8], indexes: NDArray[Any], names: NDArray[np.uint8]
+    ) -> Iterable[Any]:
+        for seen, index, name in zip(
+            directions.tolist(), indexes.tolist(), _names(names), strict=True
+        ):
+            here = {"interface": {"id": str(index), "name": name}}
+            yield here if seen == direction else UNSET
+
+    return Computed(("flow_direction", "if_index", "if_name"), values)
 
 
 def _is_new(record_type: int) -> bool:
@@ -198,15 +226,20 @@ COMPUTED: Final[Mapping[str, Computed]] = {
     "end_ms": _units("time_flow_end_ns", 1_000_000),
     "received_s": _units("time_received_ns", 1_000_000_000),
     "proto_text": _each("proto", str),
-    "in_if_text": _each("in_if", str),
     "dscp": _each("ip_tos", lambda tos: tos >> 2),
-    "interfaces": Computed("in_if_name", _name),
+    "interfaces": Computed(("if_name",), lambda names: ([name] for name in _names(names))),
     "directions": _each("flow_direction", lambda direction: [direction]),
     "netobserv_src_mac": _mac("src_mac", lambda mac: mac.hex(":").upper()),
     "netobserv_dst_mac": _mac("dst_mac", lambda mac: mac.hex(":").upper()),
     "ecs_src_mac": _mac("src_mac", lambda mac: mac.hex("-").upper()),
     "ecs_dst_mac": _mac("dst_mac", lambda mac: mac.hex("-").upper()),
     "ecs_version": _each("schema_version", lambda _: "8.11.0"),
+    "ecs_observer_ip": Computed(
+        ("sampler_address",),
+        lambda column: ([address_text(address)] for address in bytes_of(column)),
+    ),
+    "ecs_ingress": _interface(0),
+    "ecs_egress": _interface(1),
     "ecs_kind": _each("record_type", lambda _: "event"),
     "ecs_category": _each("record_type", lambda _: ["network"]),
     "ecs_type": _each(
@@ -218,4 +251,4 @@ COMPUTED: Final[Mapping[str, Computed]] = {
     "ecs_direction": _each("flow_direction", lambda number: _DIRECTIONS.get(number, UNSET)),
     "ecs_vlan": _each("vlan_id", lambda vlan: {"id": str(vlan)} if vlan else UNSET),
 }
-"""Columns that are no fields of the record."""
+"""Columns that are not fields of the record."""

@@ -1,6 +1,6 @@
 """Protobuf's wire format (https://protobuf.dev/programming-guides/encoding), by columns.
 
-Fields stand in the order of their numbers and zeros are left out, as protobuf's
+Fields stand in the order of their numbers and zeros are left out, as Protobuf's
 own libraries write them: the octets are the same.
 """
 
@@ -10,32 +10,40 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from flowstream.encode.columns import is_ipv4, number_column
 from flowstream.encode.community_id import LENGTH, community_ids
-from flowstream.encode.value_builder import Rows, varint
+from flowstream.encode.value_builder import ValueBuilder, varint
 from flowstream.records import CountersRecord, FlowRecord
-from flowstream.records.describe import fields
+from flowstream.records.describe import Field, protobuf_fields
 from flowstream.records.fields import Kind
+from flowstream.records.text import V4_MAPPED
 
 if TYPE_CHECKING:
     from msgspec import Struct
     from numpy.typing import NDArray
 
     from flowstream.encode.prefixes import Prefixes
-    from flowstream.records.describe import Field
 
 # Few enough that the cells stay in the CPU's cache.
 _BLOCK: Final = 1_024
 _NUMBERS: Final = (Kind.U8, Kind.U16, Kind.U32, Kind.U64, Kind.BOOL, Kind.MAC)
 _VARINT, _LENGTH_DELIMITED = 0, 2
+_IPV4_START: Final = len(V4_MAPPED)
 
 
 class ProtobufEncoder:
-    """An ``Encoder``: FlowMessage and CountersMessage, without a length before them."""
+    """An ``Encoder``: FlowMessage and CountersMessage, length-delimited as GoFlow2 writes them.
 
-    def __init__(self, prefixes: Prefixes, *, community_id: bool = False) -> None:
+    With ``prefixes`` a schema registry's prefix stands in place of the length.
+    """
+
+    def __init__(
+        self, host: str, prefixes: Prefixes | None = None, *, community_id: bool = False
+    ) -> None:
+        self._host = host.encode()
         self._prefixes = prefixes
         self._community_id = community_id
-        self._fields = [(field, _octets(_tag(field))) for field in _by_number(FlowRecord)]
+        self._fields = [(field, _octets(_tag(field))) for field in protobuf_fields(FlowRecord)]
 
     def encode(self, records: NDArray[np.void]) -> list[bytes]:
         """See ``Encoder``."""
@@ -45,76 +53,90 @@ class ProtobufEncoder:
         return values
 
     def _block(self, records: NDArray[np.void]) -> list[bytes]:
-        rows = Rows(len(records))
-        rows.add(self._prefixes.of(records["record_type"]))
+        built = ValueBuilder(len(records))
+        if self._prefixes is not None:
+            built.add(self._prefixes.of(records["record_type"]))
         for field, tag in self._fields:
-            if field.name == "community_id":
-                if self._community_id:
-                    rows.add(np.append(tag, np.uint8(LENGTH)))
-                    rows.add(community_ids(records))
-            else:
-                _add(rows, field.kind, tag, records[field.name])
-        return rows.join()
+            match field:
+                case Field(name="host"):
+                    if self._host:
+                        built.add(np.append(tag, _octets(_sized(self._host))))
+                case Field(name="community_id"):
+                    if self._community_id:
+                        built.add(np.append(tag, np.uint8(LENGTH)))
+                        built.add(community_ids(records))
+                case Field(kind=Kind.ADDRESS):
+                    built.add(tag)
+                    _add_addresses(built, records[field.name], is_ipv4(records, field.name))
+                case _:
+                    _add(built, field.kind, tag, number_column(records, field.name))
+        return built.values() if self._prefixes is not None else built.sized_values()
 
     def encode_counters(self, record: CountersRecord) -> bytes:
         """See ``Encoder``."""
+        if self._prefixes is None:
+            return _sized(message(record))
         prefix = self._prefixes.of(np.array([record.record_type], np.uint8))
         return prefix.tobytes() + message(record)
 
 
-def _add(rows: Rows, kind: Kind, tag: NDArray[np.uint8], column: NDArray[Any]) -> None:
+def _add(built: ValueBuilder, kind: Kind, tag: NDArray[np.uint8], column: NDArray[Any]) -> None:
     match kind:
         case Kind.TEXT:  # padded with NUL
             present = column != 0
             length = np.count_nonzero(present, axis=1).astype(np.uint64)
-            rows.add_varints(length, tag)
-            rows.add(column, present)
-        case Kind.ADDRESS | Kind.HOST_ID:
-            rows.add(np.append(tag, np.uint8(column.shape[1])))
-            rows.add(column)
+            built.add_varints(length, tag)
+            built.add(column, present)
+        case Kind.HOST_ID:
+            built.add(np.append(tag, np.uint8(column.shape[1])))
+            built.add(column)
         case Kind.MAC:  # GoFlow2: the number that the octets are in network order
             padded = np.zeros((len(column), 8), np.uint8)
             padded[:, 2:] = column
-            rows.add_varints(padded.view(">u8").ravel().astype(np.uint64), tag)
+            built.add_varints(padded.view(">u8").ravel().astype(np.uint64), tag)
         case _:
-            rows.add_varints(column.astype(np.uint64), tag)
+            built.add_varints(column.astype(np.uint64), tag)
+
+
+def _add_addresses(
+    built: ValueBuilder, column: NDArray[np.uint8], ipv4: NDArray[np.bool_]
+) -> None:
+    """Append lengths and addresses: 4 octets for IPv4, 16 for IPv6."""
+    built.add(np.where(ipv4, np.uint8(4), np.uint8(16))[:, None])
+    if not ipv4.all():
+        built.add(column[:, :_IPV4_START], ~ipv4[:, None])
+    built.add(column[:, _IPV4_START:])
 
 
 def message(record: Struct) -> bytes:
-    """Encode one record, or a part of one, field by field."""
+    """Encode one counters record, or a part of it, field by field."""
     return b"".join(
         _tag(field) + content
-        for field in _by_number(type(record))
+        for field in protobuf_fields(type(record))
         for content in _contents(field.kind, getattr(record, field.name))
     )
 
 
 def _contents(kind: Kind, value: Any) -> list[bytes]:
-    """What stands behind the tag, once for each time that the field occurs."""
+    """Octets behind the tag, once for each time that the field occurs."""
     match kind:
         case Kind.MAP:
             return [
                 _sized(b"\x0a" + _sized(key.encode()) + b"\x12" + _sized(message(part)))
                 for key, part in value.items()
             ]
-        case Kind.RECORD:
-            return [_sized(message(value))]
         case Kind.TEXT:
             return [_sized(value.encode())] if value else []
-        case Kind.ADDRESS | Kind.HOST_ID:
+        case Kind.ADDRESS:
+            return [_sized(value.removeprefix(V4_MAPPED))]
+        case Kind.HOST_ID:
             return [_sized(value)]
-        case Kind.MAC:
-            return _contents(Kind.U64, int.from_bytes(value))
         case _:
             return [varint(int(value))] if value else []
 
 
 def _sized(content: bytes) -> bytes:
     return varint(len(content)) + content
-
-
-def _by_number(record: type[Struct]) -> list[Field]:
-    return sorted(fields(record), key=lambda field: field.number)
 
 
 def _tag(field: Field) -> bytes:

@@ -1,4 +1,4 @@
-"""Byte rows of different lengths, put together from columns: what binary formats consist of."""
+"""Builds binary values of different lengths out of columns."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def varint(value: int) -> bytes:
     return bytes(octets)
 
 
-class Rows:
-    """Rows that grow column by column, to the right; all columns have ``count`` rows."""
+class ValueBuilder:
+    """``count`` values that grow to the right, column by column."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -31,28 +31,31 @@ class Rows:
         self._present: list[NDArray[np.bool_]] = []
 
     def add(self, cells: NDArray[np.uint8], present: NDArray[np.bool_] | bool = True) -> None:
-        """Add octets of shape (n, width) or (width,); ``present`` may be of shape (n, 1)."""
+        """Append octets of shape (n, width), (1, width) or (width,).
+
+        ``present`` says which are part of the values; it may have shape (n, 1).
+        """
         shape = (self._count, cells.shape[-1])
         self._cells.append(np.broadcast_to(cells, shape))
         self._present.append(np.broadcast_to(present, shape))
 
     def add_varints(
-        self, values: NDArray[np.uint64], tag: NDArray[np.uint8] | None = None
+        self, numbers: NDArray[np.uint64], tag: NDArray[np.uint8] | None = None
     ) -> None:
-        """Add numbers of shape (n,) as base-128 varints.
+        """Append numbers of shape (n,) as base-128 varints.
 
-        With a ``tag`` (protobuf) it stands before each number, and a zero is
+        With a ``tag`` (Protobuf) it stands before each number, and a zero is
         left out with its tag; without one (Avro) a zero is one octet.
         """
-        largest = int(values.max())
-        if (values == largest).all():
+        largest = int(numbers.max())
+        if (numbers == largest).all():
             if largest or tag is None:
                 same = np.frombuffer(varint(largest), np.uint8)
                 self.add(same if tag is None else np.concatenate((tag, same)))
             return
-        # Most numbers need few octets: the cells are only as many as the largest takes.
+        # Most numbers need few octets: there are only as many cells as the largest needs.
         shifts = np.arange(0, largest.bit_length(), 7, dtype=np.uint64)
-        shifted = values[:, None] >> shifts
+        shifted = numbers[:, None] >> shifts
         present = shifted != 0
         cells = (shifted & _LOW_BITS).astype(np.uint8)
         # The high bit says that another octet follows.
@@ -63,17 +66,25 @@ class Rows:
             self.add(tag, present[:, :1])
         self.add(cells, present)
 
-    def join(self) -> list[bytes]:
-        """Each row as bytes, what is not present left out."""
+    def values(self) -> list[bytes]:
+        """Each value as bytes."""
         present = np.concatenate(self._present, axis=1)
         octets = np.concatenate(self._cells, axis=1)[present].tobytes()
         ends = np.cumsum(np.count_nonzero(present, axis=1)).tolist()
         starts = [0, *ends[:-1]]
         return [octets[start:end] for start, end in zip(starts, ends, strict=bool(ends))]
 
+    def sized_values(self) -> list[bytes]:
+        """Each value as bytes, with a varint of its length before it."""
+        present = np.concatenate(self._present, axis=1)
+        sized = ValueBuilder(self._count)
+        sized.add_varints(np.count_nonzero(present, axis=1).astype(np.uint64))
+        sized.add(np.concatenate(self._cells, axis=1), present)
+        return sized.values()
 
-def rows_bytes(cells: NDArray[np.uint8]) -> list[bytes]:
-    """Rows of shape (n, width), each as bytes."""
+
+def bytes_of(cells: NDArray[np.uint8]) -> list[bytes]:
+    """Each element of shape (n, width) as bytes."""
     width = cells.shape[1]
-    rows: list[bytes] = np.ascontiguousarray(cells).view(f"V{width}").ravel().tolist()
-    return rows
+    values: list[bytes] = np.ascontiguousarray(cells).view(f"V{width}").ravel().tolist()
+    return values

@@ -1,31 +1,36 @@
-"""What flowstream publishes, typed, for whoever reads a topic.
+"""The published records, typed, for readers of a topic.
 
 ::
 
     from flowstream.records import FlowRecord, decode
 
-    record = decode(message.value)      # any format, told apart by its first octets
+    record = decode(message.value)      # any format, told apart by its beginning
     if isinstance(record, FlowRecord):
         print(record.source, record.destination, record.packets)
 
-A record is the same whichever format carried it: addresses are 16 raw bytes
-(IPv4 v4-mapped), MAC addresses 6, ``host_id`` 16, names without padding.
+A record is the same in every format: addresses are 16 raw bytes (IPv4 v4-mapped),
+MAC addresses 6, ``host_id`` 16, names without padding. Fields that only some
+formats carry (``host``, ``in_if``, ``out_if``, ``community_id``) are not part of
+it; ``community_id`` computes the Community ID of a record.
 Fields are only ever added at the end, so values of a newer agent stay readable,
-unless its ``schema_version`` says that they mean something else.
+unless its ``schema_version`` differs: then their meaning has changed.
 """
 
-from flowstream.records.counters import CountersRecord, Loss, StageCounts
+from flowstream.records.community import community_id
+from flowstream.records.counters import Amount, CountersRecord, Loss, StageCounts
 from flowstream.records.decoding import decode, decode_many
 from flowstream.records.flow import SCHEMA_VERSION, EndReason, FlowRecord, RecordType
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Amount",
     "CountersRecord",
     "EndReason",
     "FlowRecord",
     "Loss",
     "RecordType",
     "StageCounts",
+    "community_id",
     "decode",
     "decode_many",
 ]

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import fastavro
 import msgspec
-from msgspec import Struct
 
 from flowstream.records import avro_schema
 from flowstream.records.counters import CountersRecord
-from flowstream.records.describe import fields
-from flowstream.records.fields import Kind
 from flowstream.records.flow import FlowRecord, RecordType
+from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
+
+if TYPE_CHECKING:
+    from msgspec import Struct
 
 _SCHEMAS: Final[dict[type[Struct], Any]] = {
     record: fastavro.parse_schema(avro_schema.schema(record))
     for record in (FlowRecord, CountersRecord)
 }
-_LONGS: Final = {
-    record: [field.name for field in fields(record) if field.kind is Kind.U64]
-    for record in _SCHEMAS
-}
 _COUNTERS: Final = 2 * RecordType.COUNTERS  # zigzag
 
 
 def read(value: bytes) -> FlowRecord | CountersRecord:
-    """Read one datum without a frame; ValueError when it is no record.
+    """Read one datum without a prefix; ValueError when it is no record.
 
-    It is read by the schema of this version: fields that the writer's has
-    besides stand at the end and are left unread.
+    It is read by the schema of this version: fields that a newer writer added
+    stand at the end and stay unread.
     """
+    # A datum has the fields, and the text, of the JSON form.
     if value[0] == _COUNTERS:
-        return msgspec.convert(_values(CountersRecord, value), CountersRecord)
-    return msgspec.convert(_values(FlowRecord, value), FlowRecord)
+        return counters_record(msgspec.convert(_datum(CountersRecord, value), CountersJson))
+    return flow_record(msgspec.convert(_datum(FlowRecord, value), FlowJson))
 
 
-def _values(record: type[Struct], value: bytes) -> list[Any]:
+def _datum(record: type[Struct], value: bytes) -> Any:
     try:
-        datum: Any = fastavro.schemaless_reader(io.BytesIO(value), _SCHEMAS[record], None)
-    # Whatever its reader stumbles over: ends, lengths, counts, text.
+        return fastavro.schemaless_reader(io.BytesIO(value), _SCHEMAS[record], None)
+    # Its reader raises many types: for ends, lengths, counts, text.
     except Exception as err:
         raise ValueError(f"Avro that cannot be read: {err or type(err).__name__}") from err
-    _unsigned(datum, _LONGS[record])
-    return list(datum.values())
-
-
-def _unsigned(datum: dict[str, Any], names: list[str]) -> None:
-    """Avro's longs are signed: they carry the same 64 bits."""
-    for name in names:
-        datum[name] &= 0xFFFF_FFFF_FFFF_FFFF

@@ -1,4 +1,8 @@
-"""Avro schema of a record."""
+"""Avro schema of a record.
+
+Avro's readers are SQL engines: addresses, MAC addresses and the host id are text,
+which a plain table reads.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import NODEFAULT
 
-from flowstream.records.describe import fields
+from flowstream.records.describe import named_fields
 from flowstream.records.fields import Kind
 
 if TYPE_CHECKING:
@@ -15,24 +19,24 @@ if TYPE_CHECKING:
     from flowstream.records.describe import Field
 
 _NAMESPACE: Final = "flowstream"
+# As Avro's own Java classes write it: their readers then get java.lang.String.
+_STRING: Final = {"type": "string", "avro.java.string": "String"}
 # Avro has no unsigned numbers: an int has 32 bits, a long 64.
-_SIMPLE: Final = {
+_TYPES: Final[dict[Kind, Any]] = {
     Kind.U8: "int",
     Kind.U16: "int",
     Kind.U32: "long",
     Kind.U64: "long",
     Kind.BOOL: "boolean",
-    Kind.TEXT: "string",
-}
-_FIXED: Final = {
-    Kind.ADDRESS: ("Address", 16),
-    Kind.HOST_ID: ("HostId", 16),
-    Kind.MAC: ("Mac", 6),
+    Kind.TEXT: _STRING,
+    Kind.ADDRESS: _STRING,
+    Kind.HOST_ID: _STRING,
+    Kind.MAC: _STRING,
 }
 
 
 def schema(record: type[Struct]) -> dict[str, Any]:
-    """Avro schema of a record; fields that have a default have it here too."""
+    """Avro schema of a record; optional fields have a default."""
     return {"namespace": _NAMESPACE, **_record(record, set())}
 
 
@@ -41,7 +45,7 @@ def _record(record: type[Struct], defined: set[str]) -> dict[str, Any]:
         "type": "record",
         "name": record.__name__,
         "doc": (record.__doc__ or "").partition("\n")[0],
-        "fields": [_field(field, defined) for field in fields(record)],
+        "fields": [_field(field, defined) for field in named_fields(record)],
     }
 
 
@@ -55,19 +59,15 @@ def _field(field: Field, defined: set[str]) -> dict[str, Any]:
 
 
 def _type(field: Field, defined: set[str]) -> Any:
-    if field.kind in _FIXED:
-        name, size = _FIXED[field.kind]
-        return _once(name, {"type": "fixed", "name": name, "size": size}, defined)
     if field.record is None:
-        return _SIMPLE[field.kind]
-    part = field.record
-    inner = _once(part.__name__, _record(part, defined), defined)
-    return {"type": "map", "values": inner} if field.kind is Kind.MAP else inner
+        return _TYPES[field.kind]
+    part = _once(field.record, defined)
+    return {"type": "map", "values": part, "avro.java.string": "String"}
 
 
-def _once(name: str, definition: dict[str, Any], defined: set[str]) -> Any:
-    """Define a name where it first stands; after that the name itself."""
-    if name in defined:
-        return name
-    defined.add(name)
-    return definition
+def _once(part: type[Struct], defined: set[str]) -> Any:
+    """Define a part where it first stands; after that return its name."""
+    if part.__name__ in defined:
+        return part.__name__
+    defined.add(part.__name__)
+    return _record(part, defined)

@@ -34,42 +34,62 @@ _json_flow: Final = msgspec.json.Decoder(FlowJson).decode
 _json_counters: Final = msgspec.json.Decoder(CountersJson).decode
 _json_head: Final = msgspec.json.Decoder(_JsonHead).decode
 
-# What msgspec raises on bad input: its own errors, invalid UTF-8 and false
-# text (ValueError), too deep nesting.
+# Errors of msgspec on bad input: its own, ValueError for invalid UTF-8 or text,
+# RecursionError for deep nesting.
 _BAD_VALUE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _OTHER_NAMES: Final = (b'{"@timestamp":', b'{"TimeFlowStartMs":')
-_REGISTRY_FRAME: Final = 0x00
-_FRAME_OCTETS: Final = {"avro": 5, "protobuf": 6}
-# By the first octet: MessagePack's array 16, JSON's object, Avro's record_type
-# (zigzag), the tags of Protobuf's sampling_rate, src_addr and in_if.
-_FORMATS: Final = {
-    0xDC: "msgpack",
-    ord("{"): "json",
+_MSGPACK: Final = b"\xdc\0"
+_JSON: Final = ord("{")
+_PREFIX: Final = 0x00
+_PREFIX_OCTETS: Final = {"avro": 5, "protobuf": 6}
+# The octet after a registry's zero and id: Protobuf's index of the message (0), or
+# the first octet of an Avro datum, its record_type (zigzag).
+_BEHIND_PREFIX: Final = {
+    0: "protobuf",
     **dict.fromkeys((2 * kind for kind in RecordType), "avro"),
-    **dict.fromkeys((3 << 3, 6 << 3 | 2, (18 << 3) & 0x7F | 0x80), "protobuf"),
 }
 
 
 def format_of(value: bytes) -> str | None:
-    """Name the format of a published value by how it begins; None when it is none of ours."""
+    """Name the format of a published value by its beginning; None when it is none of ours.
+
+    A registry's zero, MessagePack's array and the varint of Protobuf's length
+    exclude each other. "{" is also the varint of 123, but no JSON record is that
+    short: a value of just that length is Protobuf.
+    """
     if not value:
         return None
-    if value[0] == _REGISTRY_FRAME and len(value) > _FRAME_OCTETS["avro"]:
-        # Avro's datum follows at once, Protobuf's message after the index 0.
-        return _FORMATS.get(value[5], "protobuf" if value[5] == 0 else None)
-    return _FORMATS.get(value[0])
+    if value[0] == _PREFIX:
+        return _BEHIND_PREFIX.get(value[5]) if len(value) > _PREFIX_OCTETS["avro"] else None
+    if value.startswith(_MSGPACK):
+        return "msgpack"
+    if _length_octets(value):
+        return "protobuf"
+    return "json" if value[0] == _JSON else None
+
+
+def _length_octets(value: bytes) -> int:
+    """Octets of the varint at the value's beginning if it is the length of the rest, else 0."""
+    length = shift = 0
+    for octets, octet in enumerate(value[:5], 1):
+        length |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            return octets if length == len(value) - octets else 0
+        shift += 7
+    return 0
 
 
 def decode(value: bytes) -> FlowRecord | CountersRecord:
-    """Read one published value in any format, told apart by how it begins.
+    """Read one published value in any format, told apart by its beginning.
 
-    Protobuf and Avro, bare or in a schema registry's frame, need the extra
-    ``readers``. Fields that were added at the end are ignored.
+    Avro is read behind a schema registry's prefix, Protobuf behind such a prefix
+    or its length; both need the extra ``readers``. Fields that were added at the
+    end are ignored.
 
-    Raises DecodeError when the value is empty, cut, followed by anything (but in
-    Protobuf and Avro, where that may be an added field), of wrong types or
-    ranges, of an unknown record type or of a schema version not known here.
+    Raises DecodeError when the value is empty, cut, followed by more octets (behind
+    a registry's prefix these may be an added field), of wrong types or ranges, of an
+    unknown record type or of a schema version that this version does not know.
     """
     record_format = format_of(value)
     if record_format is None:
@@ -86,9 +106,9 @@ def decode(value: bytes) -> FlowRecord | CountersRecord:
 def decode_many(values: Iterable[bytes]) -> list[FlowRecord | CountersRecord]:
     """Read many values, in their order.
 
-    Raises DecodeError, as ``decode`` does, that names the index of the first bad value.
+    Raises DecodeError as ``decode`` does; its text names the index of the first bad value.
     """
-    # One call of msgspec for all, with the names stripped after, is no faster.
+    # One call of msgspec for all, with the names stripped afterwards, is no faster.
     records = []
     for index, value in enumerate(values):
         try:
@@ -101,13 +121,16 @@ def decode_many(values: Iterable[bytes]) -> list[FlowRecord | CountersRecord]:
 def _strange(value: bytes) -> str:
     if not value:
         return "the value is empty"
-    if value[0] == _REGISTRY_FRAME:
-        return "a schema registry's frame without a record of flowstream"
-    return f"neither JSON, MessagePack, Protobuf nor Avro (first octet 0x{value[0]:02x})"
+    if value[0] == _PREFIX:
+        return "a schema registry's prefix without a record of flowstream"
+    return (
+        f"neither JSON, MessagePack, Protobuf nor a schema registry's prefix "
+        f"(first octet 0x{value[0]:02x})"
+    )
 
 
 def _from_msgpack(value: bytes) -> FlowRecord | CountersRecord:
-    # Flows are the many: what is none is looked at a second time.
+    # Most records are flows: the others are read a second time.
     try:
         record = _msgpack_flow(value)
     except msgspec.ValidationError:
@@ -124,7 +147,7 @@ def _from_json(value: bytes) -> FlowRecord | CountersRecord:
     except msgspec.ValidationError:
         if value.startswith(_OTHER_NAMES):
             raise ValueError(
-                "JSON with the names of ecs or netobserv; only goflow2 can be read back"
+                "JSON with the names of ecs or netobserv; only those of goflow2 can be read"
             ) from None
         if _is_counters(_json_head, value):
             return counters_record(_json_counters(value))
@@ -132,13 +155,13 @@ def _from_json(value: bytes) -> FlowRecord | CountersRecord:
 
 
 def _from_binary(record_format: str, value: bytes) -> FlowRecord | CountersRecord:
-    read = _binary_reader(record_format)
-    return read(value[_FRAME_OCTETS[record_format] :] if value[0] == _REGISTRY_FRAME else value)
+    start = _PREFIX_OCTETS[record_format] if value[0] == _PREFIX else _length_octets(value)
+    return _binary_reader(record_format)(value[start:])
 
 
 @cache
 def _binary_reader(record_format: str) -> Callable[[bytes], FlowRecord | CountersRecord]:
-    # Only when such a value comes: their libraries are an extra.
+    # Imported only for such values: the libraries are an extra.
     try:
         if record_format == "avro":
             from flowstream.records.avro_form import read  # noqa: PLC0415
@@ -160,7 +183,7 @@ _READERS: Final[Mapping[str, Callable[[bytes], FlowRecord | CountersRecord]]] = 
 
 
 def _is_counters(head: Callable[[bytes], _Head | _JsonHead], value: bytes) -> bool:
-    """Look again at what is no flow; ValueError when its type or version explains that."""
+    """Read type and version of a value that is no flow; ValueError when they explain that."""
     found = head(value)
     if found.schema_version > SCHEMA_VERSION:
         raise _unknown_version(found.schema_version)
@@ -177,5 +200,5 @@ def _unknown_version(version: int) -> ValueError:
 
 def _strip_name(record: FlowRecord) -> None:
     # The layout is fixed, so the name comes padded with NUL to 15 bytes. Setting
-    # it here costs a third of what __post_init__ does.
-    force_setattr(record, "in_if_name", record.in_if_name.rstrip("\0"))
+    # it here costs a third of a __post_init__.
+    force_setattr(record, "if_name", record.if_name.rstrip("\0"))

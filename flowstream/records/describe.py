@@ -1,4 +1,8 @@
-"""What the records consist of, read from their Structs: for schemas and binary encoders."""
+"""Fields of the records, read from their Structs: for every form, schema and encoder.
+
+``fields`` are those of the wire, ``named_fields`` those of the formats whose fields
+have names (JSON, Avro), ``protobuf_fields`` those of Protobuf.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import NODEFAULT, Struct
+from msgspec import NODEFAULT, Meta, Struct
 
-from flowstream.records.fields import Kind
+# msgspec reads the annotations at run time.
+from flowstream.records.fields import U32, Kind
+from flowstream.records.flow import FlowRecord
 
 # GoFlow2's numbers (pb/flow.proto) where it has the field, else numbers from 1000.
 # A number belongs to its name for ever, in every record.
@@ -78,22 +84,52 @@ _NUMBERS: Final = {
 class Field:
     """One field of a record.
 
-    ``number`` is protobuf's. ``default`` is ``msgspec.NODEFAULT`` when every
-    value has the field. ``record`` is the Struct of a RECORD and of the values
-    of a MAP, whose keys are text.
+    ``number`` is Protobuf's. ``hint`` is the annotated type. ``default`` is
+    ``msgspec.NODEFAULT`` when every value has the field. ``record`` is the Struct
+    of a MAP's values; its keys are text.
     """
 
     name: str
     kind: Kind
     number: int
     description: str
+    hint: Any
     default: Any = NODEFAULT
     record: type[Struct] | None = None
 
 
+class _Named(Struct):
+    """Fields that stand beside a flow record's where fields have names."""
+
+    host: Annotated[str, Meta(description="name of the host")]
+    in_if: Annotated[
+        U32, Meta(description="if_index where flow_direction is 0, else 0 (IPFIX 10)")
+    ]
+    out_if: Annotated[
+        U32, Meta(description="if_index where flow_direction is 1, else 0 (IPFIX 14)")
+    ]
+    community_id: Annotated[
+        str,
+        Meta(description='Community ID, version 1: "1:" and base64; only where it was asked for'),
+    ] = ""
+
+
+class _GoFlow2(Struct):
+    """Fields that stand beside these in Protobuf, for GoFlow2's consumers."""
+
+    sequence_num: Annotated[U32, Meta(description="seq modulo 2^32")]
+
+
+_FOLLOWING: Final = {
+    "host_id": ("host",),
+    "if_name": ("in_if", "out_if"),
+    "flow_direction": ("community_id",),
+}
+
+
 @lru_cache
 def fields(record: type[Struct]) -> tuple[Field, ...]:
-    """Fields of a record in their order, which is that of MessagePack and Avro.
+    """Fields of a record in their order on the wire: MessagePack's.
 
     The parts of a record (``Loss``, ``StageCounts``) are numbered from 1.
     """
@@ -104,14 +140,39 @@ def fields(record: type[Struct]) -> tuple[Field, ...]:
     )
 
 
+@lru_cache
+def named_fields(record: type[Struct]) -> tuple[Field, ...]:
+    """Fields of a record as JSON and Avro have them, in their order."""
+    if record is not FlowRecord:
+        return fields(record)
+    named = _by_name(_Named)
+    found: list[Field] = []
+    for field in fields(record):
+        found += [field, *(named[name] for name in _FOLLOWING.get(field.name, ()))]
+    return tuple(found)
+
+
+@lru_cache
+def protobuf_fields(record: type[Struct]) -> tuple[Field, ...]:
+    """Fields of a record as Protobuf has them, in the order of their numbers."""
+    found = list(named_fields(record))
+    if record is FlowRecord:
+        found += _by_name(_GoFlow2).values()
+    return tuple(sorted(found, key=lambda field: field.number))
+
+
+def _by_name(extras: type[Struct]) -> dict[str, Field]:
+    return {
+        info.name: _field(info, _NUMBERS[info.name]) for info in msgspec.structs.fields(extras)
+    }
+
+
 def _field(info: msgspec.structs.FieldInfo, number: int) -> Field:
     inner, *metas = get_args(info.type) if get_origin(info.type) is Annotated else [info.type]
     part: type[Struct] | None = None
     kinds = [meta.extra["kind"] for meta in metas if meta.extra]
     if get_origin(inner) is dict:
         kind, part = Kind.MAP, get_args(inner)[1]
-    elif isinstance(inner, type) and issubclass(inner, Struct):
-        kind, part = Kind.RECORD, inner
     elif inner is bool:
         kind = Kind.BOOL
     elif inner is str or get_origin(inner) is Literal:
@@ -119,4 +180,4 @@ def _field(info: msgspec.structs.FieldInfo, number: int) -> Field:
     else:
         (kind,) = kinds
     descriptions = [meta.description for meta in metas if meta.description]
-    return Field(info.name, kind, number, "".join(descriptions), info.default, part)
+    return Field(info.name, kind, number, "".join(descriptions), info.type, info.default, part)

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 
 class Kind(enum.StrEnum):
-    """What a field is, for every schema and binary encoder; it stands in ``Meta.extra``."""
+    """Kind of a field, for every schema and encoder; stands in ``Meta.extra``."""
 
     U8 = "u8"
     U16 = "u16"
@@ -20,7 +20,6 @@ class Kind(enum.StrEnum):
     ADDRESS = "address"
     HOST_ID = "host_id"
     MAC = "mac"
-    RECORD = "record"
     MAP = "map"
 
 

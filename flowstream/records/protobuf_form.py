@@ -1,4 +1,4 @@
-"""Protobuf values, read by protobuf's own library; importing this needs the extra ``readers``."""
+"""Protobuf values, read by Protobuf's own library; importing this needs the extra ``readers``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError as WireError
 
 from flowstream.records.counters import CountersRecord
-from flowstream.records.describe import fields
+from flowstream.records.describe import fields, protobuf_fields
 from flowstream.records.fields import Kind
 from flowstream.records.flow import FlowRecord, RecordType
 from flowstream.records.protobuf_schema import MESSAGES, PACKAGE, scalar_type
+from flowstream.records.text import V4_MAPPED
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from flowstream.records.describe import Field
 
 _FieldProto = descriptor_pb2.FieldDescriptorProto
+_IPV4_OCTETS: Final = 4
 
 
 def read(value: bytes) -> FlowRecord | CountersRecord:
-    """Read one message without a frame; ValueError when it is no record.
+    """Read one message without length and prefix; ValueError when it is no record.
 
-    Zeros and empty texts are not there, but parts are, and addresses: without
-    them a message was cut.
+    Zeros and empty texts are left out on the wire. Addresses never are: a message
+    without them was cut.
     """
     flow = _parsed(FlowRecord, value)
     if flow.record_type not in list(RecordType):
@@ -51,18 +53,18 @@ def _values(message: Message, record: type[Struct]) -> list[Any]:
 
 def _value(field: Field, message: Message) -> Any:
     value = getattr(message, field.name)
-    if field.kind is Kind.MAC:
-        if value >> 48:
-            raise ValueError(f"{field.name}: more than 48 bits")
-        return value.to_bytes(6)
-    if field.record is None:
-        return value
-    part = field.record
-    if field.kind is Kind.MAP:
+    if field.record is not None:
+        part = field.record
         return {key: _part(entry, part) for key, entry in value.items()}
-    if not message.HasField(field.name):
-        raise ValueError(f"{field.name}: not there")
-    return _part(value, part)
+    match field.kind:
+        case Kind.MAC:
+            if value >> 48:
+                raise ValueError(f"{field.name}: more than 48 bits")
+            return value.to_bytes(6)
+        case Kind.ADDRESS if len(value) == _IPV4_OCTETS:
+            return V4_MAPPED + value
+        case _:
+            return value
 
 
 def _part(message: Message, part: type[Struct]) -> dict[str, Any]:
@@ -88,30 +90,33 @@ def _classes() -> dict[type[Struct], type[Message]]:
 
 
 def _describe(message: descriptor_pb2.DescriptorProto, record: type[Struct]) -> None:
-    for field in fields(record):
+    for field in protobuf_fields(record):
         described = message.field.add(
             name=field.name, number=field.number, label=_FieldProto.LABEL_OPTIONAL
         )
         if field.record is None:
             described.type = _FieldProto.Type.Value(f"TYPE_{scalar_type(field).upper()}")
             continue
+        # On the wire a map is a list of entries with a key and a value.
+        camel = "".join(word.title() for word in field.name.split("_"))
+        entry = message.nested_type.add(name=f"{camel}Entry")
+        entry.options.map_entry = True
+        entry.field.add(
+            name="key",
+            number=1,
+            label=_FieldProto.LABEL_OPTIONAL,
+            type=_FieldProto.TYPE_STRING,
+        )
+        entry.field.add(
+            name="value",
+            number=2,
+            label=_FieldProto.LABEL_OPTIONAL,
+            type=_FieldProto.TYPE_MESSAGE,
+            type_name=f".{PACKAGE}.{field.record.__name__}",
+        )
+        described.label = _FieldProto.LABEL_REPEATED
         described.type = _FieldProto.TYPE_MESSAGE
-        described.type_name = f".{PACKAGE}.{field.record.__name__}"
-        if field.kind is Kind.MAP:
-            # On the wire a map is a list of entries with a key and a value.
-            entry = message.nested_type.add(name=f"{field.name.title()}Entry")
-            entry.options.map_entry = True
-            entry.field.add(
-                name="key",
-                number=1,
-                label=_FieldProto.LABEL_OPTIONAL,
-                type=_FieldProto.TYPE_STRING,
-            )
-            value = entry.field.add(name="value", number=2)
-            value.CopyFrom(described)
-            value.name, value.number = "value", 2
-            described.label = _FieldProto.LABEL_REPEATED
-            described.type_name = f".{PACKAGE}.{message.name}.{entry.name}"
+        described.type_name = f".{PACKAGE}.{message.name}.{entry.name}"
 
 
 _CLASSES: Final = _classes()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.records import CountersRecord, FlowRecord
-from flowstream.records.describe import fields
+from flowstream.records.counters import CountersRecord
+from flowstream.records.describe import protobuf_fields
 from flowstream.records.fields import Kind
+from flowstream.records.flow import FlowRecord
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -18,7 +19,7 @@ MESSAGES: Final[dict[type[Struct], str]] = {
     FlowRecord: "FlowMessage",
     CountersRecord: "CountersMessage",
 }
-"""Names of the records' messages; that of a part is its own."""
+"""Names of the records' messages; a part's message has the part's name."""
 
 _TYPES: Final = {
     Kind.U8: "uint32",
@@ -36,8 +37,10 @@ _GOFLOW2_TYPES: Final = {"sampling_rate": "uint64"}
 
 _HEAD: Final = f"""\
 // Names, numbers and types below 1000 are those of GoFlow2's flow.proto.
-// A MAC address is the number that its octets are in network order. An IPv4
-// address is v4-mapped: 16 octets.
+// Every value is length-delimited: a varint of the message's length stands before
+// it; with a schema registry the registry's prefix stands there instead.
+// A MAC address is the number that its octets are in network order. An address
+// of IPv4 has 4 octets, one of IPv6 16.
 syntax = "proto3";
 package {PACKAGE};
 """
@@ -46,7 +49,7 @@ package {PACKAGE};
 def definition(record: type[Struct]) -> str:
     """Text of a .proto file; the record's message is its first."""
     parts: dict[str, type[Struct]] = {}
-    for field in fields(record):
+    for field in protobuf_fields(record):
         if field.record is not None:
             parts[field.record.__name__] = field.record
     messages = [_message(MESSAGES[record], record)]
@@ -57,18 +60,17 @@ def definition(record: type[Struct]) -> str:
 def _message(name: str, record: type[Struct]) -> str:
     (about, *_) = (record.__doc__ or "").replace("``", "").splitlines()
     lines = [f"// {about}", f"message {name} {{"]
-    for field in sorted(fields(record), key=lambda field: field.number):
+    for field in protobuf_fields(record):
         lines += [f"  // {field.description}", f"  {_type(field)} {field.name} = {field.number};"]
     return "\n".join([*lines, "}", ""])
 
 
 def scalar_type(field: Field) -> str:
-    """Protobuf's type of a field that is neither a record nor a map."""
+    """Protobuf's type of a field that is not a map."""
     return _GOFLOW2_TYPES.get(field.name, _TYPES[field.kind])
 
 
 def _type(field: Field) -> str:
     if field.record is None:
         return scalar_type(field)
-    part = field.record.__name__
-    return f"map<string, {part}>" if field.kind is Kind.MAP else part
+    return f"map<string, {field.record.__name__}>"

@@ -1,4 +1,4 @@
-"""Addresses and identifiers between their bytes and the text that JSON carries.
+"""Addresses and identifiers: their bytes, and the text that JSON and Avro carry.
 
 The functions that read text raise ValueError on anything that is not exactly such text.
 """
@@ -15,15 +15,14 @@ V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 def utf8_text(text: str) -> str:
-    """``text`` as UTF-8 can carry it: for what the system named in bytes that are not UTF-8.
-
-    Python reads such bytes as surrogates; each becomes "?".
-    """
+    """``text`` with "?" for every byte that was not UTF-8 (Python reads such as surrogates)."""
     return text.encode("utf-8", "replace").decode()
 
 
 ETYPE_IPV4: Final = 0x0800
 """EtherType of IPv4 (IEEE 802 Numbers, IANA)."""
+ETYPE_IPV6: Final = 0x86DD
+"""EtherType of IPv6."""
 
 
 def address_text(address: bytes, etype: int = ETYPE_IPV4) -> str:

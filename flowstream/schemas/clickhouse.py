@@ -30,7 +30,10 @@ _TIMES: Final = (
     "time_flow_end_ns",
     "time_unix_ns",
 )
-_FEW_VALUES: Final = ("host_id", "host", "in_if_name", "program_name", "xdp_mode")
+_FEW_VALUES: Final = (
+    *("host_id", "host", "if_name"),
+    *("agent_version", "program_name", "attach_mode"),
+)
 
 _TEMPLATE: Final = """\
 -- The topic's JSON as it comes. Put your brokers in. Reading stops at a value that is no
@@ -90,7 +93,7 @@ def _queue_type(field: Field) -> str:
     if field.record is None:
         return _TYPES[field.kind]
     part = ", ".join(f"`{each.name}` {_queue_type(each)}" for each in fields(field.record))
-    return f"Map(String, Tuple({part}))" if field.kind is Kind.MAP else f"Tuple({part})"
+    return f"Map(String, Tuple({part}))"
 
 
 def _table_type(field: Field) -> str:

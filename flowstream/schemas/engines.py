@@ -15,8 +15,8 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from flowstream.records.describe import Field
 
-# Both have signed numbers only: each takes the next larger one, and those of 64
-# bits, which no counter or time here fills, stay.
+# Both have signed numbers only: each field has the next larger type. Values stay
+# below 2^63, so BIGINT holds all of them.
 _TYPES: Final = {
     Kind.U8: "SMALLINT",
     Kind.U16: "INT",
@@ -118,8 +118,8 @@ def _type(field: Field, separator: str) -> str:
     part = ", ".join(
         f"`{each.name}`{separator}{_type(each, separator)}" for each in fields(field.record)
     )
-    row = f"STRUCT<{part}>" if separator == ": " else f"ROW<{part}>"
-    return f"MAP<STRING, {row}>" if field.kind is Kind.MAP else row
+    composite = "STRUCT" if separator == ": " else "ROW"
+    return f"MAP<STRING, {composite}<{part}>>"
 
 
 def _quoted(field: Field) -> str:

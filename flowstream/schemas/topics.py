@@ -1,13 +1,11 @@
-"""Which record a topic carries, and the columns that its JSON values have."""
+"""Record of each topic, and the columns of its JSON values."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from flowstream.records import CountersRecord, FlowRecord, RecordType
-from flowstream.records.describe import Field, fields
-from flowstream.records.fields import Kind
-from flowstream.records.json_form import FlowJson
+from flowstream.records.describe import Field, named_fields
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -27,10 +25,6 @@ def record_of(stream: Stream) -> type[Struct]:
     return CountersRecord if stream is Stream.COUNTERS else FlowRecord
 
 
-def json_fields(stream: Stream) -> list[Field]:
-    """Fields of the topic's JSON values, in their order: the record's, and ``host``."""
-    found = list(fields(record_of(stream)))
-    if stream is not Stream.COUNTERS:
-        host = Field("host", Kind.TEXT, 0, "name of the host")
-        found.insert(FlowJson.__struct_fields__.index("host"), host)
-    return found
+def json_fields(stream: Stream) -> tuple[Field, ...]:
+    """Fields of the topic's JSON values, in their order."""
+    return named_fields(record_of(stream))

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import msgspec
 import numpy as np
 
-from flowstream.encode import Identity, make_encoder, partition_keys, partitions
+from flowstream.encode import Identity, Prefixes, make_encoder, partition_keys, partitions
 from flowstream.kernel.records import TEMPLATE
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
-from flowstream.records.text import address_bytes, host_id_bytes, mac_bytes
+from flowstream.records.text import (
+    ETYPE_IPV4,
+    ETYPE_IPV6,
+    V4_MAPPED,
+    address_bytes,
+    host_id_bytes,
+    mac_bytes,
+)
 from flowstream.source import Message
 
 if TYPE_CHECKING:
@@ -22,18 +29,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FIRST_NS: Final = 1_700_000_000_000_000_000
-"""Unix time of the first record, and the run's epoch."""
+"""Unix time of the first record, and the run's epoch (a multiple of 1,024)."""
 STEP_NS: Final = 1_000_000
 _TYPES: Final = get_type_hints(FlowRecord, include_extras=True)
-_V4, _V6 = 0x0800, 0x86DD
 _PADDED_NAME: Final = 15
+_SAMPLER: Final = address_bytes("192.0.2.1")
+# As a schema registry would have numbered the topics' schemas.
+_AVRO_PREFIXES: Final = Prefixes({kind: bytes([0, 0, 0, 0, kind]) for kind in RecordType})
 
 
 class FlowFactory:
-    """Makes records of one run: ``seq`` counts up per topic, each begins 1 ms after the last.
+    """Makes records of one run: ``seq`` counts up per topic, each starts 1 ms after the last.
 
     Without overrides a record is one TCP packet from 10.0.0.1:49152 to
-    10.0.0.2:443. ``host`` is the host's name in JSON values.
+    10.0.0.2:443. ``host`` is the host's name in JSON, Protobuf and Avro.
     """
 
     def __init__(self, host: str = "test-host") -> None:
@@ -44,32 +53,37 @@ class FlowFactory:
     def __call__(self, **overrides: Any) -> FlowRecord:
         """Make a record with some fields as given.
 
-        Addresses, MAC addresses and ``host_id`` may be text too. What depends on
-        other fields follows them: ``etype`` the addresses, ``l2_bytes`` ``bytes``,
-        ``end_reason`` the record type. Raises TypeError for a name that is no
-        field, ValueError for a value that its field cannot have.
+        Addresses, MAC addresses and ``host_id`` may be text too. Other fields
+        follow: ``etype`` and prefix lengths the addresses, ``l2_bytes`` ``bytes``;
+        an announcement (``record_type`` 2) has no packets. Raises TypeError for an
+        unknown field, ValueError for a value that its field cannot have.
         """
         given = {name: _checked(name, value) for name, value in overrides.items()}
         record_type = given.get("record_type", int(RecordType.FLOW))
         start_ns = given.get("time_flow_start_ns", FIRST_NS + self._made * STEP_NS)
         end_ns = given.get("time_flow_end_ns", start_ns)
-        packets = given.get("packets", 1)
+        is_flow = record_type == RecordType.FLOW
+        packets = given.get("packets", int(is_flow))
         octets = given.get("bytes", 60 * packets)
         source = given.get("src_addr", address_bytes("10.0.0.1"))
-        is_flow = record_type == RecordType.FLOW
+        etype = given.get("etype", ETYPE_IPV4 if source.startswith(V4_MAPPED) else ETYPE_IPV6)
+        bits = 32 if etype == ETYPE_IPV4 else 128
         values = {
             "record_type": record_type,
             "schema_version": SCHEMA_VERSION,
             "agent_epoch": FIRST_NS,
             "host_id": bytes(range(16)),
+            "sampler_address": _SAMPLER,
             "seq": self._seq[record_type],
             "time_received_ns": end_ns + STEP_NS,
             "time_flow_start_ns": start_ns,
             "time_flow_end_ns": end_ns,
-            "etype": _V4 if source.startswith(bytes(10) + b"\xff\xff") else _V6,
+            "etype": etype,
             "proto": 6,
             "src_addr": source,
             "dst_addr": address_bytes("10.0.0.2"),
+            "src_net": bits,
+            "dst_net": bits,
             "src_port": 49_152,
             "dst_port": 443,
             "icmp_type": 0,
@@ -78,13 +92,14 @@ class FlowFactory:
             "ip_tos": 0,
             "ip_ttl": 64,
             "vlan_id": 0,
-            "in_if": 2,
-            "in_if_name": "eth0",
+            "if_index": 2,
+            "if_name": "eth0",
             "src_mac": mac_bytes("02:00:00:00:00:01"),
             "dst_mac": mac_bytes("02:00:00:00:00:02"),
             "packets": packets,
             "bytes": octets,
             "l2_bytes": octets + 14 * packets,
+            "flow_count": 1,
             "sampling_rate": 1,
             "end_reason": 2 if is_flow else 0,
             "flow_direction": 0,
@@ -101,13 +116,26 @@ class FlowFactory:
         ]
 
     def values(
-        self, records: Iterable[FlowRecord], record_format: str = "json", *, names: str = "goflow2"
+        self,
+        records: Iterable[FlowRecord],
+        record_format: str = "json",
+        *,
+        names: str = "goflow2",
+        community_id: bool = False,
     ) -> list[bytes]:
-        """Encode as the agent does, with the same code; see ``flowstream run --format``."""
+        """Encode as the agent does, with the same code; see ``flowstream run --format``.
+
+        Protobuf is length-delimited; Avro stands behind a registry's prefix with the
+        record type as the schema's id.
+        """
         records = list(records)
-        identity = Identity(FIRST_NS, bytes(16), self.host)
-        with_id = any(record.community_id for record in records)
-        encoder = make_encoder(record_format, identity, names=names, community_id=with_id)
+        encoder = make_encoder(
+            record_format,
+            Identity(FIRST_NS, bytes(16), self.host, _SAMPLER),
+            names=names,
+            community_id=community_id,
+            prefixes=_AVRO_PREFIXES if record_format == "avro" else None,
+        )
         return encoder.encode(_columns(records)) if records else []
 
     def messages(
@@ -136,12 +164,12 @@ class FlowFactory:
 
 def _checked(name: str, value: Any) -> Any:
     if name not in _TYPES:
-        raise TypeError(f"{name!r} is no field of FlowRecord")
+        raise TypeError(f"FlowRecord has no field {name!r}")
     try:
         if name in _FROM_TEXT and not isinstance(value, bytes):
             value = _FROM_TEXT[name](str(value))
         return msgspec.convert(value, _TYPES[name])
-    except ValueError as err:  # msgspec's errors are such
+    except ValueError as err:  # msgspec's errors too
         raise ValueError(f"{name}: {err}") from err
 
 
@@ -150,6 +178,7 @@ def _address(text: str) -> bytes:
 
 
 _FROM_TEXT: Final[dict[str, Callable[[str], bytes]]] = {
+    "sampler_address": _address,
     "src_addr": _address,
     "dst_addr": _address,
     "src_mac": mac_bytes,
@@ -163,10 +192,10 @@ def _columns(records: Sequence[FlowRecord]) -> NDArray[np.void]:
     columns = np.repeat(TEMPLATE, len(records)).astype(FLOW_RECORD)
     for name in FlowRecord.__struct_fields__:
         values = [getattr(record, name) for record in records]
-        if name == "in_if_name":
+        if name == "if_name":
             values = [value.encode().ljust(_PADDED_NAME, b"\0") for value in values]
         if isinstance(values[0], bytes):
             columns[name] = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), -1)
-        elif name != "community_id":  # which the encoder computes
+        else:
             columns[name] = values
     return columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -14,23 +16,41 @@ def any_columns() -> st.SearchStrategy[dict[str, object]]:
     return st.fixed_dictionaries({field: _values(field) for field in FIELDS})
 
 
+def _octets(values: st.SearchStrategy[bytes]) -> st.SearchStrategy[object]:
+    return values.map(lambda value: np.frombuffer(value, np.uint8))
+
+
+# Some are v4-mapped, whatever the EtherType is.
+_ADDRESSES: Final = _octets(
+    st.binary(min_size=4, max_size=4).map(lambda ipv4: bytes(10) + b"\xff\xff" + ipv4)
+    | st.binary(min_size=16, max_size=16)
+)
+_NAMES: Final = _octets(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=15)
+    .map(str.encode)
+    .filter(lambda name: len(name) <= 15)
+    .map(lambda name: name.ljust(15, b"\0"))
+)
+_LIMITED: Final[dict[str, st.SearchStrategy[object]]] = {
+    "record_type": st.integers(1, 2),
+    "schema_version": st.just(1),
+    "sampler_address": _ADDRESSES,
+    "etype": st.sampled_from([0x0800, 0x86DD]) | st.integers(0, 0xFFFF),
+    "src_addr": _ADDRESSES,
+    "dst_addr": _ADDRESSES,
+    "src_net": st.integers(0, 128),
+    "dst_net": st.integers(0, 128),
+    "if_name": _NAMES,
+    "flow_direction": st.integers(0, 1),
+}
+
+
 def _values(field: str) -> st.SearchStrategy[object]:
     """Any content that the kernel may give a field."""
+    if field in _LIMITED:
+        return _LIMITED[field]
     dtype = FLOW_RECORD[field]
-    if field == "record_type":
-        return st.integers(1, 2)
-    if field == "schema_version":
-        return st.just(1)
-    if field == "in_if_name":
-        names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=15)
-        return (
-            names.map(str.encode)
-            .filter(lambda name: len(name) <= 15)
-            .map(lambda name: np.frombuffer(name.ljust(15, b"\0"), np.uint8))
-        )
     if dtype.subdtype:
-        length = dtype.itemsize
-        return st.binary(min_size=length, max_size=length).map(
-            lambda value: np.frombuffer(value, np.uint8)
-        )
-    return st.integers(0, 256**dtype.itemsize - 1)
+        return _octets(st.binary(min_size=dtype.itemsize, max_size=dtype.itemsize))
+    # Values stay below 2^63.
+    return st.integers(0, min(256**dtype.itemsize, 2**63) - 1)

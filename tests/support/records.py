@@ -1,4 +1,4 @@
-"""Flow records as the kernel and the drain hand them on, made by hand."""
+"""Flow records as they come from the kernel or a drained table, and a counters record."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowstream.encode import Encoder, Identity, Prefixes, make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import CountersRecord, Loss, StageCounts
+from flowstream.records import Amount, CountersRecord, Loss, RecordType, StageCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,40 +18,62 @@ FIELDS = [
     for name in FLOW_RECORD.names
     if not name.startswith(("tag_", "size_")) and name != "array_fields"
 ]
+EPOCH = 1_700_000_000_000_000_000
+SAMPLER = bytes(10) + b"\xff\xff\xc0\0\2\1"
+"""The agent's own address: 192.0.2.1."""
 INTEGER_TAGS = {1: 0xCC, 2: 0xCD, 4: 0xCE, 8: 0xCF}
 
 COUNTERS = CountersRecord(
     record_type=3,
     schema_version=1,
-    agent_epoch=1_700_000_000_000_000_003,
+    agent_epoch=EPOCH,
     host_id=bytes(range(16)),
+    sampler_address=SAMPLER,
     seq=7,
     host="host-a",
-    in_if=3,
-    in_if_name="eth0",
+    agent_version="0.1.0",
+    if_index=3,
+    if_name="eth0",
+    flow_direction=1,
     program_name="xdp_flow",
     program_id=41,
-    xdp_mode="native",
+    attach_mode="native",
     time_unix_ns=1_700_000_001_000_000_007,
     time_boot_ns=17_000_000_019,
-    rx_packets=1_009,
-    rx_bytes=100_003,
-    non_ip_packets=2,
-    non_ip_bytes=84,
-    malformed_packets=3,
-    malformed_bytes=61,
-    sampled_out_packets=0,
-    sampled_out_bytes=0,
-    counted_packets=0,
-    counted_bytes=0,
+    interval_ns=5_000_000_000,
+    counters_period_ns=1_000_000_000,
+    seen_packets=1_009,
+    seen_l2_bytes=100_003,
+    no_flow={
+        "non_ip": Amount(2, 84),
+        "malformed": Amount(3, 61),
+        "sampled_out": Amount(0, 0),
+        "counted": Amount(0, 0),
+        "a reason of a newer version": Amount(5, 331),
+    },
     losses={"overflow_lost": Loss(5, 5, 302), "delivery_timeout": Loss(2, 11, 1_103)},
-    flows=StageCounts(31, 31, 29, 23, 0, 2),
-    new_flows=StageCounts(13, 13, 13, 13, 0, 0),
+    in_doubt={"delivery_timeout": Loss(1, 17, 1_709), "shutdown": Loss(0, 0, 0)},
+    stages={
+        "flows": StageCounts(31, 31, 29, 23, 0, 2, 3),
+        "new_flows": StageCounts(13, 13, 13, 13, 0, 0, 0),
+    },
     table_entries=17,
     table_capacity=131_072,
     table_swaps=5,
     final=True,
 )
+# A registry's prefixes, which Avro cannot do without.
+PREFIXES = {
+    "protobuf": Prefixes({kind: bytes([0, 0, 0, 0, kind, 0]) for kind in RecordType}),
+    "avro": Prefixes({kind: bytes([0, 0, 0, 0, kind]) for kind in RecordType}),
+}
+
+
+def encoder_of(record_format: str, identity: Identity, **options: Any) -> Encoder:
+    """Encoder as an agent makes it: Avro's values start with a registry's prefix."""
+    if record_format == "avro":
+        options["prefixes"] = PREFIXES["avro"]
+    return make_encoder(record_format, identity, **options)
 
 
 def flow_records(n: int, **columns: Any) -> NDArray[np.void]:
@@ -60,7 +83,7 @@ def flow_records(n: int, **columns: Any) -> NDArray[np.void]:
     records["array_fields"] = len(FIELDS)
     for name in FIELDS:
         field = FLOW_RECORD[name]
-        if name == "in_if_name":
+        if name == "if_name":
             records[f"tag_{name}"] = 0xA0 | field.itemsize
         elif field.subdtype:
             records[f"tag_{name}"] = 0xC4
@@ -86,8 +109,11 @@ def random_flows(n: int, seed: int = 7) -> NDArray[np.void]:
         dst_addr=random_addresses(rng, n),
         src_port=rng.integers(1_024, 1 << 16, n),
         dst_port=443,
-        in_if=3,
+        if_index=3,
         packets=packets,
+        src_net=32,
+        dst_net=32,
+        flow_count=1,
         bytes=packets * 501,
         l2_bytes=packets * 515,
     )

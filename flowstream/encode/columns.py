@@ -1,0 +1,49 @@
+"""Columns of a batch as every format needs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from flowstream.records.text import ETYPE_IPV4, V4_MAPPED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_V4_MAPPED: Final = np.frombuffer(V4_MAPPED, np.uint32)
+_32_BITS: Final = np.uint64(0xFFFF_FFFF)
+
+
+def number_column(records: NDArray[np.void], name: str) -> NDArray[Any]:
+    """Column of numbers: a field of the record, or one that only named formats have."""
+    match name:
+        case "in_if":
+            return np.where(records["flow_direction"] == 0, records["if_index"], np.uint32(0))
+        case "out_if":
+            return np.where(records["flow_direction"] == 1, records["if_index"], np.uint32(0))
+        case "sequence_num":
+            return records["seq"].astype(np.uint64) & _32_BITS
+        case _:
+            return records[name]
+
+
+def is_ipv4(records: NDArray[np.void], name: str) -> NDArray[np.bool_]:
+    """Whether each address of the column ``name`` is IPv4's, shape (n,).
+
+    A v4-mapped address of an IPv6 packet stays IPv6. The agent's own address
+    belongs to no packet.
+    """
+    mapped: NDArray[np.bool_] = (records[name][:, :12].view(np.uint32) == _V4_MAPPED).all(axis=1)
+    if name != "sampler_address":
+        mapped &= records["etype"] == ETYPE_IPV4
+    return mapped
+
+
+def is_constant(column: NDArray[Any]) -> bool:
+    """Whether all of a column, of which there is at least one, is the same.
+
+    Half of the columns hold one value in a whole block: finding that out costs a
+    tenth of making a list.
+    """
+    return bool((column == column[0]).all())

@@ -1,0 +1,62 @@
+"""Community ID, version 1, seed 0, of a record.
+
+https://github.com/corelight/community-id-spec: a name of a flow in both
+directions that many tools share.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha1
+from typing import TYPE_CHECKING, Final
+
+from flowstream.records.text import ETYPE_IPV4, V4_MAPPED
+
+if TYPE_CHECKING:
+    from flowstream.records.flow import FlowRecord
+
+ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
+WITH_PORTS: Final = (ICMP, TCP, UDP, ICMPV6, SCTP)
+"""Protocols whose ports, or ICMP types, are part of the ID."""
+
+
+def _both_ways(pairs: dict[int, int]) -> dict[int, int]:
+    return pairs | {answer: asked for asked, answer in pairs.items()}
+
+
+ICMP_ANSWERS: Final = {
+    ICMP: _both_ways({8: 0, 13: 14, 15: 16, 10: 9, 17: 18}),
+    ICMPV6: _both_ways({128: 129, 130: 131, 133: 134, 135: 136, 139: 140, 144: 145}),
+}
+"""For each ICMP type the type that answers it; flows of other types have one direction."""
+
+
+def community_id(record: FlowRecord) -> str:
+    """Community ID of a flow record: "1:" and 28 characters of base64.
+
+    A fragment past the first counts with the ports 0, as in its record. An
+    aggregated record (``flow_count`` above 1) has the ID of what is left of it.
+    """
+    src_port, dst_port, one_way = _ports(record)
+    source, destination = (record.src_addr, src_port), (record.dst_addr, dst_port)
+    if not one_way and destination < source:
+        source, destination = destination, source
+    is_v4 = record.etype == ETYPE_IPV4 and all(
+        address.startswith(V4_MAPPED) for address in (record.src_addr, record.dst_addr)
+    )
+    addresses = [address[12:] if is_v4 else address for address, _ in (source, destination)]
+    hashed = bytes(2) + b"".join(addresses) + bytes([record.proto, 0])
+    if record.proto in WITH_PORTS:
+        hashed += source[1].to_bytes(2) + destination[1].to_bytes(2)
+    return "1:" + b64encode(sha1(hashed, usedforsecurity=False).digest()).decode()
+
+
+def _ports(record: FlowRecord) -> tuple[int, int, bool]:
+    """Ports, or the numbers in their place in ICMP, and whether there is one direction only."""
+    answers = ICMP_ANSWERS.get(record.proto)
+    if answers is None:
+        return record.src_port, record.dst_port, False
+    answer = answers.get(record.icmp_type)
+    if answer is None:
+        return record.icmp_type, record.icmp_code, True
+    return record.icmp_type, answer, False
