@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from support.registry import Registry
+
 from bench.fleet.hosts import Fleet
 from bench.measure import Row, Table, interleave
 from bench.records import IDENTITY, RECORDS, in_parts
@@ -18,7 +20,7 @@ from flowstream.registry import client as registry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowstream.encode import Encoder, Frames
+    from flowstream.encode import Encoder, Prefixes
 
 PER_S: Final = {"json": 150_000, "msgpack": 600_000, "protobuf": 150_000, "avro": 150_000}
 """Targets, records per second and core."""
@@ -49,15 +51,16 @@ def measure() -> Iterator[Table]:
 
 def new_encoder(record_format: str, **options: Any) -> Encoder:
     """Return an encoder that remembers nothing yet; options as of ``make_encoder``."""
-    return make_encoder(record_format, IDENTITY, frames=frames(record_format), **options)
+    return make_encoder(record_format, IDENTITY, prefixes=prefixes(record_format), **options)
 
 
 @cache
-def frames(record_format: str) -> Frames | None:
-    """What a schema registry has stand before the values, where the format has that."""
+def prefixes(record_format: str) -> Prefixes | None:
+    """The prefixes of a schema registry for the formats that have one."""
     if record_format in ("json", "msgpack"):
         return None
-    return registry.frames(registry.connect("mock://bench"), record_format, "bench")
+    with Registry() as server:
+        return registry.prefixes(registry.connect(server.url), record_format, "bench")
 
 
 def _encoders() -> dict[str, Encoder]:

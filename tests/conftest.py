@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from broker import Broker
 from hypothesis import settings
+from support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,13 @@ def broker() -> Iterator[Broker]:
     """A broker for all tests that leave it as it is: each takes topics of its own."""
     with Broker() as shared:
         yield shared
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    """An empty schema registry."""
+    with Registry() as server:
+        yield server
 
 
 @pytest.fixture

@@ -64,17 +64,17 @@ def test_protobuf(wire, tmp_path):
     assert (final.rx_packets, final.flows.failed) == (arrived, 0)
 
 
-@pytest.mark.parametrize(("record_format", "frame"), [("avro", 5), ("protobuf", 6)])
-def test_frames_of_a_registry(wire, tmp_path, record_format, frame):
+@pytest.mark.parametrize(("record_format", "prefix"), [("avro", 5), ("protobuf", 6)])
+def test_the_prefix_of_a_registry(wire, registry, tmp_path, record_format, prefix):
     url = f"file:{tmp_path}/recording"
-    arrived = published(wire, url, "--format", record_format, "--registry", "mock://here")
+    arrived = published(wire, url, "--format", record_format, "--registry", registry.url)
     values = values_of(url, Stream.FLOWS)
-    assert {value[:frame] for value in values} == {b"\0\0\0\0\1\0"[:frame]}
+    assert {value[:prefix] for value in values} == {b"\0\0\0\0\1\0"[:prefix]}
     if record_format == "avro":
-        packets = [from_avro(value[frame:], Stream.FLOWS)["packets"] for value in values]
+        packets = [from_avro(value[prefix:], Stream.FLOWS)["packets"] for value in values]
     else:
         read = protobuf_reader(Stream.FLOWS, "FlowMessage")
-        packets = [read(value[frame:]).packets for value in values]
+        packets = [read(value[prefix:]).packets for value in values]
     assert sum(packets) == arrived
 
 

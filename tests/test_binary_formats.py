@@ -21,7 +21,7 @@ from support.columns import any_columns
 from support.records import COUNTERS, FIELDS, flow_records, random_flows
 
 from flowstream import schemas
-from flowstream.encode import Frames, Identity, make_encoder, stamp
+from flowstream.encode import Identity, Prefixes, make_encoder, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, RecordType, decode
 from flowstream.records.describe import fields
@@ -214,10 +214,10 @@ def test_counters_of_64_bits(number):
 
 @pytest.mark.parametrize("name", ["protobuf", "avro"])
 def test_frames_stand_before_every_value(name):
-    frames = Frames({kind: bytes([0, 0, 0, 0, 7 * kind]) for kind in RecordType})
+    prefixes = Prefixes({kind: bytes([0, 0, 0, 0, 7 * kind]) for kind in RecordType})
     records = random_flows(7)
     records["record_type"] = [1, 2, 1, 1, 2, 2, 1]
-    bare, framed = make_encoder(name, IDENTITY), make_encoder(name, IDENTITY, frames=frames)
+    bare, framed = make_encoder(name, IDENTITY), make_encoder(name, IDENTITY, prefixes=prefixes)
     assert framed.encode(records) == [
         bytes([0, 0, 0, 0, 7 * kind]) + value
         for kind, value in zip(records["record_type"].tolist(), bare.encode(records), strict=True)

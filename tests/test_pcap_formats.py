@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from support.registry import Registry
+
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Runner:
@@ -30,17 +32,16 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Runner:
 
 
 class Form(NamedTuple):
-    """How values are written: format, names and whether a registry frames them."""
+    """How values are written: format, names and the prefix of a registry."""
 
     format: str
     names: str = "goflow2"
-    frame: bytes = b""
+    prefix: bytes = b""
 
-    @property
-    def options(self) -> list[str]:
-        """What asks for it."""
-        registry = ["--registry", "mock://here"] if self.frame else []
-        return ["--format", self.format, "--names", self.names, *registry]
+    def options(self, registry: Registry) -> list[str]:
+        """The options that select it."""
+        url = ["--registry", registry.url] if self.prefix else []
+        return ["--format", self.format, "--names", self.names, *url]
 
 
 # A registry's first schema is that of the flows: a zero, its number in 4 octets.
@@ -48,8 +49,8 @@ FORMS = [
     *(Form("json", names) for names in ("goflow2", "ecs", "netobserv")),
     Form("msgpack"),
     Form("protobuf"),
-    Form("protobuf", frame=b"\0\0\0\0\1\0"),
-    Form("avro", frame=b"\0\0\0\0\1"),
+    Form("protobuf", prefix=b"\0\0\0\0\1\0"),
+    Form("avro", prefix=b"\0\0\0\0\1"),
 ]
 AUDITED = [FORMS[0], Form("msgpack")]
 """What ``flowstream audit`` reads."""
@@ -113,12 +114,12 @@ def fields_of(form: Form, value: bytes, stream: Stream) -> dict[str, Any]:
 def rows(form: Form, done: Published) -> list[Row]:
     """The published flows in their order, read without this project's decoder."""
     values = [message.value for message in done.recording.messages("flowstream.flows")]
-    assert {value[: len(form.frame)] for value in values} == {form.frame}
+    assert {value[: len(form.prefix)] for value in values} == {form.prefix}
     if form.format == "json":
         return [BY_NAMES[form.names](json.loads(value)) for value in values]
     found = []
     for value in values:
-        fields = fields_of(form, value[len(form.frame) :], Stream.FLOWS)
+        fields = fields_of(form, value[len(form.prefix) :], Stream.FLOWS)
         for name in ("src_addr", "dst_addr"):
             address = ipaddress.IPv6Address(fields[name])
             fields[name] = str(address.ipv4_mapped or address)
@@ -133,7 +134,7 @@ def received(form: Form, done: Published) -> list[tuple[int, int, bool]]:
         if form.format == "json":
             fields = json.loads(message.value)
         else:
-            fields = fields_of(form, message.value[len(form.frame) :], Stream.COUNTERS)
+            fields = fields_of(form, message.value[len(form.prefix) :], Stream.COUNTERS)
         found.append((fields["rx_packets"], fields["rx_bytes"], fields["final"]))
     return found
 
@@ -141,13 +142,13 @@ def received(form: Form, done: Published) -> list[tuple[int, int, bool]]:
 @pytest.mark.parametrize("community_id", [False, True], ids=["", "community id"])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form)))
 def test_every_form_has_the_same_records_every_time(
-    run: Runner, form: Form, community_id: bool
+    run: Runner, registry: Registry, form: Form, community_id: bool
 ) -> None:
     path = captures.TRACES / "cisco-fabric-path.pcap"
     options = ["--interval", "1", *(["--community-id"] if community_id else [])]
     plain = run(path, path, options=options)
     first, second = (
-        run(path, path, options=[*options, *form.options], audited=form in AUDITED)
+        run(path, path, options=[*options, *form.options(registry)], audited=form in AUDITED)
         for _ in range(2)
     )
     assert (first.status, first.error) == (0, "")
@@ -172,15 +173,15 @@ def test_every_form_has_the_same_records_every_time(
     [
         "--format avro",
         "--format avro --sink stdout:",
-        "--format avro --sink stdout: --registry mock://here",
-        "--format avro --registry mock://here --names ecs",
+        "--format avro --sink stdout: --registry http://here:8081",
+        "--format avro --registry http://here:8081 --names ecs",
         "--format msgpack --names ecs",
-        "--format msgpack --registry mock://here",
+        "--format msgpack --registry http://here:8081",
         "--format protobuf --names netobserv",
         "--format protobuf --sink stdout:",
         "--format xml",
         "--names flowstream",
-        "--registry mock://here",
+        "--registry http://here:8081",
         "--registry here:8081",
     ],
 )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.fleet.hosts import Fleet, Run
-    from flowstream.encode import Frames
+    from flowstream.encode import Prefixes
     from flowstream.messages import EncodedBatch
     from flowstream.sink import Outcomes, Sink
 
@@ -77,10 +77,10 @@ class FleetPublisher:
         open_with: Callable[[Outcomes], Sink],
         prefix: str,
         record_format: str,
-        frames: Frames | None = None,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self._fleet, self._prefix = fleet, prefix
-        self._format, self._frames = record_format, frames
+        self._format, self._prefixes = record_format, prefixes
         self.books = Books()
         self.truth = Truth()
         self._sink = open_with(self.books)
@@ -100,7 +100,7 @@ class FleetPublisher:
     async def _run(self, run: Run) -> None:
         ledger = self.books.ledger = Ledger()
         sink = Refusing(self._sink, ledger) if run.refused else self._sink
-        encoder = make_encoder(self._format, run.identity, frames=self._frames)
+        encoder = make_encoder(self._format, run.identity, prefixes=self._prefixes)
         publisher = Publisher(sink, encoder, run.identity, ledger, self._prefix)  # type: ignore[arg-type]
         interfaces = [Interface(index) for index in INTERFACES]
         host = run.identity.host_id.hex()

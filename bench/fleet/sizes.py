@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 from broker import Broker
 
-from bench.encoders import frames
+from bench.encoders import prefixes
 from bench.fleet.hosts import Fleet
 from bench.fleet.publish import FleetPublisher
 from flowstream.kafka.sink import KafkaSink
@@ -69,7 +69,7 @@ def _measure(
             (broker.address,), outcomes, partitions=PARTITIONS, topic_settings=settings
         )
 
-    publisher = FleetPublisher(fleet, open_with, prefix, record_format, frames(record_format))
+    publisher = FleetPublisher(fleet, open_with, prefix, record_format, prefixes(record_format))
     before = _cpu_s(broker.pid)
     uvloop.run(publisher.publish())
     spent = _cpu_s(broker.pid) - before

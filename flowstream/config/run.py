@@ -101,8 +101,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
                 "URL",
                 "schema registry (Confluent's API) for protobuf and avro",
                 title="http://HOST:PORT or https://HOST:PORT",
-                # mock: the client library's own registry, inside the process.
-                pattern=r"\A(https?|mock)://[^\s,]+\Z",
+                pattern=r"\Ahttps?://[^\s,]+\Z",
             ),
         ]
         | None

@@ -11,7 +11,7 @@ The order of the calls for one batch::
 from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
 from flowstream.encode.identity import Identity, stamp
 from flowstream.encode.partition import partition_keys, partitions
-from flowstream.encode.prefixes import Frames
+from flowstream.encode.prefixes import Prefixes
 from flowstream.encode.profiles import PROFILES
 from flowstream.encode.split import flow_tally, split
 
@@ -19,8 +19,8 @@ __all__ = [
     "FORMATS",
     "PROFILES",
     "Encoder",
-    "Frames",
     "Identity",
+    "Prefixes",
     "flow_tally",
     "make_encoder",
     "partition_keys",

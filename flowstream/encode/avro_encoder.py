@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
     from numpy.typing import NDArray
 
-    from flowstream.encode.prefixes import Frames
+    from flowstream.encode.prefixes import Prefixes
 
 # Few enough that the cells stay in the CPU's cache.
 _BLOCK: Final = 1_024
@@ -31,8 +31,8 @@ class AvroEncoder:
     ever reaches, appears as the negative of the same 64 bits.
     """
 
-    def __init__(self, frames: Frames, *, community_id: bool = False) -> None:
-        self._frames = frames
+    def __init__(self, prefixes: Prefixes, *, community_id: bool = False) -> None:
+        self._prefixes = prefixes
         self._community_id = community_id
 
     def encode(self, records: NDArray[np.void]) -> list[bytes]:
@@ -44,7 +44,7 @@ class AvroEncoder:
 
     def _block(self, records: NDArray[np.void]) -> list[bytes]:
         rows = Rows(len(records))
-        rows.add(self._frames.of(records["record_type"]))
+        rows.add(self._prefixes.of(records["record_type"]))
         for field in fields(FlowRecord):
             if field.name == "community_id":
                 length = LENGTH if self._community_id else 0
@@ -57,7 +57,7 @@ class AvroEncoder:
 
     def encode_counters(self, record: CountersRecord) -> bytes:
         """See ``Encoder``."""
-        prefix = self._frames.of(np.array([record.record_type], np.uint8))
+        prefix = self._prefixes.of(np.array([record.record_type], np.uint8))
         return prefix.tobytes() + datum(record)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from flowstream.encode.avro_encoder import AvroEncoder
 from flowstream.encode.json_encoder import JsonEncoder
 from flowstream.encode.msgpack_encoder import MsgpackEncoder
-from flowstream.encode.prefixes import Frames
+from flowstream.encode.prefixes import Prefixes
 from flowstream.encode.protobuf_encoder import ProtobufEncoder
 from flowstream.errors import UsageError
 
@@ -45,11 +45,11 @@ def make_encoder(
     *,
     names: str = "goflow2",
     community_id: bool = False,
-    frames: Frames | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Encoder:
     """Return the encoder of the format ``name``, one of ``FORMATS``; else UsageError.
 
-    ``names`` (a key of ``PROFILES``) is for JSON, ``frames`` (none: values
+    ``names`` (a key of ``PROFILES``) is for JSON, ``prefixes`` (none: values
     stand alone) for Protobuf and Avro; ``community_id`` adds that field.
     """
     match name:
@@ -58,8 +58,8 @@ def make_encoder(
         case "msgpack":
             return MsgpackEncoder(community_id=community_id)
         case "protobuf":
-            return ProtobufEncoder(frames or Frames({}), community_id=community_id)
+            return ProtobufEncoder(prefixes or Prefixes({}), community_id=community_id)
         case "avro":
-            return AvroEncoder(frames or Frames({}), community_id=community_id)
+            return AvroEncoder(prefixes or Prefixes({}), community_id=community_id)
         case _:
             raise UsageError(f"format {name!r} is unknown; known: {', '.join(FORMATS)}")

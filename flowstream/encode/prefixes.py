@@ -1,4 +1,4 @@
-"""The frame of a schema registry: what stands before a value, so that readers find its schema."""
+"""The prefixes before values that name their schemas in a schema registry."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from flowstream.records import RecordType
 
 
-class Frames:
-    """Prefix of every value, by its record type; all prefixes are equally long, maybe empty."""
+class Prefixes:
+    """Prefix of a value by its record type. All have the same length, possibly 0."""
 
     def __init__(self, prefixes: Mapping[RecordType, bytes]) -> None:
         width = max(map(len, prefixes.values()), default=0)

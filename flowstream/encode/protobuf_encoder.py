@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
     from numpy.typing import NDArray
 
-    from flowstream.encode.prefixes import Frames
+    from flowstream.encode.prefixes import Prefixes
     from flowstream.records.describe import Field
 
 # Few enough that the cells stay in the CPU's cache.
@@ -32,8 +32,8 @@ _VARINT, _LENGTH_DELIMITED = 0, 2
 class ProtobufEncoder:
     """An ``Encoder``: FlowMessage and CountersMessage, without a length before them."""
 
-    def __init__(self, frames: Frames, *, community_id: bool = False) -> None:
-        self._frames = frames
+    def __init__(self, prefixes: Prefixes, *, community_id: bool = False) -> None:
+        self._prefixes = prefixes
         self._community_id = community_id
         self._fields = [(field, _octets(_tag(field))) for field in _by_number(FlowRecord)]
 
@@ -46,7 +46,7 @@ class ProtobufEncoder:
 
     def _block(self, records: NDArray[np.void]) -> list[bytes]:
         rows = Rows(len(records))
-        rows.add(self._frames.of(records["record_type"]))
+        rows.add(self._prefixes.of(records["record_type"]))
         for field, tag in self._fields:
             if field.name == "community_id":
                 if self._community_id:
@@ -58,7 +58,7 @@ class ProtobufEncoder:
 
     def encode_counters(self, record: CountersRecord) -> bytes:
         """See ``Encoder``."""
-        prefix = self._frames.of(np.array([record.record_type], np.uint8))
+        prefix = self._prefixes.of(np.array([record.record_type], np.uint8))
         return prefix.tobytes() + message(record)
 
 

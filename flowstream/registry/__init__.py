@@ -1,1 +1,1 @@
-"""The schema registry."""
+"""Schema registry client, and encoders whose values start with a registry's prefix."""

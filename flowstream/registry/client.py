@@ -1,6 +1,6 @@
-"""Schemas into a schema registry that speaks Confluent's API; the owner of its client library.
+"""Registers schemas with a schema registry that speaks Confluent's API.
 
-Importing this module needs the extra ``registry``.
+This module alone uses the client library; importing it requires the extra ``registry``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from flowstream import schemas
-from flowstream.encode import Frames
+from flowstream.encode import Prefixes
 from flowstream.errors import SinkError
 from flowstream.schemas.topics import RECORD_TYPES
 
@@ -20,29 +20,29 @@ _TIMEOUT_S: Final = 10
 _TYPES: Final = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 _NOT_FOUND, _CONFLICT, _DENIED = 404, 409, (401, 403)
 # https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop:
-# a zero, the schema's id in 4 octets, for protobuf the place of the message: the first.
+# a zero octet, the schema's id in 4 octets, and for Protobuf the index of the message (0).
 _MAGIC: Final = b"\0"
 _FIRST_MESSAGE: Final = {"avro": b"", "protobuf": b"\0"}
 
 
 def connect(url: str) -> SchemaRegistryClient:
     """Return a client that gives up within half a minute; nothing is sent yet."""
-    return SchemaRegistryClient.new_client({"url": url, "timeout": _TIMEOUT_S, "max.retries": 1})
+    return SchemaRegistryClient({"url": url, "timeout": _TIMEOUT_S, "max.retries": 1})
 
 
-def frames(client: SchemaRegistryClient, record_format: str, topic_prefix: str) -> Frames:
-    """Find or register the schemas of all topics; return what stands before their values.
+def prefixes(client: SchemaRegistryClient, record_format: str, topic_prefix: str) -> Prefixes:
+    """Look up or register the schemas of all topics; return the prefixes of their values.
 
     ``record_format`` is avro or protobuf; the subjects are ``TOPIC-value``.
-    Blocks. Raises ``SinkError`` when the registry cannot be reached or does not
-    take a schema.
+    Blocks. Raises ``SinkError`` when the registry cannot be reached or refuses
+    a schema.
     """
-    prefixes = {}
+    by_type = {}
     for stream, record_type in RECORD_TYPES.items():
         schema = Schema(schemas.text(record_format, stream), _TYPES[record_format])
         number = _identifier(client, f"{topic_prefix}.{stream}-value", schema)
-        prefixes[record_type] = _MAGIC + number.to_bytes(4) + _FIRST_MESSAGE[record_format]
-    return Frames(prefixes)
+        by_type[record_type] = _MAGIC + number.to_bytes(4) + _FIRST_MESSAGE[record_format]
+    return Prefixes(by_type)
 
 
 def _identifier(client: SchemaRegistryClient, subject: str, schema: Schema) -> int:
@@ -50,14 +50,14 @@ def _identifier(client: SchemaRegistryClient, subject: str, schema: Schema) -> i
         return _found(client, subject, schema) or client.register_schema(subject, schema)
     except SchemaRegistryError as err:
         raise SinkError(f"{_where(client)}: subject {subject}: {_refusal(err)}") from err
-    # The library lets its HTTP client's errors through, which are not its API.
+    # The library lets the errors of its HTTP client through; their types are not its API.
     except Exception as err:
         cause = str(err) or type(err).__name__
         raise SinkError(f"{_where(client)}: cannot be used: {cause}") from err
 
 
 def _found(client: SchemaRegistryClient, subject: str, schema: Schema) -> int | None:
-    """Id of a schema that is there already: an agent need not have the right to register."""
+    """Return the id of a registered schema: an agent may lack the right to register."""
     try:
         return client.lookup_schema(subject, schema).schema_id
     except SchemaRegistryError as err:
@@ -74,7 +74,7 @@ def _refusal(err: SchemaRegistryError) -> str:
             "use another topic prefix or change the subject's compatibility"
         )
     if err.http_status_code == _NOT_FOUND:
-        return "no registry's API at this path (HTTP 404); Apicurio's is /apis/ccompat/v7"
+        return "no registry API at this path (HTTP 404); Apicurio's path is /apis/ccompat/v7"
     if err.http_status_code in _DENIED:
         return f"access denied: {said}; put USER:PASSWORD@ before the registry's host"
     return f"the schema was refused: {said}"

@@ -1,40 +1,62 @@
-"""The encoder that the options ask for, with the frames of a schema registry that is given."""
+"""The encoder that the options select, with the prefixes of a schema registry if one is used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flowstream.encode import make_encoder
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:
-    from flowstream.config.pcap import CaptureConfig
-    from flowstream.config.run import RunConfig
-    from flowstream.encode import Encoder, Frames, Identity
+    from flowstream.encode import Encoder, Identity, Prefixes
 
 
-def encoder_of(config: RunConfig | CaptureConfig, identity: Identity) -> Encoder:
-    """Make the encoder that the options ask for; as ``frames_of`` where there is a registry."""
+class EncodingOptions(Protocol):
+    """The options that select an encoder, named as in ``flowstream.config``."""
+
+    @property
+    def format(self) -> str:
+        """One of ``flowstream.encode.FORMATS``."""
+
+    @property
+    def names(self) -> str:
+        """Names of the fields in JSON, a key of ``flowstream.encode.PROFILES``."""
+
+    @property
+    def community_id(self) -> bool:
+        """Whether records carry a Community ID."""
+
+    @property
+    def registry(self) -> str | None:
+        """URL of the schema registry."""
+
+    @property
+    def topic_prefix(self) -> str:
+        """Start of the topics' names, and so of the registry's subjects."""
+
+
+def encoder_of(options: EncodingOptions, identity: Identity) -> Encoder:
+    """Make the encoder that the options select; raises as ``prefixes_of``."""
     return make_encoder(
-        config.format,
+        options.format,
         identity,
-        names=config.names,
-        community_id=config.community_id,
-        frames=frames_of(config.registry, config.format, config.topic_prefix),
+        names=options.names,
+        community_id=options.community_id,
+        prefixes=prefixes_of(options.registry, options.format, options.topic_prefix),
     )
 
 
-def frames_of(url: str | None, record_format: str, topic_prefix: str) -> Frames | None:
-    """Register the schemas of all topics at ``url``; None when that is None.
+def prefixes_of(url: str | None, record_format: str, topic_prefix: str) -> Prefixes | None:
+    """Register the schemas of all topics at ``url``; return None when ``url`` is None.
 
-    ``record_format`` is avro or protobuf where there is a registry. Blocks for as
-    long as the registry takes. Raises ``UsageError`` without the extra
-    ``registry``, ``SinkError`` when the registry cannot be used.
+    With a registry ``record_format`` is avro or protobuf. Blocks until the registry
+    has answered. Raises ``UsageError`` without the extra ``registry``,
+    ``SinkError`` when the registry cannot be used.
     """
     if url is None:
         return None
     try:
-        from flowstream.registry import client as registry  # noqa: PLC0415 - an extra that few need
+        from flowstream.registry import client as registry  # noqa: PLC0415 - an optional extra
     except ImportError as err:
-        raise UsageError("registry: it needs pip install 'flowstream[registry]'") from err
-    return registry.frames(registry.connect(url), record_format, topic_prefix)
+        raise UsageError("registry: requires: pip install 'flowstream[registry]'") from err
+    return registry.prefixes(registry.connect(url), record_format, topic_prefix)
