@@ -6,7 +6,6 @@ sink checked → maps → programs attached → privileges given up → run (lif
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +47,7 @@ def run(config: RunConfig) -> int:
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
     features.raise_descriptor_limit()
-    epoch = time.time_ns()
+    epoch = host.new_epoch()
     interfaces: dict[int, str] = {}
     identity = Identity(epoch, host.host_id(), host.host_name(), interfaces)
     ledger = Ledger()
