@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from bench.frames import V4_TCP, V4_UDP, V6_TCP, PassProgram, run_distinct, run_same
+from bench.feed import V4_TCP, V4_UDP, V6_TCP, PassProgram, run_distinct, run_same
 from bench.measure import ROUNDS, Row, Table, interleave
 from flowstream.kernel.counter import CounterKernel
 from flowstream.kernel.flow import FlowBench

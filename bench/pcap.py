@@ -21,7 +21,7 @@ from flowstream.kernel.packets import FrameFeed
 from flowstream.layouts.xdp_flow import CAPTURE_META
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
-from flowstream.pcap.replay import Clock, Replay
+from flowstream.pcap.capture_run import Clock, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

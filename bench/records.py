@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from support.records import random_flows
 
-from bench.frames import V4_TCP, run_distinct, run_same
+from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS
 from flowstream.encode import (

@@ -21,7 +21,7 @@ from flowstream.errors import SinkError, SourceError
 from flowstream.kernel.clock import ClockPair
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
-from flowstream.pcap.replay import Clock, Replay
+from flowstream.pcap.capture_run import Clock, Replay
 from flowstream.progress import progress_bars
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import KEEP, open_sink
