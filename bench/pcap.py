@@ -17,11 +17,11 @@ from bench.measure import Row, Table, cpu_us, interleave
 from flowstream import pcap as flowstream_pcap
 from flowstream.config.pcap import CaptureConfig
 from flowstream.kernel import libbpf
-from flowstream.kernel.packets import FrameFeed
+from flowstream.kernel.packets import PacketFeed
 from flowstream.layouts.xdp_flow import CAPTURE_META
+from flowstream.pcap.capture_run import Clock, Replay
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
-from flowstream.pcap.capture_run import Clock, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ def _bare(size: int) -> float:
         repeat=1,
     )
     call, reference = libbpf.library().bpf_prog_test_run_opts, byref(options)
-    with FrameFeed() as feed:
+    with PacketFeed() as feed:
         fd = feed.program.fd
 
         def run() -> int:
@@ -137,7 +137,7 @@ def _bare(size: int) -> float:
 
 def _read(path: Path) -> int:
     with CaptureFile(path) as file:
-        return sum(1 for _ in file.frames())
+        return sum(1 for _ in file.packets())
 
 
 def _named(path: Path) -> int:

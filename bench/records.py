@@ -9,6 +9,7 @@ import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from support.programs import FlowBench
 from support.records import random_flows
 
 from bench.feed import V4_TCP, run_distinct, run_same
@@ -23,7 +24,6 @@ from flowstream.encode import (
     split,
     stamp,
 )
-from flowstream.kernel.flow import FlowBench
 from flowstream.layouts.xdp_flow import EndReason
 from flowstream.records import decode_many
 from flowstream.streams import Stream
@@ -117,7 +117,7 @@ def _drained(bench: FlowBench) -> float:
     run_distinct(bench.program.fd, 0, DRAINED)
 
     def run() -> int:
-        return sum(map(len, bench.kernel.drain(EndReason.END_ACTIVE_TIMEOUT)))
+        return sum(map(len, bench.probe.drain(EndReason.END_ACTIVE_TIMEOUT)))
 
     return cpu_us(run)
 
@@ -127,7 +127,7 @@ def _ring_read(bench: FlowBench) -> float:
 
     def run() -> int:
         count = 0
-        while taken := len(bench.kernel.overflow.read(READ_RECORDS)):
+        while taken := len(bench.probe.overflow.read(READ_RECORDS)):
             count += taken
         return count
 

@@ -9,8 +9,8 @@ import numpy as np
 from support.records import flow_records
 
 from flowstream.accounting.ledger import KernelCounts, LossCount
+from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.encode import Identity
-from flowstream.kernel.link import Mode
 from flowstream.records import RecordType
 from flowstream.records.text import V4_MAPPED
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from flowstream.accounting.ledger import Account
+    from flowstream.accounting.snapshot import Moment
 
 INTERFACES: Final = {2: "eth0", 3: "eth1"}
 # Not packets of flows, on each interface; numbers and frame octets.
@@ -139,15 +142,11 @@ def _addresses(rng: np.random.Generator, v6: NDArray[np.bool_]) -> NDArray[np.ui
 
 
 class Interface:
-    """One interface of a run as the counters record asks for it; counts what it is shown."""
-
-    mode = Mode.NATIVE
-    max_flows = 131_072
+    """One attachment of a run; counts the packets of the records that it is shown."""
 
     def __init__(self, index: int) -> None:
-        self.index, self.interface = index, INTERFACES[index]
-        self.program = _Program()
-        self.swaps = 0
+        self.index = index
+        self._swaps = 0
         self._rx = LossCount()
         self._losses = {"overflow_lost": LossCount()}
 
@@ -157,17 +156,26 @@ class Interface:
         self._rx = self._rx.plus(
             LossCount(len(mine), int(mine["packets"].sum()), int(mine["l2_bytes"].sum()))
         )
-        self.swaps += 1
+        self._swaps += 1
 
     def overflow(self) -> None:
         """Lose ``OVERFLOW`` in the kernel."""
         self._losses = {"overflow_lost": OVERFLOW}
 
-    def table_entries(self) -> int:
-        """Nothing is left in the table when it was drained."""
-        return 0
+    def snapshot(self, account: Account, time: Moment) -> Snapshot:
+        """All counts of the attachment at ``time``."""
+        return Snapshot(
+            interface=INTERFACES[self.index],
+            index=self.index,
+            mode="native",
+            program=ProgramId(41, "xdp_flow"),
+            time=time,
+            kernel=self._counters(),
+            account=account,
+            table=TableState(0, 131_072, self._swaps),
+        )
 
-    def counters(self) -> KernelCounts:
+    def _counters(self) -> KernelCounts:
         """What the kernel would have counted."""
         lost = self._losses["overflow_lost"]
         return KernelCounts(
@@ -181,7 +189,3 @@ class Interface:
             sampled_out_bytes=0,
             losses=dict(self._losses),
         )
-
-
-class _Program:
-    id, name = 41, "xdp_flow"

@@ -10,9 +10,9 @@ from bench.fleet.hosts import INTERFACES, Interface, announcements
 from bench.fleet.truth import Traffic, Truth
 from flowstream.accounting.counters import counters_record
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.snapshot import Moment
 from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.encode import make_encoder
-from flowstream.kernel.clock import ClockPair
 from flowstream.records import FlowRecord, decode
 from flowstream.streams import Stream
 
@@ -140,15 +140,12 @@ class FleetPublisher:
         final: bool,
     ) -> None:
         elapsed = (interval - run.intervals.start + 1) * 10_000_000_000
-        now = ClockPair(run.identity.agent_epoch + elapsed, elapsed)
+        now = Moment(run.identity.agent_epoch + elapsed, elapsed)
         for interface in interfaces:
             build = partial(
                 counters_record,
                 identity=run.identity,
-                counted=interface,
-                account=self.books.ledger.account(interface.index),
-                tables=interface,
-                now=now,
+                snapshot=interface.snapshot(self.books.ledger.account(interface.index), now),
                 final=final,
             )
             await publisher.publish_counters(build)

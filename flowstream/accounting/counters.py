@@ -1,8 +1,8 @@
-"""Makes the record of the counters topic out of kernel counts and books."""
+"""Builds the record of the counters topic from a snapshot."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
@@ -10,81 +10,22 @@ from flowstream.records import SCHEMA_VERSION, CountersRecord, Loss, RecordType,
 from flowstream.records.text import utf8_text
 
 if TYPE_CHECKING:
-    from flowstream.accounting.ledger import Account, KernelCounts, StageCount
+    from flowstream.accounting.ledger import StageCount
+    from flowstream.accounting.snapshot import Snapshot
     from flowstream.encode import Identity
-    from flowstream.kernel.clock import ClockPair
-    from flowstream.kernel.link import Mode
-
-
-class Loaded(Protocol):
-    """A program in the kernel."""
-
-    @property
-    def id(self) -> int:
-        """Its number, 0 when it has none."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-
-class Counted(Protocol):
-    """A program and the interface whose packets it counts."""
-
-    @property
-    def interface(self) -> str:
-        """The interface's name."""
-
-    @property
-    def index(self) -> int:
-        """The interface's index."""
-
-    @property
-    def mode(self) -> Mode:
-        """Attach mode in force."""
-
-    @property
-    def program(self) -> Loaded:
-        """The program that counts."""
-
-    def counters(self) -> KernelCounts:
-        """What the program counted."""
-
-
-class Tables(Protocol):
-    """The flow tables of a capture."""
-
-    @property
-    def max_flows(self) -> int:
-        """Capacity of a table."""
-
-    @property
-    def swaps(self) -> int:
-        """How often the tables were swapped."""
-
-    def table_entries(self) -> int:
-        """Entries in the active table, about."""
 
 
 def counters_record(
-    seq: int,
-    identity: Identity,
-    counted: Counted,
-    account: Account,
-    tables: Tables,
-    now: ClockPair,
-    *,
-    final: bool,
+    seq: int, identity: Identity, snapshot: Snapshot, *, final: bool
 ) -> CountersRecord:
-    """One interface's counters, read now."""
-    counts = counted.counters()
-    # The mode in force is never AUTO, which no record could name.
-    mode = cast("Literal['native', 'generic', 'offload']", counted.mode.value)
+    """Build one attachment's record; ``final`` says that no later one follows."""
+    counts = snapshot.kernel
+    mode = cast("Literal['native', 'generic', 'offload']", snapshot.mode)
     kernel = {
         name: getattr(counts, name) for name in counts.__dataclass_fields__ if name != "losses"
     }
     # A cause stands for one place where records are lost: no key occurs in both.
-    losses = counts.losses | account.losses
+    losses = counts.losses | snapshot.account.losses
     return CountersRecord(
         record_type=RecordType.COUNTERS,
         schema_version=SCHEMA_VERSION,
@@ -92,19 +33,19 @@ def counters_record(
         host_id=identity.host_id,
         seq=seq,
         host=identity.host,
-        in_if=counted.index,
-        in_if_name=utf8_text(counted.interface),
-        program_name=counted.program.name,
-        program_id=counted.program.id,
+        in_if=snapshot.index,
+        in_if_name=utf8_text(snapshot.interface),
+        program_name=snapshot.program.name,
+        program_id=snapshot.program.id,
         xdp_mode=mode,
-        time_unix_ns=now.unix_ns,
-        time_boot_ns=now.boot_ns,
+        time_unix_ns=snapshot.time.unix_ns,
+        time_boot_ns=snapshot.time.boot_ns,
         losses={cause: Loss(*loss) for cause, loss in losses.items()},
-        flows=_stages(account.flows),
-        new_flows=_stages(account.new_flows),
-        table_entries=tables.table_entries(),
-        table_capacity=tables.max_flows,
-        table_swaps=tables.swaps,
+        flows=_stages(snapshot.account.flows),
+        new_flows=_stages(snapshot.account.new_flows),
+        table_entries=snapshot.table.entries,
+        table_capacity=snapshot.table.capacity,
+        table_swaps=snapshot.table.swaps,
         final=final,
         **kernel,
     )

@@ -18,6 +18,7 @@ import structlog
 
 from flowstream.accounting.counters import counters_record
 from flowstream.agent.pipeline import Publisher, move_table, read_ring
+from flowstream.agent.probe import snapshot
 from flowstream.errors import FlowstreamError, SinkError
 from flowstream.kernel import clock
 from flowstream.layouts.xdp_flow import EndReason
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from flowstream.accounting.ledger import Ledger
-    from flowstream.agent.probe import Attached, Capture
+    from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
     from flowstream.encode import Identity
     from flowstream.sink import Sink
@@ -43,14 +44,14 @@ class Agent:
     def __init__(
         self,
         config: RunConfig,
-        capture: Capture,
-        attached: Sequence[Attached],
+        probe: Probe,
+        attached: Sequence[Attachment],
         sink: Sink,
         publisher: Publisher,
         ledger: Ledger,
         identity: Identity,
     ) -> None:
-        self._config, self._capture, self._attached = config, capture, attached
+        self._config, self._probe, self._attached = config, probe, attached
         self._sink, self._publisher = sink, publisher
         self._ledger, self._identity = ledger, identity
         self._stopping = asyncio.Event()
@@ -69,7 +70,7 @@ class Agent:
             log.error("ended before the sink was there: nothing was published", **self._summary())
             return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
-        rings = [*self._capture.rings, *(ring for each in self._attached for ring in each.rings)]
+        rings = [*self._probe.rings, *(ring for each in self._attached for ring in each.rings)]
         readers = [
             self._spawn(read_ring(ring, self._publisher, self._rings_end)) for ring in rings
         ]
@@ -135,7 +136,7 @@ class Agent:
 
     def _watch_wakeups(self) -> Callable[[], object]:
         """Set ``_drain_now`` when the kernel asks for an early swap; return how to end it."""
-        ring = self._capture.wakeups
+        ring = self._probe.wakeups
         if ring is None:
             return lambda: None
         loop = asyncio.get_running_loop()
@@ -156,7 +157,7 @@ class Agent:
                 return
             self._drain_now.clear()
             reason = EndReason.END_FORCED if early else EndReason.END_ACTIVE_TIMEOUT
-            await move_table(self._capture.drain(reason), self._publisher)
+            await move_table(self._probe.drain(reason), self._publisher)
             if not early:
                 # Intervals that a slow sink made us miss are not made up for.
                 due = max(due + self._config.interval_s, time.monotonic())
@@ -185,10 +186,7 @@ class Agent:
             build = functools.partial(
                 counters_record,
                 identity=self._identity,
-                counted=each,
-                account=self._ledger.account(each.index),
-                tables=self._capture,
-                now=now,
+                snapshot=snapshot(each, self._probe, self._ledger, now),
                 final=final,
             )
             await self._publisher.publish_counters(build)
@@ -238,7 +236,7 @@ class Agent:
         await asyncio.wait([draining])
         # Both tables: a drain that failed may have left something in the other one.
         # The swap's grace period also ends the last runs of the program.
-        await move_table(self._capture.drain(EndReason.END_FORCED), self._publisher)
+        await move_table(self._probe.drain(EndReason.END_FORCED), self._publisher)
         self._rings_end.set()
         if readers:
             await asyncio.wait(readers)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledger import Ledger
+    from flowstream.agent.probe import Ring
     from flowstream.encode import Encoder, Identity
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink
@@ -56,21 +57,6 @@ class RecordBatch:
 
     stream: Stream
     records: NDArray[np.void]
-
-
-class Ring(Protocol):
-    """A source of records with a descriptor that can be waited for."""
-
-    @property
-    def fd(self) -> int:
-        """Readable when records wait."""
-
-    @property
-    def stream(self) -> Stream:
-        """Where its records belong."""
-
-    def read(self, most: int) -> NDArray[np.void]:
-        """Take up to ``most`` records (dtype FLOW_RECORD, shape (n,))."""
 
 
 class Publisher:

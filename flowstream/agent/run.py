@@ -21,8 +21,8 @@ from flowstream.host import identity as host
 from flowstream.host import namespaces as netns
 from flowstream.host import privileges
 from flowstream.kernel import features
-from flowstream.kernel.counter import CounterKernel
-from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import open_sink
@@ -31,14 +31,14 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.agent.probe import Capture
+    from flowstream.agent.probe import Probe
     from flowstream.config.run import RunConfig
 
 log = structlog.get_logger()
 
-_CAPTURES: Final[dict[str, Callable[..., Capture]]] = {
-    "flow": FlowKernel,
-    "counter": CounterKernel,
+_PROBES: Final[dict[str, Callable[..., Probe]]] = {
+    "flow": FlowProbe,
+    "counter": CounterProbe,
 }
 
 
@@ -62,14 +62,14 @@ def run(config: RunConfig) -> int:
     sink.prepare(topics)
     encoder = encoder_of(config, identity)
     with ExitStack() as stack:
-        capture: Capture = _CAPTURES[config.program](
+        probe: Probe = _PROBES[config.program](
             max_flows=config.max_flows, sampling=config.sampling
         )
-        stack.callback(capture.close)
+        stack.callback(probe.close)
         attached = []
         for name in config.interfaces:
             with netns.entered(config.netns):
-                attachment = capture.attach(name, Mode(config.mode))
+                attachment = probe.attach(name, Mode(config.mode))
             stack.callback(attachment.close)
             interfaces[attachment.index] = name
             attached.append(attachment)
@@ -86,5 +86,5 @@ def run(config: RunConfig) -> int:
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
-        agent = Agent(config, capture, attached, sink, publisher, ledger, identity)
+        agent = Agent(config, probe, attached, sink, publisher, ledger, identity)
         return uvloop.run(agent.run(topics))

@@ -127,7 +127,7 @@ class CounterAttachment(Closing):
         self.maps.close()
 
 
-class CounterKernel(Closing):
+class CounterProbe(Closing):
     """xdp_counter as a capture: ``max_flows`` is the number of sources per interface."""
 
     swaps = 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+from support.programs import XDP_PASS, FlowBench
 
-from flowstream.kernel.flow import FlowBench
-from flowstream.kernel.program import XDP_PASS
 from packets.build import ether as ethernet
 from packets.build import ip4, udp
 from packets.reference import Reading
@@ -77,7 +76,7 @@ class Kernel:
         ran = self.bench.run(frame)
         after = self.bench.counters()
         assert ran.verdict == XDP_PASS
-        assert ran.frame == frame
+        assert ran.packet == frame
         assert after["rx_packets"] - before["rx_packets"] == 1
         assert after["rx_bytes"] - before["rx_bytes"] == len(frame)
 
@@ -86,7 +85,7 @@ class Kernel:
         before = self.bench.counters()
         self.run(frame)
         after = self.bench.counters()
-        records = wire(self.bench.kernel.overflow.read(2))
+        records = wire(self.bench.probe.overflow.read(2))
         grown = {name for name in after if after[name] != before[name]}
         grown -= {"rx_packets", "rx_bytes"}
         for reason in REFUSALS:
@@ -102,7 +101,7 @@ class Kernel:
 
     def flows(self) -> dict[FlowKey, Reading]:
         """Swap the tables and return what was in the active one."""
-        return as_flows(self.bench.kernel.drain(END_INTERVAL_OVER))
+        return as_flows(self.bench.probe.drain(END_INTERVAL_OVER))
 
     def refused(self) -> dict[str, int]:
         """Count packets without a flow since the start, under the reasons that occurred."""
