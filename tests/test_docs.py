@@ -22,9 +22,9 @@ from flowstream.config.run import OPTIONS
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.json_form import FlowJson
-from flowstream.source import Message
 from flowstream.testing.replayed import DoubleTopic
 
 if TYPE_CHECKING:

@@ -20,10 +20,12 @@ from support.outcomes import TIMESTAMP_MS, Account, make_batch, number
 from flowstream.errors import SinkError, UsageError
 from flowstream.segments.sink import SegmentSink
 from flowstream.sink import open_sink
-from flowstream.source import Message, open_source
+from flowstream.source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flowstream.messages import Message
 
 pytestmark = pytest.mark.anyio
 

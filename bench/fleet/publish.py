@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.fleet.hosts import Fleet, Run
+    from flowstream.accounting.outcomes import Outcomes
     from flowstream.encode import Prefixes
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes, Sink
+    from flowstream.messages import MessageBatch
+    from flowstream.sink import Sink
 
 FLUSH_S: Final = 30.0
 
@@ -35,20 +36,24 @@ class Books:
         self.records = 0
         """Acknowledged, of all topics and runs."""
 
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+    def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         """See ``Outcomes``."""
         self.records += len(batch.values[part])
         self.ledger.acknowledged(batch, part)
 
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+    def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
         """See ``Outcomes``; only a ``Refusing`` sink may report this."""
         raise RuntimeError(f"{batch.topic}: {len(batch.values[part])} records failed: {cause}")
+
+    def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        """See ``Outcomes``; no sink may report this."""
+        raise RuntimeError(f"{batch.topic}: {len(batch.values[part])} records in doubt: {cause}")
 
 
 class Refusing:
     """The part of a ``Sink`` that a publisher uses; gives up the first batch of flows."""
 
-    def __init__(self, sink: Sink, outcomes: Outcomes) -> None:
+    def __init__(self, sink: Sink, outcomes: Outcomes[MessageBatch]) -> None:
         self._sink, self._outcomes = sink, outcomes
         self.refused: list[bytes] = []
 
@@ -56,7 +61,7 @@ class Refusing:
         """See ``Sink``."""
         return self._sink.partitions(topic)
 
-    async def send(self, batch: EncodedBatch) -> None:
+    async def send(self, batch: MessageBatch) -> None:
         """See ``Sink``."""
         if batch.stream is not Stream.FLOWS or self.refused:
             await self._sink.send(batch)
@@ -74,7 +79,7 @@ class FleetPublisher:
     def __init__(
         self,
         fleet: Fleet,
-        open_with: Callable[[Outcomes], Sink],
+        open_with: Callable[[Outcomes[MessageBatch]], Sink],
         prefix: str,
         record_format: str,
         prefixes: Prefixes | None = None,

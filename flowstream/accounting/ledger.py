@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowstream.accounting.tally import Tally
-    from flowstream.messages import EncodedBatch
+
+
+class AccountedBatch(Protocol):
+    """The part of a batch of messages that the books need."""
+
+    @property
+    def stream(self) -> Stream | None:
+        """Stream of its records; None when they belong to no books."""
+
+    @property
+    def tally(self) -> Tally | None:
+        """What each record stands for; None when they belong to no books."""
 
 
 class LossCount(NamedTuple):
@@ -106,8 +117,10 @@ class Ledger:
         for in_if, loss in _by_interface(tally):
             self._accounts[in_if].stage(stream).encoded += loss.records
 
-    def queued(self, batch: EncodedBatch) -> None:
+    def queued(self, batch: AccountedBatch) -> None:
         """The sink accepted a batch."""
+        if batch.stream is None or batch.tally is None:
+            return
         for in_if, loss in _by_interface(batch.tally):
             self._accounts[in_if].stage(batch.stream).queued += loss.records
 
@@ -116,22 +129,29 @@ class Ledger:
         for in_if, loss in _by_interface(tally):
             self._accounts[in_if].lose(cause, loss)
 
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+    def acknowledged(self, batch: AccountedBatch, part: slice) -> None:
         """Records are published."""
-        if batch.stream is Stream.COUNTERS:
+        if batch.stream is None or batch.tally is None or batch.stream is Stream.COUNTERS:
             return
         for in_if, loss in _by_interface(batch.tally[part]):
             self._accounts[in_if].stage(batch.stream).acknowledged += loss.records
 
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+    def failed(self, batch: AccountedBatch, part: slice, cause: str) -> None:
         """The sink gave records up."""
-        if batch.stream is Stream.COUNTERS:
-            self.counters_failed += len(batch.values[part])
+        if batch.stream is None or batch.tally is None:
             return
-        for in_if, loss in _by_interface(batch.tally[part]):
+        tally = batch.tally[part]
+        if batch.stream is Stream.COUNTERS:
+            self.counters_failed += len(tally)
+            return
+        for in_if, loss in _by_interface(tally):
             account = self._accounts[in_if]
             account.stage(batch.stream).failed += loss.records
             account.lose(cause, loss)
+
+    def in_doubt(self, batch: AccountedBatch, part: slice, cause: str) -> None:
+        """The sink gave records up that may be published."""
+        self.failed(batch, part, cause)
 
 
 def _by_interface(tally: Tally) -> Iterator[tuple[int, LossCount]]:

@@ -1,7 +1,7 @@
 """The stages between the kernel and the sink.
 
     ring buffers ─┐
-                  ├─ RecordBatch → bounded queue → stamp, encode, split → EncodedBatch → sink
+                  ├─ RecordBatch → bounded queue → stamp, encode, split → MessageBatch → sink
     flow tables ──┘
 
 A slow sink makes ``send`` wait, which fills the queue, which stops the readers;
@@ -18,7 +18,7 @@ import numpy as np
 
 from flowstream.accounting.tally import Tally
 from flowstream.encode import flow_tally, partition_keys, partitions, split, stamp
-from flowstream.messages import EncodedBatch
+from flowstream.messages import MessageBatch
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -138,11 +138,11 @@ class Publisher:
         key = np.frombuffer(record.host_id[:8], np.uint8).reshape(1, 8)
         to = int(partitions(key, self._sink.partitions(topic))[0])
         await self._sink.send(
-            EncodedBatch(
+            MessageBatch(
                 stream=Stream.COUNTERS,
                 topic=topic,
                 partition=to,
-                timestamp_ms=record.time_unix_ns // 1_000_000,
+                timestamps_ms=[record.time_unix_ns // 1_000_000],
                 keys=[key.tobytes()],
                 values=[self._encoder.encode_counters(record)],
                 tally=Tally.empty(1),

@@ -18,12 +18,13 @@ from flowstream.accounting.counters import counters_record
 from flowstream.accounting.ledger import Ledger
 from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError, SourceError
+from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
 from flowstream.progress import progress_bars
 from flowstream.registry.encoder import encoder_of
-from flowstream.sink import KEEP, open_sink
+from flowstream.sink import open_sink
 from flowstream.streams import Stream
 from flowstream.urls import KafkaUrl, parse_url
 
@@ -68,7 +69,7 @@ async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> P
         ledger,
         partitions=config.partitions,
         record_format=config.format,
-        topic_settings=KEEP,
+        topic_settings=KEEP_FOREVER,
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)

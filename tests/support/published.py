@@ -12,10 +12,9 @@ from flowstream.accounting.tally import Tally
 from flowstream.encode.encoder import make_encoder
 from flowstream.encode.identity import Identity, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import EncodedBatch
+from flowstream.messages import Message, MessageBatch
 from flowstream.records import Loss, StageCounts
 from flowstream.sink import open_sink
-from flowstream.source import Message
 from flowstream.streams import Stream
 from support.outcomes import Account
 from support.records import COUNTERS, random_flows
@@ -102,7 +101,9 @@ async def publish(url: str, record_format: str, *runs: Published) -> None:
     messages = [message for run in runs for message in run.messages()]
     for topic, partition, _, _, key, value, *_ in messages:
         stream = Stream(topic.removeprefix("flowstream."))
-        batch = EncodedBatch(stream, topic, partition, 0, [key], [value], Tally.empty(1))
+        batch = MessageBatch(
+            topic, partition, [0], [key], [value], stream=stream, tally=Tally.empty(1)
+        )
         await sink.send(batch)
     await sink.flush(30)
     await sink.close(10)
