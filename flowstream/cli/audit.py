@@ -52,12 +52,11 @@ def execute(args: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
 
     import msgspec  # noqa: PLC0415
-    from rich.progress import MofNCompleteColumn  # noqa: PLC0415
 
     from flowstream.audit import audit, tables  # noqa: PLC0415
     from flowstream.progress import progress_bars  # noqa: PLC0415
 
-    with progress_bars(MofNCompleteColumn()) as bars:
+    with progress_bars() as bars:
         bar = bars.add_task("auditing", total=None)
 
         def progressed(done: int, total: int) -> None:

@@ -12,7 +12,6 @@ import functools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
-from rich.progress import DownloadColumn
 
 from flowstream.accounting.counters import counters_record
 from flowstream.accounting.ledger import Ledger
@@ -92,7 +91,7 @@ async def _publish(
     publishing = asyncio.ensure_future(publisher.run(faults.append))
     captures: list[CaptureRun] = []
     try:
-        with progress_bars(DownloadColumn()) as progress:
+        with progress_bars(octets=True) as progress:
             for index, path in enumerate(config.files, 1):
                 with CaptureFile(path) as file:
                     bar = progress.add_task(path.name, total=file.size)

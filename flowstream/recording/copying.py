@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.progress import MofNCompleteColumn
-
 from flowstream.errors import SinkError, UsageError
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
@@ -46,7 +44,7 @@ class Copy:
         # By cause; the first place of the first cause is named.
         self._failed: Counter[str] = Counter()
         self._first_failure = ""
-        self._progress = progress_bars(MofNCompleteColumn())
+        self._progress = progress_bars()
         self._task = self._progress.add_task(verb, total=total)
 
     def __enter__(self) -> Self:
