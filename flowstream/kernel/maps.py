@@ -76,7 +76,7 @@ def _check_size(what: str, dtype: np.dtype[Any], size: int) -> None:
     if dtype.itemsize != size:
         raise LayoutError(
             f"{what}: the object has {size} octets, its accessor {dtype.itemsize}; "
-            "make bpf writes both anew"
+            "rebuild both with make generate"
         )
 
 
