@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
@@ -46,6 +46,25 @@ class Program(Closing):
                 f"{err}{self._remedy(err.errno, offload=offload)}", err.errno
             ) from err
         self.id, self.name = libbpf.prog_info(self.fd)
+
+    @classmethod
+    def from_fd(cls, fd: int, spec: ProgramSpec) -> Self:
+        """Use the program behind ``fd``, which must be an XDP program of the same name.
+
+        Raises LayoutError that names the difference. Owns ``fd`` from the call on, also
+        when it raises.
+        """
+        program = cls.__new__(cls)
+        program.fd = fd
+        try:
+            info = libbpf.object_info(libbpf.ProgInfo, fd)
+            program.id, program.name = info.id, info.name.decode(errors="replace")
+            libbpf.compare(f"program {spec.name}", "type", info.type, libbpf.BPF_PROG_TYPE_XDP)
+            libbpf.compare(f"program {spec.name}", "name", program.name, spec.name[:15])
+        except BaseException:
+            program.close()
+            raise
+        return program
 
     @staticmethod
     def _remedy(number: int, *, offload: bool) -> str:
