@@ -92,19 +92,7 @@ def _table(path: Path, name: str, size: int) -> Table:
 
 
 def _config(path: Path, sink: str = "stdout:", record_format: str = "msgpack") -> CaptureConfig:
-    return CaptureConfig(
-        files=(path,),
-        sink=sink,
-        format=record_format,
-        names="goflow2",
-        community_id=False,
-        registry=None,
-        interval_s=5.0,
-        max_flows=131_072,
-        sampling=1,
-        partitions=6,
-        topic_prefix="bench",
-    )
+    return CaptureConfig(files=(path,), sink=sink, format=record_format, topic_prefix="bench")
 
 
 def _bare(size: int) -> float:

@@ -175,7 +175,7 @@ def test_a_command_is_one(command):
     args = vars(command_line._parser().parse_args(words[program + 1 :]))
     for field in OPTIONS:
         if args.get(field) not in (None, False):
-            config.parse_option(field, args[field])
+            OPTIONS[field].parse(args[field])
 
 
 @pytest.mark.parametrize("block", [block for _, block in blocks("toml")])
