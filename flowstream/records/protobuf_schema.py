@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.records import CountersRecord, FlowRecord
+from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
+from flowstream.records.flow import FlowRecord
 
 if TYPE_CHECKING:
     from msgspec import Struct
