@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml requirements-dev.txt
 	@$(INSTALL) $(RUN_PACKAGES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
-	@$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: setup ## send real packets through the agent, audit the records

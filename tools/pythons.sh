@@ -25,7 +25,9 @@ install_locked() {
 	rm -rf "$venv"
 	"$python" -m venv "$venv"
 	"$venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	"$venv/bin/pip" install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	# setuptools warns about every editable install.
+	PYTHONWARNINGS=ignore "$venv/bin/pip" install -q --disable-pip-version-check \
+		--no-deps --no-build-isolation -e .
 	cat pyproject.toml requirements-dev.txt >"$venv/installed"
 }
 

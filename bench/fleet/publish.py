@@ -66,7 +66,7 @@ class Refusing:
         if batch.stream is not Stream.FLOWS or self.refused:
             await self._sink.send(batch)
             return
-        self.refused = batch.values
+        self.refused = [value for value in batch.values if value is not None]
         self._outcomes.failed(batch, slice(None), "delivery_timeout")
 
 

@@ -22,10 +22,10 @@ class Account:
     """Outcomes, counted; a record that gets a second outcome fails the test at once."""
 
     def __init__(self) -> None:
-        self.acknowledged_values: list[bytes] = []
-        self.failed_values: list[bytes] = []
+        self.acknowledged_values: list[bytes | None] = []
+        self.failed_values: list[bytes | None] = []
         self.causes: Counter[str] = Counter()
-        self.doubtful_values: list[bytes] = []
+        self.doubtful_values: list[bytes | None] = []
         self.doubts: Counter[str] = Counter()
         self._seen: set[tuple[int, int]] = set()
         # Batches are told apart by identity: they must stay alive.

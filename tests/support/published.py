@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +20,9 @@ from flowstream.streams import Stream
 from support.outcomes import Account
 from support.records import COUNTERS, random_flows
 
+if TYPE_CHECKING:
+    from flowstream.records import CountersRecord
+
 EPOCH = 1_763_800_000_000_000_017
 HOST = bytes(range(16))
 NAMES = {3: "veth3", 5: "veth5"}
@@ -33,7 +37,9 @@ class Published:
     ``values`` are (topic, value) in the order of publication, to be tampered with.
     """
 
-    def __init__(self, record_format: str = "json", interfaces: tuple[int, ...] = (3,), **run):
+    def __init__(
+        self, record_format: str = "json", interfaces: tuple[int, ...] = (3,), **run: Any
+    ) -> None:
         identity = Identity(run.get("epoch", EPOCH), run.get("host_id", HOST), "host-a", NAMES)
         encoder = make_encoder(record_format, identity)
         # Without the dtype numpy would make the fields native-endian.
@@ -55,7 +61,9 @@ class Published:
         ]
         self._encode_counters = encoder.encode_counters
 
-    def _counters(self, index, seq, final, identity, *, first):
+    def _counters(
+        self, index: int, seq: int, final: bool, identity: Identity, *, first: bool
+    ) -> CountersRecord:
         mine = self.flows[self.flows["in_if"] == index]
         packets, octets = int(mine["packets"].sum()), int(mine["l2_bytes"].sum())
         return msgspec.structs.replace(
@@ -77,7 +85,7 @@ class Published:
             final=final,
         )
 
-    def change_counters(self, number: int, **changes) -> None:
+    def change_counters(self, number: int, **changes: Any) -> None:
         self.counters[number] = msgspec.structs.replace(self.counters[number], **changes)
 
     def messages(self) -> list[Message]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FIELDS = [
     name
-    for name in FLOW_RECORD.names
+    for name in FLOW_RECORD.names or ()
     if not name.startswith(("tag_", "size_")) and name != "array_fields"
 ]
 INTEGER_TAGS = {1: 0xCC, 2: 0xCD, 4: 0xCE, 8: 0xCF}
