@@ -1,8 +1,8 @@
-# The agent on Debian 12: no compiler and no pip in the image that runs.
+# The agent on Debian 12, without compiler and pip in the final image.
 #   docker build -t flowstream .
-# The embedded objects are compared with the C sources. With CAP_BPF in the build
+# The build compares the embedded objects with the digests of the C sources. With CAP_BPF,
 #   docker build --build-arg OBJECT_CHECK=--check …
-# compiles them anew and compares them octet by octet; bcc creates maps as it compiles.
+# recompiles them and compares them octet by octet (bcc creates maps while it compiles).
 
 FROM debian:bookworm-slim AS build
 ARG OBJECT_CHECK=--check-digest
@@ -12,7 +12,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv --without-pip /opt/flowstream
 COPY requirements.txt /src/
-# Exactly the locked files, by their digests.
+# Exactly the locked files, verified by digest.
 RUN python3 -m pip --python /opt/flowstream/bin/python install \
         --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /src/requirements.txt \
  && find /opt/flowstream -type d -name tests -prune -exec rm -rf {} +
@@ -32,7 +32,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/flowstream /opt/flowstream
 ENV PATH=/opt/flowstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Starts as root because attaching needs capabilities; once attached it gives up all of them
-# and becomes the user nobody. Which ones it needs: compose/compose.yaml.
+# Starts as root because attaching needs capabilities; after attaching, the agent drops all of
+# them and becomes nobody. compose/compose.yaml lists the capabilities.
 ENTRYPOINT ["flowstream"]
 CMD ["--help"]

@@ -1,10 +1,5 @@
-# Every target installs what it misses, once.
-#   make demo   the main job, on real packets        make test   all tests, with a real broker
-#   make setup  .venv/bin/flowstream                 make lint   style, types, generated files
-#   make bench  measurements, as ratios              make bpf    rebuild the kernel programs
-#   make examples  stream engines, by their sums     make kernels   other kernels, in qemu
-#   make image     the container image
-#   make fleet  1,000 simulated agents, audited by Spark
+# make                  lists the targets; each installs its missing prerequisites once.
+# make TARGET ARGS="…"  passes arguments on: demo, test, bench, fleet, examples.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -12,35 +7,44 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := tools/install-packages.sh
 ENGINES := .cache/examples-venv
+LOWEST := .cache/lower-bounds
 C_SOURCES := $(shell find bpf -name '*.[ch]')
 
 RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs
-LOCK_FORMAT := --generate-hashes --allow-unsafe --strip-extras --no-header \
-	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
-.DEFAULT_GOAL := demo
+# Without broker, kernel or root: half a minute on any interpreter.
+UNIT_TESTS := $(patsubst %,tests/test_%.py,binary_formats community_id config encode imports log \
+	partition pipeline profiles records reference registry schemas sink_kafka_lanes sink_stdout)
+COMPILE := $(BIN)/pip-compile -q --no-build-isolation --generate-hashes --allow-unsafe \
+	--strip-extras --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+PIP_INSTALL := bin/pip install -q --disable-pip-version-check
+.DEFAULT_GOAL := help
 
-.PHONY: setup demo test lint bench fleet bpf lock examples kernels image clean
+.PHONY: help setup demo test lint pythons lower-bounds bench fleet generate lock examples \
+	kernels image clean
 
-setup: $(VENV)/.installed
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+setup: $(VENV)/.installed ## install .venv/bin/flowstream with the locked dependencies
+
+$(VENV)/.installed: pyproject.toml requirements-dev.txt
 	@$(INSTALL) $(RUN_PACKAGES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r constraints.txt
-	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+	@PYTHONWARNINGS=ignore $(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup
+demo: setup ## send real packets through the agent, audit the records
 	@$(SUDO) $(BIN)/flowstream demo $(ARGS)
 
-test: setup
+test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(SUDO) $(BIN)/python -m pytest $(ARGS)
 
-lint: setup
+lint: setup ## check style, types and generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -48,39 +52,48 @@ lint: setup
 	$(SUDO) $(BIN)/python -m tools.generate --check
 	$(BIN)/python -m tools.schema_files --check schemas
 
-bench: setup
+pythons: setup ## run the unit tests on the other Python versions of this machine
+	@tools/pythons.sh $(BIN)/python $(UNIT_TESTS)
+
+lower-bounds: setup ## run the unit tests with the lowest versions that pyproject.toml permits
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(BIN)/python -m tools.lower_bounds >$(LOWEST)/constraints.txt
+	@$(LOWEST)/$(PIP_INSTALL) -c $(LOWEST)/constraints.txt \
+		-e '.[dev,registry,readers]'
+	@$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(UNIT_TESTS)
+
+bench: setup ## measure throughput and cost, as ratios
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(SUDO) $(BIN)/python -m bench $(ARGS)
 
-fleet: setup
+fleet: setup ## simulate 1,000 agents, audited by Spark
 	@$(INSTALL) $(TEST_PACKAGES)
 	@bench/fleet/run.sh $(ARGS)
 
-bpf: setup
+generate: setup ## rebuild kernel objects, layouts and schema files
 	$(SUDO) $(BIN)/python -m tools.generate
 	$(BIN)/python -m tools.schema_files --write schemas
 
-lock: setup
-	$(BIN)/pip install -q pip-tools
-	$(BIN)/pip-compile -q --extra dev --extra registry --extra readers $(LOCK_FORMAT) \
-		-o constraints.txt pyproject.toml
-	$(BIN)/pip-compile -q --extra registry --extra readers $(LOCK_FORMAT) -c constraints.txt \
-		-o requirements.txt pyproject.toml
+lock: setup ## write requirements*.txt anew from pyproject.toml
+	$(COMPILE) --extra dev --extra registry --extra readers -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --extra registry --extra readers -c requirements-dev.txt -o requirements.txt \
+		pyproject.toml
+	$(COMPILE) -o examples/requirements.txt examples/requirements.in
 
-examples: setup
+examples: setup ## run the examples on their stream engines
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
-	@$(ENGINES)/bin/pip install -q --disable-pip-version-check -r examples/requirements.txt
+	@$(ENGINES)/$(PIP_INSTALL) --require-hashes -r examples/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest -o pythonpath=tests examples $(ARGS)
 
-kernels: setup
+kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh
 
-image:
+image: ## build and test the container image
 	@$(SUDO) tests/image/run.sh
 
-clean:
+clean: ## remove everything that make and the tests wrote
 	$(SUDO) rm -rf --one-file-system .cache
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from bench.frames import V4_TCP, V4_UDP, V6_TCP, PassProgram, run_distinct, run_same
+from support.programs import FlowBench
+
+from bench.feed import V4_TCP, V4_UDP, V6_TCP, PassProgram, run_distinct, run_same
 from bench.measure import ROUNDS, Row, Table, interleave
-from flowstream.kernel.counter import CounterKernel
-from flowstream.kernel.flow import FlowBench
+from flowstream.kernel.counter import CounterProbe
 from flowstream.layouts.xdp_flow import EndReason
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def measure() -> Iterator[Table]:
 
 
 def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
-    counter = stack.enter_context(stack.enter_context(CounterKernel()).maps(IN_IF))
+    counter = stack.enter_context(stack.enter_context(CounterProbe()).maps(IN_IF))
     flow = stack.enter_context(FlowBench())
     full = stack.enter_context(FlowBench(max_flows=16))
     run_distinct(full.program.fd, 0, 1_000)
@@ -60,7 +61,7 @@ def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
 
 def _check_hits(flow: FlowBench, flows: int) -> None:
     """Every packet must stand in its flow's record: else it was not a hit that was measured."""
-    drained = list(flow.kernel.drain(EndReason.END_ACTIVE_TIMEOUT))
+    drained = list(flow.probe.drain(EndReason.END_ACTIVE_TIMEOUT))
     packets = [count for records in drained for count in records["packets"].tolist()]
     if packets != [(ROUNDS + 1) * REPEAT] * flows:
         raise RuntimeError(f"flows of {packets} packets: another path was measured")
@@ -68,7 +69,7 @@ def _check_hits(flow: FlowBench, flows: int) -> None:
 
 def _overflow(full: FlowBench, *, room: bool) -> float:
     """One sample of a packet that finds the table full; the ring is emptied or filled first."""
-    while len(full.kernel.overflow.read(OVERFLOWS)):
+    while len(full.probe.overflow.read(OVERFLOWS)):
         pass
     if not room:
         run_same(full.program.fd, V4_TCP, 2 * OVERFLOWS)
@@ -124,8 +125,8 @@ def _distinct_frames(passing: PassProgram, stack: ExitStack) -> Table:
 
 def _empty(flows: FlowBench) -> None:
     """Take everything out of table and rings."""
-    for _ in flows.kernel.drain(EndReason.END_ACTIVE_TIMEOUT):
+    for _ in flows.probe.drain(EndReason.END_ACTIVE_TIMEOUT):
         pass
-    for ring in (*flows.kernel.rings, flows.kernel.wakeups):
+    for ring in (*flows.probe.rings, flows.probe.wakeups):
         while len(ring.read(DISTINCT)):
             pass

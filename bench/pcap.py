@@ -8,7 +8,7 @@ import itertools
 import tempfile
 from ctypes import byref, c_void_p
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from packets import captures
 from packets.pcap_files import Packet, pcap
@@ -17,16 +17,18 @@ from bench.measure import Row, Table, cpu_us, interleave
 from flowstream import pcap as flowstream_pcap
 from flowstream.config.pcap import CaptureConfig
 from flowstream.kernel import libbpf
-from flowstream.kernel.packets import FrameFeed
+from flowstream.kernel.packets import PacketFeed
 from flowstream.layouts.xdp_flow import CAPTURE_META
+from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
-from flowstream.pcap.replay import Clock, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowstream.agent.pipeline import RecordBatch
+
+_Format = Literal["msgpack", "json"]
 
 PACKETS: Final = 200_000
 SIZES: Final = {"64 octets": 64, "1,514 octets": 1_514}
@@ -58,7 +60,7 @@ def _capture(size: int, count: int) -> bytes:
 def _table(path: Path, name: str, size: int) -> Table:
     numbers = itertools.count()
 
-    def published(capture: Path, record_format: str) -> int:
+    def published(capture: Path, record_format: _Format) -> int:
         # A directory for each: a recording that is there is read before it is gone on with.
         return _published(capture, f"file:{path.parent}/{size}-{next(numbers)}", record_format)
 
@@ -66,7 +68,7 @@ def _table(path: Path, name: str, size: int) -> Table:
     single.write_bytes(_capture(size, 1))
     set_up = interleave({"": lambda: cpu_us(lambda: published(single, "msgpack"))}, ROUNDS)[""]
 
-    def whole(record_format: str) -> float:
+    def whole(record_format: _Format) -> float:
         return cpu_us(lambda: published(path, record_format)) - set_up.fastest / PACKETS
 
     samples = interleave(
@@ -91,20 +93,10 @@ def _table(path: Path, name: str, size: int) -> Table:
     return Table(title, "µs CPU per packet", "bare calls", rows, notes)
 
 
-def _config(path: Path, sink: str = "stdout:", record_format: str = "msgpack") -> CaptureConfig:
-    return CaptureConfig(
-        files=(path,),
-        sink=sink,
-        format=record_format,
-        names="goflow2",
-        community_id=False,
-        registry=None,
-        interval_s=5.0,
-        max_flows=131_072,
-        sampling=1,
-        partitions=6,
-        topic_prefix="bench",
-    )
+def _config(
+    path: Path, sink: str = "stdout:", record_format: _Format = "msgpack"
+) -> CaptureConfig:
+    return CaptureConfig(files=(path,), sink=sink, format=record_format, topic_prefix="bench")
 
 
 def _bare(size: int) -> float:
@@ -122,7 +114,7 @@ def _bare(size: int) -> float:
         repeat=1,
     )
     call, reference = libbpf.library().bpf_prog_test_run_opts, byref(options)
-    with FrameFeed() as feed:
+    with PacketFeed() as feed:
         fd = feed.program.fd
 
         def run() -> int:
@@ -137,7 +129,7 @@ def _bare(size: int) -> float:
 
 def _read(path: Path) -> int:
     with CaptureFile(path) as file:
-        return sum(1 for _ in file.frames())
+        return sum(1 for _ in file.packets())
 
 
 def _named(path: Path) -> int:
@@ -158,12 +150,12 @@ class _Void:
 
 def _void(path: Path) -> float:
     void = _Void()
-    replay = Replay(_config(path), path.stem, 1, Clock(0))
+    capture_run = CaptureRun(_config(path), path.stem, 1, Clock(0))
 
     async def run() -> int:
         with CaptureFile(path) as file:
-            await replay.run(file, void, lambda **_: None)  # type: ignore[arg-type]
-        return replay.counters().seen.packets
+            await capture_run.run(file, void, lambda **_: None)  # type: ignore[arg-type]
+        return capture_run.counters().seen.packets
 
     taken = cpu_us(lambda: asyncio.run(run()))
     if not void.records:
@@ -171,7 +163,7 @@ def _void(path: Path) -> float:
     return taken
 
 
-def _published(path: Path, sink: str, record_format: str) -> int:
+def _published(path: Path, sink: str, record_format: _Format) -> int:
     done = flowstream_pcap.run(_config(path, sink, record_format))
     if done.failed or not done.stored:
         raise RuntimeError(f"{sink}: {done.failed} of {done.stored} records failed")

@@ -17,7 +17,7 @@ from bench.encoders import new_encoder
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
 from flowstream.accounting.ledger import Ledger
-from flowstream.accounting.tally import Tally
+from flowstream.accounting.tally import AttachmentKey, Tally
 from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher, RecordBatch
 from flowstream.encode import (
     partition_keys,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.messages import EncodedBatch
+    from flowstream.messages import MessageBatch
     from flowstream.sink import Sink
 
 RECORDS: Final = 100_000
@@ -80,11 +80,11 @@ class Lane:
         """End the sink."""
         self._runner.run(self.sink.close(5))
 
-    def send(self, batches: list[EncodedBatch]) -> int:
+    def send(self, batches: list[MessageBatch]) -> int:
         """Send what is encoded already and wait for the outcomes."""
         return self._runner.run(self._send(batches))
 
-    async def _send(self, batches: list[EncodedBatch]) -> int:
+    async def _send(self, batches: list[MessageBatch]) -> int:
         for batch in batches:
             await self.sink.send(batch)
         await self.sink.flush(DEADLINE_S)
@@ -112,7 +112,7 @@ class Lane:
         """Everything that was sent must be acknowledged: else something else was measured."""
         counts = Counter[str]()
         for index in IDENTITY.interfaces:
-            account = self.ledger.account(index).flows
+            account = self.ledger.account(AttachmentKey(index)).flows
             counts.update(acknowledged=account.acknowledged, failed=account.failed)
         if counts["failed"] or not counts["acknowledged"]:
             raise RuntimeError(f"{self.prefix}: {counts['failed']} records failed")
@@ -146,7 +146,7 @@ def _sinks(lanes: dict[str, Lane]) -> Table:
     )
 
 
-def _encoded(lane: Lane) -> list[EncodedBatch]:
+def _encoded(lane: Lane) -> list[MessageBatch]:
     records = flows(RECORDS)
     stamp(records, IDENTITY, 0)
     encoder = new_encoder(lane.format)

@@ -9,9 +9,10 @@ import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from support.programs import FlowBench
 from support.records import random_flows
 
-from bench.frames import V4_TCP, run_distinct, run_same
+from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream.accounting.tally import Tally
 from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS
@@ -23,7 +24,6 @@ from flowstream.encode import (
     split,
     stamp,
 )
-from flowstream.kernel.flow import FlowBench
 from flowstream.layouts.xdp_flow import EndReason
 from flowstream.records import decode_many
 from flowstream.streams import Stream
@@ -38,7 +38,9 @@ RECORDS: Final = 16_384
 DRAINED: Final = 65_536
 OVERFLOWS: Final = 50_000
 PARTITIONS: Final = 6
-IDENTITY: Final = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})
+IDENTITY: Final = Identity(
+    1_700_000_000_000_000_000, bytes(range(16)), "host-a", bytes(16), {3: "eth0"}
+)
 
 
 def flows(count: int) -> NDArray[np.void]:
@@ -117,7 +119,7 @@ def _drained(bench: FlowBench) -> float:
     run_distinct(bench.program.fd, 0, DRAINED)
 
     def run() -> int:
-        return sum(map(len, bench.kernel.drain(EndReason.END_ACTIVE_TIMEOUT)))
+        return sum(map(len, bench.probe.drain(EndReason.END_ACTIVE_TIMEOUT)))
 
     return cpu_us(run)
 
@@ -127,7 +129,7 @@ def _ring_read(bench: FlowBench) -> float:
 
     def run() -> int:
         count = 0
-        while taken := len(bench.kernel.overflow.read(READ_RECORDS)):
+        while taken := len(bench.probe.overflow.read(READ_RECORDS)):
             count += taken
         return count
 

@@ -20,7 +20,7 @@ from broker import Broker
 from support import agent, capture
 
 from bench.fleet.check import ENGINES, SPARK, compare
-from flowstream.source import Message
+from flowstream.messages import Message
 from flowstream.streams import Stream
 from flowstream.testing.factory import FlowFactory
 from flowstream.testing.replayed import BrokerTopic

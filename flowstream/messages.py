@@ -1,68 +1,128 @@
-"""Batches of messages: what travels to a sink."""
+"""Messages: batches on their way to a sink, and single ones as a source reads them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Self
-
-from flowstream.accounting.tally import Tally
-from flowstream.streams import Stream
+from itertools import repeat
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-
-@dataclass(frozen=True, slots=True)
-class EncodedBatch:
-    """Messages for one partition, in order; ``keys``, ``values`` and ``tally`` are parallel."""
-
-    stream: Stream
-    topic: str
-    partition: int
-    timestamp_ms: int
-    keys: list[bytes]
-    values: list[bytes]
-    tally: Tally
-
-    def __len__(self) -> int:
-        return len(self.values)
-
+    from flowstream.accounting.tally import Tally
+    from flowstream.streams import Stream
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-class Row(NamedTuple):
-    """A message as another topic or a recording has it; None where key or value is missing."""
+class Record(Protocol):
+    """The part of aiokafka's records, from a broker or from a batch, that a message needs."""
 
+    @property
+    def offset(self) -> int:
+        """Place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Unix milliseconds."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Key, if there is one."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Value, if there is one."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Name and content of each."""
+
+
+class Message(NamedTuple):
+    """One record of a topic; ``timestamp_ms`` is Unix milliseconds.
+
+    A record without a value (a tombstone, which flowstream never writes) has
+    the empty value and ``is_null``.
+    """
+
+    topic: str
+    partition: int
+    offset: int
     timestamp_ms: int
     key: bytes | None
-    value: bytes | None
+    value: bytes
     headers: Headers = ()
+    is_null: bool = False
+
+    @classmethod
+    def of(cls, topic: str, partition: int, record: Record) -> Self:
+        """Make a message of a record that aiokafka read."""
+        return cls(
+            topic,
+            partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value or b"",
+            tuple(record.headers),
+            record.value is None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class CopiedBatch(EncodedBatch):
-    """Messages that are copied, with all that they have; parallel to ``rows``.
+class MessageBatch:
+    """Messages for one partition, in order.
 
-    ``keys`` and ``values`` are empty where a row has None. ``offsets`` are those
-    of the place that they are copied from, where that is known, else empty. It
-    belongs to no run's books: ``stream`` says nothing.
+    ``timestamps_ms`` (Unix milliseconds), ``keys`` and ``values`` are parallel.
+    ``headers`` and ``offsets`` are parallel to them or empty: empty ``headers``
+    mean that no message has any; ``offsets`` are those of the place that the
+    messages were copied from. ``stream`` and ``tally`` are for accounting: None
+    for messages that belong to no run's books.
     """
 
-    rows: list[Row]
-    offsets: list[int]
+    topic: str
+    partition: int
+    timestamps_ms: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers] = ()
+    offsets: Sequence[int] = ()
+    stream: Stream | None = None
+    tally: Tally | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     @classmethod
-    def of(cls, topic: str, partition: int, rows: list[Row], offsets: Sequence[int] = ()) -> Self:
-        """Batch of ``rows``, at least one, for one partition."""
+    def copy_of(cls, messages: Sequence[Message]) -> Self:
+        """Batch of ``messages``, at least one, all of one partition."""
+        first = messages[0]
         return cls(
-            stream=Stream.FLOWS,
-            topic=topic,
-            partition=partition,
-            timestamp_ms=rows[0].timestamp_ms,
-            keys=[row.key or b"" for row in rows],
-            values=[row.value or b"" for row in rows],
-            tally=Tally.empty(len(rows)),
-            rows=rows,
-            offsets=list(offsets),
+            topic=first.topic,
+            partition=first.partition,
+            timestamps_ms=[message.timestamp_ms for message in messages],
+            keys=[message.key for message in messages],
+            values=[None if message.is_null else message.value for message in messages],
+            headers=[message.headers for message in messages],
+            offsets=[message.offset for message in messages],
         )
+
+    @property
+    def octets(self) -> int:
+        """Octets of all keys and values."""
+        return sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values)))
+
+    def fields(
+        self, part: slice
+    ) -> Iterator[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]]:
+        """Yield timestamp, key, value and headers of each message in ``part``."""
+        headers = map(list, self.headers[part]) if self.headers else repeat([])
+        return zip(
+            self.timestamps_ms[part], self.keys[part], self.values[part], headers, strict=False
+        )
+
+
+def unreadable_codec(name: str) -> str:
+    """Text of the error for a batch whose compression needs a library that is missing."""
+    return f"a batch compressed with {name}; pip install 'flowstream[readers]' reads it"

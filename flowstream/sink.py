@@ -6,7 +6,7 @@ failed. Faults at the start are ``SinkError``; faults while running are outcomes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
@@ -14,29 +14,8 @@ from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowstream.messages import EncodedBatch
-
-__all__ = ["KEEP", "Outcomes", "Sink", "open_sink"]
-
-KEEP: Final = {"retention.ms": "-1"}
-"""Settings of a topic whose records are older than now: a broker deletes by their times."""
-
-
-class Outcomes(Protocol):
-    """Who hears what became of the records; called in the event loop's thread.
-
-    ``part`` is a slice of the batch with step 1. Neither method may block or raise.
-    """
-
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
-        """Count these records as published: the broker acknowledged, or the file has them."""
-
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
-        """Count these records as given up.
-
-        ``cause`` is one of delivery_timeout, message_too_large, io_error,
-        pipe_closed, internal_error, shutdown.
-        """
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.messages import MessageBatch
 
 
 class Sink(Protocol):
@@ -68,7 +47,7 @@ class Sink(Protocol):
     def partitions(self, topic: str) -> int:
         """Return the number of partitions of ``topic``; valid after ``start``."""
 
-    async def send(self, batch: EncodedBatch) -> None:
+    async def send(self, batch: MessageBatch) -> None:
         """Accept ``batch``; wait while the sink is full. Faults are outcomes, never raised."""
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
@@ -83,7 +62,7 @@ class Sink(Protocol):
 
 def open_sink(
     url: str,
-    outcomes: Outcomes,
+    outcomes: Outcomes[MessageBatch],
     *,
     partitions: int | Mapping[str, int],
     record_format: str,

@@ -2,78 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
-from flowstream.messages import Row
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url_or_directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from flowstream.messages import Headers
-
-__all__ = ["Message", "Source", "open_source"]
-
-
-class Record(Protocol):
-    """The part of aiokafka's records, from a broker or out of a batch, that a message needs."""
-
-    @property
-    def offset(self) -> int:
-        """Place in the partition."""
-
-    @property
-    def timestamp(self) -> int:
-        """Unix milliseconds."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Key, if there is one."""
-
-    @property
-    def value(self) -> bytes | None:
-        """Value, if there is one."""
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """Name and content of each."""
-
-
-class Message(NamedTuple):
-    """One record of a topic; ``timestamp_ms`` is Unix milliseconds.
-
-    A record without a value (a tombstone, which flowstream never writes) has
-    the empty value and ``is_null``.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes
-    headers: Headers = ()
-    is_null: bool = False
-
-    @classmethod
-    def of(cls, topic: str, partition: int, record: Record) -> Self:
-        """Make a message of a record as aiokafka reads it."""
-        return cls(
-            topic,
-            partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value or b"",
-            tuple(record.headers),
-            record.value is None,
-        )
-
-    def row(self) -> Row:
-        """Return the message without its place, to be copied."""
-        value = None if self.is_null else self.value
-        return Row(self.timestamp_ms, self.key, value, self.headers)
+    from flowstream.messages import Message
 
 
 class Source(Protocol):

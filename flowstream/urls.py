@@ -1,14 +1,18 @@
-"""Where records are published to and read back from, as the user names it."""
+"""URLs of sinks and sources."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from flowstream.errors import UsageError
 
-_FORMS = "kafka://HOST:PORT[,HOST:PORT...], file:DIRECTORY or stdout:"
+KAFKA_FORM: Final = "kafka://HOST:PORT[,HOST:PORT...]"
+SINK_FORMS: Final = f"{KAFKA_FORM}, file:DIR or stdout:"
+SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR or DIR"
+
 # A name, an IPv4 address or an IPv6 address in brackets, then the port.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
 
@@ -42,17 +46,17 @@ class StdoutUrl:
 
 
 def without_secret(url: str) -> str:
-    """Return ``url`` without the user and password that may stand in it, to be shown."""
+    """Return ``url`` without user and password, for messages."""
     return re.sub(r"^(\w+://)[^/]*@", r"\1", url)
 
 
 def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
-    """Return what ``url`` names; ``UsageError`` says what is wrong and which forms there are."""
+    """Parse a sink's URL. Raises ``UsageError`` with the mistake and the valid forms."""
     if (shown := without_secret(url)) != url:
-        raise UsageError(f"{shown!r}: a user and password in it are not supported")
+        raise UsageError(f"{shown!r}: user and password in the URL are not supported")
     scheme, colon, rest = url.partition(":")
     if not colon:
-        raise UsageError(f"{url!r} has no scheme; use {_FORMS}")
+        raise UsageError(f"{url!r} has no scheme; use {SINK_FORMS}")
     match scheme:
         case "kafka":
             return _parse_kafka(url, rest)
@@ -62,18 +66,18 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
             if rest.strip("/"):
                 raise UsageError(f"{url!r}: stdout: takes nothing after the colon")
             return StdoutUrl()
-    raise UsageError(f"{url!r}: unknown scheme {scheme!r}; use {_FORMS}")
+    raise UsageError(f"{url!r}: unknown scheme {scheme!r}; use {SINK_FORMS}")
 
 
 def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
-    """As ``parse_url``; without one of its schemes it is the name of a directory."""
+    """Parse a source's URL; text without a known scheme is the name of a directory."""
     has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout")
     return parse_url(text if has_scheme else f"file:{text}")
 
 
 def _parse_kafka(url: str, rest: str) -> KafkaUrl:
     if not rest.startswith("//"):
-        raise UsageError(f"{url!r}: use kafka://HOST:PORT[,HOST:PORT...]")
+        raise UsageError(f"{url!r}: use {KAFKA_FORM}")
     addresses = tuple(rest[2:].removesuffix("/").split(","))
     for address in addresses:
         match = _ADDRESS.fullmatch(address)
@@ -81,14 +85,14 @@ def _parse_kafka(url: str, rest: str) -> KafkaUrl:
             what = f"{address!r} is not HOST:PORT" if address else "an address is missing"
             raise UsageError(f"{url!r}: {what}; Kafka's usual port is 9092")
         if not _is_name(match[1]):
-            raise UsageError(f"{url!r}: {match[1]!r} cannot be the name of a host")
+            raise UsageError(f"{url!r}: {match[1]!r} is not a valid host name")
         if not 0 < int(match[2]) < 65536:
-            raise UsageError(f"{url!r}: port {match[2]} is not within 1 to 65535")
+            raise UsageError(f"{url!r}: port {match[2]} is out of range (1 to 65535)")
     return KafkaUrl(addresses)
 
 
 def _is_name(host: str) -> bool:
-    """Whether a look-up of the name is possible at all (RFC 1035: labels of 1 to 63 octets)."""
+    """Whether the name can be looked up (RFC 1035: labels of 1 to 63 octets)."""
     try:
         return bool(host.encode("idna"))
     except UnicodeError:
@@ -96,10 +100,10 @@ def _is_name(host: str) -> bool:
 
 
 def _parse_path(url: str, rest: str) -> Path:
-    # file:DIR and file:///DIR are usual; file://DIR would name a host, and does not here.
+    # file:DIR and file:///DIR are usual; in file://DIR, DIR would be a host.
     path = rest.removeprefix("//") if rest.startswith("///") else rest
     if not path or path.startswith("//"):
-        raise UsageError(f"{url!r}: use file:DIRECTORY, such as file:recording")
+        raise UsageError(f"{url!r}: use file:DIR, such as file:recording")
     if "\0" in path:
         raise UsageError(f"{url!r}: a path cannot contain a NUL byte")
     return Path(path)

@@ -11,19 +11,20 @@ from support.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# A busy machine is no fault of an example: pytest-timeout bounds the test as a whole.
+# No deadline per example: a busy machine is slow. pytest-timeout bounds the whole test.
 settings.register_profile("flowstream", deadline=None)
 settings.load_profile("flowstream")
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Run async tests on uvloop, as the agent does; test_asyncio_loop.py runs on asyncio's own."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """A broker for all tests that leave it as it is: each takes topics of its own."""
+    """Broker for all tests that leave it running and unchanged; tests use topics of their own."""
     with Broker() as shared:
         yield shared
 
@@ -37,6 +38,6 @@ def registry() -> Iterator[Registry]:
 
 @pytest.fixture
 def broker_factory() -> Iterator[Callable[..., Broker]]:
-    """Make brokers, with further settings, for a test that stops or breaks them."""
+    """Start brokers, with extra settings, for tests that stop or break them."""
     with ExitStack() as brokers:
         yield lambda **settings: brokers.enter_context(Broker(settings))

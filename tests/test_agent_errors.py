@@ -14,7 +14,7 @@ import pytest
 from support.agent import Agent, audited, delivered, last_counters, on
 from support.net import Interface, namespace, veth_pair
 
-from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_a_missing_namespace(recording):
 
 def test_another_program_is_told_by_name_and_id(wire, recording):
     _, receiver = wire
-    with CounterKernel() as other:
+    with CounterProbe() as other:
         with receiver.namespace.entered():
             attachment = other.attach(receiver.name, Mode.NATIVE)
         name, number = attachment.program.name, attachment.program.id

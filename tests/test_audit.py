@@ -25,8 +25,8 @@ from flowstream.audit.seqs import SeqSet
 from flowstream.encode.encoder import make_encoder
 from flowstream.encode.identity import Identity
 from flowstream.errors import DecodeError, SourceError, UsageError
+from flowstream.messages import Message
 from flowstream.records import Loss, StageCounts
-from flowstream.source import Message
 
 
 def result_of(*published: Published, batch: int = 7) -> Result:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.net import namespace, veth_pair
 
-from flowstream import check as checks
-from flowstream.check import Finding, Status, check
+from flowstream.check import Finding, Status, check, host, interfaces, sink
 from flowstream.cli.main import main
 from flowstream.errors import KernelError
 from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
@@ -51,7 +50,7 @@ def interface(**changes) -> InterfaceFacts:
     return InterfaceFacts(**values | changes)
 
 
-def test_this_host_has_everything():
+def test_this_host_meets_every_requirement():
     findings = list(check((), None, "flowstream"))
     assert [finding.subject for finding in findings] == [
         *("kernel", "capabilities", "BPF JIT", "libbpf", "xdp_flow", "xdp_counter", "bcc")
@@ -84,7 +83,7 @@ def test_the_jit(monkeypatch, tmp_path, content, status):
     file = tmp_path / "bpf_jit_enable"
     if content is not None:
         file.write_text(content)
-    monkeypatch.setattr(checks, "_JIT", file)
+    monkeypatch.setattr(host, "JIT", file)
     assert only("BPF JIT", check((), None, "flowstream")).status == status
 
 
@@ -98,7 +97,7 @@ def test_no_libbpf(monkeypatch):
 
 
 def test_the_unrelated_package_called_bcc(monkeypatch, tmp_path):
-    """A distribution of the name in the path: with bcc/libbcc.py it is the right one."""
+    """A distribution of that name on the path; bcc/libbcc.py tells the right one."""
     monkeypatch.syspath_prepend(str(tmp_path))
     information = tmp_path / "bcc-1.0.dist-info"
     information.mkdir()
@@ -115,7 +114,7 @@ def test_a_veth(veth):
     assert [(finding.status, finding.text) for finding in findings] == [
         (Status.OK, "is up, MTU 1500"),
         (Status.OK, "the driver has native XDP"),
-        (Status.OK, "VLAN tags reach XDP if the peer has them in the frame"),
+        (Status.OK, "VLAN tags reach XDP if the peer writes them into the packet"),
         (Status.OK, "no XDP program attached"),
     ]
 
@@ -161,35 +160,39 @@ def test_no_such_interface(veth):
 @pytest.mark.parametrize(
     ("changes", "status", "text"),
     [
-        ({"xdp_features": None}, "ok", "this kernel does not say whether"),
+        ({"xdp_features": None}, "ok", "this kernel does not report whether"),
         ({"xdp_features": XdpFeature(0)}, "warn", "the driver has no native XDP"),
         ({"xdp_features": XdpFeature.BASIC, "mtu": 3498}, "ok", "the driver has native XDP"),
-        ({"xdp_features": XdpFeature.BASIC, "mtu": 3499}, "warn", "the driver has native XDP for"),
+        (
+            {"xdp_features": XdpFeature.BASIC, "mtu": 3499},
+            "warn",
+            "the driver has native XDP only for",
+        ),
         ({"mtu": 9000}, "ok", "the driver has native XDP"),
     ],
 )
 def test_drivers(changes, status, text):
-    finding = checks._native(interface(**changes))
+    finding = interfaces.native_xdp(interface(**changes))
     assert finding.status == status
     assert finding.text.startswith(text)
 
 
-def test_switches_that_take_tags_off(veth):
+def test_offloads_that_remove_tags(veth):
     veth.namespace.run("ethtool", "-K", "near", "rxvlan", "on", "rx-vlan-stag-hw-parse", "on")
     offloads = facts("near").rx_vlan_offloads
-    finding = checks._tags(interface(rx_vlan_offloads=offloads))
+    finding = interfaces.vlan_tags(interface(rx_vlan_offloads=offloads))
     assert finding.status is Status.WARN
     assert finding.remedy == "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off"
-    # The remedy is one that ethtool understands.
+    # ethtool accepts the remedy.
     veth.namespace.run(*finding.remedy.replace("eth0", "near").split())
     assert facts("near").rx_vlan_offloads == ()
-    assert checks._tags(interface()).status is Status.OK
+    assert interfaces.vlan_tags(interface()).status is Status.OK
 
 
 def test_an_interface_without_ethernet_header():
-    findings = list(checks._interface(interface(name="tun0", ethernet=False)))
+    findings = list(interfaces.findings(interface(name="tun0", ethernet=False)))
     assert findings[0].status is Status.FAIL
-    assert findings[0].text == "has no Ethernet header, which the programs read"
+    assert findings[0].text == "has no Ethernet header, which the programs require"
 
 
 def test_a_broker_and_its_topics(broker):
@@ -198,22 +201,22 @@ def test_a_broker_and_its_topics(broker):
     for stream in ("flows", "new_flows", "counters"):
         finding = only(f"topic nowhere.{stream}", findings)
         assert (finding.status, finding.text) == (Status.OK, "does not exist yet; run creates it")
-    # Looking must not have made them.
+    # The check must not have created them.
     assert list(check((), broker.url, "nowhere"))[-3:] == findings[-3:]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_topics_that_are_there(broker):
+async def test_existing_topics(broker):
     from support.outcomes import Account, make_batch
 
     from flowstream.kafka.admin import partition_counts
     from flowstream.sink import open_sink
 
-    sink = open_sink(broker.url, Account(), partitions=7, record_format="json")
-    await sink.start(["checked.flows"])
-    await sink.send(make_batch("checked.flows", 0, 0, 3))
-    await sink.close(10)
+    opened = open_sink(broker.url, Account(), partitions=7, record_format="json")
+    await opened.start(["checked.flows"])
+    await opened.send(make_batch("checked.flows", 0, 0, 3))
+    await opened.close(10)
     counts = await partition_counts([broker.address], ["checked.flows", "checked.none"], 10)
     assert counts == {"checked.flows": 7, "checked.none": 0}
 
@@ -225,8 +228,8 @@ def test_no_broker():
     assert finding.remedy
 
 
-def test_a_listener_that_is_no_broker_ends_within_the_deadline(monkeypatch):
-    monkeypatch.setattr(checks, "_BROKER_TIMEOUT_S", 0.5)
+def test_a_silent_listener_fails_within_the_deadline(monkeypatch):
+    monkeypatch.setattr(sink, "BROKER_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"kafka://127.0.0.1:{server.getsockname()[1]}"
         assert only(url, check((), url, "flowstream")).status is Status.FAIL
@@ -238,10 +241,10 @@ def test_directories(tmp_path):
         return finding.status, finding.text
 
     (tmp_path / "file").touch()
-    assert found(tmp_path) == ("ok", "is there")
-    assert found(tmp_path / "a" / "b") == ("ok", "can be made")
-    assert found(tmp_path / "file") == ("fail", f"{tmp_path}/file is no directory")
-    assert found(tmp_path / "file" / "a") == ("fail", f"{tmp_path}/file is no directory")
+    assert found(tmp_path) == ("ok", "exists")
+    assert found(tmp_path / "a" / "b") == ("ok", "can be created")
+    assert found(tmp_path / "file") == ("fail", f"{tmp_path}/file is not a directory")
+    assert found(tmp_path / "file" / "a") == ("fail", f"{tmp_path}/file is not a directory")
     (tmp_path / "closed").mkdir(mode=0o700)
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
@@ -251,7 +254,7 @@ def test_directories(tmp_path):
         refused = found(tmp_path / "closed")
     finally:
         os.seteuid(uid)
-    assert refused == ("fail", f"{tmp_path}/closed cannot be written to")
+    assert refused == ("fail", f"{tmp_path}/closed is not writable")
 
 
 def test_the_command_prints_a_line_each_and_fails_when_one_fails(capsys, veth):

@@ -12,7 +12,9 @@ import pytest
 from support.published import Published, publish
 
 import flowstream
+from flowstream import schemas
 from flowstream.agent import run as agent
+from flowstream.cli import schema as schema_command
 from flowstream.cli.main import main
 from flowstream.config.run import OPTIONS, RunConfig
 from flowstream.errors import KernelError
@@ -29,7 +31,7 @@ def program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def refused(capsys):
-    """Run a command line that is wrong; give the one line that says why."""
+    """Run a wrong command line; return the one line of its error."""
 
     def run(*arguments: str) -> str:
         assert main(arguments) == 2
@@ -44,7 +46,7 @@ def refused(capsys):
 
 @pytest.fixture
 def agent_runs(monkeypatch):
-    """Configurations that the agent was run with; it ends at once with status 0."""
+    """Configurations that the agent was started with; it returns 0 at once."""
     configs: list[RunConfig] = []
 
     def run(config: RunConfig) -> int:
@@ -65,7 +67,7 @@ def test_help_names_the_commands_and_the_exit_statuses(capsys):
     out = capsys.readouterr().out
     for command in COMMANDS:
         assert re.search(rf"^    {command}  ", out, re.MULTILINE)
-    for status in ("0    done", "1    it failed", "2    a mistake", "130  interrupted"):
+    for status in ("0    success", "1    failure", "2    mistake", "130  interrupted"):
         assert status in out
 
 
@@ -94,8 +96,8 @@ def test_help_of_run_shows_every_option_with_limits_and_default(capsys, monkeypa
             assert f"(default {option.default})" in line
 
 
-def test_help_comes_at_once():
-    """Nothing heavy is imported for it, whatever this machine's speed."""
+def test_help_imports_nothing_heavy():
+    """By what is imported, independent of this machine's speed."""
     code = (
         "import sys; from flowstream.cli.main import main; main(['run', '--help']); "
         "print(sorted(sys.modules.keys() & set(sys.argv[1:])), file=sys.stderr)"
@@ -107,12 +109,28 @@ def test_help_comes_at_once():
     assert done.stderr == "[]\n"
 
 
+def test_run_imports_structlog_without_rich():
+    """rich would cost the agent memory and time; afterwards it can be imported."""
+    code = (
+        "import sys; from flowstream.cli.main import main; hooks = list(sys.meta_path);"
+        "main(['run', '-i', 'a', '--user', 'no-such-user']);"
+        "print('structlog' in sys.modules, [m for m in sys.modules if m.startswith('rich')]);"
+        "import rich.console, structlog; print(structlog.dev.rich, sys.meta_path == hooks)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\nNone True\n"
+
+
+def test_the_formats_of_schemas_are_those_of_the_package():
+    assert schema_command._FORMATS == schemas.FORMATS
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ([], "the following arguments are required: COMMAND (see flowstream --help)"),
         (["fly"], "argument COMMAND: invalid choice: 'fly'"),
-        (["run"], "an interface is needed: -i IFACE"),
+        (["run"], "an interface is required: -i IFACE"),
         (["run", "-i"], "argument -i/--interface: expected one argument (see flowstream run"),
         (["run", "-i", "a", "--interv", "7"], "unrecognized arguments: --interv 7"),
         (["run", "-i", "a", "b"], "unrecognized arguments: b"),
@@ -127,7 +145,7 @@ def test_help_comes_at_once():
         (["demo", "--duration", "-1"], "--duration: '-1' is not allowed; it takes a number of"),
         (["demo", "--duration", "0"], "--duration: '0' is not allowed; it takes a number of"),
         (["demo", "--sink", "stdout:", "--format", "msgpack"], "format: msgpack is binary"),
-        (["demo", "--format", "avro"], "--format: the demo reads what it shows; use json, "),
+        (["demo", "--format", "avro"], "--format: avro is not supported by the demo; use json, "),
         (
             ["run", "-i", "a", "--registry", "x"],
             "--registry: 'x' is not allowed; it takes http://",
@@ -158,6 +176,7 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
         *("--max-flows", "65537", "--sampling", "11", "--counters-period", "2.5"),
         *("--duration", "17", "--topic-prefix", "site", "--user", "flow", "--log-level", "debug"),
         *("--log-format", "json", "--shutdown-timeout", "3", "--config", str(file)),
+        *("--agent-address", "192.0.2.17"),
     ]
     assert main(["run", *arguments]) == 0
     assert agent_runs == [
@@ -177,6 +196,7 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
             partitions=13,
             duration_s=17.0,
             topic_prefix="site",
+            agent_address="192.0.2.17",
             user="flow",
             log_level="debug",
             log_format="json",
@@ -260,7 +280,7 @@ def test_a_closed_pipe_is_quiet():
         assert process.wait(60) == 141
 
 
-def test_a_full_disk_behind_the_output_is_told():
+def test_a_full_disk_behind_the_output_is_reported():
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*PROGRAM, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -270,7 +290,7 @@ def test_a_full_disk_behind_the_output_is_told():
 
 
 def test_an_interrupt_is_quiet(tmp_path):
-    """A fifo instead of the configuration: the program waits in its opening for certain."""
+    """The configuration is a fifo: the program certainly waits in open(2)."""
     fifo = tmp_path / "config"
     os.mkfifo(fifo)
     process = subprocess.Popen(

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.config.run import OPTIONS, RunConfig, load, option_name, parse_option
+from flowstream.config.options import option_name, options_of
+from flowstream.config.pcap import CaptureConfig
+from flowstream.config.publish import PublishConfig
+from flowstream.config.run import OPTIONS, RunConfig, load
 from flowstream.errors import UsageError
 
 
@@ -40,6 +43,7 @@ def test_defaults():
         partitions=6,
         duration_s=None,
         topic_prefix="flowstream",
+        agent_address=None,
         user="nobody",
         log_level="info",
         log_format="auto",
@@ -65,6 +69,7 @@ def test_every_option_from_a_file(tmp_path):
         partitions = 13
         duration = 17.5
         topic-prefix = "site-1.hosts"
+        agent-address = "2001:db8::17"
         user = "1001"
         log-level = "debug"
         log-format = "json"
@@ -87,6 +92,7 @@ def test_every_option_from_a_file(tmp_path):
         partitions=13,
         duration_s=17.5,
         topic_prefix="site-1.hosts",
+        agent_address="2001:db8::17",
         user="1001",
         log_level="debug",
         log_format="json",
@@ -95,13 +101,13 @@ def test_every_option_from_a_file(tmp_path):
     assert isinstance(config.interval_s, float)
 
 
-def test_the_command_line_is_stronger_than_the_file(tmp_path):
+def test_the_command_line_takes_precedence_over_the_file(tmp_path):
     file = file_with(tmp_path, 'interface = ["eth0"]\ninterval = 7\nsampling = 3')
     config = load({"interfaces": ["eth1"], "interval_s": "11", "sampling": None}, file)
     assert (config.interfaces, config.interval_s, config.sampling) == (("eth1",), 11.0, 3)
 
 
-def test_names_that_are_no_options_are_passed_over():
+def test_names_of_no_option_are_ignored():
     assert load({"interfaces": ["a"], "config": "x", "command": print}).interfaces == ("a",)
 
 
@@ -111,8 +117,8 @@ def test_an_empty_file_changes_nothing(tmp_path, content):
     assert load(given, file_with(tmp_path, content)) == load(given)
 
 
-def test_an_interface_is_needed(tmp_path):
-    with pytest.raises(UsageError, match="an interface is needed: -i IFACE"):
+def test_an_interface_is_required(tmp_path):
+    with pytest.raises(UsageError, match="an interface is required: -i IFACE"):
         load({}, file_with(tmp_path, "interval = 7"))
 
 
@@ -174,15 +180,15 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
         ("topic-prefix = ''", "topic-prefix: '' is not allowed"),
         (f"topic-prefix = '{'a' * 240}'", "topic-prefix: 'aaaaaaaaaaaa...aaaaaaaaaaaaa' is not"),
         ("user = 0", "user: 0 is not allowed; it takes a user's name or number as text"),
-        ("max_flows = 17", "'max_flows' is no option; did you mean max-flows?"),
-        ("intervall = 17", "'intervall' is no option; did you mean interval?"),
-        ("[run]\ninterval = 7", "'run' is no option; there are: interface, program, mode, "),
-        ("interval = ", "is not TOML: Invalid value (at "),
-        ("\ninterval = 7\ninterval = 8\n", "is not TOML: Cannot overwrite a value (at line 3"),
-        (f"max-flows = {'9' * 5_000}", "is not TOML: Exceeds the limit"),
-        (b"\n\ninterval = 7 # \xff", "line 3: is not UTF-8 text"),
-        (b"#" * (1 << 20) + b"\n", "is larger than 1 MiB, so no configuration"),
-        ("interval = " + "[" * 100_000, "is nested too deeply"),
+        ("max_flows = 17", "unknown option 'max_flows'; did you mean max-flows?"),
+        ("intervall = 17", "unknown option 'intervall'; did you mean interval?"),
+        ("[run]\ninterval = 7", "unknown option 'run'; known options: interface, program, mode, "),
+        ("interval = ", "not valid TOML: Invalid value (at "),
+        ("\ninterval = 7\ninterval = 8\n", "not valid TOML: Cannot overwrite a value (at line 3"),
+        (f"max-flows = {'9' * 5_000}", "not valid TOML: Exceeds the limit"),
+        (b"\n\ninterval = 7 # \xff", "line 3: not UTF-8 text"),
+        (b"#" * (1 << 20) + b"\n", "exceeds the 1 MiB limit of a configuration"),
+        ("interval = " + "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_mistakes_in_a_file_name_the_key_and_what_is_allowed(tmp_path, content, expected):
@@ -203,7 +209,9 @@ def test_files_that_cannot_be_read(tmp_path):
     )
     assert refusal({}, tmp_path).endswith("cannot be read: Is a directory")
     assert "cannot be read: embedded null byte" in refusal({}, Path("a\0b"))
-    assert refusal({}, Path("/dev/zero")) == "/dev/zero: is larger than 1 MiB, so no configuration"
+    assert (
+        refusal({}, Path("/dev/zero")) == "/dev/zero: exceeds the 1 MiB limit of a configuration"
+    )
 
 
 def test_a_file_without_permission(tmp_path):
@@ -225,19 +233,19 @@ def test_a_file_without_permission(tmp_path):
     [
         ({"interfaces": ["a", "b", "a"]}, "interface: a is named more than once"),
         ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary and the sink"),
-        ({"format": "avro"}, "format: avro can only be read with its schema; give a registry"),
+        ({"format": "avro"}, "format: avro can only be read with its schema; name a registry"),
         ({"registry": "http://x"}, "registry: json needs none; leave it out or use format"),
         ({"format": "msgpack", "names": "ecs"}, "names: ecs are names in JSON and the format is"),
         ({"sink": "ftp://x"}, "'ftp://x': unknown scheme 'ftp'"),
         ({"sink": "kafka://x"}, "'kafka://x': 'x' is not HOST:PORT"),
-        ({"sink": "kafka://a..b:1"}, "'kafka://a..b:1': 'a..b' cannot be the name of a host"),
+        ({"sink": "kafka://a..b:1"}, "'kafka://a..b:1': 'a..b' is not a valid host name"),
         (
             {"sink": f"kafka://{64 * 'a'}:1"},
-            f"'kafka://{64 * 'a'}:1': '{64 * 'a'}' cannot be the name of a host",
+            f"'kafka://{64 * 'a'}:1': '{64 * 'a'}' is not a valid host name",
         ),
         (
             {"sink": "kafka://a:1,bob:s3cret@b:2"},
-            "'kafka://b:2': a user and password in it are not supported",
+            "'kafka://b:2': user and password in the URL are not supported",
         ),
     ],
 )
@@ -264,6 +272,49 @@ def test_offload_with_the_counter_is_no_contradiction():
 
 
 def test_one_option_alone():
-    assert parse_option("duration_s", "7") == 7.0
+    option = OPTIONS["duration_s"]
+    assert option.parse("7") == 7.0
     with pytest.raises(UsageError, match="--duration: 'null' is not allowed"):
-        parse_option("duration_s", "null")
+        option.parse("null")
+    with pytest.raises(UsageError, match=r"^here: '7' is not allowed; it takes a number of"):
+        option.parse("7", where="here")
+
+
+def test_run_and_pcap_share_the_options_of_publishing():
+    """One field, one default, one help text; a command's own options come first."""
+    shared = options_of(PublishConfig)
+    assert options_of(CaptureConfig) == shared
+    assert list(OPTIONS)[-len(shared) :] == list(shared)
+    assert {field: OPTIONS[field] for field in shared} == shared
+    assert next(iter(OPTIONS)) == "interfaces"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary"),
+        ({"format": "avro"}, "format: avro can only be read with its schema"),
+    ],
+)
+def test_contradictions_in_a_run_over_captures(given, expected):
+    with pytest.raises(UsageError, match=expected):
+        CaptureConfig(files=(Path("a.pcap"),), **given)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"])
+def test_the_agents_address(address):
+    assert load({"interfaces": ["a"], "agent_address": address}).agent_address == address
+
+
+@pytest.mark.parametrize("address", ["", "host-a", "192.0.2", "192.0.2.1/24", "192.0.2.1:9092"])
+def test_the_agents_address_is_a_literal(address):
+    assert refusal({"agent_address": address}) == (
+        f"agent-address: {address!r} is not an IPv4 or IPv6 address"
+    )
+
+
+@pytest.mark.parametrize("url", ["mock://registry", "registry:8081", "ftp://registry", "http://"])
+def test_a_registry_is_reached_by_http(url):
+    assert refusal({"format": "avro", "registry": url}) == (
+        f"--registry: {url!r} is not allowed; it takes http://HOST:PORT or https://HOST:PORT"
+    )

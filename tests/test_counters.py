@@ -5,7 +5,7 @@ import pytest
 
 from flowstream.accounting.ledger import Ledger, LossCount
 from flowstream.accounting.tally import Tally
-from flowstream.messages import EncodedBatch
+from flowstream.messages import MessageBatch
 from flowstream.streams import Stream
 
 
@@ -20,9 +20,9 @@ def tally(*rows: tuple[int, int, int]) -> Tally:
 ROWS = tally((3, 7, 701), (5, 11, 1_103), (3, 13, 1_301))
 
 
-def batch(stream: Stream, rows: Tally = ROWS) -> EncodedBatch:
+def batch(stream: Stream, rows: Tally = ROWS) -> MessageBatch:
     n = len(rows)
-    return EncodedBatch(stream, f"t.{stream}", 0, 0, [b""] * n, [b""] * n, rows)
+    return MessageBatch(f"t.{stream}", 0, [0] * n, [b""] * n, [b""] * n, stream=stream, tally=rows)
 
 
 def test_losses_add_up():

@@ -22,9 +22,9 @@ from flowstream.config.run import OPTIONS
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.json_form import FlowJson
-from flowstream.source import Message
 from flowstream.testing.replayed import DoubleTopic
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def test_a_command_is_one(command):
     args = vars(command_line._parser().parse_args(words[program + 1 :]))
     for field in OPTIONS:
         if args.get(field) not in (None, False):
-            config.parse_option(field, args[field])
+            OPTIONS[field].parse(args[field])
 
 
 @pytest.mark.parametrize("block", [block for _, block in blocks("toml")])

@@ -23,7 +23,7 @@ from flowstream.source import open_source
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "consumers.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")

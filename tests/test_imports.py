@@ -62,7 +62,7 @@ def test_the_modules_are_found():
         MODULES
     )
     assert "aiokafka.errors" in imported("flowstream.kafka.sink")
-    assert "flowstream.kernel.flow.FlowKernel" in imported("flowstream.agent.run")
+    assert "flowstream.kernel.flow.FlowProbe" in imported("flowstream.agent.run")
 
 
 @pytest.mark.parametrize(

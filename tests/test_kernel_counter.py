@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from packets.build import ether, ip4, ip6, udp
 from support.net import namespace, veth_pair
+from support.programs import run_packet
 from support.traffic import wait_until
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.errors import KernelError
-from flowstream.kernel.counter import CounterKernel
-from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.libbpf import attached_program
 from flowstream.kernel.link import Mode
 from flowstream.streams import Stream
@@ -35,13 +36,13 @@ def address(source: str) -> int:
 
 @pytest.fixture
 def maps():
-    with CounterKernel(max_flows=5) as kernel, kernel.maps(IF_INDEX) as made:
+    with CounterProbe(max_flows=5) as kernel, kernel.maps(IF_INDEX) as made:
         yield made
 
 
 def test_packets_per_source(maps):
     for number in range(1, 5):
-        maps.program.test_run(frame(f"192.0.2.{number}"), repeat=number * 11)
+        run_packet(maps.program, frame(f"192.0.2.{number}"), repeat=number * 11)
     assert maps.sources() == {address(f"192.0.2.{n}"): n * 11 for n in range(1, 5)}
     counts = maps.counters()
     assert counts.seen.packets == counts.no_flow["counted"].packets == 110
@@ -59,7 +60,7 @@ def test_every_packet_is_in_one_place(maps):
     }
     six = ether(0x86DD, ip6(17, udp()))
     for sent in (*frames.values(), six):
-        maps.program.test_run(sent, repeat=3)
+        run_packet(maps.program, sent, repeat=3)
     counts = maps.counters()
     assert (counts.no_flow["counted"].packets, counts.no_flow["counted"].l2_bytes) == (
         3,
@@ -77,20 +78,20 @@ def test_every_packet_is_in_one_place(maps):
 def test_a_full_table_is_counted(maps):
     sources = [f"192.0.2.{number}" for number in range(1, 12)]
     for source in sources:
-        maps.program.test_run(frame(source), repeat=3)
+        run_packet(maps.program, frame(source), repeat=3)
     assert len(maps.sources()) == 5
     assert maps.counters().no_flow["counted"].packets == 33
     # Only their source is not remembered: the packets are counted.
     assert maps.counters().losses["source_table_full"] == RecordAmount(18)
     # Those that have a place are counted on.
-    maps.program.test_run(frame(sources[0]), repeat=7)
+    run_packet(maps.program, frame(sources[0]), repeat=7)
     assert maps.sources()[address(sources[0])] == 10
     assert maps.counters().losses["source_table_full"] == RecordAmount(18)
 
 
 def test_a_source_is_announced_once(maps):
     for source in ("192.0.2.1", "192.0.2.7", "192.0.2.1"):
-        maps.program.test_run(frame(source), repeat=3)
+        run_packet(maps.program, frame(source), repeat=3)
     assert maps.stream is Stream.NEW_FLOWS
     records = maps.read(100)
     assert [record.tobytes() for record in records["src_addr"]] == [
@@ -103,39 +104,39 @@ def test_a_source_is_announced_once(maps):
 
 
 def test_a_source_without_room_for_its_announcement_is_announced_later():
-    with CounterKernel(max_flows=131_072) as kernel, kernel.maps(IF_INDEX) as maps:
+    with CounterProbe(max_flows=131_072) as kernel, kernel.maps(IF_INDEX) as maps:
         room = maps.new_flow_events.size // maps.new_flow_events.stride
         for number in range(room + 3):
             octets = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
-            maps.program.test_run(frame(octets))
+            run_packet(maps.program, frame(octets))
         lost = maps.counters().losses["announcement_lost"].records
         assert lost >= 3
         assert len(maps.read(room)) == room + 3 - lost
         assert len(maps.sources()) == room + 3 - lost
-        maps.program.test_run(frame(octets))
+        run_packet(maps.program, frame(octets))
         assert maps.read(10)["src_addr"][0, 12:].tobytes() == socket.inet_aton(octets)
 
 
 def test_sampling_counts_what_it_passes_over():
-    with CounterKernel(sampling=3) as kernel, kernel.maps(IF_INDEX) as maps:
-        maps.program.test_run(frame("192.0.2.1"), repeat=30_011)
+    with CounterProbe(sampling=3) as kernel, kernel.maps(IF_INDEX) as maps:
+        run_packet(maps.program, frame("192.0.2.1"), repeat=30_011)
         counts = maps.counters()
         assert counts.no_flow["counted"].packets + counts.no_flow["sampled_out"].packets == 30_011
         assert counts.no_flow["counted"].packets == pytest.approx(30_011 / 3, rel=0.1)
 
 
 def test_sources_of_an_interface_are_its_own():
-    with CounterKernel(max_flows=5) as kernel, kernel.maps(3) as one, kernel.maps(5) as other:
-        one.program.test_run(frame("192.0.2.1"))
+    with CounterProbe(max_flows=5) as kernel, kernel.maps(3) as one, kernel.maps(5) as other:
+        run_packet(one.program, frame("192.0.2.1"))
         assert other.sources() == {}
         assert other.counters().seen.packets == 0
 
 
-@pytest.mark.parametrize("kernel_type", [CounterKernel, FlowKernel])
+@pytest.mark.parametrize("probe_type", [CounterProbe, FlowProbe])
 @pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC, Mode.AUTO])
-def test_a_link_detaches_with_its_close(kernel_type, mode):
+def test_a_link_detaches_with_its_close(probe_type, mode):
     with namespace() as place, veth_pair(place) as (_, device), place.entered():
-        with kernel_type(max_flows=101) as kernel:
+        with probe_type(max_flows=101) as kernel:
             attachment = kernel.attach(device.name, mode)
             wanted = Mode.NATIVE if mode is Mode.AUTO else mode
             assert attachment.mode is wanted
@@ -150,17 +151,17 @@ def test_a_link_detaches_with_its_close(kernel_type, mode):
             assert attachment.counters().seen.packets == 0
             attachment.close()
             attachment.close()
-        assert kernel_type(max_flows=101).attach(device.name, mode).mode is wanted
+        assert probe_type(max_flows=101).attach(device.name, mode).mode is wanted
 
 
-@pytest.mark.parametrize("kernel_type", [CounterKernel, FlowKernel])
-def test_nothing_stays_open_after_a_refused_attach(kernel_type):
+@pytest.mark.parametrize("probe_type", [CounterProbe, FlowProbe])
+def test_nothing_stays_open_after_a_refused_attach(probe_type):
     with (
         namespace() as place,
         veth_pair(place) as (_, device),
         place.entered(),
-        kernel_type(max_flows=101) as first,
-        kernel_type(max_flows=101) as second,
+        probe_type(max_flows=101) as first,
+        probe_type(max_flows=101) as second,
     ):
         attachment = first.attach(device.name)
         before = open_files()

@@ -175,7 +175,7 @@ def test_closing_twice_is_harmless():
 def test_a_size_that_differs_is_refused_before_the_map_is_made(make):
     with pytest.raises(LayoutError, match="octets, its accessor") as refused:
         make()
-    assert "make bpf" in str(refused.value)
+    assert "make generate" in str(refused.value)
 
 
 def test_a_map_that_the_kernel_refuses():

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from packets.build import ether, ip4, udp
+from support.programs import run_packet
 
 from flowstream.errors import CompileError, KernelError, LayoutError
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import libbpf
 from flowstream.kernel import object as kernel_object
-from flowstream.kernel.counter import CounterKernel
+from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.program import Program
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def test_changed_sources_are_compiled_once(sources, monkeypatch):
     assert fresh.program("count_ipv4") != kernel_object.embedded(NAME).program("count_ipv4")
     (file,) = cached(sources)
     assert fresh.source_digest in file.name
-    with CounterKernel() as kernel, kernel.maps(if_index=7) as maps:
-        maps.program.test_run(FRAME, repeat=11)
+    with CounterProbe() as kernel, kernel.maps(if_index=7) as maps:
+        run_packet(maps.program, FRAME, repeat=11)
         assert maps.counters().seen.packets == 77
     monkeypatch.setattr(bpf_compile, "compile_object", lambda *_: pytest.fail("compiled again"))
     assert bpf_compile.obtain(NAME) == fresh
@@ -198,7 +199,7 @@ def test_the_verifiers_last_words_are_passed_on():
 
 
 def test_a_program_is_unloaded_with_its_block():
-    with CounterKernel() as kernel, kernel.maps(if_index=7) as maps:
+    with CounterProbe() as kernel, kernel.maps(if_index=7) as maps:
         number = maps.program.id
         fd = libbpf.library().bpf_prog_get_fd_by_id(number)
         assert fd >= 0
@@ -209,7 +210,7 @@ def test_a_program_is_unloaded_with_its_block():
         maps.program.close()
 
 
-def test_running_a_frame_that_the_kernel_does_not_take():
-    refused = pytest.raises(KernelError, match="program count_ipv4 on a frame of 3 octets")
-    with CounterKernel() as kernel, kernel.maps(if_index=7) as maps, refused:
-        maps.program.test_run(b"abc")
+def test_a_packet_that_the_kernel_refuses():
+    refused = pytest.raises(KernelError, match="program count_ipv4 on a packet of 3 octets")
+    with CounterProbe() as kernel, kernel.maps(if_index=7) as maps, refused:
+        run_packet(maps.program, b"abc")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packets.build import ether, ip4, udp
+from support.programs import FlowBench, run_packet
 
 from flowstream.errors import KernelError, LayoutError
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import libbpf
-from flowstream.kernel.counter import CounterKernel
-from flowstream.kernel.flow import FlowBench
+from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.ringbuf import BUSY, DISCARD, HEADER_SIZE, RingBuffer
 from flowstream.layouts.xdp_flow import FLOW_RECORD
@@ -126,7 +126,7 @@ def test_the_real_ring_goes_round_many_times():
     """203 octets are no divisor of the size: records wrap at every place."""
     with FlowBench(max_flows=1) as bench:
         bench.run(frame(0))
-        ring = bench.kernel._overflow
+        ring = bench.probe._overflow
         whole = ring.size // ring.stride
         rounds, each = 3, whole // 2 + 11
         for number in range(2 * rounds):
@@ -142,7 +142,7 @@ def test_the_real_ring_goes_round_many_times():
 def test_a_full_real_ring_loses_and_counts():
     with FlowBench(max_flows=1) as bench:
         bench.run(frame(0))
-        ring = bench.kernel._overflow
+        ring = bench.probe._overflow
         room = ring.size // ring.stride
         sent = room + 10_007
         bench.run(frame(1), repeat=sent)
@@ -158,9 +158,9 @@ def test_a_full_real_ring_loses_and_counts():
 
 def test_a_discarded_record_of_the_real_program():
     """A source that finds no room gives its announcement back."""
-    with CounterKernel(max_flows=3) as kernel, kernel.maps(if_index=7) as maps:
+    with CounterProbe(max_flows=3) as kernel, kernel.maps(if_index=7) as maps:
         for number in range(7):
-            maps.program.test_run(frame(number))
+            run_packet(maps.program, frame(number))
         assert len(maps.new_flow_events.read(100)) == 3
         assert maps.new_flow_events.pending() == 0
 
@@ -169,7 +169,7 @@ def test_close_from_another_thread_ends_the_reading():
     with FlowBench(max_flows=1) as bench:
         bench.run(frame(0))
         bench.run(frame(1), repeat=10_007)
-        ring = bench.kernel._overflow
+        ring = bench.probe._overflow
         reading, faults, taken = threading.Event(), [], []
 
         def read() -> None:
@@ -202,11 +202,11 @@ def test_reading_takes_no_descriptor():
         before = len(list(descriptors.iterdir()))
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            taken = len(bench.kernel.overflow.read(1_009))
+            taken = len(bench.probe.overflow.read(1_009))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert taken == 101
-        rings = [ring.raw for ring in bench.kernel.rings]
+        rings = [ring.raw for ring in bench.probe.rings]
         for ring in rings:
             ring.close()
         assert len(list(descriptors.iterdir())) == before - len(rings)

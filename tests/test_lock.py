@@ -1,12 +1,24 @@
-"""The two lock files agree: the image runs what the tests ran with."""
+"""Lock files: complete, by digest, of one version each; the package's version stands once."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
+import flowstream
+from tools.lower_bounds import lowest_versions
+
 TOP = Path(__file__).parent.parent
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DEVELOPMENT, IMAGE, EXAMPLES = (
+    "requirements-dev.txt",
+    "requirements.txt",
+    "examples/requirements.txt",
+)
 
 
 def pins(name: str) -> dict[str, tuple[str, frozenset[str]]]:
@@ -21,20 +33,48 @@ def pins(name: str) -> dict[str, tuple[str, frozenset[str]]]:
     }
 
 
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
+
+
+@pytest.mark.parametrize("lock", [DEVELOPMENT, IMAGE, EXAMPLES])
+def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
+    lines = (TOP / lock).read_text(encoding="utf-8").splitlines()
+    first_words = {line.split()[0] for line in lines if line and line[0] not in " #"}
+    assert first_words == {f"{package}=={version}" for package, (version, _) in pins(lock).items()}
+    assert not any("://" in line or line.startswith("-") for line in lines)
+
+
 def test_image_has_the_versions_that_are_tested() -> None:
-    tested, shipped = pins("constraints.txt"), pins("requirements.txt")
+    tested, shipped = pins(DEVELOPMENT), pins(IMAGE)
     assert shipped
     assert {name: tested.get(name) for name in shipped} == shipped
 
 
 def test_image_has_every_dependency_and_no_tool() -> None:
-    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-    def names(requirements: list[str]) -> set[str]:
-        return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
-
-    shipped = pins("requirements.txt").keys()
-    extras = project["optional-dependencies"]
-    assert names(project["dependencies"]) <= shipped
+    shipped = pins(IMAGE).keys()
+    extras = PROJECT["optional-dependencies"]
+    assert names(PROJECT["dependencies"]) <= shipped
     assert names(extras["registry"]) | names(extras["readers"]) <= shipped
-    assert not {"mypy", "pytest", "ruff", "setuptools"} & shipped
+    assert not {"mypy", "pip", "pytest", "ruff", "setuptools"} & shipped
+
+
+def test_development_has_every_extra() -> None:
+    locked = pins(DEVELOPMENT).keys()
+    for extra in PROJECT["optional-dependencies"].values():
+        assert names(extra) <= locked
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    lowest = lowest_versions()
+    extras = PROJECT["optional-dependencies"]
+    assert lowest.keys() == names(PROJECT["dependencies"]) | names(
+        extras["registry"] + extras["readers"]
+    )
+    assert lowest["confluent-kafka"].count(".") == 1
+
+
+def test_version_stands_in_one_place() -> None:
+    assert "version" not in PROJECT
+    assert PROJECT["dynamic"] == ["version"]
+    assert importlib.metadata.version("flowstream") == flowstream.__version__

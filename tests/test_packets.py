@@ -68,7 +68,7 @@ def test_new_flows_are_announced_once_with_their_first_packet() -> None:
     with Kernel(max_flows=4099) as kernel:
         for frame in FRAMES.values():
             kernel.run(frame)
-        records = wire(kernel.bench.kernel.announcements.read(len(FRAMES)))
+        records = wire(kernel.bench.probe.announcements.read(len(FRAMES)))
     assert {record["record_type"] for record in records} == {2}
     # Packets are counted in the flow's own record, so that nobody counts them twice.
     announced = [
@@ -83,7 +83,7 @@ def test_record_has_constants_and_times(summing: Kernel) -> None:
     summing.run(FRAMES["v4-tcp-no-flags"])
     between = time.time_ns()
     summing.run(FRAMES["v4-tcp-every-flag"])
-    (batch,) = summing.bench.kernel.drain(END_INTERVAL_OVER)
+    (batch,) = summing.bench.probe.drain(END_INTERVAL_OVER)
     after = time.time_ns()
     (record,) = wire(batch)
     # The clock that stamps packets and the wall clock are read at different moments.

@@ -10,7 +10,7 @@ from packets import captures, reference
 from packets.pcap_files import Packet, enhanced, interface, pcap, pcapng, section
 from support.pcap_runs import BEGIN_NS, SECOND_NS, Runner, frame, packets
 
-from flowstream.kernel.packets import FrameFeed
+from flowstream.kernel.packets import PacketFeed
 from flowstream.segments.sink import SegmentSink
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def test_flows_are_published_while_the_capture_is_read(
     run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
-    read, send = FrameFeed.run, SegmentSink.send
+    read, send = PacketFeed.run, SegmentSink.send
 
     def reading(*args: object) -> object:
         steps.append("read")
@@ -214,7 +214,7 @@ def test_flows_are_published_while_the_capture_is_read(
         steps.append("sent")
         await send(*args)
 
-    monkeypatch.setattr(FrameFeed, "run", reading)
+    monkeypatch.setattr(PacketFeed, "run", reading)
     monkeypatch.setattr(SegmentSink, "send", sending)
     run(pcap(packets(7)), options=["--interval", "1"])
     assert steps.index("sent") < 3 < steps.count("read")

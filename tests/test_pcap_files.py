@@ -72,7 +72,7 @@ def test_every_form_of_file_gives_the_same_frames_and_flows(run: Runner, name: s
     made = packets(7)
     path = run.file(variants()[name])
     with CaptureFile(path) as file:
-        got = [(time_ns, length, bytes(data)) for time_ns, length, data in file.frames()]
+        got = [(time_ns, length, bytes(data)) for time_ns, length, data in file.packets()]
     assert [(length, data) for _, length, data in got] == [(len(p.frame), p.frame) for p in made]
     for (time_ns, _, _), packet in zip(got, made, strict=True):
         assert 0 <= packet.time_ns - time_ns < 2_000_000  # the coarsest clock here: 1 ms
@@ -124,7 +124,7 @@ def test_simple_packets_end_at_the_interfaces_limit(run: Runner) -> None:
     body = struct.pack("<I", len(data)) + data[:61]
     path = run.file(section() + interface(snap=61) + block(SIMPLE, body))
     with CaptureFile(path) as file:
-        assert [(t, n, bytes(d)) for t, n, d in file.frames()] == [(0, len(data), data[:61])]
+        assert [(t, n, bytes(d)) for t, n, d in file.packets()] == [(0, len(data), data[:61])]
     assert run(path).flows[0].l2_bytes == len(data)
 
 
@@ -139,7 +139,7 @@ def test_cut_anywhere_gives_all_that_stands_before(tmp_path: Path, make: object)
         error = ""
         try:
             with CaptureFile(path) as file:
-                got.extend(bytes(data) for _, _, data in file.frames())
+                got.extend(bytes(data) for _, _, data in file.packets())
         except SourceError as err:
             error = str(err)
         before = sum(end <= size for end in ends) - 1
@@ -167,7 +167,10 @@ def test_damage_ends_the_run_after_what_stands_before(run: Runner, make: object)
     [
         (b"", "octet 0: is no capture: shorter"),
         (b"not a capture, but text long enough", "octet 0: is no capture: neither pcap nor"),
-        (pcap(packets(2), link=105), "octet 20: has link type 105, which is not read; read are:"),
+        (
+            pcap(packets(2), link=105),
+            "octet 20: has link type 105, which is not supported; supported are:",
+        ),
         (section() + interface(link=105) + enhanced(packets(1)[0]), "has link type 105"),
         (section() + enhanced(packets(1)[0]), "a packet of interface 0, which is not described"),
         (pcap([]) + struct.pack("<IIII", 0, 0, 1 << 31, 60) + bytes(60), "says that a packet has"),

@@ -15,6 +15,7 @@ from support.records import COUNTERS, random_flows
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
     INTERNAL_ERROR,
@@ -32,7 +33,7 @@ from flowstream.streams import Stream
 pytestmark = pytest.mark.anyio
 
 IF_INDEX = 3
-EPOCH = 1_763_800_000_000_000_017
+EPOCH = 1_763_800_000_000_000_000
 NAMES = {IF_INDEX: "eth0"}
 
 
@@ -98,14 +99,14 @@ class Rig:
     """A publisher between a shelf and a ledger."""
 
     def __init__(self, record_format: str = "msgpack") -> None:
-        identity = Identity(EPOCH, bytes(16), "host-a", NAMES)
+        identity = Identity(EPOCH, bytes(16), "host-a", bytes(16), NAMES)
         self.shelf, self.ledger = Shelf(), Ledger()
         self.encoder = make_encoder(record_format, identity)
         self.publisher = Publisher(self.shelf, self.encoder, identity, self.ledger, "t")
 
     @property
     def account(self):
-        return self.ledger.account(IF_INDEX)
+        return self.ledger.account(AttachmentKey(IF_INDEX))
 
 
 def flows(n: int, seed: int = 7):
@@ -165,7 +166,7 @@ async def test_messages_have_the_time_at_which_records_left_the_kernel():
     await rig.publisher.publish_counters(lambda seq: msgspec.structs.replace(COUNTERS, seq=seq))
     times = {}
     for batch in rig.shelf.batches:
-        times.setdefault(batch.topic, set()).add(batch.timestamp_ms)
+        times.setdefault(batch.topic, set()).update(batch.timestamps_ms)
     begin = EPOCH // 1_000_000
     assert times == {
         "t.flows": {begin, begin + 3, begin + 5},

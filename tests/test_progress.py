@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from packets.pcap_files import Packet, pcap
+from support.copies import Content, batch_of
 from support.outcomes import Account, make_batch
 from support.published import Published, publish
 
 from flowstream.kafka.sink import KafkaSink
-from flowstream.messages import CopiedBatch, Row
 from flowstream.segments.sink import SegmentSink
 from flowstream.source import open_source
 
@@ -205,12 +205,12 @@ def test_interrupted_record_ends_in_order(
 
 def test_interrupted_replay_ends_in_order(broker: Broker, tmp_path: Path) -> None:
     topic = f"interrupted-{tmp_path.name}"
-    rows = [Row(1_600_000_000_000 + n * HOUR_MS, b"", b"%d" % n) for n in range(2)]
+    rows = [Content(1_600_000_000_000 + n * HOUR_MS, b"", b"%d" % n) for n in range(2)]
 
     async def fill_two() -> None:
         sink = SegmentSink(tmp_path, Account(), partitions=1)
         await sink.start([topic])
-        await sink.send(CopiedBatch.of(topic, 0, rows))
+        await sink.send(batch_of(topic, 0, rows))
         await sink.close(5)
 
     asyncio.run(fill_two())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from broker import dump_log
 from packets.pcap_files import pcap
+from support.copies import Content, batch_of, content
 from support.outcomes import Account, make_batch
 from support.pcap_runs import packets
 from support.published import Published, publish
@@ -24,11 +25,11 @@ from flowstream.cli.main import main
 from flowstream.errors import SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
 from flowstream.kafka.sink import KafkaSink
-from flowstream.messages import CopiedBatch, Row
+from flowstream.messages import Message, MessageBatch
 from flowstream.recording import record, replay
 from flowstream.segments.sink import SegmentSink
 from flowstream.segments.source import SegmentSource
-from flowstream.source import Message, open_source
+from flowstream.source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,37 +40,39 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 BEGIN_MS = 1_600_000_000_000
-ODD_ROWS = [
-    Row(BEGIN_MS, b"key", b"value", (("trace", b"\0\xff"), ("empty", b""), ("null", None))),
-    Row(BEGIN_MS - 7, None, b"no key, and earlier"),
-    Row(BEGIN_MS + 3, b"deleted", None, (("trace", b"1"), ("trace", b"2"))),
-    Row(BEGIN_MS + 3, b"", b""),
+ODD = [
+    Content(BEGIN_MS, b"key", b"value", (("trace", b"\0\xff"), ("empty", b""), ("null", None))),
+    Content(BEGIN_MS - 7, None, b"no key, and earlier"),
+    Content(BEGIN_MS + 3, b"deleted", None, (("trace", b"1"), ("trace", b"2"))),
+    Content(BEGIN_MS + 3, b"", b""),
 ]
 
 
-async def read(url: str, topic: str) -> dict[int, list[Row]]:
+async def read(url: str, topic: str) -> dict[int, list[Content]]:
     """Everything but the offsets, by partition and in order."""
-    found: dict[int, list[Row]] = {}
+    found: dict[int, list[Content]] = {}
     async for batch in open_source(url, [topic]).batches():
         for message in batch:
-            found.setdefault(message.partition, []).append(message.row())
+            found.setdefault(message.partition, []).append(content(message))
     return found
 
 
-async def write(sink: SegmentSink | KafkaSink, topic: str, rows: dict[int, list[Row]]) -> None:
+async def write(sink: SegmentSink | KafkaSink, topic: str, rows: dict[int, list[Content]]) -> None:
     await sink.start([topic])
     for partition, of_partition in rows.items():
-        await sink.send(CopiedBatch.of(topic, partition, of_partition))
+        await sink.send(batch_of(topic, partition, of_partition))
     await sink.flush(20)
     await sink.close(5)
 
 
-def many(count: int) -> list[Row]:
-    return [Row(BEGIN_MS + n, b"%d" % n, b"v" * 101, (("n", b"%d" % n),)) for n in range(count)]
+def many(count: int) -> list[Content]:
+    return [
+        Content(BEGIN_MS + n, b"%d" % n, b"v" * 101, (("n", b"%d" % n),)) for n in range(count)
+    ]
 
 
 async def test_topic_recorded_and_replayed_is_the_same(broker: Broker, tmp_path: Path) -> None:
-    topic, rows = f"odd-{tmp_path.name}", {0: ODD_ROWS, 2: many(7001)}
+    topic, rows = f"odd-{tmp_path.name}", {0: ODD, 2: many(7001)}
     await write(KafkaSink([broker.address], Account(), partitions=3), topic, rows)
     assert await read(broker.url, topic) == rows
     assert await record(broker.url, [topic], tmp_path / "copy") == 7005
@@ -218,7 +221,7 @@ async def test_torn_end_is_replayed_up_to_it_with_a_warning(
 async def test_speed_keeps_the_times_between_messages(broker: Broker, tmp_path: Path) -> None:
     topic = f"speed-{tmp_path.name}"
     rows = {
-        partition: [Row(BEGIN_MS + at, b"", b"%d" % at) for at in times]
+        partition: [Content(BEGIN_MS + at, b"", b"%d" % at) for at in times]
         for partition, times in enumerate([(0, 300, 1_100), (700, 700)])
     }
     await write(SegmentSink(tmp_path, Account(), partitions=2), topic, rows)
@@ -234,7 +237,7 @@ async def test_partitions_are_interleaved_by_time(
 ) -> None:
     topic = f"merge-{tmp_path.name}"
     rows = {
-        partition: [Row(BEGIN_MS + at, b"", b"%d" % at) for at in times]
+        partition: [Content(BEGIN_MS + at, b"", b"%d" % at) for at in times]
         for partition, times in enumerate([(0, 30, 20, 50), (10, 40), (5, 60)])
     }
     await write(SegmentSink(tmp_path, Account(), partitions=3), topic, rows)
@@ -246,7 +249,7 @@ async def test_partitions_are_interleaved_by_time(
     assert sent == [b"0", b"5", b"10", b"30", b"20", b"40", b"50", b"60"]
 
 
-async def _append(sent: list[bytes], batch: CopiedBatch | None) -> None:
+async def _append(sent: list[bytes], batch: MessageBatch | None) -> None:
     sent += batch.values if batch else []
 
 
@@ -323,14 +326,16 @@ async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
     }
     sink = KafkaSink([cleaning.address], Account(), partitions=1, topic_settings=settings)
     # 7 keys, the last of each in the last 7 of 101; what is written then is in a new segment.
-    await write(sink, topic, {0: [Row(BEGIN_MS, b"%d" % (n % 7), b"%d" % n) for n in range(101)]})
+    await write(
+        sink, topic, {0: [Content(BEGIN_MS, b"%d" % (n % 7), b"%d" % n) for n in range(101)]}
+    )
     more = KafkaSink([cleaning.address], Account(), partitions=1)
     await more.start([topic])
     async with asyncio.timeout(60):
         for n in itertools.count(1):
             # Later in the messages' times too; keys that stay.
-            later = Row(BEGIN_MS + 1_000 * n, b"later %d" % n, b"")
-            await more.send(CopiedBatch.of(topic, 0, [later]))
+            later = Content(BEGIN_MS + 1_000 * n, b"later %d" % n, b"")
+            await more.send(batch_of(topic, 0, [later]))
             await more.flush(20)
             if len(left := await messages(cleaning.url, topic)) == 7 + n:
                 break
@@ -351,7 +356,7 @@ async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
     assert await record(cleaning.url, [topic], tmp_path / "copy") == len(copied)
     again = await messages(str(tmp_path / "copy"), topic)
     assert [m.offset for m in again] == list(range(len(copied)))
-    assert [m.row() for m in again] == [m.row() for m in copied]
+    assert [content(m) for m in again] == [content(m) for m in copied]
     warnings: list[str] = []
     assert await replay(tmp_path / "data", cleaning.url, warn=warnings.append)
     assert warnings == [warning]
@@ -420,10 +425,10 @@ async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
     broker: Broker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     topic = f"large-{tmp_path.name}"
-    rows = [Row(BEGIN_MS + n, b"", b"x" * 997) for n in range(101)]
+    rows = [Content(BEGIN_MS + n, b"", b"x" * 997) for n in range(101)]
     # Each of them ends a producer of the sink.
     for n in range(60, 97, 3):
-        rows[n] = Row(BEGIN_MS + n, b"", b"x" * (2 << 20))
+        rows[n] = Content(BEGIN_MS + n, b"", b"x" * (2 << 20))
     await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: rows})
     capfd.readouterr()
     assert await asyncio.to_thread(main, ["replay", str(tmp_path), "--to", broker.url]) == 1
@@ -452,7 +457,7 @@ async def test_topic_that_forgets_what_is_sent_is_a_warning(
         topic = f"{name}-{tmp_path.name}"
         sink = KafkaSink([broker.address], Account(), partitions=1, topic_settings=own)
         await write(sink, topic, {})
-        now = Row(time.time_ns() // 1_000_000, b"", b"now")
+        now = Content(time.time_ns() // 1_000_000, b"", b"now")
         await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: [now, *many(3)]})
     assert await asyncio.to_thread(main, ["replay", str(tmp_path), "--to", broker.url]) == 0
     assert capsys.readouterr().err == (
@@ -540,6 +545,6 @@ async def test_command_line(
     assert len((await read(broker.url, topic))[0]) == 4 * 1_009
 
 
-def test_message_without_the_new_parts_is_as_before() -> None:
+def test_message_without_optional_parts() -> None:
     message = Message("t", 0, 0, 0, None, b"v")
-    assert message.row() == Row(0, None, b"v", ())
+    assert content(message) == Content(0, None, b"v", ())

@@ -18,12 +18,14 @@ from flowstream.errors import SinkError
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.sink import KafkaSink
 from flowstream.sink import open_sink
-from flowstream.source import Message, open_source
+from flowstream.source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker import Broker
+
+    from flowstream.messages import Message
 
 # Kafka's numbers of the operations in an access rule (AclOperation.java).
 WRITE, CREATE = 4, 5

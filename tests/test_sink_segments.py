@@ -20,10 +20,12 @@ from support.outcomes import TIMESTAMP_MS, Account, make_batch, number
 from flowstream.errors import SinkError, UsageError
 from flowstream.segments.sink import SegmentSink
 from flowstream.sink import open_sink
-from flowstream.source import Message, open_source
+from flowstream.source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flowstream.messages import Message
 
 pytestmark = pytest.mark.anyio
 
@@ -450,14 +452,14 @@ async def test_full_disk_fails_the_batch_and_leaves_no_half_of_it(tmp_path: Path
         ("kafka://localhost", "'localhost' is not HOST:PORT; Kafka's usual port is 9092"),
         ("kafka://", "an address is missing"),
         ("kafka://a:9092,", "an address is missing"),
-        ("kafka://a:0", "port 0 is not within 1 to 65535"),
-        ("kafka://a:65536", "port 65536 is not within"),
-        ("kafka://user:secret@a:9092", "a user and password in it are not supported"),
+        ("kafka://a:0", "port 0 is out of range"),
+        ("kafka://a:65536", "port 65536 is out of range"),
+        ("kafka://user:secret@a:9092", "user and password in the URL are not supported"),
         ("kafka:a:9092", "use kafka://HOST:PORT"),
         ("amqp://a:1", "unknown scheme 'amqp'"),
         ("recording", "has no scheme; use kafka://"),
-        ("file:", "use file:DIRECTORY"),
-        ("file://host/dir", "use file:DIRECTORY"),
+        ("file:", "use file:DIR,"),
+        ("file://host/dir", "use file:DIR,"),
         ("stdout:x", "takes nothing after the colon"),
     ],
 )

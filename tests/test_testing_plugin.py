@@ -20,15 +20,15 @@ from aiokafka.errors import (
     IllegalStateError,
     UnknownTopicOrPartitionError,
 )
+from support.copies import Content, content
 from support.published import Published, publish
 from support.records import flow_records
 
 from flowstream.encode import Identity, make_encoder, stamp
 from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
-from flowstream.messages import Row
+from flowstream.messages import Message
 from flowstream.records import EndReason, FlowRecord, RecordType, decode
-from flowstream.source import Message
 from flowstream.testing.consumer import ConsumerDouble
 from flowstream.testing.factory import FIRST_NS, FlowFactory
 from flowstream.testing.recorded import Recording
@@ -225,16 +225,17 @@ def topic(request: pytest.FixtureRequest) -> Any:
         yield real
 
 
-def rows(records: list[Any]) -> dict[int, list[tuple[int, Row]]]:
-    found: dict[int, list[tuple[int, Row]]] = {}
+def rows(records: list[Any]) -> dict[int, list[tuple[int, Content]]]:
+    found: dict[int, list[tuple[int, Content]]] = {}
     for r in records:
-        row = Row(r.timestamp, r.key, r.value, r.headers)
+        row = Content(r.timestamp, r.key, r.value, r.headers)
         found.setdefault(r.partition, []).append((r.offset, row))
     return found
 
 
 EXPECTED = {
-    number: [(m.offset, m.row()) for m in MESSAGES if m.partition == number] for number in (0, 2)
+    number: [(m.offset, content(m)) for m in MESSAGES if m.partition == number]
+    for number in (0, 2)
 }
 
 

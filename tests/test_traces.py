@@ -10,7 +10,7 @@ from packets.kernel import END_INTERVAL_OVER, as_flows
 from support import traffic
 from support.net import Interface, namespace, veth_pair
 
-from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def captured(
     """Replay ``capture`` and return its flows and its packets without a flow."""
     count = len(captures.frames(capture))
     sent_before = wire.sender.statistic("tx_packets")
-    with FlowKernel(max_flows=MAX_FLOWS) as kernel:
+    with FlowProbe(max_flows=MAX_FLOWS) as kernel:
         with wire.receiver.namespace.entered():
             attachment = kernel.attach(wire.receiver.name, mode)
         try:
@@ -86,7 +86,7 @@ def test_corpus_on_the_wire_gives_the_flows_of_the_reference(
 @pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC])
 def test_flood_is_counted_to_the_packet(wire: Wire, mode: Mode) -> None:
     dropped_before = wire.sender.statistic("tx_dropped")
-    with FlowKernel(max_flows=MAX_FLOWS) as kernel:
+    with FlowProbe(max_flows=MAX_FLOWS) as kernel:
         with wire.receiver.namespace.entered():
             attachment = kernel.attach(wire.receiver.name, mode)
         try:

@@ -1,1 +1,1 @@
-"""For developers: files that are generated, checked and written."""
+"""Developer tools: generate files and check them."""

@@ -1,8 +1,8 @@
-"""Whether schemas still fit values and readers of a release.
+"""Check that schemas are compatible with the values and readers of a release.
 
-A field may only be added, at the end and with a default: JSON readers ignore
-it, Avro readers of either side have the default, protobuf numbers stay and
-MessagePack arrays grow at the end.
+The only compatible change is a field added at the end, with a default: JSON
+readers ignore it, Avro readers on either side use the default, protobuf numbers
+stay, and MessagePack arrays grow at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOTES: Final = ("description", "examples")
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a schema. ``number`` is protobuf's, or the place in an Avro record."""
+    """One field of a schema. ``number`` is the protobuf number or the Avro position."""
 
     owner: str
     name: str
@@ -32,9 +32,9 @@ class _Field:
 
 
 def breaks(released: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
-    """Say what in ``current`` breaks readers or values of ``released``; none: compatible.
+    """Return the changes in ``current`` that break readers or values of ``released``.
 
-    Both map names of files (``.avsc``, ``.proto``, ``.schema.json``) to their content.
+    Both map file names (``.avsc``, ``.proto``, ``.schema.json``) to contents.
     """
     found = []
     for file, content in released.items():
@@ -88,7 +88,7 @@ def _fields(file: str, text: str) -> Iterator[_Field]:
 
 
 def _proto_fields(text: str) -> Iterator[_Field]:
-    """Fields of a definition as ``flowstream.records.protobuf_schema`` lays it out."""
+    """Yield the fields of a definition in the layout of ``flowstream.records.protobuf_schema``."""
     owner = ""
     for line in text.splitlines():
         if message := _MESSAGE.fullmatch(line):
@@ -111,7 +111,7 @@ def _avro_type(schema: Any) -> str:
         return f"map of {_avro_type(schema['values'])}"
     if not isinstance(schema, dict):
         return str(schema)
-    # Where a name is defined does not matter, what it stands for is compared by itself.
+    # The place of a definition does not matter; definitions are compared by themselves.
     size = schema.get("size", "")
     return f"{schema['name']}{size and f' of {size} octets'}"
 

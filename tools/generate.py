@@ -1,6 +1,6 @@
 """Writes what is generated from the C sources: embedded objects and layouts.
 
-    python -m tools.generate           # write (make bpf)
+    python -m tools.generate           # write (make generate)
     python -m tools.generate --check   # exit 1 when a file is out of date
     python -m tools.generate --check-digest
 
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.check_digest:
         for name in (other := other_sources()):
-            print(f"{name}: its object is of other sources: run make bpf")
+            print(f"{name}: its object is of other sources: run make generate")
         return 1 if other else 0
     check = args.check
     stale = []
@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     for path in stale:
-        print(f"{path}: {'out of date: run make bpf' if check else 'written'}")
+        print(f"{path}: {'out of date: run make generate' if check else 'written'}")
     return 1 if check and stale else 0
 
 

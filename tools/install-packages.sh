@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that are missing, quietly; a word is PACKAGE, or
-# COMMAND=PACKAGE where another package may provide the command as well.
+# Installs missing Debian packages quietly. Each argument is PACKAGE, or COMMAND=PACKAGE if
+# another package may provide the command too.
 set -eu
 missing=
 for word in "$@"; do

@@ -1,4 +1,4 @@
-"""Write the schemas, compare them with the files, keep those of a release."""
+"""Write schema files, check those on disk, keep those of a release."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _RELEASES: Final = "releases"
 
 
 def write(directory: Path, contents: Mapping[str, str]) -> None:
-    """Write files into ``directory``, which is made when missing."""
+    """Write files into ``directory``; create it if it is missing."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         (directory / name).write_text(text, encoding="utf-8")
 
 
 def faults(directory: Path) -> list[str]:
-    """What is wrong with ``directory``: files outdated, or a release that is broken."""
+    """List outdated files in ``directory`` and incompatibilities with its releases."""
     current = files()
     found = [
-        f"{directory / name} is not what --write gives"
+        f"{directory / name} is out of date: run make generate"
         for name, text in current.items()
         if not (path := directory / name).is_file() or path.read_text(encoding="utf-8") != text
     ]
@@ -43,13 +43,13 @@ def faults(directory: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the result is the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.schema_files", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     for option, what in {
         "--write": "write all files into DIR",
-        "--check": "compare those in DIR, also with every release that is kept there",
-        "--release": f"keep today's in DIR/{_RELEASES}/{flowstream.__version__}",
+        "--check": "compare the files in DIR with the schemas, and with every release kept there",
+        "--release": f"keep the current schemas in DIR/{_RELEASES}/{flowstream.__version__}",
     }.items():
         action.add_argument(
             option, metavar="DIR", type=Path, nargs="?", const=_DIRECTORY, help=what

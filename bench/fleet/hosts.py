@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from support.records import flow_records
 
-from flowstream.accounting.ledger import KernelCounts, LossCount
+from flowstream.accounting import terms
+from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.encode import Identity
-from flowstream.kernel.link import Mode
+from flowstream.encode.identity import EPOCH_STEP_NS
 from flowstream.records import RecordType
 from flowstream.records.text import V4_MAPPED
 
@@ -19,12 +22,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowstream.accounting.ledger import Account
+    from flowstream.accounting.snapshot import Moment
+
+ADDRESS: Final = V4_MAPPED + bytes([192, 0, 2, 1])
 INTERFACES: Final = {2: "eth0", 3: "eth1"}
 # Not packets of flows, on each interface; numbers and frame octets.
-NON_IP: Final = (17, 1_003)
-MALFORMED: Final = (3, 61)
+NON_IP: Final = Amount(17, 1_003)
+MALFORMED: Final = Amount(3, 61)
 # What the host with overflow loses, in records (a packet each) and frame octets.
-OVERFLOW: Final = LossCount(19, 19, 1_997)
+OVERFLOW: Final = RecordAmount(19, 19, 1_997)
 
 _START: Final = 1_763_800_000_000_000_017
 _SECOND: Final = 1_000_000_000
@@ -78,8 +85,9 @@ class Fleet:
 
     def _identity(self, host: int, interval: int) -> Identity:
         epoch = _START + host * 1_009 + interval * 10 * _SECOND
+        epoch -= epoch % EPOCH_STEP_NS
         host_id = np.random.default_rng([self.seed, host]).bytes(16)
-        return Identity(epoch, host_id, f"host-{host:06d}", INTERFACES)
+        return Identity(epoch, host_id, f"host-{host:06d}", ADDRESS, INTERFACES)
 
     def records(self, run: Run, interval: int) -> NDArray[np.void]:
         """The interval's flow records, a fifth of them IPv6, not stamped yet."""
@@ -139,49 +147,48 @@ def _addresses(rng: np.random.Generator, v6: NDArray[np.bool_]) -> NDArray[np.ui
 
 
 class Interface:
-    """One interface of a run as the counters record asks for it; counts what it is shown."""
-
-    mode = Mode.NATIVE
-    max_flows = 131_072
+    """One attachment of a run; counts the packets of the records that it is shown."""
 
     def __init__(self, index: int) -> None:
-        self.index, self.interface = index, INTERFACES[index]
-        self.program = _Program()
-        self.swaps = 0
-        self._rx = LossCount()
-        self._losses = {"overflow_lost": LossCount()}
+        self.index = index
+        self._swaps = 0
+        self._seen = RecordAmount()
+        self._losses = {"overflow_lost": RecordAmount()}
 
     def saw(self, records: NDArray[np.void]) -> None:
         """Count an interval's records of this interface."""
-        mine = records[records["in_if"] == self.index]
-        self._rx = self._rx.plus(
-            LossCount(len(mine), int(mine["packets"].sum()), int(mine["l2_bytes"].sum()))
+        mine = records[records["if_index"] == self.index]
+        self._seen = self._seen.plus(
+            RecordAmount(len(mine), int(mine["packets"].sum()), int(mine["l2_bytes"].sum()))
         )
-        self.swaps += 1
+        self._swaps += 1
 
     def overflow(self) -> None:
         """Lose ``OVERFLOW`` in the kernel."""
         self._losses = {"overflow_lost": OVERFLOW}
 
-    def table_entries(self) -> int:
-        """Nothing is left in the table when it was drained."""
-        return 0
+    def snapshot(self, account: Account, time: Moment) -> Snapshot:
+        """All counts of the attachment at ``time``."""
+        return Snapshot(
+            interface=INTERFACES[self.index],
+            key=AttachmentKey(self.index),
+            mode="native",
+            program=ProgramId(41, "xdp_flow"),
+            time=time,
+            kernel=self._counters(),
+            account=account,
+            table=TableState(0, 131_072, self._swaps),
+        )
 
-    def counters(self) -> KernelCounts:
+    def _counters(self) -> KernelCounts:
         """What the kernel would have counted."""
         lost = self._losses["overflow_lost"]
         return KernelCounts(
-            rx_packets=self._rx.packets + NON_IP[0] + MALFORMED[0] + lost.packets,
-            rx_bytes=self._rx.l2_bytes + NON_IP[1] + MALFORMED[1] + lost.l2_bytes,
-            non_ip_packets=NON_IP[0],
-            non_ip_bytes=NON_IP[1],
-            malformed_packets=MALFORMED[0],
-            malformed_bytes=MALFORMED[1],
-            sampled_out_packets=0,
-            sampled_out_bytes=0,
+            seen=Amount(
+                self._seen.packets + NON_IP.packets + MALFORMED.packets + lost.packets,
+                self._seen.l2_bytes + NON_IP.l2_bytes + MALFORMED.l2_bytes + lost.l2_bytes,
+            ),
+            no_flow=dict.fromkeys(terms.NO_FLOW, Amount())
+            | {"non_ip": NON_IP, "malformed": MALFORMED},
             losses=dict(self._losses),
         )
-
-
-class _Program:
-    id, name = 41, "xdp_flow"

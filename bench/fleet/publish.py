@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from bench.fleet.hosts import INTERFACES, Interface, announcements
 from bench.fleet.truth import Traffic, Truth
-from flowstream.accounting.counters import counters_record
+from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.snapshot import Moment
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.encode import make_encoder
-from flowstream.kernel.clock import ClockPair
 from flowstream.records import FlowRecord, decode
 from flowstream.streams import Stream
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.fleet.hosts import Fleet, Run
+    from flowstream.accounting.outcomes import Outcomes
     from flowstream.encode import Prefixes
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes, Sink
+    from flowstream.messages import MessageBatch
+    from flowstream.sink import Sink
 
 FLUSH_S: Final = 30.0
+# As the simulated agents are configured: an interval of 10 s, counters at its end.
+RHYTHM: Final = Rhythm(10_000_000_000, 10_000_000_000)
 
 
 class Books:
@@ -35,20 +39,24 @@ class Books:
         self.records = 0
         """Acknowledged, of all topics and runs."""
 
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+    def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         """See ``Outcomes``."""
         self.records += len(batch.values[part])
         self.ledger.acknowledged(batch, part)
 
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+    def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
         """See ``Outcomes``; only a ``Refusing`` sink may report this."""
         raise RuntimeError(f"{batch.topic}: {len(batch.values[part])} records failed: {cause}")
+
+    def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        """See ``Outcomes``; no sink may report this."""
+        raise RuntimeError(f"{batch.topic}: {len(batch.values[part])} records in doubt: {cause}")
 
 
 class Refusing:
     """The part of a ``Sink`` that a publisher uses; gives up the first batch of flows."""
 
-    def __init__(self, sink: Sink, outcomes: Outcomes) -> None:
+    def __init__(self, sink: Sink, outcomes: Outcomes[MessageBatch]) -> None:
         self._sink, self._outcomes = sink, outcomes
         self.refused: list[bytes] = []
 
@@ -56,12 +64,12 @@ class Refusing:
         """See ``Sink``."""
         return self._sink.partitions(topic)
 
-    async def send(self, batch: EncodedBatch) -> None:
+    async def send(self, batch: MessageBatch) -> None:
         """See ``Sink``."""
         if batch.stream is not Stream.FLOWS or self.refused:
             await self._sink.send(batch)
             return
-        self.refused = batch.values
+        self.refused = [value for value in batch.values if value is not None]
         self._outcomes.failed(batch, slice(None), "delivery_timeout")
 
 
@@ -74,7 +82,7 @@ class FleetPublisher:
     def __init__(
         self,
         fleet: Fleet,
-        open_with: Callable[[Outcomes], Sink],
+        open_with: Callable[[Outcomes[MessageBatch]], Sink],
         prefix: str,
         record_format: str,
         prefixes: Prefixes | None = None,
@@ -140,15 +148,14 @@ class FleetPublisher:
         final: bool,
     ) -> None:
         elapsed = (interval - run.intervals.start + 1) * 10_000_000_000
-        now = ClockPair(run.identity.agent_epoch + elapsed, elapsed)
+        now = Moment(run.identity.agent_epoch + elapsed, elapsed)
         for interface in interfaces:
             build = partial(
                 counters_record,
                 identity=run.identity,
-                counted=interface,
-                account=self.books.ledger.account(interface.index),
-                tables=interface,
-                now=now,
+                snapshot=interface.snapshot(
+                    self.books.ledger.account(AttachmentKey(interface.index)), now
+                ),
                 final=final,
             )
             await publisher.publish_counters(build)

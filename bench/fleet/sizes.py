@@ -22,7 +22,9 @@ from bench.fleet.publish import FleetPublisher
 from flowstream.kafka.sink import KafkaSink
 
 if TYPE_CHECKING:
-    from flowstream.sink import Outcomes, Sink
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.messages import MessageBatch
+    from flowstream.sink import Sink
 
 PARTITIONS: Final = 6
 FORMATS: Final = ("msgpack", "json", "protobuf", "avro")
@@ -63,7 +65,7 @@ def _measure(
 ) -> tuple[float, float]:
     """Bytes on disk and the broker's µs CPU, per record of the topic flows."""
 
-    def open_with(outcomes: Outcomes) -> Sink:
+    def open_with(outcomes: Outcomes[MessageBatch]) -> Sink:
         settings = {"compression.type": codec}
         return KafkaSink(
             (broker.address,), outcomes, partitions=PARTITIONS, topic_settings=settings

@@ -15,19 +15,21 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flowstream.accounting.tally import AttachmentKey, Tally
 
 
-class Accountable(Protocol):
-    """The part of a message batch that the ledger needs."""
+class AccountedBatch(Protocol):
+    """The part of a batch of messages that the ledger needs."""
 
     @property
-    def stream(self) -> Stream:
-        """Stream of its records."""
+    def stream(self) -> Stream | None:
+        """Stream of its records; None when they belong to no ledger."""
 
     @property
-    def tally(self) -> Tally:
-        """What each of its records stands for."""
+    def tally(self) -> Tally | None:
+        """What each record stands for; None when they belong to no ledger."""
 
 
 @dataclass(slots=True)
@@ -79,40 +81,47 @@ class Ledger:
         for key, amount in tally.sums():
             self._accounts[key].stage(stream).encoded += amount.records
 
-    def queued(self, batch: Accountable) -> None:
+    def queued(self, batch: AccountedBatch) -> None:
         """The sink accepted a batch."""
-        for key, amount in batch.tally.sums():
-            self._accounts[key].stage(batch.stream).queued += amount.records
+        for _, stage, amount in self._of(batch, slice(None)):
+            stage.queued += amount.records
 
     def lost(self, tally: Tally, cause: str) -> None:
         """Records were given up before they got a seq."""
         for key, amount in tally.sums():
             _add(self._accounts[key].losses, cause, amount)
 
-    def acknowledged(self, batch: Accountable, part: slice) -> None:
+    def acknowledged(self, batch: AccountedBatch, part: slice) -> None:
         """Records are published."""
-        if batch.stream is Stream.COUNTERS:
-            return
-        for key, amount in batch.tally[part].sums():
-            self._accounts[key].stage(batch.stream).acknowledged += amount.records
+        for _, stage, amount in self._of(batch, part):
+            stage.acknowledged += amount.records
 
-    def failed(self, batch: Accountable, part: slice, cause: str) -> None:
+    def failed(self, batch: AccountedBatch, part: slice, cause: str) -> None:
         """The sink gave records up: they are in no topic."""
-        if batch.stream is Stream.COUNTERS:
-            self.counters_failed += len(batch.tally[part])
+        self._count_failed_counters(batch, part)
+        for account, stage, amount in self._of(batch, part):
+            stage.failed += amount.records
+            _add(account.losses, cause, amount)
+
+    def in_doubt(self, batch: AccountedBatch, part: slice, cause: str) -> None:
+        """Records were sent and never answered: they may or may not be published."""
+        self._count_failed_counters(batch, part)
+        for account, _, amount in self._of(batch, part):
+            _add(account.in_doubt, cause, amount)
+
+    def _of(
+        self, batch: AccountedBatch, part: slice
+    ) -> Iterator[tuple[Account, StageCount, RecordAmount]]:
+        """Accounts, stages and amounts of a part of a batch of flows or announcements."""
+        if batch.stream is None or batch.tally is None or batch.stream is Stream.COUNTERS:
             return
         for key, amount in batch.tally[part].sums():
             account = self._accounts[key]
-            account.stage(batch.stream).failed += amount.records
-            _add(account.losses, cause, amount)
+            yield account, account.stage(batch.stream), amount
 
-    def in_doubt(self, batch: Accountable, part: slice, cause: str) -> None:
-        """Records were sent and never answered: they may or may not be published."""
-        if batch.stream is Stream.COUNTERS:
+    def _count_failed_counters(self, batch: AccountedBatch, part: slice) -> None:
+        if batch.stream is Stream.COUNTERS and batch.tally is not None:
             self.counters_failed += len(batch.tally[part])
-            return
-        for key, amount in batch.tally[part].sums():
-            _add(self._accounts[key].in_doubt, cause, amount)
 
 
 def _add(amounts: dict[str, RecordAmount], cause: str, amount: RecordAmount) -> None:

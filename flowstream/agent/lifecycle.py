@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowstream.accounting.counters import counters_record
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.pipeline import Publisher, move_table, read_ring
+from flowstream.agent.probe import snapshot
 from flowstream.errors import FlowstreamError, SinkError
 from flowstream.kernel import clock
 from flowstream.layouts.xdp_flow import EndReason
@@ -26,8 +26,8 @@ from flowstream.layouts.xdp_flow import EndReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from flowstream.accounting.ledger import Account, Ledger
-    from flowstream.agent.probe import Attached, Capture
+    from flowstream.accounting.ledger import Ledger
+    from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
     from flowstream.encode import Identity
     from flowstream.sink import Sink
@@ -44,16 +44,19 @@ class Agent:
     def __init__(
         self,
         config: RunConfig,
-        capture: Capture,
-        attached: Sequence[Attached],
+        probe: Probe,
+        attached: Sequence[Attachment],
         sink: Sink,
         publisher: Publisher,
         ledger: Ledger,
         identity: Identity,
     ) -> None:
-        self._config, self._capture, self._attached = config, capture, attached
+        self._config, self._probe, self._attached = config, probe, attached
         self._sink, self._publisher = sink, publisher
         self._ledger, self._identity = ledger, identity
+        self._rhythm = Rhythm(
+            round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
+        )
         self._stopping = asyncio.Event()
         self._rings_end = asyncio.Event()
         self._drain_now = asyncio.Event()
@@ -70,7 +73,7 @@ class Agent:
             log.error("ended before the sink was there: nothing was published", **self._summary())
             return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
-        rings = [*self._capture.rings, *(ring for each in self._attached for ring in each.rings)]
+        rings = [*self._probe.rings, *(ring for each in self._attached for ring in each.rings)]
         readers = [
             self._spawn(read_ring(ring, self._publisher, self._rings_end)) for ring in rings
         ]
@@ -136,7 +139,7 @@ class Agent:
 
     def _watch_wakeups(self) -> Callable[[], object]:
         """Set ``_drain_now`` when the kernel asks for an early swap; return how to end it."""
-        ring = self._capture.wakeups
+        ring = self._probe.wakeups
         if ring is None:
             return lambda: None
         loop = asyncio.get_running_loop()
@@ -157,7 +160,7 @@ class Agent:
                 return
             self._drain_now.clear()
             reason = EndReason.END_LACK_OF_RESOURCES if early else EndReason.END_ACTIVE_TIMEOUT
-            await move_table(self._capture.drain(reason), self._publisher)
+            await move_table(self._probe.drain(reason), self._publisher)
             if not early:
                 # Intervals that a slow sink made us miss are not made up for.
                 due = max(due + self._config.interval_s, time.monotonic())
@@ -186,12 +189,8 @@ class Agent:
             build = functools.partial(
                 counters_record,
                 identity=self._identity,
-                counted=each,
-                account=self._account(each),
-                tables=self._capture,
-                now=now,
-                interval_ns=round(self._config.interval_s * 1e9),
-                counters_period_ns=round(self._config.counters_period_s * 1e9),
+                rhythm=self._rhythm,
+                snapshot=snapshot(each, self._probe, self._ledger, now),
                 final=final,
             )
             await self._publisher.publish_counters(build)
@@ -241,19 +240,16 @@ class Agent:
         await asyncio.wait([draining])
         # Both tables: a drain that failed may have left something in the other one.
         # The swap's grace period also ends the last runs of the program.
-        await move_table(self._capture.drain(EndReason.END_FORCED), self._publisher)
+        await move_table(self._probe.drain(EndReason.END_FORCED), self._publisher)
         self._rings_end.set()
         if readers:
             await asyncio.wait(readers)
         await self._publisher.finish()
         await asyncio.wait([publishing])
 
-    def _account(self, each: Attached) -> Account:
-        return self._ledger.account(AttachmentKey(each.index, each.flow_direction))
-
     def _summary(self) -> dict[str, int]:
         counts = [each.counters() for each in self._attached]
-        accounts = [self._account(each) for each in self._attached]
+        accounts = [self._ledger.account(each.key) for each in self._attached]
         return {
             "seen_packets": sum(count.seen.packets for count in counts),
             "flow_records": sum(account.flows.acknowledged for account in accounts),

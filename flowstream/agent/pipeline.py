@@ -1,7 +1,7 @@
 """The stages between the kernel and the sink.
 
     ring buffers ─┐
-                  ├─ RecordBatch → bounded queue → stamp, encode, split → EncodedBatch → sink
+                  ├─ RecordBatch → bounded queue → stamp, encode, split → MessageBatch → sink
     flow tables ──┘
 
 A slow sink makes ``send`` wait, which fills the queue, which stops the readers;
@@ -12,21 +12,28 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final
 
 from flowstream.accounting.tally import Tally
-from flowstream.encode import partition_keys, partitions, split, stamp
-from flowstream.messages import EncodedBatch
+from flowstream.encode import (
+    counters_key,
+    counters_partition,
+    partition_keys,
+    partitions,
+    split,
+    stamp,
+)
+from flowstream.messages import MessageBatch
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledger import Ledger
+    from flowstream.agent.probe import Ring
     from flowstream.encode import Encoder, Identity
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink
@@ -56,21 +63,6 @@ class RecordBatch:
 
     stream: Stream
     records: NDArray[np.void]
-
-
-class Ring(Protocol):
-    """A source of records with a descriptor that can be waited for."""
-
-    @property
-    def fd(self) -> int:
-        """Readable when records wait."""
-
-    @property
-    def stream(self) -> Stream:
-        """Where its records belong."""
-
-    def read(self, most: int) -> NDArray[np.void]:
-        """Take up to ``most`` records (dtype FLOW_RECORD, shape (n,))."""
 
 
 class Publisher:
@@ -146,20 +138,17 @@ class Publisher:
     async def publish_counters(self, build: Callable[[int], CountersRecord]) -> None:
         """Publish one counters record, which ``build`` makes of its ``seq``.
 
-        Its key is the host id, so that a host's counters stay in order.
+        All counters of a host go to one partition, so that they stay in order.
         """
         record = build(self._next_seq(Stream.COUNTERS, 1))
         topic = self._topics[Stream.COUNTERS]
-        # The partitioner takes keys of 8 octets, as those of flows.
-        key = np.frombuffer(record.host_id[:8], np.uint8).reshape(1, 8)
-        to = int(partitions(key, self._sink.partitions(topic))[0])
         await self._sink.send(
-            EncodedBatch(
+            MessageBatch(
                 stream=Stream.COUNTERS,
                 topic=topic,
-                partition=to,
-                timestamp_ms=record.time_unix_ns // 1_000_000,
-                keys=[key.tobytes()],
+                partition=counters_partition(record, self._sink.partitions(topic)),
+                timestamps_ms=[record.time_unix_ns // 1_000_000],
+                keys=[counters_key(record)],
                 values=[self._encoder.encode_counters(record)],
                 tally=Tally.empty(1),
             )

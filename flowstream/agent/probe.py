@@ -1,10 +1,15 @@
-"""What a kernel program is to the agent: attached to interfaces, drained, counted."""
+"""The interface between the agent and a kernel program with its maps.
+
+A probe is such a program; an attachment is a probe on one interface in one direction. The agent
+knows probes by these protocols alone.
+"""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Protocol
 
-from flowstream.accounting.counters import Counted
+from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -12,27 +17,87 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.agent.pipeline import Ring
+    from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.ledger import Ledger
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.kernel.clock import ClockPair
     from flowstream.kernel.link import Mode
-    from flowstream.kernel.ringbuf import RingBuffer
+    from flowstream.streams import Stream
 
 
-class Attached(Counted, Protocol):
-    """A program on an interface."""
+class Wakeups(Protocol):
+    """A ring whose records only wake the agent."""
+
+    @property
+    def fd(self) -> int:
+        """Descriptor that is readable while there are wake-ups."""
+
+    def read(self, most: int) -> NDArray[np.void]:
+        """Take up to ``most`` wake-ups out."""
+
+
+class Ring(Protocol):
+    """A ring buffer of flow records."""
+
+    @property
+    def fd(self) -> int:
+        """Descriptor that is readable while there are records."""
+
+    @property
+    def stream(self) -> Stream:
+        """Stream that its records belong to."""
+
+    def read(self, most: int) -> NDArray[np.void]:
+        """Take up to ``most`` records out: dtype FLOW_RECORD, shape (n,)."""
+
+
+class LoadedProgram(Protocol):
+    """A program that the kernel has loaded."""
+
+    @property
+    def id(self) -> int:
+        """Its number in the kernel."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the kernel."""
+
+
+class Attachment(Protocol):
+    """A probe on one interface in one direction."""
+
+    @property
+    def interface(self) -> str:
+        """Name of the interface."""
+
+    @property
+    def key(self) -> AttachmentKey:
+        """Index of the interface and direction."""
+
+    @property
+    def mode(self) -> Mode:
+        """Attach mode in force, never AUTO."""
+
+    @property
+    def program(self) -> LoadedProgram:
+        """The program that runs there."""
 
     @property
     def rings(self) -> Sequence[Ring]:
-        """Ring buffers of this interface alone."""
+        """Ring buffers of this attachment alone."""
+
+    def counters(self) -> KernelCounts:
+        """Read what the program counted."""
 
     def detach(self) -> None:
-        """Take the program off the interface; the counters can still be read."""
+        """Take the program off the interface; counters and rings can still be read."""
 
     def close(self) -> None:
-        """Detach and give everything back."""
+        """Detach and release everything."""
 
 
-class Capture(Protocol):
-    """A kernel program with its maps, shared by all interfaces that it is attached to."""
+class Probe(Protocol):
+    """A kernel program with the maps that its attachments share."""
 
     @property
     def max_flows(self) -> int:
@@ -44,20 +109,35 @@ class Capture(Protocol):
 
     @property
     def rings(self) -> Sequence[Ring]:
-        """Ring buffers of all interfaces together."""
+        """Ring buffers that all attachments share."""
 
     @property
-    def wakeups(self) -> RingBuffer | None:
-        """Readable when the active table is about to be full."""
+    def wakeups(self) -> Wakeups | None:
+        """Ring that is readable when the active table is nearly full."""
 
-    def attach(self, interface: str, mode: Mode) -> Attached:
-        """Attach to an interface."""
+    def attach(self, interface: str, mode: Mode) -> Attachment:
+        """Attach to an interface of the calling thread's network namespace."""
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the flow tables and drain the one that was active; blocks."""
 
     def table_entries(self) -> int:
-        """Entries in the active table, about."""
+        """Approximate number of entries in the active table."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
+
+
+def snapshot(attachment: Attachment, probe: Probe, ledger: Ledger, now: ClockPair) -> Snapshot:
+    """Read all counts of one attachment."""
+    kernel = attachment.counters()
+    return Snapshot(
+        interface=attachment.interface,
+        key=attachment.key,
+        mode=attachment.mode.value,
+        program=ProgramId(attachment.program.id, attachment.program.name),
+        time=Moment(now.unix_ns, now.boot_ns),
+        kernel=kernel,
+        account=copy.deepcopy(ledger.account(attachment.key)),
+        table=TableState(probe.table_entries(), probe.max_flows, probe.swaps),
+    )

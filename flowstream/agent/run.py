@@ -6,7 +6,6 @@ sink checked → maps → programs attached → privileges given up → run (lif
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -18,13 +17,12 @@ from flowstream.accounting.ledger import Ledger
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.encode import Identity
-from flowstream.encode.identity import EPOCH_STEP_NS
 from flowstream.host import identity as host
 from flowstream.host import namespaces as netns
 from flowstream.host import privileges
 from flowstream.kernel import features
-from flowstream.kernel.counter import CounterKernel
-from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import open_sink
@@ -33,14 +31,14 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.agent.probe import Capture
+    from flowstream.agent.probe import Probe
     from flowstream.config.run import RunConfig
 
 log = structlog.get_logger()
 
-_CAPTURES: Final[dict[str, Callable[..., Capture]]] = {
-    "flow": FlowKernel,
-    "counter": CounterKernel,
+_PROBES: Final[dict[str, Callable[..., Probe]]] = {
+    "flow": FlowProbe,
+    "counter": CounterProbe,
 }
 
 
@@ -49,7 +47,7 @@ def run(config: RunConfig) -> int:
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
     features.raise_descriptor_limit()
-    epoch = time.time_ns() // EPOCH_STEP_NS * EPOCH_STEP_NS
+    epoch = host.new_epoch()
     interfaces: dict[int, str] = {}
     identity = Identity(
         epoch,
@@ -70,16 +68,16 @@ def run(config: RunConfig) -> int:
     sink.prepare(topics)
     encoder = encoder_of(config, identity)
     with ExitStack() as stack:
-        capture: Capture = _CAPTURES[config.program](
+        probe: Probe = _PROBES[config.program](
             max_flows=config.max_flows, sampling=config.sampling
         )
-        stack.callback(capture.close)
+        stack.callback(probe.close)
         attached = []
         for name in config.interfaces:
             with netns.entered(config.netns):
-                attachment = capture.attach(name, Mode(config.mode))
+                attachment = probe.attach(name, Mode(config.mode))
             stack.callback(attachment.close)
-            interfaces[attachment.index] = name
+            interfaces[attachment.key.if_index] = name
             attached.append(attachment)
             log.info(
                 "attached",
@@ -94,5 +92,5 @@ def run(config: RunConfig) -> int:
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
-        agent = Agent(config, capture, attached, sink, publisher, ledger, identity)
+        agent = Agent(config, probe, attached, sink, publisher, ledger, identity)
         return uvloop.run(agent.run(topics))

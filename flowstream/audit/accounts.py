@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowstream.audit.columns import Columns
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 _FLOW_TYPES = {Stream.FLOWS: RecordType.FLOW, Stream.NEW_FLOWS: RecordType.NEW_FLOW}
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 
 class RunKey(NamedTuple):

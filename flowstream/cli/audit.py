@@ -1,12 +1,12 @@
-"""``flowstream audit``: from the topics alone, whether every packet is accounted for."""
+"""``flowstream audit``: check from the topics that every packet is accounted for."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from flowstream.cli.options import Commands, add_options
-from flowstream.config.run import OPTIONS, parse_option
+from flowstream.cli.options import Commands, add_options, values
+from flowstream.urls import SOURCE_FORMS
 
 if TYPE_CHECKING:
     import argparse
@@ -20,10 +20,10 @@ For every run and interface:
   received = non_ip + malformed + sampled_out + counted
            + the packets of the published flow records
            + the packets of every counted loss
-in packets and in frame octets, and a gapless sequence per run and topic, or
-as many counted losses as there are gaps. The exit status is 0 when that holds
-and 1 when it does not; a run that is still going on, or was killed, has no
-final counters and does not hold.
+in packets and in frame octets, and the sequence of each run and topic has no
+more gaps than records counted as lost. The exit status is 0 when that holds and
+1 when it does not. A run that has not ended, or was killed, has no final
+counters and does not hold.
 """
 
 
@@ -35,35 +35,29 @@ def add(commands: Commands) -> None:
         description="Check from the topics alone that every packet is accounted for.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument(
-        "url", metavar="URL", help="kafka://HOST:PORT[,HOST:PORT...], file:DIR or DIR"
-    )
+    parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
     add_options(parser, ("topic_prefix",))
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(command=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Print the result; 0 when everything holds, else 1."""
-    prefix = OPTIONS["topic_prefix"].default
-    if args.topic_prefix is not None:
-        prefix = parse_option("topic_prefix", args.topic_prefix)
-    # Heavy, and --help must not wait for them.
+    """Print the result; return 0 when everything holds, else 1."""
+    prefix = values(args, ("topic_prefix",))["topic_prefix"]
     import asyncio  # noqa: PLC0415
 
     import msgspec  # noqa: PLC0415
-    from rich.progress import MofNCompleteColumn  # noqa: PLC0415
 
     from flowstream.audit import audit, tables  # noqa: PLC0415
     from flowstream.progress import progress_bars  # noqa: PLC0415
 
-    with progress_bars(MofNCompleteColumn()) as bars:
+    with progress_bars() as bars:
         bar = bars.add_task("auditing", total=None)
 
         def progressed(done: int, total: int) -> None:
             bars.update(bar, completed=done, total=total)
 
-        # What there is in all takes a second connection: only for those who see it.
+        # The total takes a second connection: only where the bar is shown.
         result = asyncio.run(
             audit(args.url, prefix, progressed=None if bars.disable else progressed)
         )

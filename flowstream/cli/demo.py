@@ -1,17 +1,18 @@
-"""``flowstream demo``: real traffic between two namespaces, and the proof of the count."""
+"""``flowstream demo``: real traffic between two namespaces, and its audit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.cli.options import Commands, add_options
-from flowstream.config.run import OPTIONS, check_sink, parse_option
+from flowstream.cli.options import Commands, add_options, values
+from flowstream.config.publish import check_sink
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
 DURATION_S: Final = 6.0
+_FIELDS: Final = ("duration_s", "sink", "format")
 _READABLE: Final = ("json", "msgpack", "protobuf")
 
 _EXAMPLES = """\
@@ -20,8 +21,8 @@ examples:
   sudo flowstream demo --duration 20 --sink kafka://127.0.0.1:9092
 
 Makes two network namespaces with a veth pair, sends ping, TCP, UDP, IPv6 and
-VLAN traffic through it, shows the flows and ends with the loss equation. What
-it made is removed again, also when it is interrupted. Needs root.
+VLAN traffic through it, shows the flows and ends with their audit. The
+namespaces are removed at the end, also after an interrupt. Needs root.
 """
 
 
@@ -29,29 +30,24 @@ def add(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "demo",
-        help="show flows of real traffic in namespaces of its own",
+        help="show the flows of real traffic between two network namespaces",
         description="Show the flows of real traffic between two network namespaces.",
         epilog=_EXAMPLES,
     )
-    add_options(
-        parser,
-        ("duration_s", "sink", "format"),
-        duration_s=f"{DURATION_S:g}",
-        sink="a new directory",
-    )
+    add_options(parser, _FIELDS, duration_s=f"{DURATION_S:g}", sink="a new directory")
     parser.set_defaults(command=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the demonstration and give its exit status."""
-    duration = DURATION_S
-    if args.duration_s is not None:
-        duration = parse_option("duration_s", args.duration_s)
-    record_format = parse_option("format", args.format or OPTIONS["format"].default)
-    if record_format not in _READABLE:
-        raise UsageError(f"--format: the demo reads what it shows; use {', '.join(_READABLE)}")
-    if args.sink is not None:
-        check_sink(args.sink, record_format)
-    from flowstream import demo  # noqa: PLC0415 - heavy, and --help must not wait for it
+    """Run the demonstration and return its exit status."""
+    given = values(args, _FIELDS, duration_s=DURATION_S, sink=None)
+    if given["format"] not in _READABLE:
+        raise UsageError(
+            f"--format: {given['format']} is not supported by the demo; "
+            f"use {', '.join(_READABLE[:-1])} or {_READABLE[-1]}"
+        )
+    if given["sink"] is not None:
+        check_sink(given["sink"], given["format"])
+    from flowstream import demo  # noqa: PLC0415
 
-    return demo.run(duration, args.sink, record_format)
+    return demo.run(given["duration_s"], given["sink"], given["format"])

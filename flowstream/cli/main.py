@@ -1,4 +1,4 @@
-"""The command ``flowstream``: parsing, exit status, and errors as one line."""
+"""The command ``flowstream``: parsing, exit status, and one line per error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FAILED: Final = 1
-# As a shell shows the signals that end other programs here: 128 + SIGINT, 128 + SIGPIPE.
+# As shells report the signals: 128 + SIGINT, 128 + SIGPIPE.
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 
-# What a write to standard output can meet; such an error names no file.
+# Errors of writing to standard output; they carry no file name.
 _DISK_FAULTS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _EPILOG = """\
@@ -32,9 +32,9 @@ examples:
   flowstream audit kafka://10.0.0.1:9092
 
 exit status:
-  0    done, and what was asked for holds
-  1    it failed, or what was checked does not hold
-  2    a mistake in the command line or the configuration file
+  0    success; what was checked holds
+  1    failure, or what was checked does not hold
+  2    mistake in the command line or the configuration file
   130  interrupted
 """
 
@@ -42,7 +42,7 @@ exit status:
 def _parser() -> Parser:
     parser = Parser(
         prog="flowstream",
-        description="Flow records of every packet that a host receives, to Apache Kafka.",
+        description="Publish flow records of every packet that a host receives to Apache Kafka.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -57,22 +57,22 @@ def _parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status (``sys.argv`` when ``argv`` is None).
 
-    Errors that flowstream raises on purpose become one line on standard error;
-    others are bugs and keep their traceback.
+    A ``FlowstreamError`` becomes one line on standard error; other exceptions are
+    bugs and keep their traceback.
     """
-    # A command that logs sets logging up; in the others libraries are silent,
-    # and what they raise is told as this program's own errors.
+    # Commands that log configure logging; in the others libraries stay silent,
+    # and their exceptions become errors of this program.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         status = _execute(argv)
-        # While it can still become an exit status.
+        # A failure here can still become the exit status.
         sys.stdout.flush()
     except FlowstreamError as err:
         complain(str(err))
         return err.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader went away, as head does
+    except BrokenPipeError:  # the reader closed the pipe, as head does
         _discard_output()
         return PIPE_CLOSED
     except OSError as err:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Keep the interpreter from complaining at its end of what cannot be written."""
+    """Keep the interpreter from reporting, at its exit, that it cannot flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Lines on standard error that are no log: what stands in the way, and what is worth knowing."""
+"""Errors and warnings of a command, as lines on standard error."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 
 
 def complain(text: str) -> None:
-    """Say why the command ends."""
+    """Print the error that ends the command."""
     print(f"flowstream: error: {text}", file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """Say what the user should know although the command goes on."""
+    """Print a warning; the command continues."""
     print(f"flowstream: warning: {text}", file=sys.stderr)

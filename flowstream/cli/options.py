@@ -1,4 +1,4 @@
-"""From the table of options in ``flowstream.config.run`` to argparse."""
+"""Adds the options of ``flowstream.config`` to argparse and reads them back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from flowstream.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from flowstream.config.options import Option
+
 
 class Commands(Protocol):
-    """What ``ArgumentParser.add_subparsers`` returns, as far as the commands use it."""
+    """The part of argparse's subparsers that the commands use."""
 
     def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser:
         """Make the parser of one command."""
@@ -21,7 +23,7 @@ class Commands(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are ``UsageError`` and whose help keeps its line breaks."""
+    """A parser that raises ``UsageError`` and keeps line breaks in its help."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -34,28 +36,41 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(
-    parser: argparse.ArgumentParser, fields: Iterable[str], **defaults: object
+    parser: argparse._ActionsContainer, fields: Iterable[str], **defaults: object
 ) -> None:
-    """Add the options of these ``RunConfig`` fields; their values stay text, None when absent.
+    """Add the options of these fields; their values stay text, None when absent.
 
-    ``defaults`` are the command's own, shown in the help; applying them is its task.
+    ``defaults`` are the command's own, for the help only; ``values`` applies them.
     """
     for field in fields:
         option = OPTIONS[field]
-        default = defaults.get(field, option.default)
-        limits = "" if option.allowed in option.description else f"; {option.allowed}"
-        shown = "" if default is None else f" (default {default})"
-        names = [*(["-i"] if field == "interfaces" else []), f"--{option.name}"]
-        description = f"{option.description}{limits}{shown}".replace("%", "%%")
+        flags = [*([option.short] if option.short else []), f"--{option.name}"]
+        text = _help(option, defaults.get(field, option.default)).replace("%", "%%")
         if option.is_switch:
-            parser.add_argument(
-                *names, dest=field, action="store_const", const="true", help=option.description
-            )
+            parser.add_argument(*flags, dest=field, action="store_const", const="true", help=text)
             continue
         parser.add_argument(
-            *names,
+            *flags,
             dest=field,
             metavar=option.metavar,
-            action="append" if field == "interfaces" else "store",
-            help=description,
+            action="append" if option.is_list else "store",
+            help=text,
         )
+
+
+def _help(option: Option, default: object) -> str:
+    if option.is_switch:
+        return option.description
+    limits = "" if option.allowed in option.description else f"; {option.allowed}"
+    shown = "" if default is None else f" (default {default})"
+    return f"{option.description}{limits}{shown}"
+
+
+def values(args: argparse.Namespace, fields: Iterable[str], **defaults: object) -> dict[str, Any]:
+    """Return checked values of these fields; ``defaults`` precede those of the table."""
+    found = {}
+    for field in fields:
+        option, text = OPTIONS[field], getattr(args, field)
+        default = defaults.get(field, option.default)
+        found[field] = default if text is None else option.parse(text)
+    return found

@@ -1,4 +1,4 @@
-"""``flowstream pcap``: captures through the kernel program."""
+"""``flowstream pcap``: publish the flows of capture files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowstream.cli.messages import warn
-from flowstream.cli.options import Commands, add_options
-from flowstream.config.run import OPTIONS, check_format, check_sink, parse_option
+from flowstream.cli.options import Commands, add_options, values
+from flowstream.config.options import options_of
+from flowstream.config.pcap import CaptureConfig
 
 if TYPE_CHECKING:
     import argparse
 
-_FIELDS = (
-    "sink", "format", "names", "community_id", "registry", "interval_s", "max_flows",
-    "sampling", "partitions", "topic_prefix",
-)  # fmt: skip
+_FIELDS = tuple(options_of(CaptureConfig))
 _EXAMPLES = """\
 examples:
   flowstream pcap trace.pcap
@@ -24,16 +22,17 @@ examples:
   flowstream pcap trace.pcap --sink stdout: --names ecs --community-id
   flowstream pcap trace.pcap --format avro --registry http://10.0.0.2:8081
 
-The frames of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
-through the program that also watches interfaces, with the capture's times:
---interval is capture time, each file is an interface of its own, and the same
-files always give the same records, but for --sampling. Needs root or CAP_BPF
-and CAP_NET_ADMIN, but no interface. A damaged file is published up to the
-damage; the exit status is then 1. Files that are no captures, or whose first
-packet cannot be read, are refused before anything is published.
+The packets of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
+through the program that also observes interfaces, with the times of the
+capture: --interval is capture time, each file is an interface of its own, and
+the same files always give the same records, except with --sampling. Needs root
+or CAP_BPF and CAP_NET_ADMIN, but no interface. A damaged file is published up
+to the damage; the exit status is then 1. Files that are not captures, or whose
+first packet cannot be read, are refused before anything is published.
 
-Consumers tell runs apart by host_id and agent_epoch: here a digest of the files
-and of --interval, --max-flows and --sampling, and the time of the first packet.
+Consumers tell runs apart by host_id, here a digest of the files and of
+--interval, --max-flows and --sampling, and by agent_epoch, here the time of the
+first packet.
 """
 
 
@@ -51,26 +50,19 @@ def add(commands: Commands) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Publish the captures and give the exit status."""
-    given = {}
-    for field in _FIELDS:
-        text = getattr(args, field)
-        given[field] = OPTIONS[field].default if text is None else parse_option(field, text)
-    check_sink(given["sink"], given["format"])
-    check_format(given["format"], given["names"], given["registry"])
-    # Heavy, and --help must not wait for them.
+    """Publish the captures and return the exit status."""
+    config = CaptureConfig(files=tuple(args.files), **values(args, _FIELDS))
     from flowstream import log, pcap  # noqa: PLC0415
-    from flowstream.config.pcap import CaptureConfig  # noqa: PLC0415
 
     log.configure("warning")
-    done = pcap.run(CaptureConfig(files=tuple(args.files), **given))
+    done = pcap.run(config)
     for line in done.warnings:
         warn(line)
     lost = f"; {done.failed:,} could not be written" if done.failed else ""
     # Standard output may be the sink.
     print(
         f"{done.packets:,} packets of {len(args.files):,} files in {done.stored:,} flow records "
-        f"-> {given['sink']}{lost}",
+        f"-> {config.sink}{lost}",
         file=sys.stderr,
     )
     return 1 if done.failed else 0

@@ -1,4 +1,4 @@
-"""``flowstream replay``: a recording into topics of a Kafka cluster."""
+"""``flowstream replay``: send a recording to topics of a Kafka cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from flowstream.cli.messages import warn
+from flowstream.urls import KAFKA_FORM
 
 if TYPE_CHECKING:
     from flowstream.cli.options import Commands
@@ -15,13 +16,12 @@ examples:
   flowstream replay office --to kafka://127.0.0.1:9092
   flowstream replay office --to kafka://127.0.0.1:9092 --speed 1 --topic a
 
-DIR is a recording, of flowstream run, pcap or record, or a copy of a broker's
-log directory. Key, headers, timestamp, value, partition and order are kept.
-Missing topics are created with the recording's partitions and without a time
-limit (retention.ms=-1); a topic without a partition for some message is
-refused before anything is sent. What a recording lacks is a warning: offsets
-that are missing (compacted, or cut out) and a last batch that is cut short. So
-are messages that are older than an existing topic keeps them.
+DIR is a recording made by flowstream run, pcap or record, or a copy of a
+broker's log directory. Key, headers, timestamp, value, partition and order are
+kept. Missing topics are created with the recording's partitions and without a
+time limit (retention.ms=-1); a topic with too few partitions is refused before
+anything is sent. Warnings name missing offsets (compacted or cut out), a
+truncated last batch, and messages older than the retention of their topic.
 """
 
 
@@ -34,16 +34,14 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     parser.add_argument("directory", metavar="DIR", help="recording")
-    parser.add_argument(
-        "--to", metavar="URL", required=True, help="kafka://HOST:PORT[,HOST:PORT...]"
-    )
+    parser.add_argument("--to", metavar="URL", required=True, help=KAFKA_FORM)
     parser.add_argument(
         "--topic",
         metavar="TOPIC",
         dest="topics",
         action="append",
         default=[],
-        help="only this topic; give it again for more (default all that are recorded)",
+        help="topic to send; may be repeated (default all of the recording)",
     )
     parser.add_argument(
         "--speed",
@@ -66,24 +64,25 @@ def _speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0.001 <= speed <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number, 0.001 to 1000000")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither max nor a number from 0.001 to 1000000"
+        )
     return speed
 
 
 def _loop(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 1 to 1000000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
     return int(text)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Replay and say how much."""
-    # Heavy, and --help must not wait for them.
+    """Replay and print the number of messages."""
     import uvloop  # noqa: PLC0415
 
     from flowstream import log, recording  # noqa: PLC0415
 
-    # What fails is the error that it ends with.
+    # The command's own error says what failed.
     log.configure("error")
     topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.directory)
     counts = uvloop.run(

@@ -1,17 +1,19 @@
-"""``flowstream schema``: schemas and table definitions of the topics."""
+"""``flowstream schema``: print schemas and table definitions of the topics."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     import argparse
 
     from flowstream.cli.options import Commands
 
-# As flowstream.schemas and Stream have them, which are not imported for --help.
+# flowstream.schemas.FORMATS, which is too heavy to import for --help.
 _FORMATS = ("json", "avro", "protobuf", "clickhouse", "spark", "flink")
-_TOPICS = ("flows", "new_flows", "counters")
+_TOPICS = tuple(map(str, Stream))
 
 _EXAMPLES = """\
 examples:
@@ -19,9 +21,9 @@ examples:
   flowstream schema protobuf > flows.proto
   flowstream schema clickhouse --topic counters | clickhouse-client --multiquery
 
-json, avro and protobuf describe the values, the others define tables over a
-topic of JSON values with the names goflow2. The same texts stand in schemas/
-of the source.
+json, avro and protobuf describe the values; the others define tables over a
+topic of JSON values with the names goflow2. The same texts are in schemas/ of
+the source.
 """
 
 
@@ -45,10 +47,8 @@ def add(commands: Commands) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Print it."""
-    # Heavy, and --help must not wait for them.
+    """Print the schema or definition."""
     from flowstream import schemas  # noqa: PLC0415
-    from flowstream.streams import Stream  # noqa: PLC0415
 
     print(schemas.text(args.format, Stream(args.topic)), end="")
     return 0

@@ -1,26 +1,13 @@
-"""What a run over captures is asked to do."""
+"""Options of ``flowstream pcap``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path  # noqa: TC003 - msgspec evaluates the annotations
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from flowstream.config.publish import PublishConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureConfig:
-    """Files and the options that it shares with ``flowstream run`` (flowstream.config.run)."""
+class CaptureConfig(PublishConfig, frozen=True, kw_only=True):
+    """One run over captures: the files, in order, and the options of publishing."""
 
     files: tuple[Path, ...]
-    sink: str
-    format: str
-    names: str
-    community_id: bool
-    registry: str | None
-    interval_s: float
-    max_flows: int
-    sampling: int
-    partitions: int
-    topic_prefix: str

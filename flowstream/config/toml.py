@@ -1,4 +1,4 @@
-"""A TOML file as a table, with mistakes told so that they can be found."""
+"""Reads a TOML file; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def _text(file: Path) -> str:
     except ValueError as err:  # a NUL in the name
         raise UsageError(f"{str(file)!r}: cannot be read: {err}") from err
     if len(content) > MAX_FILE_OCTETS:
-        raise UsageError(f"{file}: is larger than 1 MiB, so no configuration")
+        raise UsageError(f"{file}: exceeds the 1 MiB limit of a configuration")
     try:
         return content.decode()
     except UnicodeDecodeError as err:
         line = content.count(b"\n", 0, err.start) + 1
-        raise UsageError(f"{file}: line {line}: is not UTF-8 text") from err
+        raise UsageError(f"{file}: line {line}: not UTF-8 text") from err
 
 
 def _parse(file: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as err:  # TOMLDecodeError, or a number of over 4300 digits
-        raise UsageError(f"{file}: is not TOML: {err}") from err
+        raise UsageError(f"{file}: not valid TOML: {err}") from err
     except RecursionError as err:
-        raise UsageError(f"{file}: is nested too deeply") from err
+        raise UsageError(f"{file}: nested too deeply") from err

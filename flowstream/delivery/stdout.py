@@ -16,8 +16,8 @@ from flowstream.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.messages import MessageBatch
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class StdoutSink:
     "pipe_closed".
     """
 
-    def __init__(self, outcomes: Outcomes) -> None:
+    def __init__(self, outcomes: Outcomes[MessageBatch]) -> None:
         self._outcomes = outcomes
         self._worker: Worker | None = None
         self._descriptor = -1
@@ -61,7 +61,7 @@ class StdoutSink:
         """Return 1."""
         return 1
 
-    async def send(self, batch: EncodedBatch) -> None:
+    async def send(self, batch: MessageBatch) -> None:
         """Accept ``batch``, waiting while the reader is slow."""
         if self._worker is None:
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
@@ -82,10 +82,10 @@ class StdoutSink:
         await worker.flush(timeout, "shutdown")
         worker.end()
 
-    def _write(self, batch: EncodedBatch) -> tuple[int, str]:
+    def _write(self, batch: MessageBatch) -> tuple[int, str]:
         if self._closed:
             return 0, "pipe_closed"
-        lines = b"\n".join(batch.values) + b"\n"
+        lines = b"\n".join(value or b"" for value in batch.values) + b"\n"
         done = 0
         try:
             while done < len(lines):

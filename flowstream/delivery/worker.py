@@ -15,8 +15,8 @@ from flowstream.delivery.space import Space
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.messages import MessageBatch
 
 IN_FLIGHT_BYTES = 64 << 20
 
@@ -37,8 +37,8 @@ class Worker:
     def __init__(
         self,
         name: str,
-        write: Callable[[EncodedBatch], tuple[int, str]],
-        outcomes: Outcomes,
+        write: Callable[[MessageBatch], tuple[int, str]],
+        outcomes: Outcomes[MessageBatch],
         on_fault: Callable[[str], None],
         limit: int = IN_FLIGHT_BYTES,
     ) -> None:
@@ -49,7 +49,7 @@ class Worker:
         self._faulty = False
         self._space = Space(limit)
         # What is queued or being written; a batch that is taken out of it has its outcome.
-        self._unsettled: dict[int, tuple[EncodedBatch, int]] = {}
+        self._unsettled: dict[int, tuple[MessageBatch, int]] = {}
         self._accepted = 0
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -57,17 +57,17 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def put(self, batch: EncodedBatch) -> None:
+    async def put(self, batch: MessageBatch) -> None:
         """Accept ``batch`` once there is room."""
         if not len(batch):
             return
-        size = sum(map(len, batch.values)) + sum(map(len, batch.keys))
-        if not await self._space.take(max(size, 1)):
+        size = max(batch.octets, 1)
+        if not await self._space.take(size):
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
             return
         number = self._accepted
         self._accepted += 1
-        self._unsettled[number] = (batch, max(size, 1))
+        self._unsettled[number] = (batch, size)
         self._queue.put(lambda: self._write_one(number, batch))
 
     async def run(self, function: Callable[[], object], timeout: float) -> bool:  # noqa: ASYNC109
@@ -110,7 +110,7 @@ class Worker:
         while (call := self._queue.get()) is not None:
             call()
 
-    def _write_one(self, number: int, batch: EncodedBatch) -> None:
+    def _write_one(self, number: int, batch: MessageBatch) -> None:
         # What was reported failed while it waited here must not be published.
         if number in self._unsettled:
             written, cause = self._attempt(lambda: self._write(batch)) or (0, "internal_error")

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.messages import EncodedBatch
+from flowstream.accounting.tally import Tally
+from flowstream.messages import MessageBatch
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +27,7 @@ def split(
     partitions: NDArray[np.uint32],
     tally: Tally,
     timestamp_ms: int,
-) -> list[EncodedBatch]:
+) -> list[MessageBatch]:
     """Make one batch per partition that gets any record; order inside a partition is kept.
 
     ``values``, ``keys`` (n, 8), ``partitions`` (n,) and ``tally`` are parallel.
@@ -40,11 +42,11 @@ def split(
     starts = np.flatnonzero(np.diff(sorted_partitions, prepend=-1)).tolist()
     ends = [*starts[1:], len(values)]
     return [
-        EncodedBatch(
+        MessageBatch(
             stream=stream,
             topic=topic,
             partition=int(sorted_partitions[start]),
-            timestamp_ms=timestamp_ms,
+            timestamps_ms=[timestamp_ms] * (end - start),
             keys=sorted_keys[start:end],
             values=sorted_values[start:end],
             tally=sorted_tally[start:end],

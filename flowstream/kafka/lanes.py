@@ -19,14 +19,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
-from flowstream.messages import CopiedBatch
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from flowstream.accounting.outcomes import Outcomes
     from flowstream.delivery.space import Space
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes
+    from flowstream.messages import MessageBatch
 
 # What Kafka's record format adds to key and value, rounded up.
 RECORD_OVERHEAD = 24
@@ -58,7 +56,7 @@ class BatchBuilder(Protocol):
 class Chunk:
     """Records ``start`` to ``stop`` of a batch; ``deadline`` in the loop's time."""
 
-    batch: EncodedBatch
+    batch: MessageBatch
     start: int
     stop: int
     size: int
@@ -142,18 +140,8 @@ def _pack(builder: BatchBuilder, chunk: Chunk, limit: int) -> int:
     append = builder.append
     batch, start = chunk.batch, chunk.start
     stop = min(chunk.stop, start + limit)
-    if isinstance(batch, CopiedBatch):
-        for n, row in enumerate(batch.rows[start:stop]):
-            added = append(
-                timestamp=row.timestamp_ms, key=row.key, value=row.value, headers=list(row.headers)
-            )
-            if added is None:
-                return n
-        return stop - start
-    timestamp = batch.timestamp_ms
-    keys, values = batch.keys[start:stop], batch.values[start:stop]
-    for n, (key, value) in enumerate(zip(keys, values, strict=True)):
-        if append(timestamp=timestamp, key=key, value=value) is None:
+    for n, (timestamp, key, value, headers) in enumerate(batch.fields(slice(start, stop))):
+        if append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
             return n
     return stop - start
 
@@ -164,7 +152,7 @@ class Lanes:
     An acknowledgement within ``prompt`` seconds makes a lane's flights grow.
     """
 
-    def __init__(self, outcomes: Outcomes, space: Space, *, prompt: float) -> None:
+    def __init__(self, outcomes: Outcomes[MessageBatch], space: Space, *, prompt: float) -> None:
         self._outcomes = outcomes
         self._space = space
         self._prompt = prompt
@@ -180,7 +168,7 @@ class Lanes:
         """Count the records that have no outcome."""
         return sum(map(len, self._lanes.values()))
 
-    def accept(self, batch: EncodedBatch, partition: int, size: int, deadline: float) -> None:
+    def accept(self, batch: MessageBatch, partition: int, size: int, deadline: float) -> None:
         """Enter a whole batch, for which ``size`` bytes of space were taken."""
         lane = self._lane(batch.topic, partition)
         lane.waiting.append(Chunk(batch, 0, len(batch), size, deadline))

@@ -31,10 +31,10 @@ from flowstream.kafka.limits import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flowstream.accounting.outcomes import Outcomes
     from flowstream.kafka.lanes import Flight, Lane
     from flowstream.kafka.producer import Producer
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes
+    from flowstream.messages import MessageBatch
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class KafkaSink:
     def __init__(
         self,
         addresses: Sequence[str],
-        outcomes: Outcomes,
+        outcomes: Outcomes[MessageBatch],
         *,
         partitions: int | Mapping[str, int],
         limits: Limits | None = None,
@@ -103,12 +103,11 @@ class KafkaSink:
             raise KeyError(topic)
         return self._producer.partitions(topic)
 
-    async def send(self, batch: EncodedBatch) -> None:
+    async def send(self, batch: MessageBatch) -> None:
         """Accept ``batch``, waiting while ``in_flight_bytes`` are unsettled."""
         if not len(batch):
             return
-        size = sum(map(len, batch.values)) + sum(map(len, batch.keys))
-        size += RECORD_OVERHEAD * len(batch)
+        size = batch.octets + RECORD_OVERHEAD * len(batch)
         if not await self._space.take(size):
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
             return

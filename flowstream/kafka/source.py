@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnsupportedCodecError
 
 from flowstream.errors import SourceError
+from flowstream.messages import Message
 from flowstream.segments.compression import INSTALL, NAMES
-from flowstream.source import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -13,6 +13,7 @@ import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
@@ -116,7 +117,7 @@ class CounterAttachment(Closing):
     def __init__(self, maps: CounterMaps, interface: str, mode: Mode) -> None:
         self.maps = maps
         self.interface, self.index = interface, maps.if_index
-        self.flow_direction = INGRESS
+        self.key = AttachmentKey(self.index, INGRESS)
         self.program = maps.program
         self.counters = maps.counters
         self.rings = (maps,)
@@ -133,7 +134,7 @@ class CounterAttachment(Closing):
         self.maps.close()
 
 
-class CounterKernel(Closing):
+class CounterProbe(Closing):
     """xdp_counter as a capture: ``max_flows`` is the number of sources per interface."""
 
     swaps = 0

@@ -1,7 +1,7 @@
 """xdp_flow: its maps, one load per interface, and what comes out of it.
 
-`FlowKernel` owns the maps that all interfaces share: two flow tables, of which
-one is active, the set of flows seen, three ring buffers. An `Attachment` is one
+`FlowProbe` owns the maps that all attachments share: two flow tables, of which
+one is active, the set of flows seen, three ring buffers. A `FlowAttachment` is one
 interface: its own load of the program, its own counters, its link.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowstream.kernel.program import FrameRun
 
 NAME = "xdp_flow"
 OVERFLOW_SIZE = 16 << 20
@@ -75,15 +75,15 @@ class FlowRing:
         return records.with_unix_times(self.raw.read(most), clock.now())
 
 
-class Attachment(Closing):
+class FlowAttachment(Closing):
     """One interface: its program, counters and link. ``close`` detaches; harmless twice."""
 
-    def __init__(self, kernel: FlowKernel, interface: str, mode: Mode) -> None:
+    def __init__(self, probe: FlowProbe, interface: str, mode: Mode) -> None:
         self.interface = interface
         self.index = interface_index(interface)
-        self.flow_direction = INGRESS
+        self.key = AttachmentKey(self.index, INGRESS)
         with ExitStack() as stack:
-            self.program, self._counters = kernel.load(
+            self.program, self._counters = probe.load(
                 self.index, stack, offload=mode is Mode.OFFLOAD
             )
             self._link: Link = stack.enter_context(self.program.attach(interface, mode))
@@ -104,7 +104,7 @@ class Attachment(Closing):
         self._stack.close()
 
 
-class FlowKernel(Closing):
+class FlowProbe(Closing):
     """The maps of xdp_flow and what is drained from them.
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
@@ -169,9 +169,9 @@ class FlowKernel(Closing):
         )
         return stack.enter_context(program), counters
 
-    def attach(self, interface: str, mode: Mode = Mode.AUTO) -> Attachment:
+    def attach(self, interface: str, mode: Mode = Mode.AUTO) -> FlowAttachment:
         """Load and attach to ``interface``; KernelError says what to do."""
-        return Attachment(self, interface, mode)
+        return FlowAttachment(self, interface, mode)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the tables and drain the one that was active, as batches of flow records.
@@ -213,26 +213,3 @@ class FlowKernel(Closing):
     def close(self) -> None:
         """Give the maps back; harmless twice."""
         self._stack.close()
-
-
-class FlowBench(Closing):
-    """xdp_flow without an interface: frames go in by BPF_PROG_TEST_RUN."""
-
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, if_index: int = 1) -> None:
-        self.kernel = FlowKernel(max_flows=max_flows, sampling=sampling)
-        self._stack = ExitStack()
-        self.program, self._counters = self.kernel.load(if_index, self._stack)
-
-    def run(self, frame: bytes, repeat: int = 1) -> FrameRun:
-        """Hand ``frame`` to the program ``repeat`` times."""
-        return self.program.test_run(frame, repeat)
-
-    def counters(self) -> dict[str, Any]:
-        """Fields of struct counters (bpf/xdp_flow.c), summed over all possible CPUs."""
-        total = self._counters.total()
-        return {name: total[name] for name in total if not name.startswith("clock_")}
-
-    def close(self) -> None:
-        """Give everything back; harmless twice."""
-        self._stack.close()
-        self.kernel.close()

@@ -14,15 +14,17 @@ import ctypes
 import os
 from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
 
-from flowstream.errors import KernelError
+from flowstream.errors import KernelError, LayoutError
 
 SONAME = "libbpf.so.1"
 
 BPF_ANY = 0
 BPF_NOEXIST = 1
 BPF_PROG_TYPE_XDP = 6
+BPF_LINK_TYPE_XDP = 6
 BPF_XDP = 37  # enum bpf_attach_type
 BPF_F_XDP_HAS_FRAGS = 1 << 5
 MAP_TYPE_HASH = 1
@@ -31,6 +33,8 @@ MAP_TYPE_PERCPU_ARRAY = 6
 MAP_TYPE_LRU_HASH = 9
 MAP_TYPE_ARRAY_OF_MAPS = 12
 MAP_TYPE_RINGBUF = 27
+
+Info = TypeVar("Info", "MapInfo", "ProgInfo", "LinkInfo")
 
 LICENSE = b"Dual BSD/GPL"
 LOG_SIZE = 1 << 20
@@ -123,7 +127,33 @@ class TestRunOpts(_Opts):
     ]
 
 
-class _ProgInfo(ctypes.Structure):
+class MapInfo(ctypes.Structure):
+    """struct bpf_map_info, up to the name."""
+
+    _fields_: ClassVar[Any] = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("name", c_char * 16),
+    ]
+
+
+class LinkInfo(ctypes.Structure):
+    """struct bpf_link_info of an XDP link."""
+
+    _fields_: ClassVar[Any] = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("pad", c_uint32),
+        ("ifindex", c_uint32),
+    ]
+
+
+class ProgInfo(ctypes.Structure):
     """struct bpf_prog_info, up to the name."""
 
     _fields_: ClassVar[Any] = [
@@ -216,11 +246,38 @@ def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
     raise KernelError(f"loading program {name}: {os.strerror(errno)}{refusal}", errno)
 
 
+_KINDS: Final = {MapInfo: "bpf-map", ProgInfo: "bpf-prog", LinkInfo: "bpf_link"}
+"""What the kernel calls the anonymous inode behind a descriptor."""
+
+
+def object_info(kind: type[Info], fd: int) -> Info:
+    """Describe the map, program or link behind ``fd``; LayoutError when it is none.
+
+    BPF_OBJ_GET_INFO_BY_FD would fill any structure with what any object says, so
+    the kind of descriptor is checked first.
+    """
+    try:
+        found = str(Path(f"/proc/self/fd/{fd}").readlink())
+    except OSError as err:
+        raise KernelError(f"descriptor {fd}: {err.strerror}", err.errno or 0) from err
+    if (expected := _KINDS[kind]) not in found:
+        raise LayoutError(f"descriptor {fd} is {found}, not a {expected}")
+    info = kind()
+    size = c_uint32(ctypes.sizeof(kind))
+    done = library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size))
+    check(done, f"describing descriptor {fd}")
+    return info
+
+
+def compare(what: str, field: str, found: object, expected: object) -> None:
+    """LayoutError when an object behind a descriptor is not as expected."""
+    if found != expected:
+        raise LayoutError(f"{what}: its descriptor has {field} {found}, expected {expected}")
+
+
 def prog_info(fd: int) -> tuple[int, str]:
     """Id and name of the loaded program behind ``fd``."""
-    info, size = _ProgInfo(), c_uint32(ctypes.sizeof(_ProgInfo))
-    done = library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size))
-    check(done, "asking for the program's id")
+    info = object_info(ProgInfo, fd)
     return info.id, info.name.decode(errors="replace")
 
 

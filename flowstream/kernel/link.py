@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from ctypes import byref
+from typing import Self
 
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
@@ -61,6 +62,25 @@ class Link(Closing):
         if result < 0:
             raise KernelError(self._explain(-result), -result)
         self.fd: int = result
+
+    @classmethod
+    def from_fd(cls, fd: int, interface: str, index: int, mode: Mode) -> Self:
+        """Use the link behind ``fd``, which must be an XDP link on interface ``index``.
+
+        The kernel does not tell the name and the mode of a link: whoever attached it
+        does. Raises LayoutError that names the difference. Owns ``fd`` from the call on,
+        also when it raises.
+        """
+        link = cls.__new__(cls)
+        link.fd, link.interface, link.index, link.mode = fd, interface, index, mode
+        try:
+            info = libbpf.object_info(libbpf.LinkInfo, fd)
+            libbpf.compare(f"link on {interface}", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
+            libbpf.compare(f"link on {interface}", "interface index", info.ifindex, index)
+        except BaseException:
+            link.close()
+            raise
+        return link
 
     def _explain(self, number: int) -> str:
         where = f"attaching to {self.interface} ({self.mode})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from ctypes import byref, c_uint32, c_uint64
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -30,27 +30,63 @@ BATCH = 8_192
 class Map(Closing):
     """A map in the kernel, owned by this object.
 
-    ``fd`` is its descriptor. Creating raises KernelError; the text says whether
+    ``fd`` is its descriptor. Creating raises KernelError, whose text says whether
     privilege or memory is missing.
     """
 
-    def __init__(self, spec: MapSpec, max_entries: int | None = None, inner_fd: int = 0) -> None:
+    def __init__(
+        self,
+        spec: MapSpec,
+        max_entries: int | None = None,
+        inner_fd: int = 0,
+        *,
+        fd: int | None = None,
+    ) -> None:
         self.name = spec.name
         self.key_size = spec.key_size
         self.value_size = spec.value_size
         self.max_entries = max_entries or spec.max_entries
+        self.fd: int = self._create(spec, inner_fd) if fd is None else fd
+        if fd is not None:
+            self._compare(spec)
+
+    @classmethod
+    def from_fd(cls, fd: int, *args: Any, **kwargs: Any) -> Self:
+        """Use the map behind ``fd``; the other arguments are those of the constructor.
+
+        Raises LayoutError that names the difference when the kernel's map has another
+        type, size or capacity. Owns ``fd`` from the call on, also when it raises.
+        """
+        try:
+            return cls(*args, **kwargs, fd=fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _create(self, spec: MapSpec, inner_fd: int) -> int:
         options = libbpf.MapCreateOpts(map_flags=spec.flags, inner_map_fd=inner_fd)
         name = spec.name.encode()[:15]
         result = libbpf.library().bpf_map_create(
             spec.type, name, spec.key_size, spec.value_size, self.max_entries, byref(options)
         )
         try:
-            self.fd: int = libbpf.check(result, f"creating map {spec.name}")
+            return libbpf.check(result, f"creating map {spec.name}")
         except KernelError as err:
             raise KernelError(f"{err}{_REMEDIES.get(err.errno, '')}", err.errno) from err
 
+    def _compare(self, spec: MapSpec) -> None:
+        info = libbpf.object_info(libbpf.MapInfo, self.fd)
+        expected = {
+            "type": spec.type,
+            "key_size": self.key_size,
+            "value_size": self.value_size,
+            "max_entries": self.max_entries,
+        }
+        for field, value in expected.items():
+            libbpf.compare(f"map {self.name}", field, getattr(info, field), value)
+
     def close(self) -> None:
-        """Give the map back; programs that use it keep it alive."""
+        """Close the descriptor; programs that use the map keep it alive."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -76,16 +112,16 @@ def _check_size(what: str, dtype: np.dtype[Any], size: int) -> None:
     if dtype.itemsize != size:
         raise LayoutError(
             f"{what}: the object has {size} octets, its accessor {dtype.itemsize}; "
-            "make bpf writes both anew"
+            "rebuild both with make generate"
         )
 
 
 class ArrayMap(Map):
     """Map of type array; values of ``dtype``."""
 
-    def __init__(self, spec: MapSpec, dtype: np.dtype[Any]) -> None:
+    def __init__(self, spec: MapSpec, dtype: np.dtype[Any], *, fd: int | None = None) -> None:
         _check_size(f"value of map {spec.name}", dtype, spec.value_size)
-        super().__init__(spec)
+        super().__init__(spec, fd=fd)
         self.dtype = dtype
 
     def read(self, index: int = 0) -> NDArray[Any]:
@@ -104,12 +140,12 @@ class ArrayMap(Map):
 class PerCpuArray(Map):
     """Map of type per-CPU array; values of ``dtype``, a multiple of 8 octets."""
 
-    def __init__(self, spec: MapSpec, dtype: np.dtype[Any]) -> None:
+    def __init__(self, spec: MapSpec, dtype: np.dtype[Any], *, fd: int | None = None) -> None:
         _check_size(f"value of map {spec.name}", dtype, spec.value_size)
         if dtype.itemsize % 8:
             # The kernel rounds each CPU's value up to 8 octets.
             raise LayoutError(f"value of map {spec.name}: {dtype.itemsize} is no multiple of 8")
-        super().__init__(spec)
+        super().__init__(spec, fd=fd)
         self.dtype = dtype
 
     def read(self, index: int = 0) -> NDArray[Any]:
@@ -140,10 +176,12 @@ class HashMap(Map):
         key_dtype: np.dtype[Any],
         value_dtype: np.dtype[Any],
         max_entries: int | None = None,
+        *,
+        fd: int | None = None,
     ) -> None:
         _check_size(f"key of map {spec.name}", key_dtype, spec.key_size)
         _check_size(f"value of map {spec.name}", value_dtype, spec.value_size)
-        super().__init__(spec, max_entries)
+        super().__init__(spec, max_entries, fd=fd)
         self.key_dtype, self.value_dtype = key_dtype, value_dtype
 
     def get(self, key: NDArray[Any]) -> NDArray[Any] | None:

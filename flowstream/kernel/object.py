@@ -136,7 +136,9 @@ def decode(data: bytes, origin: str) -> KernelObject:
     try:
         obj = msgspec.json.decode(data, type=KernelObject)
     except (msgspec.MsgspecError, UnicodeDecodeError) as err:
-        raise LayoutError(f"{origin} is no kernel object: {err}; make bpf writes it anew") from err
+        raise LayoutError(
+            f"{origin} is no kernel object: {err}; rebuild it with make generate"
+        ) from err
     if obj.byte_order != sys.byteorder:
         raise LayoutError(
             f"{origin} is for {obj.byte_order}-endian hosts, this one is {sys.byteorder}-endian: "
@@ -151,5 +153,7 @@ def embedded(name: str) -> KernelObject:
     try:
         data = file.read_bytes()
     except OSError as err:
-        raise LayoutError(f"no embedded object for {name}: {err}; make bpf writes it") from err
+        raise LayoutError(
+            f"no embedded object for {name}: {err}; rebuild it with make generate"
+        ) from err
     return decode(data, f"embedded object {name}")

@@ -1,8 +1,8 @@
-"""xdp_flow over frames of a capture: the very same program, without an interface.
+"""xdp_flow over the packets of a capture: the same program, without an interface.
 
-Frames go in one by one by BPF_PROG_TEST_RUN, with their time and length as XDP
+Packets go in one by one by BPF_PROG_TEST_RUN, with their time and length as XDP
 metadata (the build with CAPTURE, bpf/xdp_flow.c). Nothing else runs the program
-meanwhile, so the table is drained where it is.
+meanwhile, so the table is drained without a swap.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records
 from flowstream.kernel.clock import ClockPair
-from flowstream.kernel.flow import EARLY_SWAP, FlowKernel, kernel_counts
-from flowstream.kernel.program import MIN_FRAME
+from flowstream.kernel.flow import EARLY_SWAP, FlowProbe, kernel_counts
 from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD
 
 if TYPE_CHECKING:
@@ -32,12 +31,14 @@ if TYPE_CHECKING:
 
     from flowstream.kernel.ringbuf import RingBuffer
 
-Frame = tuple[int, int, memoryview]
-"""Unix time in ns, octets on the wire, octets captured."""
+Packet = tuple[int, int, memoryview]
+"""Unix time in ns, length on the wire in octets, and the octets that were captured."""
 
 BUILD = "xdp_flow_capture"
-MAX_FRAME = 65_535
-"""Octets of a frame that are handed over; the kernel's own limit is a little higher."""
+MIN_PACKET = 14
+"""BPF_PROG_TEST_RUN refuses packets shorter than an Ethernet header."""
+MAX_PACKET = 65_535
+"""Octets of a packet that are handed over; the kernel's own limit is a little higher."""
 
 # time_ns and length of CAPTURE_META.
 _META = struct.Struct("=QI")
@@ -47,8 +48,8 @@ _SIZE_IN = libbpf.TestRunOpts.data_size_in.offset // 4
 _SIZE_OUT = libbpf.TestRunOpts.data_size_out.offset // 4
 
 
-class FrameFeed(Closing):
-    """Runs frames through xdp_flow and hands out what it makes of them.
+class PacketFeed(Closing):
+    """Runs packets through xdp_flow and returns the records that it produces.
 
     ``if_index`` is the interface index that the records carry. A context manager;
     closing twice is harmless.
@@ -56,16 +57,16 @@ class FrameFeed(Closing):
 
     def __init__(self, *, if_index: int = 1, max_flows: int = 131_072, sampling: int = 1) -> None:
         with ExitStack() as stack:
-            self._kernel = stack.enter_context(
-                FlowKernel(max_flows=max_flows, sampling=sampling, build=BUILD)
+            self._probe = stack.enter_context(
+                FlowProbe(max_flows=max_flows, sampling=sampling, build=BUILD)
             )
-            self.program, self._counters = self._kernel.load(if_index, stack)
+            self.program, self._counters = self._probe.load(if_index, stack)
             self._stack = stack.pop_all()
         self.latest_ns = 0
-        """Latest time of a frame that ran."""
+        """Latest time of the packets that ran."""
         self.short_packets = 0
         self.short_l2_bytes = 0
-        self._buffer = ctypes.create_string_buffer(CAPTURE_META.itemsize + MAX_FRAME)
+        self._buffer = ctypes.create_string_buffer(CAPTURE_META.itemsize + MAX_PACKET)
         # struct xdp_md: data (the metadata's length), data_end, data_meta and three more.
         self._context = (ctypes.c_uint32 * 6)(CAPTURE_META.itemsize)
         self._options = libbpf.TestRunOpts(
@@ -75,10 +76,10 @@ class FrameFeed(Closing):
             repeat=1,
         )
 
-    def run(self, frames: Iterable[Frame], until_ns: int) -> Frame | None:
-        """Run frames up to the first one of the time ``until_ns`` or later, and return that one.
+    def run(self, packets: Iterable[Packet], until_ns: int) -> Packet | None:
+        """Run packets up to the first one at ``until_ns`` or later, and return that one.
 
-        Raises KernelError when the kernel takes no frame of that length.
+        Raises KernelError when the kernel refuses a packet.
         """
         call, fd, options = _test_run(), self.program.fd, self._options
         reference, meta_size = addressof(options), CAPTURE_META.itemsize
@@ -87,56 +88,58 @@ class FrameFeed(Closing):
         write_meta, target = _META.pack_into, buffer[meta_size:]
         context, numbers = _numbers(self._context), _numbers(options)
         latest_ns = self.latest_ns
-        for time_ns, length, frame in frames:
+        for time_ns, length, octets in packets:
             if time_ns >= until_ns:
                 self.latest_ns = latest_ns
-                return time_ns, length, frame
+                return time_ns, length, octets
             if time_ns > latest_ns:  # noqa: PLR1730 - a call of max() takes a tenth of all this
                 latest_ns = time_ns
-            size = len(frame)
-            if size > MAX_FRAME:
-                frame, size = frame[:MAX_FRAME], MAX_FRAME  # noqa: PLW2901 - the rest is not read
-            if size < MIN_FRAME:
+            size = len(octets)
+            if size > MAX_PACKET:
+                octets, size = octets[:MAX_PACKET], MAX_PACKET  # noqa: PLW2901 - the rest is not read
+            if size < MIN_PACKET:
                 # The kernel refuses to run a program on less than an Ethernet header.
                 self.short_packets += 1
                 self.short_l2_bytes += length
                 continue
-            target[:size] = frame
+            target[:size] = octets
             write_meta(buffer, 0, time_ns, length)
             context[_DATA_END] = numbers[_SIZE_IN] = meta_size + size
-            numbers[_SIZE_OUT] = 0  # where the last call left its frame's size
+            numbers[_SIZE_OUT] = 0  # the last call left its packet's size here
             if call(fd, reference) < 0:
-                raise KernelError(f"the kernel runs no program on a frame of {size} octets")
+                raise KernelError(
+                    f"the kernel refuses to run the program on a packet of {size} octets"
+                )
         self.latest_ns = latest_ns
         return None
 
     def nearly_full(self) -> bool:
-        """Whether the table should be drained before its interval is over."""
-        return self._kernel.table_entries() >= self._kernel.max_flows * EARLY_SWAP
+        """Whether the table should be drained before the interval ends."""
+        return self._probe.table_entries() >= self._probe.max_flows * EARLY_SWAP
 
     def table_entries(self) -> int:
         """Flows in the table."""
-        return self._kernel.table_entries()
+        return self._probe.table_entries()
 
     def flows(self, end_reason: int, now_ns: int) -> NDArray[np.void]:
-        """Flow records of the table, which is empty afterwards, and of overflows.
+        """Drain the table and the overflow ring into flow records.
 
-        Ordered by time and key: the table's own order differs from run to run.
+        Records are ordered by time and key: the table's own order differs from run to run.
         """
         now = ClockPair(now_ns, now_ns)
         drained = [
-            records.from_table(keys, values, end_reason, self._kernel.sampling, now)
-            for keys, values in self._kernel.drain_active()
+            records.from_table(keys, values, end_reason, self._probe.sampling, now)
+            for keys, values in self._probe.drain_active()
         ]
-        return _ordered([*drained, *self._read(self._kernel.overflow.raw, now)])
+        return _ordered([*drained, *self._read(self._probe.overflow.raw, now)])
 
     def announcements(self, now_ns: int) -> NDArray[np.void]:
-        """New-flow records since the last call."""
+        """New-flow records since the previous call."""
         now = ClockPair(now_ns, now_ns)
-        return _ordered(list(self._read(self._kernel.announcements.raw, now)))
+        return _ordered(list(self._read(self._probe.announcements.raw, now)))
 
     def counters(self) -> KernelCounts:
-        """What was counted; packets without an Ethernet header are malformed."""
+        """The program's counts; packets without a whole Ethernet header are malformed."""
         counts = kernel_counts(self._counters)
         seen, malformed = counts.seen, counts.no_flow["malformed"]
         return KernelCounts(
@@ -153,18 +156,18 @@ class FrameFeed(Closing):
             yield records.with_unix_times(batch, now)
 
     def close(self) -> None:
-        """Give everything back; harmless twice."""
+        """Release everything; harmless twice."""
         self._stack.close()
 
 
 @cache
 def _test_run() -> Callable[[int, int], int]:
-    """Call of libbpf: descriptor and address of the options, below 0 when it failed.
+    """Libbpf's call: takes descriptor and address of the options, returns below 0 on failure.
 
-    It takes 2 µs, once per packet: giving back the GIL meanwhile and taking it again
-    would cost more than it could give to other threads.
+    It keeps the GIL: a call takes 2 µs, and releasing the GIL for each packet would
+    cost more than other threads could gain.
     """
-    libbpf.library()  # it says what is missing
+    libbpf.library()  # raises when libbpf is missing
     run = ctypes.PyDLL(libbpf.SONAME).bpf_prog_test_run_opts
     run.argtypes = [ctypes.c_int, c_void_p]
     return run

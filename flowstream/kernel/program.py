@@ -1,12 +1,10 @@
-"""Loads a program for one interface, attaches it, runs it on given frames."""
+"""Loads a program for one interface and attaches it."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Self
 
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
@@ -19,19 +17,8 @@ if TYPE_CHECKING:
 
     from flowstream.kernel.object import ProgramSpec
 
-XDP_PASS = 2
 INGRESS = 0
-"""flowDirection of all that XDP sees (IPFIX 61)."""
-MIN_FRAME = 14
-"""BPF_PROG_TEST_RUN takes no frame shorter than an Ethernet header."""
-
-
-class FrameRun(NamedTuple):
-    """What BPF_PROG_TEST_RUN tells: the program's verdict, the frame after it, mean ns per run."""
-
-    verdict: int
-    frame: bytes
-    duration_ns: int
+"""flowDirection of everything that XDP sees (IPFIX 61)."""
 
 
 class Program(Closing):
@@ -69,6 +56,25 @@ class Program(Closing):
             ) from err
         self.id, self.name = libbpf.prog_info(self.fd)
 
+    @classmethod
+    def from_fd(cls, fd: int, spec: ProgramSpec) -> Self:
+        """Use the program behind ``fd``, which must be an XDP program of the same name.
+
+        Raises LayoutError that names the difference. Owns ``fd`` from the call on, also
+        when it raises.
+        """
+        program = cls.__new__(cls)
+        program.fd = fd
+        try:
+            info = libbpf.object_info(libbpf.ProgInfo, fd)
+            program.id, program.name = info.id, info.name.decode(errors="replace")
+            libbpf.compare(f"program {spec.name}", "type", info.type, libbpf.BPF_PROG_TYPE_XDP)
+            libbpf.compare(f"program {spec.name}", "name", program.name, spec.name[:15])
+        except BaseException:
+            program.close()
+            raise
+        return program
+
     @staticmethod
     def _remedy(number: int, *, offload: bool) -> str:
         missing = features.missing_capabilities()
@@ -81,20 +87,6 @@ class Program(Closing):
     def attach(self, interface: str, mode: Mode) -> Link:
         """Attach to ``interface``; see Link."""
         return Link(self.fd, interface, mode)
-
-    def test_run(self, frame: bytes, repeat: int = 1) -> FrameRun:
-        """Run the program on ``frame`` (at least 14 octets) ``repeat`` times, in the kernel."""
-        out = ctypes.create_string_buffer(len(frame) + 256)
-        options = libbpf.TestRunOpts(
-            data_in=ctypes.cast(ctypes.c_char_p(frame), c_void_p),
-            data_size_in=len(frame),
-            data_out=ctypes.cast(out, c_void_p),
-            data_size_out=len(out),
-            repeat=repeat,
-        )
-        done = libbpf.library().bpf_prog_test_run_opts(self.fd, byref(options))
-        libbpf.check(done, f"running program {self.name} on a frame of {len(frame)} octets")
-        return FrameRun(options.retval, out.raw[: options.data_size_out], options.duration)
 
     def close(self) -> None:
         """Unload, unless a link still holds it; harmless twice."""

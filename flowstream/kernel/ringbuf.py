@@ -75,11 +75,13 @@ class RingBuffer(Map):
     nothing.
     """
 
-    def __init__(self, spec: MapSpec, record_dtype: np.dtype[Any], size: int) -> None:
+    def __init__(
+        self, spec: MapSpec, record_dtype: np.dtype[Any], size: int, *, fd: int | None = None
+    ) -> None:
         page = mmap.PAGESIZE
         if size < page or size & (size - 1):
             raise KernelError(f"ring {spec.name}: {size} is no power of two of at least {page}")
-        super().__init__(spec, size)
+        super().__init__(spec, size, fd=fd)
         self.size = size
         self.record_dtype = record_dtype
         self.stride = HEADER_SIZE + (record_dtype.itemsize + 7) // 8 * 8
@@ -96,7 +98,8 @@ class RingBuffer(Map):
             consumer = self._map(0, page, mmap.PROT_READ | mmap.PROT_WRITE)
             producer = self._map(page, page)
         except KernelError:
-            self.close()
+            if fd is None:
+                self.close()
             raise
         self._consumed = consumer[:8].view(np.uint64)
         self._produced = producer[:8].view(np.uint64)

@@ -1,8 +1,8 @@
-"""Captures through the very same kernel program, without an interface.
+"""Captures through the same kernel program, without an interface.
 
-What comes out depends on the captures and options alone: times are the capture's,
+The output depends on the captures and options alone: times are the capture's,
 the run's epoch is the first packet's time, its host id a digest of both, and
-records are ordered. So a capture gives the same values on any machine.
+records are ordered. So a capture produces the same values on any machine.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ import functools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
-from rich.progress import DownloadColumn
 
-from flowstream.accounting.counters import counters_record
+from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.ledger import Ledger
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError, SourceError
-from flowstream.kernel.clock import ClockPair
+from flowstream.kafka.settings import KEEP_FOREVER
+from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
-from flowstream.pcap.replay import Clock, Replay
 from flowstream.progress import progress_bars
 from flowstream.registry.encoder import encoder_of
-from flowstream.sink import KEEP, open_sink
+from flowstream.sink import open_sink
 from flowstream.streams import Stream
 from flowstream.urls import KafkaUrl, parse_url
 
@@ -39,9 +37,10 @@ CONNECT_TIMEOUT_S: Final = 10.0
 
 
 class Published(NamedTuple):
-    """What became of captures: packets read, flow records stored and given up by the sink.
+    """The result of a run: packets read, flow records stored and given up by the sink.
 
-    ``warnings`` has a line for each topic that does not keep what was sent.
+    ``warnings`` has a line for each topic whose retention is shorter than the
+    captures are old.
     """
 
     packets: int
@@ -53,11 +52,11 @@ class Published(NamedTuple):
 def run(config: CaptureConfig) -> Published:
     """Publish the flows of captures.
 
-    SourceError before anything is published when a file cannot be read up to its
-    first packet, and after everything before a damage that is further on.
+    Raises SourceError: before anything is published when a file cannot be read up to
+    its first packet; when the damage comes later, after everything before it is published.
     """
     identity = identify(config)
-    # Before the sink makes anything: a registry may refuse.
+    # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, identity)
     return uvloop.run(_run(config, identity, encoder))
 
@@ -69,7 +68,7 @@ async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> P
         ledger,
         partitions=config.partitions,
         record_format=config.format,
-        topic_settings=KEEP,
+        topic_settings=KEEP_FOREVER,
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
@@ -90,37 +89,35 @@ async def _publish(
     publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
     faults: list[Exception] = []
     publishing = asyncio.ensure_future(publisher.run(faults.append))
-    replays: list[Replay] = []
+    captures: list[CaptureRun] = []
     try:
-        with progress_bars(DownloadColumn()) as progress:
+        with progress_bars(octets=True) as progress:
             for index, path in enumerate(config.files, 1):
                 with CaptureFile(path) as file:
                     bar = progress.add_task(path.name, total=file.size)
-                    replays.append(Replay(config, identity.interfaces[index], index, clock))
-                    await replays[-1].run(file, publisher, functools.partial(progress.update, bar))
+                    captures.append(CaptureRun(config, identity.interfaces[index], index, clock))
+                    await captures[-1].run(
+                        file, publisher, functools.partial(progress.update, bar)
+                    )
     except SourceError as damage:
         faults.append(damage)
     await publisher.finish()
     await publishing
     await sink.flush(CLOSE_TIMEOUT_S)
-    for replay in replays:
+    for capture in captures:
         build = functools.partial(
             counters_record,
             identity=identity,
-            counted=replay,
-            account=ledger.account(AttachmentKey(replay.index)),
-            tables=replay,
-            now=ClockPair(clock.read(), clock.read()),
-            interval_ns=round(config.interval_s * 1e9),
-            counters_period_ns=0,
+            rhythm=Rhythm(round(config.interval_s * 1e9), 0),
+            snapshot=capture.snapshot(ledger.account(capture.key)),
             final=True,
         )
         await publisher.publish_counters(build)
     if faults:
         raise faults[0]
-    flows = [ledger.account(AttachmentKey(replay.index)).flows for replay in replays]
+    flows = [ledger.account(capture.key).flows for capture in captures]
     return Published(
-        packets=sum(replay.counters().seen.packets for replay in replays),
+        packets=sum(capture.counters().seen.packets for capture in captures),
         stored=sum(account.acknowledged for account in flows),
         failed=sum(account.failed for account in flows),
         warnings=await _overdue(config, identity.agent_epoch, clock.read()),
@@ -132,7 +129,7 @@ async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[st
     where = parse_url(config.sink)
     if not isinstance(where, KafkaUrl):
         return []
-    # aiokafka takes its time, and only this sink needs it.
+    # aiokafka is slow to import, and only this sink needs it.
     from flowstream.kafka.retention import overdue  # noqa: PLC0415
 
     oldest_ms = {f"{config.topic_prefix}.{stream}": begin_ns // 1_000_000 for stream in Stream}

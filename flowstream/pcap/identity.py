@@ -1,4 +1,4 @@
-"""Names a run over captures by what its records depend on, so that others are other runs."""
+"""Identifies a run over captures by everything that its records depend on."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 HOST: Final = "pcap"
 # A capture has no agent's address: 0.0.0.0.
 _NO_ADDRESS: Final = V4_MAPPED + bytes(4)
-# Octets between two looks at signals: the digest takes about 10 ms for them.
+# Octets between two checks for signals: hashing them takes about 10 ms.
 _STEP: Final = 1 << 24
 # Interval in ns, flows of the table, sampling.
 _OPTIONS: Final = struct.Struct(">QQQ")
 
 
 def identify(config: CaptureConfig) -> Identity:
-    """Return the identity of a run: the same for the same captures and options, anywhere.
+    """Return the identity of a run: the same for the same captures and options, on any machine.
 
     Its epoch is the time of the first packet, rounded down, 0 when there is none. Its host id is
     a digest of the options that shape records and of the contents in their order.
@@ -42,21 +42,21 @@ def identify(config: CaptureConfig) -> Identity:
 
 
 def _first_time(files: Sequence[Path]) -> int:
-    """Unix time in ns of the first packet of all; every file is read up to its first."""
+    """Unix time in ns of the very first packet; every file is read up to its first one."""
     times = []
     for path in files:
         with CaptureFile(path) as file:
-            times += [time_ns for time_ns, _, _ in itertools.islice(file.frames(), 1)]
+            times += [time_ns for time_ns, _, _ in itertools.islice(file.packets(), 1)]
     return times[0] if times else 0
 
 
 def _digest(config: CaptureConfig) -> bytes:
-    # SHA-256: processors have instructions for it, and a capture is read twice.
+    # SHA-256: processors have instructions for it, and each capture is read twice.
     digest = hashlib.sha256()
     interval_ns = round(config.interval_s * 1e9)
     digest.update(_OPTIONS.pack(interval_ns, config.max_flows, config.sampling))
     if config.sampling > 1:
-        # Chance chooses the packets: the same captures give other records every time.
+        # Sampling is random: the same captures give different records every time.
         digest.update(os.urandom(16))
     for path in config.files:
         content = hashlib.sha256()

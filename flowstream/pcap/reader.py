@@ -1,4 +1,4 @@
-"""Reads pcap and pcapng files: frames with their times, up to the first damage.
+"""Reads pcap and pcapng files: packets with their times, up to the first damage.
 
 pcap: microseconds and nanoseconds, either byte order (draft-ietf-opsawg-pcap).
 pcapng: several sections and interfaces, any time resolution
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flowstream.kernel.packets import Frame
+    from flowstream.kernel.packets import Packet
 
 _PCAP_MAGIC = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # ns per unit of the fraction
 _PCAPNG_MAGIC = 0x0A0D0D0A
@@ -27,7 +27,7 @@ _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _INTERFACE_BLOCK, _SIMPLE_BLOCK, _ENHANCED_BLOCK = 1, 3, 6
 _OPTION_END, _OPTION_TSRESOL, _OPTION_TSOFFSET = 0, 9, 14
 _MAX_PACKET = 1 << 26
-"""A longer packet is no packet: the file is damaged."""
+"""A packet that claims to be longer shows that the file is damaged."""
 
 # https://www.tcpdump.org/linktypes.html
 _ETHERNET = 1
@@ -37,17 +37,17 @@ LINK_TYPES = "Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276)"
 
 
 class Interface(NamedTuple):
-    """Of a capture: link type, and time as ``ticks * 10**9 / per_second + offset_ns``."""
+    """An interface of a capture; Unix ns are ``ticks * 10**9 / per_second + offset_ns``."""
 
     link_type: int
     snap_length: int
-    """Octets of a packet that are captured at most."""
+    """At most so many octets of a packet were captured."""
     per_second: int = 1_000_000
     offset_ns: int = 0
 
 
 class CaptureFile(Closing):
-    """An open capture; ``frames`` may be read once. A context manager."""
+    """An open capture; ``packets`` may be read once. A context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,11 +66,11 @@ class CaptureFile(Closing):
             raise self._damage("is no capture: shorter than a pcap header", 0)
 
     def parts(self, size: int) -> Iterator[memoryview]:
-        """All octets of the file in their order, ``size`` at once; valid while it is open."""
+        """The whole file in parts of ``size`` octets; valid while it is open."""
         return (self._data[at : at + size] for at in range(0, self.size, size))
 
-    def frames(self) -> Iterator[Frame]:
-        """Frames in the file's order, valid while it is open.
+    def packets(self) -> Iterator[Packet]:
+        """Packets in the file's order, valid while it is open.
 
         SourceError at the first octet that cannot be read.
         """
@@ -82,9 +82,9 @@ class CaptureFile(Closing):
             return self._pcapng()
         raise self._damage("is no capture: neither pcap nor pcapng", 0)
 
-    def _pcap(self, order: str, fraction_ns: int) -> Iterator[Frame]:
+    def _pcap(self, order: str, fraction_ns: int) -> Iterator[Packet]:
         (link_type,) = struct.unpack_from(order + "I", self._data, 20)
-        prefix = self._prefixer(link_type & 0xFFFF, 20)  # above it: the length of a frame check
+        prefix = self._prefixer(link_type & 0xFFFF, 20)  # the bits above: length of the FCS
         data, size, read = self._data, self.size, struct.Struct(order + "4I").unpack_from
         at = 24
         while at < size:
@@ -97,13 +97,13 @@ class CaptureFile(Closing):
                 raise self._damage(f"says that a packet has {captured} octets", at - 8)
             if at + captured > size:
                 raise self._damage("is cut in a packet", at)
-            frame = data[at : at + captured]
+            octets = data[at : at + captured]
             at += captured
             time_ns = seconds * 1_000_000_000 + fraction * fraction_ns
-            yield (time_ns, length, frame) if prefix is None else prefix(time_ns, length, frame)
+            yield (time_ns, length, octets) if prefix is None else prefix(time_ns, length, octets)
         self.position = size
 
-    def _pcapng(self) -> Iterator[Frame]:
+    def _pcapng(self) -> Iterator[Packet]:
         data, size, at, order = self._data, self.size, 0, "<"
         interfaces: list[tuple[Interface, _Prefix | None]] = []
         while at < size:
@@ -160,18 +160,18 @@ class CaptureFile(Closing):
         at: int,
         total: int,
         interfaces: list[tuple[Interface, _Prefix | None]],
-    ) -> Frame:
+    ) -> Packet:
         if kind == _ENHANCED_BLOCK and total >= 32:
             number, high, low, captured, length = struct.unpack_from(
                 order + "5I", self._data, at + 8
             )
             start = at + 28
         elif kind == _SIMPLE_BLOCK and total >= 16:
-            # Without a time: it stands at the beginning of the epoch.
+            # It has no time: it gets the beginning of the epoch.
             number, high, low = 0, 0, 0
             (length,) = struct.unpack_from(order + "I", self._data, at + 8)
             start = at + 12
-            captured = length  # as far as the interface's limit allows, below
+            captured = length  # limited by the interface's snap length, below
         else:
             raise self._damage("has a packet block that is too short", at)
         if number >= len(interfaces):
@@ -185,24 +185,24 @@ class CaptureFile(Closing):
             raise self._damage(f"says that a packet has {captured} octets", start - 8)
         ticks = high << 32 | low
         time_ns = ticks * 1_000_000_000 // interface.per_second + interface.offset_ns
-        frame = self._data[start : start + captured]
+        octets = self._data[start : start + captured]
         time_ns = max(time_ns, 0)
-        return (time_ns, length, frame) if prefix is None else prefix(time_ns, length, frame)
+        return (time_ns, length, octets) if prefix is None else prefix(time_ns, length, octets)
 
     def _later_prefixer(self, link_type: int, at: int) -> _Prefix | None:
-        """As ``_prefixer``; an interface of another kind matters once it has a packet."""
+        """Like ``_prefixer``, but an unknown link type is an error only once a packet has it."""
         try:
             return self._prefixer(link_type, at)
         except SourceError as unread:
             damage = unread
 
-        def refuse(_time_ns: int, _length: int, _frame: memoryview) -> Frame:
+        def refuse(_time_ns: int, _length: int, _octets: memoryview) -> Packet:
             raise damage
 
         return refuse
 
     def _prefixer(self, link_type: int, at: int) -> _Prefix | None:
-        """What puts an Ethernet header before a frame; None where it has one."""
+        """Return the function that puts an Ethernet header before a packet; None for Ethernet."""
         if link_type == _ETHERNET:
             return None
         if link_type in _RAW:
@@ -212,32 +212,32 @@ class CaptureFile(Closing):
         if link_type == _COOKED2:
             return _from_cooked(0, 20)
         raise self._damage(
-            f"has link type {link_type}, which is not read; read are: {LINK_TYPES}", at
+            f"has link type {link_type}, which is not supported; supported are: {LINK_TYPES}", at
         )
 
     def _damage(self, what: str, at: int) -> SourceError:
         return SourceError(f"{self.path}: octet {at}: {what}")
 
     def close(self) -> None:
-        """Let go of the file; frames that were handed out keep it mapped."""
+        """Release the file; packets that were handed out keep it mapped."""
         self._data = memoryview(b"")
 
 
 if TYPE_CHECKING:
-    _Prefix = Callable[[int, int, memoryview], Frame]
+    _Prefix = Callable[[int, int, memoryview], Packet]
 
 _NO_ADDRESSES = bytes(12)
 _BY_VERSION = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 
-def _from_raw(time_ns: int, length: int, packet: memoryview) -> Frame:
-    # Neither version: what is no IP counts as such.
+def _from_raw(time_ns: int, length: int, packet: memoryview) -> Packet:
+    # With any other version the packet counts as non-IP.
     etype = _BY_VERSION.get(packet[0] >> 4 if packet else 0, b"\0\0")
     return time_ns, length + 14, memoryview(_NO_ADDRESSES + etype + packet)
 
 
 def _from_cooked(protocol_at: int, header: int) -> _Prefix:
-    def prefix(time_ns: int, length: int, packet: memoryview) -> Frame:
+    def prefix(time_ns: int, length: int, packet: memoryview) -> Packet:
         etype = bytes(packet[protocol_at : protocol_at + 2])
         frame = _NO_ADDRESSES + etype + packet[header:]
         return time_ns, max(length - header, 0) + 14, memoryview(frame)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.progress import MofNCompleteColumn
-
 from flowstream.errors import SinkError, UsageError
-from flowstream.messages import CopiedBatch, EncodedBatch
+from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
 from flowstream.urls import (
     DirectoryUrl,
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from flowstream.messages import Message
     from flowstream.sink import Sink
-    from flowstream.source import Message
 
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
@@ -46,7 +44,7 @@ class Copy:
         # By cause; the first place of the first cause is named.
         self._failed: Counter[str] = Counter()
         self._first_failure = ""
-        self._progress = progress_bars(MofNCompleteColumn())
+        self._progress = progress_bars()
         self._task = self._progress.add_task(verb, total=total)
 
     def __enter__(self) -> Self:
@@ -56,28 +54,29 @@ class Copy:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+    def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         """Count messages that are where they should be."""
         count = part.stop - part.start
         self.copied[batch.topic] += count
         self._progress.advance(self._task, count)
 
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+    def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
         """Count messages that the sink gave up."""
         if not self._failed:
-            known = isinstance(batch, CopiedBatch) and batch.offsets
-            offset = f", offset {known[part.start]}" if known else ""
+            offset = f", offset {batch.offsets[part.start]}" if batch.offsets else ""
             self._first_failure = f"topic {batch.topic}, partition {batch.partition}{offset}"
         self._failed[cause] += part.stop - part.start
 
+    def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        """Count messages that may have arrived: the copy is not complete for certain."""
+        self.failed(batch, part, cause)
+
     async def send(self, sink: Sink, messages: Sequence[Message]) -> None:
         """Hand over messages of one partition; SinkError once any message failed."""
-        first = messages[0]
-        rows = [message.row() for message in messages]
-        oldest = min(row.timestamp_ms for row in rows)
-        self.oldest_ms[first.topic] = min(oldest, self.oldest_ms.get(first.topic, oldest))
-        offsets = [message.offset for message in messages]
-        await sink.send(CopiedBatch.of(first.topic, first.partition, rows, offsets))
+        batch = MessageBatch.copy_of(messages)
+        oldest = min(batch.timestamps_ms)
+        self.oldest_ms[batch.topic] = min(oldest, self.oldest_ms.get(batch.topic, oldest))
+        await sink.send(batch)
         self._check()
 
     async def finish(self, sink: Sink) -> None:

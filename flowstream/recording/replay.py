@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 from flowstream.errors import SinkError
 from flowstream.kafka.admin import partition_counts
 from flowstream.kafka.retention import overdue
+from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
 from flowstream.segments.source import SegmentSource
-from flowstream.sink import KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 CONNECT_TIMEOUT_S: Final = 10.0
 
@@ -50,7 +50,7 @@ async def replay(
     counts = {topic: len(partitions) for topic, partitions in sizes.items()}
     await _check_partitions(url, addresses, source, sizes)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
-        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=KEEP)
+        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=KEEP_FOREVER)
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):

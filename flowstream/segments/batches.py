@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from flowstream.messages import Message
 from flowstream.segments.compression import unpack
-from flowstream.source import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from flowstream.messages import EncodedBatch
-    from flowstream.sink import Outcomes
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.messages import MessageBatch
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class SegmentSink:
     def __init__(
         self,
         directory: Path,
-        outcomes: Outcomes,
+        outcomes: Outcomes[MessageBatch],
         *,
         partitions: int | Mapping[str, int],
         owner: tuple[int, int] | None = None,
@@ -91,7 +91,7 @@ class SegmentSink:
         """Return the number of partitions of ``topic``."""
         return self._partitions[topic]
 
-    async def send(self, batch: EncodedBatch) -> None:
+    async def send(self, batch: MessageBatch) -> None:
         """Accept ``batch``, waiting while the disk is slow."""
         if self._worker is None:
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
@@ -190,7 +190,7 @@ class SegmentSink:
             )
         self._partitions[topic] = count
 
-    def _write(self, batch: EncodedBatch) -> tuple[int, str]:
+    def _write(self, batch: MessageBatch) -> tuple[int, str]:
         written, error = self._writers[batch.topic, batch.partition].append(batch)
         # Said once when it begins and once when it ends: a full disk fails every batch.
         if (error is not None) != self._failing:

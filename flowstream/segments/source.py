@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 
 class SegmentSource:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowstream.messages import CopiedBatch
 from flowstream.segments.reader import SEGMENT_NAME, SegmentReader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flowstream.messages import EncodedBatch
+    from flowstream.messages import MessageBatch
     from flowstream.segments.directory import Directory
 
 log = structlog.get_logger(__name__)
@@ -55,7 +54,7 @@ class SegmentWriter:
             self.close()
             raise
 
-    def append(self, batch: EncodedBatch) -> tuple[int, OSError | None]:
+    def append(self, batch: MessageBatch) -> tuple[int, OSError | None]:
         """Write the batch's records; return how many, and what kept the others out."""
         written = 0
         while written < len(batch):
@@ -137,7 +136,7 @@ class SegmentWriter:
         self._next_offset, self._end = reader.next_offset, reader.position
 
 
-def _encode(batch: EncodedBatch, start: int) -> tuple[bytearray, int]:
+def _encode(batch: MessageBatch, start: int) -> tuple[bytearray, int]:
     """Pack records from ``start`` on into one record batch of base offset 0; how many fitted."""
     from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415 - as above
 
@@ -151,16 +150,9 @@ def _encode(batch: EncodedBatch, start: int) -> tuple[bytearray, int]:
         batch_size=BATCH_BYTES,
     )
     append = builder.append
-    timestamp = batch.timestamp_ms
     count = 0
-    if isinstance(batch, CopiedBatch):
-        for row in batch.rows[start:]:
-            if append(count, row.timestamp_ms, row.key, row.value, list(row.headers)) is None:
-                break
-            count += 1
-        return builder.build(), count
-    for key, value in zip(batch.keys[start:], batch.values[start:], strict=True):
-        if append(count, timestamp, key, value, []) is None:
+    for timestamp, key, value, headers in batch.fields(slice(start, None)):
+        if append(count, timestamp, key, value, headers) is None:
             break
         count += 1
     return builder.build(), count

@@ -16,7 +16,7 @@ from aiokafka.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 
 class ConsumerDouble:

@@ -12,6 +12,7 @@ import numpy as np
 from flowstream.encode import Identity, Prefixes, make_encoder, partition_keys, partitions
 from flowstream.kernel.records import TEMPLATE
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.messages import Message
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
 from flowstream.records.text import (
     ETYPE_IPV4,
@@ -21,7 +22,6 @@ from flowstream.records.text import (
     host_id_bytes,
     mac_bytes,
 )
-from flowstream.source import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from flowstream.source import Message
+    from flowstream.messages import Message
     from flowstream.testing.factory import FlowFactory
     from flowstream.testing.recorded import Recording
     from flowstream.testing.replayed import ReplayedTopic

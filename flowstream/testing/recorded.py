@@ -11,8 +11,8 @@ from flowstream.segments.source import SegmentSource
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flowstream.messages import Message
     from flowstream.records import CountersRecord, FlowRecord
-    from flowstream.source import Message
 
 
 class Recording:

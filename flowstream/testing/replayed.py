@@ -13,15 +13,15 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import Copy, kafka_addresses
-from flowstream.sink import KEEP
 from flowstream.testing.consumer import ConsumerDouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from flowstream.source import Message
+    from flowstream.messages import Message
 
 _TIMEOUT = 60.0
 
@@ -122,7 +122,7 @@ class BrokerTopic:
                 self._addresses,
                 copy,
                 partitions=count,
-                topic_settings=KEEP,
+                topic_settings=KEEP_FOREVER,
             )
             await sink.start([self.topic])
             try:

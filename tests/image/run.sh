@@ -1,9 +1,9 @@
 #!/bin/bash
-# Builds the image with buildah and runs the agent in it with podman, without a Docker engine:
-# with the capabilities of compose/compose.yaml and no more, on a veth of a network namespace
-# of its own. It publishes to a broker that has the settings of the compose file, and the audit
-# of the topics must hold. Prints sizes and times; exit status 1 when a part of that fails.
-# The base is made by debootstrap and kept, with all images, in .cache/image.
+# Builds the image with buildah and runs the agent in it with podman, without a Docker engine.
+# The agent has exactly the capabilities of compose/compose.yaml, observes a veth in a network
+# namespace of its own and publishes to a broker with the settings of the compose file; the
+# audit of the topics must hold. Prints sizes and times; the exit status is 1 on any failure.
+# debootstrap makes the base image; it is kept with all images in .cache/image.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -44,8 +44,8 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-# Storage of our own; what podman cannot have where there is no systemd is turned off. Its state
-# must outlive this run, because it cleans up after a container when that has already ended.
+# Storage of its own, without the parts of podman that need systemd. The state must outlive this
+# run, because podman cleans up after a container that has already ended.
 state=/run/flowstream-image-$(echo "$cache" | cksum | cut -d ' ' -f 1)
 cat >"$work/storage.conf" <<EOF
 [storage]
@@ -67,8 +67,8 @@ tmp_dir = "$state/libpod"
 EOF
 export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
 
-# Podman 4.3, as Debian 12 has it, allows bpf(2) with CAP_SYS_ADMIN only. The rule that later
-# ones and Docker have comes on top of its profile.
+# Debian 12's podman 4.3 allows bpf(2) with CAP_SYS_ADMIN only. Add the rule that later versions
+# and Docker have.
 python3 - /usr/share/containers/seccomp.json >"$work/seccomp.json" <<'EOF'
 import json, sys
 profile = json.load(open(sys.argv[1]))
@@ -82,14 +82,14 @@ profile["syscalls"] += [
 json.dump(profile, sys.stdout)
 EOF
 
-# debootstrap may leave /proc mounted: what is removed stays on this file system.
+# debootstrap may leave /proc mounted, hence --one-file-system.
 remove_base() {
 	[ -d "$cache/base" ] || return 0
 	umount "$cache/base/proc" "$cache/base/sys" 2>/dev/null || true
 	rm -rf --one-file-system "$cache/base"
 }
 
-# As the official image: minimal, without documentation, with security updates.
+# Like the official image: minimal, without documentation, with security updates.
 make_base() {
 	echo "image: making $base by debootstrap (about two minutes, once)"
 	remove_base
@@ -111,7 +111,7 @@ make_base() {
 	remove_base
 }
 
-# The Dockerfile stays as users need it: certificates that this host trusts come by a mount.
+# The host's certificates are mounted, so that the Dockerfile stays as users need it.
 build() {
 	printf '[global]\ncert = /run/host-ca.pem\n' >"$work/pip.conf"
 	timeout "$build_timeout_s" buildah bud --quiet --isolation chroot --network host --pull-never \
@@ -122,7 +122,7 @@ build() {
 		{ tail -n 30 "$work/build.log" >&2; fail "building"; }
 }
 
-# What the compose file gives the agent.
+# Capabilities of the agent in the compose file.
 mapfile -t capabilities < <(
 	sed -n '/^  agent:/,/^  consumer:/ s/^      - \([A-Z_]*\) *#.*$\|^      - \([A-Z_]*\)$/\1\2/p' \
 		"$top/compose/compose.yaml"
@@ -147,8 +147,8 @@ attached() {
 	ip -n "${namespaces[0]}" link show dev seen | grep -q xdp
 }
 
-# Kafka without its container, with the settings that its image makes of the compose file's
-# environment: KAFKA_LOG_DIRS is log.dirs.
+# Kafka without its container, with the settings that its image derives from the compose file's
+# environment (KAFKA_LOG_DIRS becomes log.dirs).
 start_broker() {
 	local libs="$top/.cache/kafka/libs/*" deadline=$((SECONDS + 60))
 	sed -n '/^  kafka:/,/^  agent:/ s/^      KAFKA_\([A-Z_]*\): /\1 /p' \
@@ -171,12 +171,11 @@ start_broker() {
 	done
 }
 
-pause() { # a little, while something else is under way
+pause() { # 100 ms
 	read -rt 0.1 <> <(:) || true
 }
 
-# The agent in a container as the compose file has it, with the capabilities given first, up to
-# "--", and the arguments after it.
+# contained CAPABILITY... -- ARGUMENT...: run the agent in a container as in the compose file.
 contained() {
 	local options=()
 	while [ "$1" != -- ]; do
@@ -194,7 +193,7 @@ run_agent() {
 	contained "${capabilities[@]}" -- run --interface=seen --sink="$sink" >"$work/agent.log" 2>&1 &
 	agent=$!
 	local deadline=$((SECONDS + 30))
-	# Its word for having given up its privileges.
+	# Logged after the privileges are dropped.
 	until grep -q '"publishing"' "$work/agent.log"; do
 		[ $SECONDS -lt $deadline ] && kill -0 "$agent" 2>/dev/null ||
 			fail "the agent does not publish: $(<"$work/agent.log")"
@@ -212,7 +211,8 @@ run_agent() {
 	! attached || fail "a program is still on the interface"
 }
 
-# Without one of those that attaching needs it must not start. (The rest is for becoming nobody.)
+# The agent must not start without any one of the capabilities that attaching needs. (The others
+# are for becoming nobody.)
 needs_each_capability() {
 	local without others each
 	for without in BPF NET_ADMIN PERFMON; do
@@ -233,7 +233,7 @@ audit() {
 		--security-opt no-new-privileges "$image" audit "$sink"
 }
 
-seconds() { # of the command given
+seconds() { # that a command takes
 	local began=$EPOCHREALTIME
 	"$@"
 	awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", b - a }' >"$work/seconds"
@@ -261,7 +261,7 @@ seconds run_agent
 received=$(ip netns exec "${namespaces[0]}" cat /sys/class/net/seen/statistics/rx_packets)
 echo "image: ok    attached, became nobody, $received packets received, ended in $(cat "$work/seconds")"
 audit >"$work/audit" || fail "the audit's exit status is $?: $(<"$work/audit")"
-# The pings are one flow; what else was received has none (ARP).
+# The pings are one flow; other received packets (ARP) belong to none.
 published=$(sed -n 's/,//g; s/^| *| in published flows *| *\([0-9]*\) |.*/\1/p' "$work/audit")
 [ "$published" = "$pings" ] || fail "$published of $pings pings published: $(<"$work/audit")"
 echo "image: ok    $(grep '^holds: ' "$work/audit"); $published pings in flows"

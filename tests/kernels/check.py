@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from flowstream.errors import KernelError
 from flowstream.host import privileges
 from flowstream.kernel import libbpf
-from flowstream.kernel.counter import CounterKernel
-from flowstream.kernel.flow import FlowKernel
+from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 from flowstream.kernel.maps import Map
 from flowstream.kernel.object import MapSpec
@@ -193,7 +193,7 @@ def check_constants(record: np.void, interface: str, record_type: RecordType) ->
 
 def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
     began = time.perf_counter()
-    with FlowKernel(max_flows=1009) as kernel:
+    with FlowProbe(max_flows=1009) as kernel:
         attachment = kernel.attach(interface, mode)
         took = time.perf_counter() - began
         equal("mode", attachment.mode, mode)
@@ -233,7 +233,7 @@ def octets(traffic: Iterable[Traffic]) -> int:
 
 def check_overflow(mode: Mode, interface: str, sender: Sender) -> str:
     """With a table of 2 flows the other packets travel through the overflow ring."""
-    with FlowKernel(max_flows=2) as kernel:
+    with FlowProbe(max_flows=2) as kernel:
         attachment = kernel.attach(interface, mode)
         become_nobody()
         sender.send(0)
@@ -250,7 +250,7 @@ def check_overflow(mode: Mode, interface: str, sender: Sender) -> str:
 
 def check_counter(mode: Mode, interface: str, sender: Sender) -> str:
     began = time.perf_counter()
-    with CounterKernel(max_flows=1009) as kernel:
+    with CounterProbe(max_flows=1009) as kernel:
         attachment = kernel.attach(interface, mode)
         took = time.perf_counter() - began
         equal("mode", attachment.mode, mode)
@@ -280,7 +280,7 @@ def _each_once(sources: Iterable[int]) -> Counter[bytes]:
 
 def check_killed(mode: Mode, interface: str, _: Sender) -> str:
     """The case ends by SIGKILL while attached; main looks at what is left."""
-    kernel = FlowKernel(max_flows=1009)
+    kernel = FlowProbe(max_flows=1009)
     kernel.attach(interface, mode)
     become_nobody()
     os.kill(os.getpid(), signal.SIGKILL)

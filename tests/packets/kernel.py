@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import numpy as np
+from support.programs import XDP_PASS, FlowBench
 
-from flowstream.kernel.flow import FlowBench
-from flowstream.kernel.program import XDP_PASS
 from packets.build import ether as ethernet
 from packets.build import ip4, udp
 from packets.reference import Reading
@@ -80,7 +79,7 @@ class Kernel:
         ran = self.bench.run(frame)
         after = self.bench.counters()
         assert ran.verdict == XDP_PASS
-        assert ran.frame == frame
+        assert ran.packet == frame
         assert after["seen_packets"] - before["seen_packets"] == 1
         assert after["seen_l2_bytes"] - before["seen_l2_bytes"] == len(frame)
 
@@ -89,7 +88,7 @@ class Kernel:
         before = self.bench.counters()
         self.run(frame)
         after = self.bench.counters()
-        records = wire(self.bench.kernel.overflow.read(2))
+        records = wire(self.bench.probe.overflow.read(2))
         grown = {name for name in after if after[name] != before[name]}
         grown -= {"seen_packets", "seen_l2_bytes"}
         if grown == {"no_flow_packets", "no_flow_l2_bytes"} and not records:
@@ -109,7 +108,7 @@ class Kernel:
 
     def flows(self) -> dict[FlowKey, Reading]:
         """Swap the tables and return what was in the active one."""
-        return as_flows(self.bench.kernel.drain(END_INTERVAL_OVER))
+        return as_flows(self.bench.probe.drain(END_INTERVAL_OVER))
 
     def refused(self) -> dict[str, int]:
         """Count packets without a flow since the start, under the reasons that occurred."""

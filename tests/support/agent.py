@@ -152,12 +152,14 @@ def carried(url: str, prefix: str = "flowstream") -> Counter[int]:
     """Packets by interface, summed over the flow records without the audit's help."""
     packets: Counter[int] = Counter()
     for record in records_of(url, f"{prefix}.flows"):
+        assert isinstance(record, FlowRecord)
         packets[record.if_index] += record.packets
     return packets
 
 
 def last_counters(url: str) -> CountersRecord:
-    (final,) = (each for each in records_of(url, "flowstream.counters") if each.final)
+    counters = records_of(url, "flowstream.counters")
+    (final,) = (each for each in counters if isinstance(each, CountersRecord) and each.final)
     return final
 
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from flowstream.accounting.tally import Tally
-from flowstream.messages import EncodedBatch
-from flowstream.streams import Stream
+from flowstream.messages import MessageBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,27 +22,34 @@ class Account:
     """Outcomes, counted; a record that gets a second outcome fails the test at once."""
 
     def __init__(self) -> None:
-        self.acknowledged_values: list[bytes] = []
-        self.failed_values: list[bytes] = []
+        self.acknowledged_values: list[bytes | None] = []
+        self.failed_values: list[bytes | None] = []
         self.causes: Counter[str] = Counter()
+        self.doubtful_values: list[bytes | None] = []
+        self.doubts: Counter[str] = Counter()
         self._seen: set[tuple[int, int]] = set()
         # Batches are told apart by identity: they must stay alive.
-        self._batches: list[EncodedBatch] = []
+        self._batches: list[MessageBatch] = []
 
-    def acknowledged(self, batch: EncodedBatch, part: slice) -> None:
+    def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         self._settle(batch, part)
         self.acknowledged_values += batch.values[part]
 
-    def failed(self, batch: EncodedBatch, part: slice, cause: str) -> None:
+    def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
         self._settle(batch, part)
         self.failed_values += batch.values[part]
         self.causes[cause] += part.stop - part.start
+
+    def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        self._settle(batch, part)
+        self.doubtful_values += batch.values[part]
+        self.doubts[cause] += part.stop - part.start
 
     @property
     def settled(self) -> int:
         return len(self._seen)
 
-    def _settle(self, batch: EncodedBatch, part: slice) -> None:
+    def _settle(self, batch: MessageBatch, part: slice) -> None:
         records = {(id(batch), n) for n in range(part.start, part.stop)}
         assert records, "an outcome of no records"
         assert part.stop <= len(batch)
@@ -55,7 +60,7 @@ class Account:
 
 def make_batch(
     topic: str, partition: int, first: int, count: int, size: int = VALUE_BYTES
-) -> EncodedBatch:
+) -> MessageBatch:
     """Values that begin with their number and are random after it, of ``size`` bytes each.
 
     No line feed is in them: standard output takes values by the line.
@@ -63,9 +68,7 @@ def make_batch(
     noise = os.urandom(max(size - 12, 0)).replace(b"\n", b" ")
     values = [b"%012d" % n + noise for n in range(first, first + count)]
     keys = [n.to_bytes(8, "big") for n in range(first, first + count)]
-    return EncodedBatch(
-        Stream.FLOWS, topic, partition, TIMESTAMP_MS, keys, values, Tally.empty(count)
-    )
+    return MessageBatch(topic, partition, [TIMESTAMP_MS] * count, keys, values)
 
 
 def number(value: bytes) -> int:

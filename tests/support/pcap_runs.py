@@ -11,6 +11,7 @@ from packets import reference
 from packets.pcap_files import Packet
 
 from flowstream.cli.main import main
+from flowstream.records import CountersRecord, FlowRecord
 from flowstream.testing.recorded import Recording
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from flowstream.records import CountersRecord, FlowRecord
 
 BEGIN_NS = 1_500_000_000_000_000_000
 SECOND_NS = 1_000_000_000
@@ -54,11 +54,15 @@ class Published(NamedTuple):
 
     @property
     def flows(self) -> list[FlowRecord]:
-        return self.recording.records("flowstream.flows")
+        records = self.recording.records("flowstream.flows")
+        assert all(isinstance(record, FlowRecord) for record in records)
+        return [record for record in records if isinstance(record, FlowRecord)]
 
     @property
     def counters(self) -> list[CountersRecord]:
-        return self.recording.records("flowstream.counters")
+        records = self.recording.records("flowstream.counters")
+        assert all(isinstance(record, CountersRecord) for record in records)
+        return [record for record in records if isinstance(record, CountersRecord)]
 
     def sums(self) -> dict[reference.FlowKey, reference.Reading]:
         """The reference's form of the flows: records of a flow joined in the order of time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -12,13 +13,15 @@ from flowstream.accounting.tally import Tally
 from flowstream.encode.encoder import make_encoder
 from flowstream.encode.identity import Identity, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import EncodedBatch
+from flowstream.messages import Message, MessageBatch
 from flowstream.records import Loss, StageCounts
 from flowstream.sink import open_sink
-from flowstream.source import Message
 from flowstream.streams import Stream
 from support.outcomes import Account
 from support.records import COUNTERS, random_flows
+
+if TYPE_CHECKING:
+    from flowstream.records import CountersRecord
 
 EPOCH = 1_763_800_000_000_000_017
 HOST = bytes(range(16))
@@ -34,7 +37,9 @@ class Published:
     ``values`` are (topic, value) in the order of publication, to be tampered with.
     """
 
-    def __init__(self, record_format: str = "json", interfaces: tuple[int, ...] = (3,), **run):
+    def __init__(
+        self, record_format: str = "json", interfaces: tuple[int, ...] = (3,), **run: Any
+    ) -> None:
         identity = Identity(run.get("epoch", EPOCH), run.get("host_id", HOST), "host-a", NAMES)
         encoder = make_encoder(record_format, identity)
         # Without the dtype numpy would make the fields native-endian.
@@ -56,7 +61,9 @@ class Published:
         ]
         self._encode_counters = encoder.encode_counters
 
-    def _counters(self, index, seq, final, identity, *, first):
+    def _counters(
+        self, index: int, seq: int, final: bool, identity: Identity, *, first: bool
+    ) -> CountersRecord:
         mine = self.flows[self.flows["in_if"] == index]
         packets, octets = int(mine["packets"].sum()), int(mine["l2_bytes"].sum())
         return msgspec.structs.replace(
@@ -78,7 +85,7 @@ class Published:
             final=final,
         )
 
-    def change_counters(self, number: int, **changes) -> None:
+    def change_counters(self, number: int, **changes: Any) -> None:
         self.counters[number] = msgspec.structs.replace(self.counters[number], **changes)
 
     def messages(self) -> list[Message]:
@@ -102,7 +109,9 @@ async def publish(url: str, record_format: str, *runs: Published) -> None:
     messages = [message for run in runs for message in run.messages()]
     for topic, partition, _, _, key, value, *_ in messages:
         stream = Stream(topic.removeprefix("flowstream."))
-        batch = EncodedBatch(stream, topic, partition, 0, [key], [value], Tally.empty(1))
+        batch = MessageBatch(
+            topic, partition, [0], [key], [value], stream=stream, tally=Tally.empty(1)
+        )
         await sink.send(batch)
     await sink.flush(30)
     await sink.close(10)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FIELDS = [
     name
-    for name in FLOW_RECORD.names
+    for name in FLOW_RECORD.names or ()
     if not name.startswith(("tag_", "size_")) and name != "array_fields"
 ]
 EPOCH = 1_700_000_000_000_000_000

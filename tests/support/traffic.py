@@ -40,7 +40,7 @@ def generator() -> Path:
     return binary
 
 
-def flood(device: Interface, *options: str | int, timeout: float = 120) -> dict[str, Any]:
+def flood(device: Interface, *options: str | float, timeout: float = 120) -> dict[str, Any]:
     """Run the generator on ``device`` (options: see gen.c) and return what it reports.
 
     The report has ``sent`` and ``err`` (frames the device refused), ``sec`` and ``pps``.

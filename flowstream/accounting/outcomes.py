@@ -1,0 +1,26 @@
+"""Outcomes: how a sink reports what became of the records that it accepted."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
+
+
+class Outcomes(Protocol[BatchT_contra]):
+    """Receiver of outcomes; every record of every accepted batch gets exactly one.
+
+    A sink calls these methods in the event loop's thread; none of them may block
+    or raise. ``part`` is a slice of the batch with step 1. ``cause`` is one of
+    delivery_timeout, message_too_large, io_error, pipe_closed, internal_error and
+    shutdown.
+    """
+
+    def acknowledged(self, batch: BatchT_contra, part: slice) -> None:
+        """Count these records as published: the broker acknowledged, or the file has them."""
+
+    def failed(self, batch: BatchT_contra, part: slice, cause: str) -> None:
+        """Count these records as lost: none of them is published."""
+
+    def in_doubt(self, batch: BatchT_contra, part: slice, cause: str) -> None:
+        """Count these records as sent but never answered: any of them may be published."""

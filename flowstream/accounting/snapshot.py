@@ -1,0 +1,55 @@
+"""One attachment's counts at one moment, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.ledger import Account
+    from flowstream.accounting.tally import AttachmentKey
+
+
+class ProgramId(NamedTuple):
+    """A program's number in the kernel, 0 when it has none, and its name."""
+
+    id: int
+    name: str
+
+
+class TableState(NamedTuple):
+    """The flow table that an attachment's packets go to, shared or its own.
+
+    ``entries`` is approximate while packets arrive.
+    """
+
+    entries: int
+    capacity: int
+    swaps: int
+
+
+class Moment(NamedTuple):
+    """The same moment as Unix time and as CLOCK_BOOTTIME, ns."""
+
+    unix_ns: int
+    boot_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is counted for one attachment.
+
+    ``mode`` is the attach mode in force: "native", "generic" or "offload". The
+    kernel's counts were read before the ledger's, so that no record is counted
+    in the ledger of a packet that the kernel has not counted.
+    """
+
+    interface: str
+    key: AttachmentKey
+    mode: str
+    program: ProgramId
+    time: Moment
+    kernel: KernelCounts
+    account: Account
+    table: TableState
