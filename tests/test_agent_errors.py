@@ -135,7 +135,7 @@ def test_auto_falls_back_to_generic_and_says_so(loopback, recording):
         (attached,) = agent.publishing().logs("attached")
         agent.stop()
     assert attached["mode"] == "generic"
-    assert last_counters(recording).xdp_mode == "generic"
+    assert last_counters(recording).attach_mode == "generic"
 
 
 def test_offload_to_a_device_that_cannot(wire, recording):

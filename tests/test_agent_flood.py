@@ -45,7 +45,7 @@ def test_a_flood_shortens_the_interval_and_nothing_vanishes(tmp_path, record_pro
     }
     with capsys.disabled():
         print(f"\nflood of {DURATION_S:g} s: {figures}")  # noqa: T201
-    assert interface["rx"]["packets"] == arrived > 2 * TABLE
+    assert interface["seen"]["packets"] == arrived > 2 * TABLE
     lost = interface["losses"]["overflow_lost"]["packets"]
     assert interface["flows"]["packets"] == arrived - lost
     assert final.table_swaps > DURATION_S / INTERVAL_S + 1

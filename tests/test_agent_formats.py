@@ -61,7 +61,7 @@ def test_protobuf(wire, tmp_path):
     assert len({read(value).src_addr for value in values_of(url, Stream.NEW_FLOWS)}) > 1
     read = protobuf_reader(Stream.COUNTERS, "CountersMessage")
     (final,) = (each for each in map(read, values_of(url, Stream.COUNTERS)) if each.final)
-    assert (final.seen_packets, final.flows.failed) == (arrived, 0)
+    assert (final.seen_packets, final.stages["flows"].failed) == (arrived, 0)
 
 
 @pytest.mark.parametrize(("record_format", "prefix"), [("avro", 5), ("protobuf", 6)])

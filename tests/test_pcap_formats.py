@@ -135,7 +135,7 @@ def received(form: Form, done: Published) -> list[tuple[int, int, bool]]:
             fields = json.loads(message.value)
         else:
             fields = fields_of(form, message.value[len(form.prefix) :], Stream.COUNTERS)
-        found.append((fields["rx_packets"], fields["rx_bytes"], fields["final"]))
+        found.append((fields["seen_packets"], fields["seen_l2_bytes"], fields["final"]))
     return found
 
 

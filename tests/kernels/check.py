@@ -175,7 +175,7 @@ def wait_for_packets(counters: Callable[[], Any], expected: int) -> None:
     deadline = time.monotonic() + TRAFFIC_TIMEOUT_S
     while counters().seen.packets < expected and time.monotonic() < deadline:
         os.sched_yield()
-    equal("rx_packets", counters().seen.packets, expected)
+    equal("seen packets", counters().seen.packets, expected)
 
 
 def flows_of(batches: Iterable[np.ndarray[Any, Any]]) -> Counter[tuple[int, ...]]:

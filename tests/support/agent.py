@@ -134,7 +134,7 @@ def audited(url: str, prefix: str = "flowstream") -> list[dict[str, Any]]:
     (run,) = result["runs"]
     for interface in run["interfaces"]:
         assert interface["final"]
-        assert interface["difference"] == {"packets": 0, "bytes": 0}
+        assert interface["difference"] == {"packets": 0, "l2_bytes": 0}
     return sorted(run["interfaces"], key=lambda interface: interface["if_index"])
 
 
