@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from support.programs import FlowBench
-from support.records import random_flows
+from support.records import EPOCH, SAMPLER, random_flows
 
 from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
@@ -38,9 +38,7 @@ RECORDS: Final = 16_384
 DRAINED: Final = 65_536
 OVERFLOWS: Final = 50_000
 PARTITIONS: Final = 6
-IDENTITY: Final = Identity(
-    1_700_000_000_000_000_000, bytes(range(16)), "host-a", bytes(16), {3: "eth0"}
-)
+IDENTITY: Final = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0"})
 
 
 def flows(count: int) -> NDArray[np.void]:

@@ -1,4 +1,4 @@
-"""What the topics must say: sums by host and destination prefix, and who lost what."""
+"""Expected contents of the topics: sums by host and destination prefix, and losses by host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Traffic(NamedTuple):
 
 
 def prefix_text(address: bytes) -> str:
-    """The /16 of an IPv4 address or the /48 of another; no group of it is left out."""
+    """The /16 of an IPv4 address or the /48 of an IPv6 address, without "::" inside."""
     if address.startswith(V4_MAPPED):
         return f"{address[12]}.{address[13]}.0.0/16"
     groups = np.frombuffer(address[:6], ">u2").tolist()
@@ -35,7 +35,7 @@ def prefix_text(address: bytes) -> str:
 
 
 class Truth:
-    """Adds up what is published; ``missing`` are records by host that the sink gave up."""
+    """Sums of the published records; ``missing`` counts records by host that the sink gave up."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, bytes], Traffic] = defaultdict(Traffic)
@@ -56,7 +56,7 @@ class Truth:
             self._sums[key] = self._sums[key].plus(Traffic(len(here), *sums))
 
     def withheld(self, host: str, dst_addr: bytes, traffic: Traffic) -> None:
-        """Take out a flow record that was given up after all."""
+        """Subtract a flow record that the sink gave up."""
         cut = slice(14) if dst_addr.startswith(V4_MAPPED) else slice(6)
         key = (host, dst_addr[cut].ljust(16, b"\0"))
         self._sums[key] = self._sums[key].plus(traffic, -1)
@@ -64,19 +64,19 @@ class Truth:
         self.lossy.add(host)
 
     def as_json(self) -> dict[str, Any]:
-        """``traffic``: rows of host, prefix and ``Traffic``; also per host and per prefix."""
-        rows = sorted(
+        """``traffic``: lists of host, prefix and ``Traffic``; also sums by host and by prefix."""
+        traffic_of = sorted(
             (host, prefix_text(network), traffic)
             for (host, network), traffic in self._sums.items()
             if traffic.records
         )
         hosts: dict[str, Traffic] = defaultdict(Traffic)
         prefixes: dict[str, Traffic] = defaultdict(Traffic)
-        for host, prefix, traffic in rows:
+        for host, prefix, traffic in traffic_of:
             hosts[host] = hosts[host].plus(traffic)
             prefixes[prefix] = prefixes[prefix].plus(traffic)
         return {
-            "traffic": [[host, prefix, *traffic] for host, prefix, traffic in rows],
+            "traffic": [[host, prefix, *traffic] for host, prefix, traffic in traffic_of],
             "hosts": {host: traffic._asdict() for host, traffic in hosts.items()},
             "prefixes": {name: traffic._asdict() for name, traffic in sorted(prefixes.items())},
             "missing": dict(self.missing),

@@ -135,6 +135,7 @@ PROFILES: Final[Mapping[str, Tree]] = {
 """Profiles by name; the first is the default and the one that ``decode`` reads."""
 
 _REMEMBERED_MACS: Final = 16_384
+_REMEMBERED_INTERFACES: Final = 1_024
 
 # ECS has the protocol's keyword in lower case; others have only the number beside it.
 _TRANSPORTS: Final = {
@@ -194,22 +195,23 @@ def _time_text(source: str) -> Computed:
     return Computed((source,), values)
 
 
-def _names(column: NDArray[np.uint8]) -> Iterable[str]:
-    for name in bytes_of(column):
-        yield name.rstrip(b"\0").decode("utf-8", "replace")
+def _name(padded: bytes) -> str:
+    return padded.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _interface(direction: int) -> Computed:
     """The interface as ECS has it under ``ingress`` or ``egress``; nothing under the other."""
 
+    @lru_cache(_REMEMBERED_INTERFACES)
+    def interface(seen: int, index: int, name: bytes) -> Any:
+        if seen != direction:
+            return UNSET
+        return {"interface": {"id": str(index), "name": _name(name)}}
+
     def values(
         directions: NDArray[np.uint8], indexes: NDArray[Any], names: NDArray[np.uint8]
     ) -> Iterable[Any]:
-        for seen, index, name in zip(
-            directions.tolist(), indexes.tolist(), _names(names), strict=True
-        ):
-            here = {"interface": {"id": str(index), "name": name}}
-            yield here if seen == direction else UNSET
+        return map(interface, directions.tolist(), indexes.tolist(), bytes_of(names))
 
     return Computed(("flow_direction", "if_index", "if_name"), values)
 
@@ -227,7 +229,9 @@ COMPUTED: Final[Mapping[str, Computed]] = {
     "received_s": _units("time_received_ns", 1_000_000_000),
     "proto_text": _each("proto", str),
     "dscp": _each("ip_tos", lambda tos: tos >> 2),
-    "interfaces": Computed(("if_name",), lambda names: ([name] for name in _names(names))),
+    "interfaces": Computed(
+        ("if_name",), lambda names: ([_name(each)] for each in bytes_of(names))
+    ),
     "directions": _each("flow_direction", lambda direction: [direction]),
     "netobserv_src_mac": _mac("src_mac", lambda mac: mac.hex(":").upper()),
     "netobserv_dst_mac": _mac("dst_mac", lambda mac: mac.hex(":").upper()),

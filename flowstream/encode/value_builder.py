@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOW_BITS: Final = np.uint64(0x7F)
+# Of a value's length: a record has far less than 2 MiB.
+_LENGTH_OCTETS: Final = 3
 
 
 def varint(value: int) -> bytes:
@@ -27,17 +29,20 @@ class ValueBuilder:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._cells: list[NDArray[np.uint8]] = []
-        self._present: list[NDArray[np.bool_]] = []
+        self._columns: list[tuple[NDArray[np.uint8], NDArray[np.bool_] | bool]] = []
 
     def add(self, cells: NDArray[np.uint8], present: NDArray[np.bool_] | bool = True) -> None:
         """Append octets of shape (n, width), (1, width) or (width,).
 
         ``present`` says which are part of the values; it may have shape (n, 1).
         """
-        shape = (self._count, cells.shape[-1])
-        self._cells.append(np.broadcast_to(cells, shape))
-        self._present.append(np.broadcast_to(present, shape))
+        if self._columns and present is True and cells.ndim == 1:
+            # Every column has its cost: constant ones are joined.
+            before, others = self._columns[-1]
+            if others is True and before.ndim == 1:
+                self._columns[-1] = np.concatenate((before, cells)), True
+                return
+        self._columns.append((cells, present))
 
     def add_varints(
         self, numbers: NDArray[np.uint64], tag: NDArray[np.uint8] | None = None
@@ -68,19 +73,39 @@ class ValueBuilder:
 
     def values(self) -> list[bytes]:
         """Each value as bytes."""
-        present = np.concatenate(self._present, axis=1)
-        octets = np.concatenate(self._cells, axis=1)[present].tobytes()
-        ends = np.cumsum(np.count_nonzero(present, axis=1)).tolist()
-        starts = [0, *ends[:-1]]
-        return [octets[start:end] for start, end in zip(starts, ends, strict=bool(ends))]
+        cells, present = self._table()
+        return _cut(cells, present, np.count_nonzero(present, axis=1))
 
     def sized_values(self) -> list[bytes]:
         """Each value as bytes, with a varint of its length before it."""
-        present = np.concatenate(self._present, axis=1)
-        sized = ValueBuilder(self._count)
-        sized.add_varints(np.count_nonzero(present, axis=1).astype(np.uint64))
-        sized.add(np.concatenate(self._cells, axis=1), present)
-        return sized.values()
+        cells, present = self._table(_LENGTH_OCTETS)
+        lengths = np.count_nonzero(present[:, _LENGTH_OCTETS:], axis=1)
+        for place in range(_LENGTH_OCTETS):
+            rest = lengths >> 7 * place
+            cells[:, place] = rest & 0x7F | (rest > 0x7F) << 7
+            present[:, place] = rest > 0 if place else True
+        return _cut(cells, present, np.count_nonzero(present, axis=1))
+
+    def _table(self, left: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """All columns side by side, to the right of ``left`` others that are not filled."""
+        width = left + sum(cells.shape[-1] for cells, _ in self._columns)
+        table = np.empty((self._count, width), np.uint8)
+        table_present = np.empty((self._count, width), np.bool_)
+        for cells, present in self._columns:
+            right = left + cells.shape[-1]
+            table[:, left:right] = cells
+            table_present[:, left:right] = present
+            left = right
+        return table, table_present
+
+
+def _cut(
+    cells: NDArray[np.uint8], present: NDArray[np.bool_], lengths: NDArray[np.intp]
+) -> list[bytes]:
+    octets = cells[present].tobytes()
+    ends = np.cumsum(lengths).tolist()
+    starts = [0, *ends[:-1]]
+    return [octets[start:end] for start, end in zip(starts, ends, strict=bool(ends))]
 
 
 def bytes_of(cells: NDArray[np.uint8]) -> list[bytes]:
