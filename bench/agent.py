@@ -178,7 +178,7 @@ def _load(near: Interface, far: Interface, sinks: dict[str, str]) -> Iterator[Ta
         ]
         cpu.rows.append(_row(cpu, label, share * 100))
         cpu.notes.append(
-            f"{label}: {summary["seen_packets"]:,} packets, {summary['flow_records']:,} flow and "
+            f"{label}: {summary['seen_packets']:,} packets, {summary['flow_records']:,} flow and "
             f"{summary['new_flow_records']:,} new_flow records, "
             f"{summary['failed_records']:,} failed"
         )

@@ -15,28 +15,26 @@ FROM (
     WHEN record.record_type = 3 AND record.schema_version = 1
       AND record.agent_epoch IS NOT NULL
       AND record.host_id IS NOT NULL
+      AND record.sampler_address IS NOT NULL
       AND record.seq IS NOT NULL
       AND record.host IS NOT NULL
-      AND record.in_if IS NOT NULL
-      AND record.in_if_name IS NOT NULL
+      AND record.agent_version IS NOT NULL
+      AND record.if_index IS NOT NULL
+      AND record.if_name IS NOT NULL
+      AND record.flow_direction IS NOT NULL
       AND record.program_name IS NOT NULL
       AND record.program_id IS NOT NULL
-      AND record.xdp_mode IS NOT NULL
+      AND record.attach_mode IS NOT NULL
       AND record.time_unix_ns IS NOT NULL
       AND record.time_boot_ns IS NOT NULL
-      AND record.rx_packets IS NOT NULL
-      AND record.rx_bytes IS NOT NULL
-      AND record.non_ip_packets IS NOT NULL
-      AND record.non_ip_bytes IS NOT NULL
-      AND record.malformed_packets IS NOT NULL
-      AND record.malformed_bytes IS NOT NULL
-      AND record.sampled_out_packets IS NOT NULL
-      AND record.sampled_out_bytes IS NOT NULL
-      AND record.counted_packets IS NOT NULL
-      AND record.counted_bytes IS NOT NULL
+      AND record.interval_ns IS NOT NULL
+      AND record.counters_period_ns IS NOT NULL
+      AND record.seen_packets IS NOT NULL
+      AND record.seen_l2_bytes IS NOT NULL
+      AND record.no_flow IS NOT NULL
       AND record.losses IS NOT NULL
-      AND record.flows IS NOT NULL
-      AND record.new_flows IS NOT NULL
+      AND record.in_doubt IS NOT NULL
+      AND record.stages IS NOT NULL
       AND record.table_entries IS NOT NULL
       AND record.table_capacity IS NOT NULL
       AND record.table_swaps IS NOT NULL
@@ -52,28 +50,26 @@ FROM (
       `schema_version` SMALLINT,
       `agent_epoch` BIGINT,
       `host_id` STRING,
+      `sampler_address` STRING,
       `seq` BIGINT,
       `host` STRING,
-      `in_if` BIGINT,
-      `in_if_name` STRING,
+      `agent_version` STRING,
+      `if_index` BIGINT,
+      `if_name` STRING,
+      `flow_direction` SMALLINT,
       `program_name` STRING,
       `program_id` BIGINT,
-      `xdp_mode` STRING,
+      `attach_mode` STRING,
       `time_unix_ns` BIGINT,
       `time_boot_ns` BIGINT,
-      `rx_packets` BIGINT,
-      `rx_bytes` BIGINT,
-      `non_ip_packets` BIGINT,
-      `non_ip_bytes` BIGINT,
-      `malformed_packets` BIGINT,
-      `malformed_bytes` BIGINT,
-      `sampled_out_packets` BIGINT,
-      `sampled_out_bytes` BIGINT,
-      `counted_packets` BIGINT,
-      `counted_bytes` BIGINT,
-      `losses` MAP<STRING, STRUCT<`records`: BIGINT, `packets`: BIGINT, `bytes`: BIGINT>>,
-      `flows` STRUCT<`drained`: BIGINT, `encoded`: BIGINT, `queued`: BIGINT, `acknowledged`: BIGINT, `spooled`: BIGINT, `failed`: BIGINT>,
-      `new_flows` STRUCT<`drained`: BIGINT, `encoded`: BIGINT, `queued`: BIGINT, `acknowledged`: BIGINT, `spooled`: BIGINT, `failed`: BIGINT>,
+      `interval_ns` BIGINT,
+      `counters_period_ns` BIGINT,
+      `seen_packets` BIGINT,
+      `seen_l2_bytes` BIGINT,
+      `no_flow` MAP<STRING, STRUCT<`packets`: BIGINT, `l2_bytes`: BIGINT>>,
+      `losses` MAP<STRING, STRUCT<`records`: BIGINT, `packets`: BIGINT, `l2_bytes`: BIGINT>>,
+      `in_doubt` MAP<STRING, STRUCT<`records`: BIGINT, `packets`: BIGINT, `l2_bytes`: BIGINT>>,
+      `stages` MAP<STRING, STRUCT<`drained`: BIGINT, `encoded`: BIGINT, `queued`: BIGINT, `acknowledged`: BIGINT, `spooled`: BIGINT, `failed`: BIGINT, `aggregated`: BIGINT>>,
       `table_entries` BIGINT,
       `table_capacity` BIGINT,
       `table_swaps` BIGINT,

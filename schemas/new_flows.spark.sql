@@ -16,6 +16,7 @@ FROM (
       AND record.agent_epoch IS NOT NULL
       AND record.host_id IS NOT NULL
       AND record.host IS NOT NULL
+      AND record.sampler_address IS NOT NULL
       AND record.seq IS NOT NULL
       AND record.time_received_ns IS NOT NULL
       AND record.time_flow_start_ns IS NOT NULL
@@ -24,6 +25,8 @@ FROM (
       AND record.proto IS NOT NULL
       AND record.src_addr IS NOT NULL
       AND record.dst_addr IS NOT NULL
+      AND record.src_net IS NOT NULL
+      AND record.dst_net IS NOT NULL
       AND record.src_port IS NOT NULL
       AND record.dst_port IS NOT NULL
       AND record.icmp_type IS NOT NULL
@@ -32,13 +35,16 @@ FROM (
       AND record.ip_tos IS NOT NULL
       AND record.ip_ttl IS NOT NULL
       AND record.vlan_id IS NOT NULL
+      AND record.if_index IS NOT NULL
+      AND record.if_name IS NOT NULL
       AND record.in_if IS NOT NULL
-      AND record.in_if_name IS NOT NULL
+      AND record.out_if IS NOT NULL
       AND record.src_mac IS NOT NULL
       AND record.dst_mac IS NOT NULL
       AND record.packets IS NOT NULL
       AND record.bytes IS NOT NULL
       AND record.l2_bytes IS NOT NULL
+      AND record.flow_count IS NOT NULL
       AND record.sampling_rate IS NOT NULL
       AND record.end_reason IS NOT NULL
       AND record.flow_direction IS NOT NULL
@@ -54,6 +60,7 @@ FROM (
       `agent_epoch` BIGINT,
       `host_id` STRING,
       `host` STRING,
+      `sampler_address` STRING,
       `seq` BIGINT,
       `time_received_ns` BIGINT,
       `time_flow_start_ns` BIGINT,
@@ -62,6 +69,8 @@ FROM (
       `proto` SMALLINT,
       `src_addr` STRING,
       `dst_addr` STRING,
+      `src_net` SMALLINT,
+      `dst_net` SMALLINT,
       `src_port` INT,
       `dst_port` INT,
       `icmp_type` SMALLINT,
@@ -70,13 +79,16 @@ FROM (
       `ip_tos` SMALLINT,
       `ip_ttl` SMALLINT,
       `vlan_id` INT,
+      `if_index` BIGINT,
+      `if_name` STRING,
       `in_if` BIGINT,
-      `in_if_name` STRING,
+      `out_if` BIGINT,
       `src_mac` STRING,
       `dst_mac` STRING,
       `packets` BIGINT,
       `bytes` BIGINT,
       `l2_bytes` BIGINT,
+      `flow_count` BIGINT,
       `sampling_rate` BIGINT,
       `end_reason` SMALLINT,
       `flow_direction` SMALLINT,

@@ -143,7 +143,11 @@ def test_sampling(wire, recording):
         agent.stop()
     (interface,) = audited(recording)
     seen = interface["flows"]["packets"]
-    assert interface["no_flow"]["sampled_out"]["packets"] + seen == interface["seen"]["packets"] == arrived
+    assert (
+        interface["no_flow"]["sampled_out"]["packets"] + seen
+        == interface["seen"]["packets"]
+        == arrived
+    )
     # One in seven by chance: 200,003 packets stray from it by less than 4 % (20 sigma).
     assert seen == pytest.approx(arrived / 7, rel=0.04)
     assert {each.sampling_rate for each in records_of(recording, "flowstream.flows")} == {7}

@@ -15,36 +15,30 @@ import msgspec
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.encoder import _VarintBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.columns import any_columns
-from support.records import COUNTERS, FIELDS, flow_records, random_flows
+from support.records import (
+    COUNTERS,
+    EPOCH,
+    PREFIXES,
+    SAMPLER,
+    encoder_of,
+    flow_records,
+    random_flows,
+)
 
 from flowstream import schemas
 from flowstream.encode import Identity, Prefixes, make_encoder, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import FlowRecord, RecordType, decode
-from flowstream.records.describe import fields
+from flowstream.records import FlowRecord, RecordType, community_id, decode
+from flowstream.records.describe import fields, named_fields, protobuf_fields
 from flowstream.records.fields import Kind
+from flowstream.records.text import address_text, mac_text
 from flowstream.streams import Stream
 
-IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})
-# Names, numbers and types as in GoFlow2's pb/flow.proto, v2.
-GOFLOW2 = """
-syntax = "proto3";
-package flowpb;
-message FlowMessage {
-  uint64 time_received_ns = 110; uint64 sampling_rate = 3;
-  uint64 time_flow_start_ns = 111; uint64 time_flow_end_ns = 112;
-  uint64 bytes = 9; uint64 packets = 10;
-  bytes src_addr = 6; bytes dst_addr = 7;
-  uint32 etype = 30; uint32 proto = 20;
-  uint32 src_port = 21; uint32 dst_port = 22; uint32 in_if = 18;
-  uint64 src_mac = 27; uint64 dst_mac = 28; uint32 vlan_id = 29;
-  uint32 ip_tos = 23; uint32 ip_ttl = 25; uint32 tcp_flags = 26;
-  uint32 icmp_type = 31; uint32 icmp_code = 32;
-}
-"""
+IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0"})
 
 
 @cache
@@ -72,22 +66,53 @@ def message_class(text: str, name: str):
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-def own_message(record: msgspec.Struct):
+def extras(record: FlowRecord, *, with_id: bool) -> dict[str, object]:
+    """Fields that only formats with names carry, computed anew."""
+    return {
+        "host": "host-a",
+        "in_if": 0 if record.flow_direction else record.if_index,
+        "out_if": record.if_index if record.flow_direction else 0,
+        "community_id": community_id(record) if with_id else "",
+    }
+
+
+def named_values(record: msgspec.Struct, *, with_id: bool = False) -> dict[str, object]:
+    values = msgspec.structs.asdict(record)
+    return values | extras(record, with_id=with_id) if isinstance(record, FlowRecord) else values
+
+
+def own_message(record: msgspec.Struct, *, with_id: bool = False):
     """The runtime's message with a record's values."""
     stream = Stream.FLOWS if isinstance(record, FlowRecord) else Stream.COUNTERS
     name = "FlowMessage" if stream is Stream.FLOWS else "CountersMessage"
     message = message_class(schemas.text("protobuf", stream), f"flowstream.{name}")()
-    for field in fields(type(record)):
-        value = getattr(record, field.name)
-        if field.kind is Kind.MAP:
-            for key, part in value.items():
-                fill(getattr(message, field.name)[key], part)
-        elif field.kind is Kind.RECORD:
-            fill(getattr(message, field.name), value)
-        else:
-            is_mac = field.kind is Kind.MAC
-            setattr(message, field.name, int.from_bytes(value) if is_mac else value)
+    values = named_values(record, with_id=with_id) | {"sequence_num": record.seq % 2**32}
+    for field in protobuf_fields(type(record)):
+        value = values[field.name]
+        match field.kind:
+            case Kind.MAP:
+                for key, part in value.items():
+                    fill(getattr(message, field.name)[key], part)
+            case Kind.MAC:
+                setattr(message, field.name, int.from_bytes(value))
+            case Kind.ADDRESS:
+                setattr(message, field.name, packed(field.name, record, value))
+            case _:
+                setattr(message, field.name, value)
     return message
+
+
+def packed(name: str, record: msgspec.Struct, address: bytes) -> bytes:
+    """4 octets where it is IPv4's: a packet's by its EtherType."""
+    mapped = address.startswith(bytes(10) + b"\xff\xff")
+    is_ipv4 = mapped and (name == "sampler_address" or record.etype == 0x0800)
+    return address[12:] if is_ipv4 else address
+
+
+def sized(message) -> bytes:
+    """As GoFlow2 writes it: the length, a varint, before the message."""
+    octets = message.SerializeToString(deterministic=True)
+    return _VarintBytes(len(octets)) + octets
 
 
 def fill(message, part: msgspec.Struct) -> None:
@@ -108,118 +133,142 @@ def from_avro(value: bytes, stream: Stream) -> dict[str, object]:
     return read
 
 
-def canonical(records: np.ndarray, *, community_id: bool = False) -> list[FlowRecord]:
-    encoder = make_encoder("msgpack", IDENTITY, community_id=community_id)
-    return [decode(value) for value in encoder.encode(records)]
+def as_avro(record: FlowRecord, *, with_id: bool) -> dict[str, object]:
+    """Fields of a datum: addresses, MAC addresses and the host's id as text."""
+    values = named_values(record, with_id=with_id)
+    for name in ("src_addr", "dst_addr"):
+        values[name] = address_text(values[name], record.etype)
+    values["sampler_address"] = address_text(record.sampler_address)
+    for name in ("src_mac", "dst_mac"):
+        values[name] = mac_text(values[name])
+    values["host_id"] = record.host_id.hex()
+    return values
 
 
-def signed(record: FlowRecord) -> dict[str, object]:
-    """Fields as Avro has them: the highest of 64 bits is the sign."""
-    return {
-        name: number - 2**64 if isinstance(number, int) and number >= 2**63 else number
-        for name, number in msgspec.structs.asdict(record).items()
-    }
+def datum(value: bytes) -> bytes:
+    """The value behind the registry's prefix."""
+    return value[5:]
 
 
-@pytest.mark.parametrize("community_id", [False, True])
+def canonical(records: np.ndarray) -> list[FlowRecord]:
+    return [decode(value) for value in make_encoder("msgpack", IDENTITY).encode(records)]
+
+
+@pytest.mark.parametrize("with_id", [False, True])
 @given(columns=st.lists(any_columns(), min_size=1, max_size=3))
 @settings(max_examples=100, deadline=None)
-def test_any_flows(columns, community_id):
+def test_any_flows(columns, with_id):
     # Without the dtype numpy would make the fields native-endian.
     records = np.concatenate([flow_records(1, **each) for each in columns], dtype=FLOW_RECORD)
-    expected = canonical(records, community_id=community_id)
-    values = make_encoder("protobuf", IDENTITY, community_id=community_id).encode(records)
-    assert values == [own_message(each).SerializeToString(deterministic=True) for each in expected]
-    values = make_encoder("avro", IDENTITY, community_id=community_id).encode(records)
-    assert [from_avro(value, Stream.FLOWS) for value in values] == list(map(signed, expected))
+    check_flows(records, with_id=with_id)
 
 
-@pytest.mark.parametrize("community_id", [False, True])
-def test_batches_keep_their_order(community_id):
+@pytest.mark.parametrize("with_id", [False, True])
+def test_batches_keep_their_order(with_id):
     records = random_flows(2_053)
     records["src_addr"][::3, :2] = [0x20, 0x01]
+    records["etype"][1::5] = 0x86DD
+    records["flow_direction"][::11] = 1
     records["packets"][::7] = 0
-    stamp(records, IDENTITY, 127)
-    expected = canonical(records, community_id=community_id)
-    values = make_encoder("protobuf", IDENTITY, community_id=community_id).encode(records)
-    assert values == [own_message(record).SerializeToString() for record in expected]
-    values = make_encoder("avro", IDENTITY, community_id=community_id).encode(records)
-    assert [from_avro(value, Stream.FLOWS) for value in values] == [
-        msgspec.structs.asdict(record) for record in expected
+    stamp(records, IDENTITY, 2**32 - 1_009)
+    check_flows(records, with_id=with_id)
+
+
+def check_flows(records: np.ndarray, *, with_id: bool) -> None:
+    """Octet by octet as Protobuf's runtime writes them, field by field as Avro's reads them."""
+    expected = canonical(records)
+    values = encoder_of("protobuf", IDENTITY, community_id=with_id).encode(records)
+    assert values == [sized(own_message(each, with_id=with_id)) for each in expected]
+    values = encoder_of("avro", IDENTITY, community_id=with_id).encode(records)
+    assert [from_avro(datum(value), Stream.FLOWS) for value in values] == [
+        as_avro(each, with_id=with_id) for each in expected
     ]
 
 
-def test_goflow2_reads_its_fields():
-    records = random_flows(3)
-    records["src_mac"] = [2, 0, 0, 0, 0, 1]
-    records["sampling_rate"] = 11
-    stamp(records, IDENTITY, 0)
-    read = message_class(GOFLOW2, "flowpb.FlowMessage")
-    for value, record in zip(
-        make_encoder("protobuf", IDENTITY).encode(records), canonical(records), strict=True
-    ):
-        message = read.FromString(value)
-        assert message.src_mac == 0x020000000001
-        assert message.sampling_rate == 11
-        shared = {field.name for field in read.DESCRIPTOR.fields} - {"src_mac", "dst_mac"}
-        for name in shared & set(FIELDS):
-            assert getattr(message, name) == getattr(record, name), name
-
-
-def test_numbers_are_goflow2s_or_from_1000():
-    goflow2 = {
-        f.name: f.number for f in message_class(GOFLOW2, "flowpb.FlowMessage").DESCRIPTOR.fields
-    }
-    # In RECORDS, but only a comment in GoFlow2's definition.
-    goflow2["flow_direction"] = 42
-    for field in fields(FlowRecord):
-        assert field.number == goflow2.get(field.name, field.number)
-        assert (field.number < 1000) == (field.name in goflow2)
-
-
 def test_counters():
-    empty = msgspec.structs.replace(COUNTERS, losses={}, final=False, table_swaps=0, host="")
+    empty = msgspec.structs.replace(
+        COUNTERS, losses={}, in_doubt={}, final=False, table_swaps=0, host=""
+    )
     for record in (COUNTERS, empty):
         message = own_message(record)
         value = make_encoder("protobuf", IDENTITY).encode_counters(record)
         # A map has no order.
-        assert type(message).FromString(value) == message
-        assert len(value) == message.ByteSize()
-        value = make_encoder("avro", IDENTITY).encode_counters(record)
-        assert from_avro(value, Stream.COUNTERS) == msgspec.to_builtins(
-            record_as_dict(record), builtin_types=(bytes,)
-        )
+        size = _VarintBytes(message.ByteSize())
+        assert value.startswith(size)
+        assert type(message).FromString(value[len(size) :]) == message
+        assert len(value) == len(size) + message.ByteSize()
+        value = encoder_of("avro", IDENTITY).encode_counters(record)
+        expected = msgspec.to_builtins(record_as_dict(record), builtin_types=(bytes,))
+        expected |= {"host_id": record.host_id.hex(), "sampler_address": "192.0.2.1"}
+        assert from_avro(datum(value), Stream.COUNTERS) == expected
 
 
 def record_as_dict(record: msgspec.Struct) -> dict[str, object]:
     return {
-        name: msgspec.structs.asdict(value)
-        if isinstance(value, msgspec.Struct)
-        else {key: msgspec.structs.asdict(part) for key, part in value.items()}
+        name: {key: msgspec.structs.asdict(part) for key, part in value.items()}
         if isinstance(value, dict)
         else value
         for name, value in msgspec.structs.asdict(record).items()
     }
 
 
-@pytest.mark.parametrize("number", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
-def test_counters_of_64_bits(number):
-    record = msgspec.structs.replace(COUNTERS, rx_packets=number)
-    message = own_message(record)
+@pytest.mark.parametrize("number", [0, 1, 2**31, 2**63 - 1])
+def test_counters_of_63_bits(number):
+    record = msgspec.structs.replace(COUNTERS, seen_packets=number)
     value = make_encoder("protobuf", IDENTITY).encode_counters(record)
-    assert type(message).FromString(value).rx_packets == number
-    value = make_encoder("avro", IDENTITY).encode_counters(record)
-    assert from_avro(value, Stream.COUNTERS)["rx_packets"] % 2**64 == number
+    assert decode(value).seen_packets == number
+    value = encoder_of("avro", IDENTITY).encode_counters(record)
+    assert from_avro(datum(value), Stream.COUNTERS)["seen_packets"] == number
+
+
+@pytest.mark.parametrize("stream", [Stream.FLOWS, Stream.COUNTERS])
+def test_avros_strings_are_those_of_javas_classes(stream):
+    """Addresses, MAC addresses and the host's id are text too; no type is fixed or bytes."""
+    schema = json.loads(schemas.text("avro", stream))
+    types = {field["name"]: field["type"] for field in schema["fields"]}
+    string = {"type": "string", "avro.java.string": "String"}
+    assert types["host_id"] == types["sampler_address"] == types["if_name"] == string
+    assert {kind for kind in types.values() if isinstance(kind, str)} <= {"int", "long", "boolean"}
+    if stream is Stream.FLOWS:
+        assert types["src_addr"] == types["dst_mac"] == types["community_id"] == string
+    else:
+        assert types["losses"]["avro.java.string"] == "String"
+
+
+def test_named_fields_stand_behind_the_fields_that_they_belong_to():
+    names = [field.name for field in named_fields(FlowRecord)]
+    wire = [field.name for field in fields(FlowRecord)]
+    assert [name for name in names if name in wire] == wire
+    for name, behind in {
+        "host": "host_id",
+        "in_if": "if_name",
+        "out_if": "in_if",
+        "community_id": "flow_direction",
+    }.items():
+        assert names[names.index(behind) + 1] == name
 
 
 @pytest.mark.parametrize("name", ["protobuf", "avro"])
-def test_frames_stand_before_every_value(name):
+def test_prefixes_stand_before_every_value(name):
     prefixes = Prefixes({kind: bytes([0, 0, 0, 0, 7 * kind]) for kind in RecordType})
     records = random_flows(7)
     records["record_type"] = [1, 2, 1, 1, 2, 2, 1]
-    bare, framed = make_encoder(name, IDENTITY), make_encoder(name, IDENTITY, prefixes=prefixes)
-    assert framed.encode(records) == [
-        bytes([0, 0, 0, 0, 7 * kind]) + value
-        for kind, value in zip(records["record_type"].tolist(), bare.encode(records), strict=True)
+    prefixed = make_encoder(name, IDENTITY, prefixes=prefixes)
+    other = make_encoder(name, IDENTITY, prefixes=PREFIXES[name])
+    width = len(PREFIXES[name].of(np.array([1], np.uint8))[0])
+    assert prefixed.encode(records) == [
+        bytes([0, 0, 0, 0, 7 * kind]) + value[width:]
+        for kind, value in zip(records["record_type"].tolist(), other.encode(records), strict=True)
     ]
-    assert framed.encode_counters(COUNTERS) == b"\0\0\0\0\x15" + bare.encode_counters(COUNTERS)
+    assert prefixed.encode_counters(COUNTERS) == (
+        b"\0\0\0\0\x15" + other.encode_counters(COUNTERS)[width:]
+    )
+
+
+def test_a_registrys_prefix_stands_in_place_of_the_length():
+    records = random_flows(3)
+    bare = make_encoder("protobuf", IDENTITY).encode(records)
+    prefixed = make_encoder("protobuf", IDENTITY, prefixes=PREFIXES["protobuf"]).encode(records)
+    for value, behind in zip(bare, prefixed, strict=True):
+        message = behind[6:]
+        assert value == _VarintBytes(len(message)) + message

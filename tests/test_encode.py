@@ -1,20 +1,32 @@
-"""Encoding: both formats carry the same records, stamped and split as the sink needs them."""
+"""Encoding: every format carries the same records, stamped and split as the sink needs them."""
 
 from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
+from aiokafka.partitioner import murmur2
 from hypothesis import given, settings
 from support.columns import any_columns
-from support.records import FIELDS, flow_records, random_flows
+from support.records import (
+    COUNTERS,
+    EPOCH,
+    FIELDS,
+    SAMPLER,
+    encoder_of,
+    flow_records,
+    random_flows,
+)
 
+from flowstream.accounting.tally import Tally
 from flowstream.encode import (
     FORMATS,
     Identity,
-    flow_tally,
-    json_encoder,
+    address_texts,
+    counters_key,
+    counters_partition,
     make_encoder,
     partition_keys,
     partitions,
@@ -26,87 +38,89 @@ from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import decode, decode_many
 from flowstream.streams import Stream
 
-EPOCH = 1_700_000_000_000_000_000
-IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", {3: "eth0", 5: "a-name-of-15-by"})
+IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0", 5: "a-name-of-15-by"})
 
 each_format = pytest.mark.parametrize("name", FORMATS)
-# Of the others tests/test_binary_formats.py reads the values.
-each_readable_format = pytest.mark.parametrize("name", ["json", "msgpack"])
 
 
 def test_stamp_writes_its_columns_and_no_others():
     records = random_flows(7)
-    records["in_if"] = [3, 5, 3, 4, 5, 3, 3]
-    records["in_if_name"] = ord("x")
+    records["if_index"] = [3, 5, 3, 4, 5, 3, 3]
+    records["if_name"] = ord("x")
     before = records.copy()
     stamp(records, IDENTITY, 1_009)
     assert records["seq"].tolist() == list(range(1_009, 1_016))
     assert set(records["agent_epoch"].tolist()) == {EPOCH}
-    assert {row.tobytes() for row in records["host_id"]} == {IDENTITY.host_id}
+    assert {each.tobytes() for each in records["host_id"]} == {IDENTITY.host_id}
+    assert {each.tobytes() for each in records["sampler_address"]} == {SAMPLER}
     names = [
-        record.in_if_name
-        for record in decode_many(make_encoder("msgpack", IDENTITY).encode(records))
+        record.if_name for record in decode_many(make_encoder("msgpack", IDENTITY).encode(records))
     ]
     assert names == ["eth0", "a-name-of-15-by", "eth0", "", "a-name-of-15-by", "eth0", "eth0"]
-    stamped = {"seq", "agent_epoch", "host_id", "in_if_name"}
+    stamped = {"seq", "agent_epoch", "host_id", "sampler_address", "if_name"}
     for name in set(FLOW_RECORD.names) - stamped:
         assert (records[name] == before[name]).all(), name
 
 
 def test_stamp_again_leaves_nothing_of_the_name_before():
-    records = flow_records(1, in_if=3)
-    stamp(records, Identity(EPOCH, bytes(16), "h", {3: "a-name-of-15-by"}), 0)
-    stamp(records, Identity(EPOCH, bytes(16), "h", {3: "lo"}), 0)
-    assert decode(make_encoder("msgpack", IDENTITY).encode(records)[0]).in_if_name == "lo"
+    records = flow_records(1, if_index=3)
+    stamp(records, Identity(EPOCH, bytes(16), "h", SAMPLER, {3: "a-name-of-15-by"}), 0)
+    stamp(records, Identity(EPOCH, bytes(16), "h", SAMPLER, {3: "lo"}), 0)
+    assert decode(make_encoder("msgpack", IDENTITY).encode(records)[0]).if_name == "lo"
 
 
-@each_readable_format
+@each_format
 def test_names_that_are_not_utf8(name):
     odd = b"eth\xff\xfe".decode("utf-8", "surrogateescape")
-    identity = Identity(EPOCH, bytes(16), odd * 40, {3: odd})
-    records = flow_records(1, in_if=3)
+    identity = Identity(EPOCH, bytes(16), odd * 40, SAMPLER, {3: odd})
+    records = flow_records(1, if_index=3)
     stamp(records, identity, 0)
-    value = make_encoder(name, identity).encode(records)[0]
-    assert decode(value).in_if_name == "eth??"
-    if name == "json":
-        assert json.loads(value)["host"] == "eth??" * 40
+    value = encoder_of(name, identity).encode(records)[0]
+    assert decode(value).if_name == "eth??"
+    # The host's name is in every format that has names.
+    assert value.count(b"eth??" * 40) == (name != "msgpack")
 
 
-def test_identity_refuses_a_host_id_of_another_length():
-    with pytest.raises(ValueError, match="15 bytes"):
-        Identity(EPOCH, bytes(15), "host-a")
+@pytest.mark.parametrize(
+    ("epoch", "host_id", "sampler", "reason"),
+    [
+        (EPOCH, bytes(15), SAMPLER, "host_id has 15 bytes"),
+        (EPOCH, bytes(16), SAMPLER[12:], "sampler_address has 4 bytes"),
+        (EPOCH + 3, bytes(16), SAMPLER, "not a multiple of 1024"),
+    ],
+)
+def test_identity_refuses_what_records_cannot_carry(epoch, host_id, sampler, reason):
+    with pytest.raises(ValueError, match=reason):
+        Identity(epoch, host_id, "host-a", sampler)
 
 
 @given(any_columns())
 @settings(max_examples=300)
-def test_both_formats_decode_to_the_same_record(columns):
-    records = flow_records(1, **columns)
-    as_json, as_msgpack = (
-        decode(make_encoder(name, IDENTITY).encode(records)[0]) for name in ("json", "msgpack")
-    )
-    assert as_json == as_msgpack
+def test_records_are_the_columns(columns):
+    (value,) = make_encoder("msgpack", IDENTITY).encode(flow_records(1, **columns))
+    record = decode(value)
     for field, expected in columns.items():
-        value = getattr(as_msgpack, field)
-        if field == "in_if_name":
-            assert value.encode().ljust(15, b"\0") == expected.tobytes()
+        read = getattr(record, field)
+        if field == "if_name":
+            assert read.encode().ljust(15, b"\0") == expected.tobytes()
         else:
-            assert value == (expected if isinstance(expected, int) else expected.tobytes())
+            assert read == (expected if isinstance(expected, int) else expected.tobytes())
 
 
-@each_readable_format
+@each_format
 def test_order_is_kept_over_blocks(name):
     records = random_flows(2_053)
     stamp(records, IDENTITY, 0)
-    decoded = decode_many(make_encoder(name, IDENTITY).encode(records))
+    decoded = decode_many(encoder_of(name, IDENTITY).encode(records))
     assert [record.seq for record in decoded] == list(range(2_053))
     assert [record.src_addr for record in decoded] == [
-        row.tobytes() for row in records["src_addr"]
+        each.tobytes() for each in records["src_addr"]
     ]
 
 
 @each_format
 def test_no_records_no_values(name):
-    assert make_encoder(name, IDENTITY).encode(flow_records(0)) == []
+    assert encoder_of(name, IDENTITY).encode(flow_records(0)) == []
 
 
 def test_values_do_not_alias_the_records():
@@ -124,15 +138,39 @@ def test_msgpack_takes_every_second_record():
     assert values == [record.tobytes() for record in records]
 
 
-def test_json_object_is_written_as_documented():
-    records = flow_records(1, proto=17, packets=3, in_if=3, src_port=53)
+@pytest.mark.parametrize(("direction", "in_if", "out_if"), [(0, 3, 0), (1, 0, 3)])
+def test_json_object_is_written_as_documented(direction, in_if, out_if):
+    records = flow_records(
+        1, etype=0x0800, proto=17, packets=3, if_index=3, src_port=53, flow_direction=direction
+    )
     stamp(records, IDENTITY, 11)
     (value,) = make_encoder("json", IDENTITY).encode(records)
     written = json.loads(value)
-    assert list(written) == [*FIELDS[:4], "host", *FIELDS[4:]]
+    name = FIELDS.index("if_name") + 1
+    assert list(written) == [
+        *FIELDS[:4],
+        "host",
+        *FIELDS[4:name],
+        "in_if",
+        "out_if",
+        *FIELDS[name:],
+    ]
     assert value.startswith(b'{"record_type":1,')
     assert written["host_id"] == "000102030405060708090a0b0c0d0e0f"
-    assert (written["host"], written["seq"], written["in_if_name"]) == ("host-a", 11, "eth0")
+    assert (written["host"], written["seq"], written["if_name"]) == ("host-a", 11, "eth0")
+    assert (written["if_index"], written["in_if"], written["out_if"]) == (3, in_if, out_if)
+
+
+@pytest.mark.parametrize("name", ["json", "protobuf", "avro"])
+def test_interfaces_by_direction_within_a_batch(name):
+    """The named fields are columns too: read as the format's own readers read them."""
+    records = random_flows(5)
+    records["flow_direction"] = [0, 1, 0, 1, 1]
+    records["if_index"] = [2, 3, 5, 7, 11]
+    without = encoder_of(name, IDENTITY).encode(records)
+    assert [decode(value).if_index for value in without] == [2, 3, 5, 7, 11]
+    alone = [encoder_of(name, IDENTITY).encode(records[n : n + 1])[0] for n in range(5)]
+    assert without == alone
 
 
 def addresses(family: str, n: int) -> np.ndarray:
@@ -146,24 +184,58 @@ def addresses(family: str, n: int) -> np.ndarray:
     return column
 
 
+@pytest.mark.parametrize("name", ["json", "avro"])
 @pytest.mark.parametrize("family", ["v4", "v6", "both"])
-def test_json_remembers_a_bounded_number_of_texts(family, monkeypatch):
-    monkeypatch.setattr(json_encoder, "_CACHED_TEXTS", 101)
+def test_a_bounded_number_of_texts_is_remembered(family, name, monkeypatch):
+    monkeypatch.setattr(address_texts, "CACHED_TEXTS", 101)
     n = 2_053
-    records = flow_records(n, src_addr=addresses(family, n), dst_addr=addresses(family, n)[::-1])
-    encoder = make_encoder("json", IDENTITY)
+    src, dst = addresses(family, n), addresses(family, n)[::-1]
+    records = flow_records(n, etype=0x0800, src_addr=src, dst_addr=dst)
+    encoder = encoder_of(name, IDENTITY)
     decoded = decode_many(encoder.encode(records))
-    for name in ("src_addr", "dst_addr"):
-        expected = [row.tobytes() for row in records[name]]
-        assert [getattr(record, name) for record in decoded] == expected
-    remembered = encoder._texts["src_addr"]
-    sizes = [len(remembered._upper), len(remembered._lower), len(remembered._whole)]
-    assert 0 < max(sizes) <= 101
+    for column in ("src_addr", "dst_addr"):
+        expected = [each.tobytes() for each in records[column]]
+        assert [getattr(record, column) for record in decoded] == expected
+    caches = [
+        len(cache)
+        for cache in vars(encoder._addresses).values()
+        if isinstance(cache, address_texts.TextCache)
+    ]
+    assert max(caches) <= 101
+    assert max(caches) > 0 or (name, family) == ("avro", "v4")
+
+
+@pytest.mark.parametrize("name", ["json", "avro", "protobuf"])
+def test_mapped_addresses_follow_the_packets_of_a_mixed_batch(name):
+    n = 101
+    records = flow_records(n, src_addr=addresses("both", n), dst_addr=addresses("v4", n))
+    records["etype"] = np.where(np.arange(n) % 2, 0x0800, 0x86DD)
+    alone = [encoder_of(name, IDENTITY).encode(records[i : i + 1])[0] for i in range(n)]
+    assert encoder_of(name, IDENTITY).encode(records) == alone
+    if name == "json":
+        texts = [json.loads(value)["dst_addr"] for value in alone]
+        assert texts[:3] == ["::ffff:0.0.0.0", "0.0.0.1", "::ffff:0.0.0.2"]
 
 
 def test_unknown_format():
     with pytest.raises(UsageError, match="'xml' is unknown; known: json, msgpack, protobuf"):
         make_encoder("xml", IDENTITY)
+
+
+def test_formats_that_cannot_carry_an_option():
+    with pytest.raises(UsageError, match=r"msgpack has a fixed layout .*records\.community_id"):
+        make_encoder("msgpack", IDENTITY, community_id=True)
+    with pytest.raises(UsageError, match="avro needs a schema registry"):
+        make_encoder("avro", IDENTITY)
+
+
+def test_key_and_partition_of_counters():
+    assert counters_key(COUNTERS) == (b"000102030405060708090a0b0c0d0e0f/1700000000000000000/3/1")
+    other = msgspec.structs.replace(COUNTERS, agent_epoch=1_024, if_index=5, flow_direction=0)
+    assert counters_key(other) == b"000102030405060708090a0b0c0d0e0f/1024/5/0"
+    # By the host alone, wherever the partitioner puts these octets.
+    expected = (murmur2(COUNTERS.host_id[:8]) & 0x7FFF_FFFF) % 12
+    assert counters_partition(COUNTERS, 12) == counters_partition(other, 12) == expected
 
 
 @pytest.mark.parametrize("count", [1, 12, 70_001])
@@ -173,7 +245,7 @@ def test_split_groups_by_partition_in_order(count):
     values = make_encoder("msgpack", IDENTITY).encode(records)
     keys = partition_keys(records)
     numbers = partitions(keys, count)
-    tally = flow_tally(Stream.FLOWS, records)
+    tally = Tally.of_flows(records)
     batches = split(Stream.FLOWS, "t.flows", values, keys, numbers, tally, 1_700)
 
     assert [batch.partition for batch in batches] == sorted(set(numbers.tolist()))
@@ -183,7 +255,7 @@ def test_split_groups_by_partition_in_order(count):
         assert batch.keys == [keys[i].tobytes() for i in members]
         assert batch.tally.packets.tolist() == records["packets"][members].tolist()
         assert batch.tally.l2_bytes.tolist() == records["l2_bytes"][members].tolist()
-        assert batch.tally.in_if.tolist() == [3] * len(members)
+        assert batch.tally.attachments.tolist() == [6] * len(members)
         assert (batch.stream, batch.topic) == (Stream.FLOWS, "t.flows")
         assert batch.timestamps_ms == [1_700] * len(members)
 
@@ -191,11 +263,5 @@ def test_split_groups_by_partition_in_order(count):
 def test_split_of_nothing():
     records = flow_records(0)
     keys = partition_keys(records)
-    tally = flow_tally(Stream.FLOWS, records)
+    tally = Tally.of_flows(records)
     assert split(Stream.FLOWS, "t.flows", [], keys, partitions(keys, 3), tally, 0) == []
-
-
-def test_announcements_stand_for_no_packets():
-    tally = flow_tally(Stream.NEW_FLOWS, random_flows(5))
-    assert tally.packets.tolist() == tally.l2_bytes.tolist() == [0] * 5
-    assert tally.in_if.tolist() == [3] * 5

@@ -58,7 +58,13 @@ def test_any_other_conversation_has_another_key(one, other, proto):
 
 
 def test_interface_vlan_and_icmp_type_do_not_matter():
-    elsewhere = {"in_if": 5, "vlan_id": 101, "icmp_type": 8, "icmp_code": 1}
+    elsewhere = {
+        "if_index": 5,
+        "flow_direction": 1,
+        "vlan_id": 101,
+        "icmp_type": 8,
+        "icmp_code": 1,
+    }
     assert key(ONE, OTHER, proto=6) == key(ONE, OTHER, proto=6, **elsewhere)
 
 

@@ -92,7 +92,10 @@ def test_frames_without_an_ethernet_header_are_malformed(run: Runner) -> None:
     made = [Packet(BEGIN_NS + n, bytes(n), n + 100) for n in range(14)]
     done = run(pcap([*made, Packet(BEGIN_NS + 99, frame())]))
     assert done.refused() == {"malformed": 14}
-    assert (done.counters[0].no_flow["malformed"].l2_bytes, len(done.flows)) == (sum(range(100, 114)), 1)
+    assert (done.counters[0].no_flow["malformed"].l2_bytes, len(done.flows)) == (
+        sum(range(100, 114)),
+        1,
+    )
 
 
 def test_table_that_is_too_small_loses_nothing(run: Runner) -> None:

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from support.columns import any_columns
-from support.records import COUNTERS, flow_records
+from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 
 from flowstream.encode import PROFILES, Identity, make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.records import decode
 
 GOLDEN = Path(__file__).parent / "golden"
-IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0", 5: "br-0"})
+IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0", 5: "br-0"})
 START = 1_700_000_017_000_000_019
 
 each_profile = pytest.mark.parametrize("names", PROFILES)
 
 
 def records() -> np.ndarray:
-    """A TCP flow, an announced ICMPv6 flow in a VLAN, a flow of a protocol without a name."""
+    """A TCP flow, an announced ICMPv6 flow in a VLAN, an aggregated one that left by egress."""
     found = flow_records(3, sampling_rate=7, time_received_ns=START + 5_000_000_023)
     found["record_type"] = [1, 2, 1]
     found["time_flow_start_ns"] = START
@@ -32,6 +32,7 @@ def records() -> np.ndarray:
     found["proto"] = [6, 58, 253]
     found["src_addr"][:, 10:] = [0xFF, 0xFF, 10, 0, 0, 1]
     found["dst_addr"][:, 10:] = [0xFF, 0xFF, 10, 0, 0, 2]
+    found["src_addr"][2, 15], found["dst_addr"][2, 14:] = 0, 0
     found["src_addr"][1] = np.frombuffer(bytes.fromhex("20010db8" + 23 * "0" + "1"), np.uint8)
     found["dst_addr"][1] = np.frombuffer(bytes.fromhex("20010db8" + 23 * "0" + "2"), np.uint8)
     found["src_port"] = [40_009, 0, 0]
@@ -41,12 +42,16 @@ def records() -> np.ndarray:
     found["ip_tos"] = [0xB8, 0, 0]
     found["ip_ttl"] = [61, 255, 1]
     found["vlan_id"] = [0, 4_093, 0]
-    found["in_if"] = [3, 5, 3]
+    found["src_net"] = [32, 128, 24]
+    found["dst_net"] = [32, 128, 16]
+    found["if_index"] = [3, 5, 3]
+    found["flow_direction"] = [0, 0, 1]
+    found["flow_count"] = [1, 1, 17]
     found["src_mac"] = [2, 0, 0, 0, 0, 0xFE]
     found["dst_mac"] = [2, 0, 0, 0, 0, 1]
-    found["packets"] = [1_009, 1, 13]
-    found["bytes"] = [2**53 + 1, 72, 1_001]
-    found["l2_bytes"] = [2**53 + 14_127, 90, 1_183]
+    found["packets"] = [1_009, 0, 13]
+    found["bytes"] = [2**53 + 1, 0, 1_001]
+    found["l2_bytes"] = [2**53 + 14_127, 0, 1_183]
     found["end_reason"] = [2, 0, 5]
     stamp(found, IDENTITY, 2**32 + 1)
     return found
@@ -92,5 +97,7 @@ def test_counters_have_one_set_of_names(names):
 @pytest.mark.parametrize("names", ["ecs", "netobserv"])
 def test_decode_says_that_it_reads_other_names(names):
     for value in make_encoder("json", IDENTITY, names=names).encode(records()):
-        with pytest.raises(DecodeError, match="names of ecs or netobserv; only goflow2 can be"):
+        with pytest.raises(
+            DecodeError, match="names of ecs or netobserv; only those of goflow2 can be read"
+        ):
             decode(value)

@@ -22,13 +22,13 @@ from aiokafka.errors import (
 )
 from support.copies import Content, content
 from support.published import Published, publish
-from support.records import flow_records
+from support.records import encoder_of, flow_records
 
-from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.encode import FORMATS, Identity, stamp
 from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
 from flowstream.messages import Message
-from flowstream.records import EndReason, FlowRecord, RecordType, decode
+from flowstream.records import EndReason, FlowRecord, RecordType, community_id, decode
 from flowstream.testing.consumer import ConsumerDouble
 from flowstream.testing.factory import FIRST_NS, FlowFactory
 from flowstream.testing.recorded import Recording
@@ -154,8 +154,8 @@ def test_record_of_the_defaults_is_within_the_schema(flow_factory: FlowFactory) 
         ({"packets": -1}, ValueError, "packets: Expected `int` >= 0"),
         ({"src_addr": "10.0.0"}, ValueError, "src_addr: '10.0.0' does not appear"),
         ({"src_mac": b"12345"}, ValueError, "src_mac: Expected `bytes` of length >= 6"),
-        ({"in_if_name": "x" * 16}, ValueError, "in_if_name: Expected `str` of length <= 15"),
-        ({"sport": 1}, TypeError, "'sport' is no field of FlowRecord"),
+        ({"if_name": "x" * 16}, ValueError, "if_name: Expected `str` of length <= 15"),
+        ({"sport": 1}, TypeError, "FlowRecord has no field 'sport'"),
     ],
 )
 def test_what_no_field_can_have_is_named(
@@ -165,7 +165,7 @@ def test_what_no_field_can_have_is_named(
         flow_factory(**given)
 
 
-@pytest.mark.parametrize("record_format", ["json", "msgpack"])
+@pytest.mark.parametrize("record_format", FORMATS)
 def test_values_are_those_of_the_agent(flow_factory: FlowFactory, record_format: str) -> None:
     flows = [flow_factory(dst_addr="2001:db8::7", vlan_id=7, tcp_flags=0x12), flow_factory()]
     values = flow_factory.values(flows, record_format)
@@ -174,19 +174,35 @@ def test_values_are_those_of_the_agent(flow_factory: FlowFactory, record_format:
     agents = flow_records(2, **{
         name: [getattr(flow, name) for flow in flows]
         for name in FlowRecord.__struct_fields__
-        if name not in ("community_id", "in_if_name", "record_type", "schema_version")
+        if name not in ("if_name", "record_type", "schema_version")
         and not isinstance(getattr(flows[0], name), bytes)
     })  # fmt: skip
     for name in ("src_addr", "dst_addr", "src_mac", "dst_mac"):
         agents[name] = [np.frombuffer(getattr(flow, name), np.uint8) for flow in flows]
-    identity = Identity(FIRST_NS, bytes(range(16)), "test-host", {2: "eth0"})
+    identity = Identity(
+        FIRST_NS, bytes(range(16)), "test-host", flows[0].sampler_address, {2: "eth0"}
+    )
     stamp(agents, identity, 0)
-    assert values == make_encoder(record_format, identity).encode(agents)
+    assert values == encoder_of(record_format, identity).encode(agents)
 
 
-def test_community_id_is_in_the_values_once_a_record_has_one(flow_factory: FlowFactory) -> None:
-    (value,) = flow_factory.values([flow_factory(community_id="asked for")])
-    assert decode(value).community_id.startswith("1:")
+def test_announcements_carry_no_packets(flow_factory: FlowFactory) -> None:
+    announcement = flow_factory(record_type=2, src_addr="2001:db8::1", dst_addr="2001:db8::2")
+    assert announcement.is_new_flow
+    assert (announcement.packets, announcement.bytes, announcement.l2_bytes) == (0, 0, 0)
+    assert (announcement.etype, announcement.src_net, announcement.dst_net) == (0x86DD, 128, 128)
+    assert announcement.end_reason == 0
+
+
+@pytest.mark.parametrize("record_format", ["json", "protobuf", "avro"])
+def test_community_ids_are_in_the_values_where_they_are_asked_for(
+    flow_factory: FlowFactory, record_format: str
+) -> None:
+    flow = flow_factory()
+    text = community_id(flow).encode()
+    (value,) = flow_factory.values([flow], record_format, community_id=True)
+    assert text in value
+    assert text not in flow_factory.values([flow], record_format)[0]
     assert flow_factory.values([]) == flow_factory.messages([]) == []
 
 

@@ -111,9 +111,8 @@ def _avro_type(schema: Any) -> str:
         return f"map of {_avro_type(schema['values'])}"
     if not isinstance(schema, dict):
         return str(schema)
-    # The place of a definition does not matter; definitions are compared by themselves.
-    size = schema.get("size", "")
-    return f"{schema['name']}{size and f' of {size} octets'}"
+    # A named type is compared by itself, wherever it is defined.
+    return str(schema.get("name") or json.dumps(schema, sort_keys=True))
 
 
 def _is_map(schema: Any) -> bool:

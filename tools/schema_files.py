@@ -33,7 +33,7 @@ def faults(directory: Path) -> list[str]:
         for name, text in current.items()
         if not (path := directory / name).is_file() or path.read_text(encoding="utf-8") != text
     ]
-    for release in sorted((directory / _RELEASES).glob("*")):
+    for release in sorted((directory / _RELEASES).glob("*/")):
         released = {path.name: path.read_text(encoding="utf-8") for path in release.iterdir()}
         found += [
             f"not compatible with release {release.name}: {what}"

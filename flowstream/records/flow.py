@@ -134,7 +134,9 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     vlan_id: Annotated[
         U16, Meta(description="outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)")
     ]
-    if_index: Annotated[U32, Meta(description="index of the interface that saw the packets")]
+    if_index: Annotated[
+        U32, Meta(description="index of the interface that saw the packets, in its namespace")
+    ]
     if_name: Annotated[IfName, Meta(description="name of the interface (IPFIX 82)")]
     src_mac: Annotated[Mac, Meta(description="source MAC of the first packet (IPFIX 56)")]
     dst_mac: Annotated[Mac, Meta(description="destination MAC of the first packet (IPFIX 80)")]
