@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
+from flowstream.kafka.settings import ClientSettings
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def open_sink(
         from flowstream.kafka.sink import KafkaSink  # noqa: PLC0415
 
         return KafkaSink(
-            where.addresses, outcomes, partitions=partitions, topic_settings=topic_settings
+            ClientSettings(where.addresses),
+            outcomes,
+            partitions=partitions,
+            topic_settings=topic_settings,
         )
     if isinstance(where, DirectoryUrl):
         from flowstream.segments.sink import SegmentSink  # noqa: PLC0415

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
+from flowstream.kafka.settings import ClientSettings
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url_or_directory
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def open_source(url: str, topics: Sequence[str]) -> Source:
     if isinstance(where, KafkaUrl):
         from flowstream.kafka.source import KafkaSource  # noqa: PLC0415
 
-        return KafkaSource(where.addresses, topics)
+        return KafkaSource(ClientSettings(where.addresses), topics)
     if isinstance(where, DirectoryUrl):
         from flowstream.segments.source import SegmentSource  # noqa: PLC0415
 

@@ -217,7 +217,7 @@ async def test_existing_topics(broker):
     await opened.start(["checked.flows"])
     await opened.send(make_batch("checked.flows", 0, 0, 3))
     await opened.close(10)
-    counts = await partition_counts([broker.address], ["checked.flows", "checked.none"], 10)
+    counts = await partition_counts(broker.cluster, ["checked.flows", "checked.none"], 10)
     assert counts == {"checked.flows": 7, "checked.none": 0}
 
 

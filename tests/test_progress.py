@@ -114,7 +114,7 @@ async def fill(sink: SegmentSink | KafkaSink, topic: str, count: int) -> None:
 
 def test_record(broker: Broker, tmp_path: Path) -> None:
     topic = f"bar-{tmp_path.name}"
-    asyncio.run(fill(KafkaSink([broker.address], Account(), partitions=1), topic, 101))
+    asyncio.run(fill(KafkaSink(broker.cluster, Account(), partitions=1), topic, 101))
     copy = tmp_path / "copy"
     check(
         *("record", broker.url, "--topic", topic, "--to", str(copy)),
@@ -178,7 +178,7 @@ def test_interrupted_record_ends_in_order(
     slow, topic = broker_factory(), "interrupted"
 
     async def fill_much() -> None:
-        sink = KafkaSink([slow.address], Account(), partitions=1)
+        sink = KafkaSink(slow.cluster, Account(), partitions=1)
         await sink.start([topic])
         for first in range(0, 300_000, 10_000):
             await sink.send(make_batch(topic, 0, first, 10_000))

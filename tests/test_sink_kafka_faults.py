@@ -16,6 +16,7 @@ from support.line import line, listen
 from support.outcomes import VALUE_BYTES, Account, eventually, make_batch, number
 
 from flowstream.kafka.limits import Limits
+from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
 from flowstream.source import open_source
 
@@ -55,7 +56,7 @@ def new_topic() -> str:
 
 async def started(broker: Broker, account: Account, limits: Limits) -> tuple[KafkaSink, str]:
     topic = new_topic()
-    sink = KafkaSink([broker.address], account, partitions=2, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=2, limits=limits)
     await sink.start([topic])
     return sink, topic
 
@@ -184,7 +185,9 @@ async def test_slow_line_carries_what_it_can(broker_factory: Callable[..., Broke
     topic = new_topic()
     with listener:
         async with line(listener, broker.port) as slow:
-            sink = KafkaSink([f"127.0.0.1:{port}"], account, partitions=2, limits=limits)
+            sink = KafkaSink(
+                ClientSettings((f"127.0.0.1:{port}",)), account, partitions=2, limits=limits
+            )
             await sink.start([topic])
             await sink.send(make_batch(topic, 0, 0, 1))
             await sink.flush(10)

@@ -328,7 +328,7 @@ async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path: Path) -> None:
-    sink = KafkaSink([broker.address], Account(), partitions=1)
+    sink = KafkaSink(broker.cluster, Account(), partitions=1)
     topic = f"source-{tmp_path.name}"
     await sink.start([topic])
     await sink.send(make_batch(topic, 0, 0, 4001))
@@ -346,7 +346,7 @@ async def test_damage_in_a_broker_is_named_after_all_that_is_before_it(
 ) -> None:
     """In the third batch of one of three partitions, which come in one answer."""
     damaged = broker_factory()
-    sink = KafkaSink([damaged.address], Account(), partitions=3)
+    sink = KafkaSink(damaged.cluster, Account(), partitions=3)
     await sink.start(["t"])
     for first in (0, 1_009, 2_018, 3_027):
         for partition in range(3):

@@ -7,41 +7,30 @@ issue 1101), so ``abandon`` reaches into the producer, and only here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import math
-import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Self
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import (
-    BrokerResponseError,
-    KafkaError,
-    NoError,
-    TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
-    for_code,
-)
+from aiokafka.errors import BrokerResponseError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from flowstream.errors import SinkError
+from flowstream.kafka.admin import create_missing, refusal
+from flowstream.kafka.client import new_producer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aiokafka import AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
     from aiokafka.conn import AIOKafkaConnection, CloseReason
 
     from flowstream.kafka.lanes import BatchBuilder
+    from flowstream.kafka.settings import ClientSettings
 
-CLIENT_ID = "flowstream"
 # How long a request may take to notice that its connection is gone.
 _ABANDON_TIMEOUT = 1.0
-# The replication factor that means: the broker's default.
-_DEFAULT_REPLICATION = -1
 
 
 class Producer:
@@ -54,13 +43,12 @@ class Producer:
     @classmethod
     async def connect(
         cls,
-        addresses: Sequence[str],
+        settings: ClientSettings,
         topics: Sequence[str],
         *,
         partitions: int | Mapping[str, int],
         topic_settings: Mapping[str, str],
         batch_bytes: int,
-        request_timeout: float,
         metadata_age: float,
     ) -> Self:
         """Create the topics that are missing and start a producer for all of them.
@@ -69,20 +57,13 @@ class Producer:
         the cluster refuses, and lets aiokafka's errors through where another
         attempt may succeed.
         """
-        timeout_ms = int(request_timeout * 1000)
         counts = dict.fromkeys(topics, partitions) if isinstance(partitions, int) else partitions
-        wanted = [
-            NewTopic(topic, counts[topic], _DEFAULT_REPLICATION, {}, dict(topic_settings))
-            for topic in topics
-        ]
-        await _create_missing(addresses, wanted, timeout_ms)
-        producer = AIOKafkaProducer(
-            bootstrap_servers=list(addresses),
-            client_id=CLIENT_ID,
+        await create_missing(settings, {topic: counts[topic] for topic in topics}, topic_settings)
+        producer = new_producer(
+            settings,
             acks="all",
             enable_idempotence=True,
             max_batch_size=batch_bytes,
-            request_timeout_ms=timeout_ms,
             metadata_max_age_ms=int(metadata_age * 1000),
         )
         _cut_what_is_closed(producer.client)
@@ -96,7 +77,7 @@ class Producer:
             await producer.stop()
             if isinstance(err, BrokerResponseError) and not err.retriable:
                 raise SinkError(
-                    _refusal(addresses, "the cluster refuses to be written to", err)
+                    refusal(settings, "the cluster refuses to be written to", err)
                 ) from err
             raise
         return cls(producer, present)
@@ -182,67 +163,3 @@ def _cut_what_is_closed(client: AIOKafkaClient) -> None:
         closed(connection, reason)
 
     client._on_connection_closed = cut  # noqa: SLF001
-
-
-def quieten_aiokafka() -> None:
-    """Leave aiokafka's own account of every retry to level DEBUG: the sink sums up."""
-    logger = logging.getLogger("aiokafka")
-    if not logger.isEnabledFor(logging.DEBUG):
-        logger.setLevel(logging.CRITICAL)
-
-
-async def why_unreachable(addresses: Sequence[str]) -> str:
-    """Say in a few words what happens on a plain connection to each address."""
-    return "; ".join([f"{address} {await _look(address)}" for address in addresses])
-
-
-async def _look(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(2):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except TimeoutError:
-        return "does not answer"
-    except socket.gaierror:
-        return "does not resolve to an address"
-    except OSError as err:
-        return os.strerror(err.errno).lower() if err.errno else str(err)
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return "accepts connections but does not answer as a Kafka broker"
-
-
-async def _create_missing(
-    addresses: Sequence[str], wanted: Sequence[NewTopic], timeout_ms: int
-) -> None:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=list(addresses), client_id=CLIENT_ID, request_timeout_ms=timeout_ms
-    )
-    try:
-        await admin.start()
-        # All topics are listed: asking for a missing one by name would let a
-        # broker with automatic creation make it with partitions of its own choice.
-        present = set(await admin.list_topics())
-        missing = [topic for topic in wanted if topic.name not in present]
-        if not missing:
-            return
-        answer = await admin.create_topics(missing)
-    finally:
-        await admin.close()
-    for topic, code, *text in answer.topic_errors:
-        error = for_code(code)
-        if error in (NoError, TopicAlreadyExistsError):
-            continue
-        if error.retriable:
-            raise error
-        detail = KafkaError(text[0]) if text and text[0] else error()
-        raise SinkError(_refusal(addresses, f"topic {topic} cannot be created", detail))
-
-
-def _refusal(addresses: Sequence[str], what: str, err: BaseException) -> str:
-    text = str(err).removeprefix("KafkaError: ")
-    return (
-        f"kafka://{','.join(addresses)}: {what}: {text}; "
-        "create the topics by hand or give this client the right to create and write them"
-    )

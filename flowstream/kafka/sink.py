@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.kafka.lanes import Flight, Lane
     from flowstream.kafka.producer import Producer
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import MessageBatch
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ class KafkaSink:
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        settings: ClientSettings,
         outcomes: Outcomes[MessageBatch],
         *,
         partitions: int | Mapping[str, int],
@@ -65,7 +66,7 @@ class KafkaSink:
         self._outcomes = outcomes
         self._limits = limits or Limits()
         self._cluster = Cluster(
-            addresses, self._limits, partitions=partitions, topic_settings=topic_settings or {}
+            settings, self._limits, partitions=partitions, topic_settings=topic_settings or {}
         )
         self._space = Space(self._limits.in_flight_bytes)
         # A quarter: what grows by an eighth stays well below the timeout.

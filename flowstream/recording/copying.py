@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.settings import ClientSettings
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
 from flowstream.urls import (
@@ -95,12 +96,12 @@ class Copy:
             )
 
 
-def kafka_addresses(url: str) -> tuple[str, ...]:
-    """Return the addresses of a Kafka URL; UsageError for any other, which names this form."""
+def cluster_settings(url: str) -> ClientSettings:
+    """Return the settings of a Kafka URL; UsageError, naming its form, for any other."""
     where = parse_url(url) if url.startswith("kafka:") else None
     if not isinstance(where, KafkaUrl):
         raise UsageError(f"{without_secret(url)!r}: use kafka://HOST:PORT[,HOST:PORT...]")
-    return where.addresses
+    return ClientSettings(where.addresses)
 
 
 def recording_path(text: str) -> Path:

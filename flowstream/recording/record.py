@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SinkError
-from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
 from flowstream.segments.reader import partitions_of
 from flowstream.segments.sink import SegmentSink
 from flowstream.source import open_source
@@ -22,7 +22,7 @@ async def record(url: str, topics: Sequence[str], directory: Path) -> int:
     is recorded), SinkError where ``directory`` cannot be written or has one of the
     topics already.
     """
-    kafka_addresses(url)
+    cluster_settings(url)
     source = open_source(url, topics)
     _check_absent(directory, topics)
     sizes = await source.sizes()

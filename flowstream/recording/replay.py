@@ -8,17 +8,17 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError
-from flowstream.kafka.admin import partition_counts
-from flowstream.kafka.retention import overdue
+from flowstream.kafka.admin import overdue, partition_counts
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
-from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
 from flowstream.segments.source import SegmentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -44,13 +44,13 @@ async def replay(
     SourceError and SinkError; the latter before anything is sent when a topic has
     too few partitions.
     """
-    addresses = kafka_addresses(url)
+    cluster = cluster_settings(url)
     source = SegmentSource(directory, topics)
     sizes = await source.sizes()
     counts = {topic: len(partitions) for topic, partitions in sizes.items()}
-    await _check_partitions(url, addresses, source, sizes)
+    await _check_partitions(url, cluster, source, sizes)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
-        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=KEEP_FOREVER)
+        sink = KafkaSink(cluster, copy, partitions=counts, topic_settings=KEEP_FOREVER)
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):
@@ -58,20 +58,20 @@ async def replay(
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
-    for line in (*source.warnings, *await overdue(addresses, copy.oldest_ms, CONNECT_TIMEOUT_S)):
+    for line in (*source.warnings, *await overdue(cluster, copy.oldest_ms, CONNECT_TIMEOUT_S)):
         warn(line)
     return {topic: copy.copied[topic] for topic in sizes}
 
 
 async def _check_partitions(
     url: str,
-    addresses: Sequence[str],
+    cluster: ClientSettings,
     source: SegmentSource,
     sizes: Mapping[str, Sequence[int]],
 ) -> None:
     """Refuse before anything is created or sent what would have no partition to go to."""
     try:
-        present = await partition_counts(addresses, tuple(sizes), CONNECT_TIMEOUT_S)
+        present = await partition_counts(cluster, tuple(sizes), CONNECT_TIMEOUT_S)
     except SinkError as err:
         raise SinkError(f"no Kafka broker: {err}; start one there or correct the address") from err
     for topic, messages in sizes.items():

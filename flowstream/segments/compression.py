@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from flowstream.messages import unreadable_codec
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INSTALL: Final = "pip install 'flowstream[readers]'"
-"""What brings lz4, snappy and zstd."""
-
-NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
-"""By the codec bits of a batch's attributes."""
-# Some thousand octets can unpack to gigabytes; what producers send stays far below this.
+# By the codec bits of a batch's attributes.
+_NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+# A few thousand octets can unpack to gigabytes; what producers send stays far below this.
 MAX_UNPACKED: Final = 256 << 20
 # The frame that Java's snappy puts around blocks; two version numbers follow.
 _XERIAL: Final = b"\x82SNAPPY\0"
@@ -27,13 +26,13 @@ _BLOCK: Final = struct.Struct(">i")
 
 def unpack(codec: int, packed: bytes) -> bytes:
     """Return what ``packed`` holds, ``MAX_UNPACKED`` octets at most; else ValueError says why."""
-    name = NAMES.get(codec)
+    name = _NAMES.get(codec)
     if name is None:
         raise ValueError(f"a batch of an unknown compression, {codec}")
     try:
         unpacked = _gunzip(packed) if name == "gzip" else _unpack(name, packed)
     except ImportError as err:
-        raise ValueError(f"a batch compressed with {name}; {INSTALL} reads it") from err
+        raise ValueError(unreadable_codec(name)) from err
     except Exception as err:
         # Each codec has errors of its own.
         raise ValueError(

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.client import admin_client, new_consumer
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
-from flowstream.recording.copying import Copy, kafka_addresses
+from flowstream.recording.copying import Copy, cluster_settings
 from flowstream.testing.consumer import ConsumerDouble
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class BrokerTopic:
     """A topic of a name of its own in a broker; a context manager that deletes it."""
 
     def __init__(self, url: str, topic: str, messages: Sequence[Message]) -> None:
-        self._addresses = kafka_addresses(url)
+        self._settings = cluster_settings(url)
         self._recorded = topic
         self.topic = f"{topic[:200]}.{uuid.uuid4().hex[:12]}"
         self.messages = [message._replace(topic=self.topic) for message in messages]
@@ -96,17 +96,16 @@ class BrokerTopic:
     @property
     def bootstrap_servers(self) -> str:
         """The broker's addresses."""
-        return ",".join(self._addresses)
+        return ",".join(self._settings.addresses)
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> AIOKafkaConsumer:
         """Make a consumer of the broker, whatever other broker the settings name."""
-        settings = {"request_timeout_ms": 10_000} | settings
-        # A service that reads what comes from now on would find nothing.
+        settings.pop("bootstrap_servers", None)
+        # A service that reads only what arrives from now on would find nothing.
         settings["auto_offset_reset"] = "earliest"
-        settings["bootstrap_servers"] = self.bootstrap_servers
         names = [self.topic if topic == self._recorded else topic for topic in topics]
         kind = AIOKafkaConsumer if wait else EndingConsumer
-        return kind(*(names or [self.topic]), **settings)
+        return new_consumer(self._settings, *(names or [self.topic]), kind=kind, **settings)
 
     def __enter__(self) -> Self:
         _run(self._fill())
@@ -119,7 +118,7 @@ class BrokerTopic:
         count = 1 + max((message.partition for message in self.messages), default=0)
         with Copy("replaying", len(self.messages)) as copy:
             sink = KafkaSink(
-                self._addresses,
+                self._settings,
                 copy,
                 partitions=count,
                 topic_settings=KEEP_FOREVER,
@@ -136,12 +135,8 @@ class BrokerTopic:
                 await sink.close(1)
 
     async def _delete(self) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=list(self._addresses))
-        await admin.start()
-        try:
+        async with admin_client(self._settings) as admin:
             await admin.delete_topics([self.topic])
-        finally:
-            await admin.close()
 
 
 class EndingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
