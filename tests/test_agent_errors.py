@@ -178,7 +178,7 @@ def test_an_unknown_user(wire, recording):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", recording, "--user", "no-such-user") as agent:
         assert agent.wait() == 2
-        assert agent.output() == (f"{ERROR}--user: there is no user 'no-such-user' on this host\n")
+        assert agent.output() == (f"{ERROR}--user: no user 'no-such-user' on this host\n")
 
 
 def test_an_interface_that_is_deleted_while_it_is_watched(recording):
