@@ -22,10 +22,10 @@ def causes(sources: Iterable[str]) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     takers = dict(taker for node in nodes for taker in _takers(node))
     constants = dict(constant for tree in trees for constant in _constants(tree))
-    found = {
-        _text(expression, constants) for node in nodes for expression in _expressions(node, takers)
-    }
-    return found - {None}
+    expressions = (each for node in nodes for each in _expressions(node, takers))
+    texts = (_text(each, constants) for each in expressions)
+    # Other returned pairs end with texts that cannot be keys of a record.
+    return {text for text in texts if text and text.isidentifier()}
 
 
 def _takers(node: ast.AST) -> Iterator[tuple[str, int]]:
