@@ -14,7 +14,8 @@ from support.records import random_flows
 
 from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
-from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS
+from flowstream.agent.pipeline import ENCODE_RECORDS
+from flowstream.agent.readers import READ_RECORDS
 from flowstream.encode import (
     Identity,
     flow_tally,

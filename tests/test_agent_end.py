@@ -104,7 +104,7 @@ def test_a_second_signal_ends_at_once(wire, broker_factory):
         # Without the broker the end takes its time.
         agent.signal(signal.SIGTERM)
         assert agent.wait(10) == 1
-        assert agent.logs("second signal: ending at once, what is not yet published is lost")
+        assert agent.logs("second signal: ending at once, unpublished records are lost")
         assert "Traceback" not in agent.output()
     assert wait_until(lambda: program_on(receiver) is None)
 

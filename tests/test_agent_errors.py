@@ -108,7 +108,7 @@ def test_a_signal_before_the_broker_is_there_is_no_success(wire):
             assert time.monotonic() < deadline
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 1
-        (ended,) = agent.logs("ended before the sink was there: nothing was published")
+        (ended,) = agent.logs("ended before the sink connected: nothing was published")
     assert ended["flow_records"] == 0
 
 

@@ -8,7 +8,7 @@ cause. All of them only grow.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -65,6 +65,16 @@ class KernelCounts:
     counted_bytes: int = 0
     losses: dict[str, LossCount] = field(default_factory=dict)
 
+    def plus(self, other: KernelCounts) -> KernelCounts:
+        """Sum of both; they have the same causes of loss."""
+        sums = {
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(self)
+            if each.name != "losses"
+        }
+        losses = {cause: loss.plus(other.losses[cause]) for cause, loss in self.losses.items()}
+        return KernelCounts(**sums, losses=losses)
+
 
 @dataclass(slots=True)
 class StageCount:
@@ -89,6 +99,13 @@ class Account:
     def stage(self, stream: Stream) -> StageCount:
         """Counts of ``stream``, FLOWS or NEW_FLOWS."""
         return self.flows if stream is Stream.FLOWS else self.new_flows
+
+    @property
+    def settled(self) -> bool:
+        """Whether every record that got a seq has its outcome."""
+        encoded = self.flows.encoded + self.new_flows.encoded
+        acknowledged = self.flows.acknowledged + self.new_flows.acknowledged
+        return encoded == acknowledged + self.flows.failed + self.new_flows.failed
 
     def lose(self, cause: str, loss: LossCount) -> None:
         """Add a loss."""

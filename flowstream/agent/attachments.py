@@ -1,0 +1,132 @@
+"""The attachments of a run, which may change while it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+from flowstream.agent.probe import snapshot
+from flowstream.agent.readers import RingReader, move_table
+from flowstream.errors import UsageError
+from flowstream.kernel import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+
+    from flowstream.accounting.ledger import Ledger
+    from flowstream.accounting.snapshot import Snapshot
+    from flowstream.agent.pipeline import Publisher
+    from flowstream.agent.probe import Attachment, Probe, Ring
+
+    Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+
+
+class Attachments:
+    """Registry of attachments; moves what they and their probe hold to the publisher.
+
+    ``names`` is kept as the names of the interfaces by index. ``spawn`` runs a
+    coroutine as a task whose failure ends the run.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        publisher: Publisher,
+        ledger: Ledger,
+        names: MutableMapping[int, str],
+        spawn: Spawn,
+    ) -> None:
+        self._probe, self._publisher, self._ledger = probe, publisher, ledger
+        self._names, self._spawn = names, spawn
+        self._present: dict[int, Attachment] = {}
+        self._draining = asyncio.Lock()
+        self._shared: _Readers | None = None
+        self._own: dict[int, _Readers] = {}
+        self._removed: dict[int, Snapshot] = {}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._present
+
+    def start(self) -> None:
+        """Start reading, for attachments that are there and those added later."""
+        self._shared = _Readers(self._probe.rings, self._publisher, self._spawn)
+        for index, attachment in self._present.items():
+            self._own[index] = _Readers(attachment.rings, self._publisher, self._spawn)
+
+    def add(self, attachment: Attachment) -> None:
+        """Take in an attachment; UsageError when its interface has one already."""
+        index = attachment.index
+        if index in self._present:
+            raise UsageError(f"{attachment.interface}: already attached")
+        self._present[index] = attachment
+        self._names[index] = attachment.interface
+        if self._shared:
+            self._own[index] = _Readers(attachment.rings, self._publisher, self._spawn)
+
+    async def empty(self, index: int, end_reason: int) -> None:
+        """Detach one attachment and move all that its packets left in the kernel."""
+        self._present[index].detach()
+        # The swap's grace period also ends the last runs of the program.
+        await self.drain(end_reason)
+        if self._shared:
+            await self._shared.catch_up()
+        if index in self._own:
+            await self._own[index].finish()
+
+    def forget(self, last: Snapshot) -> None:
+        """Close an attachment that was emptied; ``last`` are its final counts."""
+        index = last.index
+        self._removed[index] = last
+        self._present.pop(index).close()
+        self._own.pop(index, None)
+        del self._names[index]
+
+    async def drain(self, end_reason: int) -> None:
+        """Swap the probe's tables and move the one that was active."""
+        async with self._draining:
+            await move_table(self._probe.drain(end_reason), self._publisher)
+
+    def detach(self) -> None:
+        """Detach all attachments; they can still be read and counted."""
+        for attachment in self._present.values():
+            attachment.detach()
+
+    async def finish(self) -> None:
+        """Move what is left in all rings and end reading."""
+        for readers in (self._shared, *self._own.values()):
+            if readers:
+                await readers.finish()
+
+    def snapshot(self, index: int) -> Snapshot:
+        """All counts of one attachment; they go on where those of an earlier one ended."""
+        counts = snapshot(self._present[index], self._probe, self._ledger, clock.now())
+        if (earlier := self._removed.get(index)) is None:
+            return counts
+        return dataclasses.replace(counts, kernel=counts.kernel.plus(earlier.kernel))
+
+    def snapshots(self) -> list[Snapshot]:
+        """All counts of every attachment, in the order in which they were added."""
+        return [self.snapshot(index) for index in self._present]
+
+    def removed(self) -> list[Snapshot]:
+        """Final counts of interfaces that no longer have an attachment."""
+        return [last for index, last in self._removed.items() if index not in self._present]
+
+
+class _Readers:
+    """Running readers of some rings."""
+
+    def __init__(self, rings: Sequence[Ring], publisher: Publisher, spawn: Spawn) -> None:
+        self._readers = [RingReader(ring, publisher) for ring in rings]
+        self._tasks = [spawn(reader.run()) for reader in self._readers]
+
+    async def catch_up(self) -> None:
+        for reader in self._readers:
+            await reader.catch_up()
+
+    async def finish(self) -> None:
+        for reader in self._readers:
+            reader.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
