@@ -14,7 +14,7 @@ from support.outcomes import Account, make_batch
 from flowstream.sink import open_sink
 
 LOST = (sys.executable, str(Path(failing_fsync.__file__)))
-TEXT = "what was recorded may not be durable: Input/output error"
+TEXT = "the recording may not be durable: Input/output error"
 
 
 def test_a_run_ends_with_status_1(tmp_path):

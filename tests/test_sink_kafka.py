@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import structlog.testing
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
-from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, number
+from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, new_topic, number
 
 from flowstream.errors import SinkError
 from flowstream.kafka.limits import Limits
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
 WRITE, CREATE = 4, 5
 
 pytestmark = pytest.mark.anyio
-
-
-def new_topic() -> str:
-    return f"test-{uuid.uuid4().hex[:12]}"
 
 
 async def read(url: str, topic: str) -> list[Message]:
