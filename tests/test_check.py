@@ -206,7 +206,6 @@ def test_a_broker_and_its_topics(broker):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_existing_topics(broker):
     from support.outcomes import Account, make_batch
 

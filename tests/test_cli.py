@@ -230,7 +230,6 @@ def test_errors_are_one_line_and_others_keep_their_traceback(monkeypatch, capsys
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_audit_prints_tables_and_its_status_says_whether_it_holds(tmp_path):
     published = Published(interfaces=(3, 5))
     await publish(f"file:{tmp_path}/good", "json", published)

@@ -286,7 +286,6 @@ async def test_compressed_batches_are_read(broker: Broker, tmp_path: Path, codec
         ]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("codec", ["lz4", "snappy", "zstd"])
 async def test_without_the_library_compressed_batches_are_named_and_the_remedy(
     broker: Broker, tmp_path: Path, codec: str
@@ -319,7 +318,6 @@ async def test_without_the_library_compressed_batches_are_named_and_the_remedy(
     assert await read(broker.url, f"{topic}.x") == {1: many(7)}
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
     broker_factory: Callable[..., Broker], tmp_path: Path
 ) -> None:
@@ -426,7 +424,6 @@ def test_what_is_no_cluster_is_told_the_one_form(
         assert "secret" not in said
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
     broker: Broker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -448,7 +445,6 @@ async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
     )
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_topic_that_forgets_what_is_sent_is_a_warning(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -473,7 +469,6 @@ async def test_topic_that_forgets_what_is_sent_is_a_warning(
     )
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_capture_into_a_topic_that_forgets_is_a_warning(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -493,7 +488,6 @@ async def test_capture_into_a_topic_that_forgets_is_a_warning(
     )
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_capture_is_replayed_in_its_own_time(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -510,7 +504,6 @@ async def test_capture_is_replayed_in_its_own_time(
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_command_line(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -340,7 +340,6 @@ async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path
     assert await read(broker.url, topic) == (list(range(4001)), None, ())
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_damage_in_a_broker_is_named_after_all_that_is_before_it(
     broker_factory: Callable[..., Broker],
 ) -> None:
