@@ -5,6 +5,7 @@ Run as a program, it rewrites the table of options in README.md.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 import shlex
@@ -35,9 +36,14 @@ TOP = Path(__file__).parent.parent
 DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/*.md")])
 README = TOP / "README.md"
 RECORDS = (TOP / "docs" / "records.md").read_text(encoding="utf-8")
+OPERATIONS = (TOP / "docs" / "operations.md").read_text(encoding="utf-8")
 UNIT = TOP / "docs" / "flowstream.service"
 OPTIONS_HEADING = "## Options of `flowstream run`"
 
+LEVELS = ("debug", "info", "warning", "error", "exception")
+TREES = [
+    ast.parse(path.read_text(encoding="utf-8")) for path in (TOP / "flowstream").rglob("*.py")
+]
 WIDTHS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 """Octets of the integers in docs/records.md."""
 
@@ -164,6 +170,25 @@ def test_the_causes_of_loss_are_those_of_the_sources():
 )
 def test_a_made_up_cause_is_found(source):
     assert causes([source]) == {"made_up"}
+
+
+def first_column(heading: str) -> list[str]:
+    """Code spans in the first column of a table in docs/operations.md."""
+    return [
+        span
+        for row in table(section(OPERATIONS, heading))
+        for span in re.findall(r"`([^`]+)`", row[0])
+    ]
+
+
+def test_every_logged_event_is_documented():
+    logged = set()
+    for node in (node for tree in TREES for node in ast.walk(tree)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if getattr(node.func.value, "id", "") == "log" and node.func.attr in LEVELS:
+            logged.add(ast.literal_eval(node.args[0]))
+    assert set(first_column("## Logs")) == logged
 
 
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])
