@@ -31,7 +31,6 @@ def test_a_run_ends_with_status_1(tmp_path):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_copy_of_topics_ends_with_status_1(tmp_path, broker):
     account = Account()
     sink = open_sink(broker.url, account, partitions=1, record_format="json")

@@ -140,7 +140,6 @@ async def test_topic_that_cannot_be_created_is_named(broker: Broker) -> None:
     await sink.close(1)
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_refused_authorization_is_said_at_the_start(
     broker_factory: Callable[..., Broker],
 ) -> None:

@@ -82,7 +82,6 @@ async def test_round_trip_keeps_every_record_in_its_partition_and_order(tmp_path
     assert account.causes == {"shutdown": 3}
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_kafkas_own_tool_reads_the_segments(tmp_path: Path) -> None:
     await record(tmp_path, 3001, 7, segment_bytes=400_000)
     segments = sorted((tmp_path / "t-0").iterdir())
