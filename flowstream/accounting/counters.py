@@ -10,9 +10,9 @@ from flowstream.records import SCHEMA_VERSION, CountersRecord, Loss, RecordType,
 from flowstream.records.text import utf8_text
 
 if TYPE_CHECKING:
+    from flowstream.accounting.identity import Identity
     from flowstream.accounting.ledger import StageCount
     from flowstream.accounting.snapshot import Snapshot
-    from flowstream.encode import Identity
 
 
 def counters_record(
