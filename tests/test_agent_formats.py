@@ -107,9 +107,10 @@ def test_other_names(wire, tmp_path, names, packets_of):
 
 
 def test_no_registry_no_agent(wire, tmp_path):
-    """Nothing is attached, nothing is made when the registry is not there."""
+    """Without its registry the agent attaches nothing and creates nothing."""
     options = ("--format", "avro", "--registry", "http://user:secret@127.0.0.1:1")
     with Agent(*on(wire[1]), "--sink", f"file:{tmp_path}/recording", *options) as agent:
         assert agent.wait() == 1
         (line,) = agent.output().splitlines()
+    assert not (tmp_path / "recording").exists()
     assert line.startswith("flowstream: error: registry http://127.0.0.1:1: cannot be used: ")

@@ -50,6 +50,8 @@ def run(config: RunConfig) -> int:
     epoch = host.new_epoch()
     interfaces: dict[int, str] = {}
     identity = Identity(epoch, host.host_id(), host.host_name(), interfaces)
+    # Before the sink creates anything: a registry may refuse.
+    encoder = encoder_of(config, identity)
     ledger = Ledger()
     sink = open_sink(
         config.sink,
@@ -60,7 +62,6 @@ def run(config: RunConfig) -> int:
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
-    encoder = encoder_of(config, identity)
     with ExitStack() as stack:
         probe: Probe = PROBES[config.program](max_flows=config.max_flows, sampling=config.sampling)
         stack.callback(probe.close)
