@@ -10,6 +10,7 @@ from support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # No deadline per example: a busy machine is slow. pytest-timeout bounds the whole test.
 settings.register_profile("flowstream", deadline=None)
@@ -27,6 +28,12 @@ def broker() -> Iterator[Broker]:
     """Broker for all tests that leave it running and unchanged; tests use topics of their own."""
     with Broker() as shared:
         yield shared
+
+
+@pytest.fixture
+def recording_url(tmp_path: Path) -> str:
+    """URL of a recording that does not exist yet."""
+    return f"file:{tmp_path}/recording"
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ async def test_topic_recorded_and_replayed_is_the_same(broker: Broker, tmp_path:
     assert await record(broker.url, [topic], tmp_path / "copy") == 7005
     assert await read(str(tmp_path / "copy"), topic) == rows
     assert await SegmentSource(tmp_path / "copy").sizes() == {topic: [4, 0, 7001]}
-    with pytest.raises(SinkError, match=f"has topic {topic} already; record to another dir"):
+    with pytest.raises(SinkError, match=f"already contains topic {topic}; record to another"):
         await record(broker.url, [topic], tmp_path / "copy")
 
     text = await asyncio.to_thread(dump_log, tmp_path / "copy" / f"{topic}-0" / f"{0:020}.log")
@@ -108,7 +108,7 @@ async def test_too_few_partitions_are_refused_before_anything_is_sent(
         await replay(tmp_path, broker.url)
     assert str(refused.value) == (
         f"{broker.url}: topic {small} has 2 partitions and the recording 5: partition 3 from "
-        "offset 0 on (1,234 messages) has nowhere to go; add partitions, or replay where the "
+        "offset 0 on (1,234 messages) has no counterpart; add partitions, or replay where the "
         "topic does not exist"
     )
     assert await partition_counts(broker.cluster, [small, other], 10) == {

@@ -41,7 +41,7 @@ class Cluster:
         self._connected = 0.0
 
     async def connect(self, topics: Sequence[str]) -> Producer:
-        """Wait for the broker, create missing topics; ``SinkError`` when that cannot be."""
+        """Wait for the broker and create missing topics; ``SinkError`` when that fails."""
         self._topics = tuple(topics)
         last: Exception | None = None
         try:
@@ -51,7 +51,7 @@ class Cluster:
                         return await self._connect()
                     except SinkError:
                         raise
-                    except Exception as err:  # noqa: BLE001 - whatever a listener makes of aiokafka
+                    except Exception as err:  # noqa: BLE001 - a listener that is no broker
                         last = err
                     await asyncio.sleep(self._limits.backoff[0])
         except TimeoutError:
@@ -64,8 +64,8 @@ class Cluster:
     async def reconnect(self) -> Producer:
         """Connect again, however long it takes.
 
-        The pauses between attempts grow, and do so over producers that are soon
-        given up: a fault that meets each of them makes no storm.
+        The pauses between attempts grow, also across producers that are soon given
+        up: a fault that hits each of them does not cause a storm.
         """
         first, longest = self._limits.backoff
         since = _now()
@@ -78,7 +78,7 @@ class Cluster:
             try:
                 async with asyncio.timeout(self._limits.connect_timeout):
                     producer = await self._connect()
-            except Exception as err:  # noqa: BLE001 - whatever a broken broker makes of aiokafka
+            except Exception as err:  # noqa: BLE001 - a broken broker causes any
                 if not lost:
                     log.warning(
                         "kafka_unreachable", error=name_of(err), to=self._settings.addresses
@@ -103,7 +103,7 @@ class Cluster:
 
 
 def name_of(err: BaseException) -> str:
-    """Name the error in one line, without the request that it belongs to."""
+    """Name the error in one line, without its request."""
     if isinstance(err, BrokerResponseError):
         return type(err).__name__
     return str(err) if isinstance(err, KafkaError) else repr(err)

@@ -1,7 +1,7 @@
-"""One idempotent Kafka producer: its making, its topics, and its end under a deadline.
+"""One idempotent Kafka producer: start, partition counts, and an end within a deadline.
 
-aiokafka's own ``stop`` and ``flush`` wait for the broker without bound (its
-issue 1101), so ``abandon`` reaches into the producer, and only here.
+aiokafka's ``stop`` and ``flush`` may wait for the broker for ever (aiokafka issue
+1101). So this module, and only this one, uses the producer's internals.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Producer:
         batch_bytes: int,
         metadata_age: float,
     ) -> Self:
-        """Create the topics that are missing and start a producer for all of them.
+        """Create missing topics and start a producer.
 
-        May wait forever: the caller sets the deadline. Raises ``SinkError`` when
+        May wait for ever: the caller sets the deadline. Raises ``SinkError`` when
         the cluster refuses, and lets aiokafka's errors through where another
         attempt may succeed.
         """
@@ -67,8 +67,8 @@ class Producer:
             metadata_max_age_ms=int(metadata_age * 1000),
         )
         _cut_what_is_closed(producer.client)
-        # Else a batch without a leader for that long fails, and its successor may be a
-        # duplicate; how long a record may take is for the sink to say.
+        # By default a batch fails after a time without a leader, and its successor may be
+        # a duplicate. The sink decides how long a record may take.
         producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001 - see the module
         try:
             await producer.start()
@@ -83,12 +83,12 @@ class Producer:
         return cls(producer, present)
 
     def create_batch(self) -> BatchBuilder:
-        """Return an empty batch, to be filled and given to ``send_batch``."""
+        """Return an empty batch, to be filled and passed to ``send_batch``."""
         builder: BatchBuilder = self._producer.create_batch()
         return builder
 
     def partitions(self, topic: str) -> int:
-        """Return the number of partitions that the cluster was last seen to have."""
+        """Return the number of partitions, as last seen."""
         present = self._producer.client.cluster.partitions_for_topic(topic)
         if present:
             self._partitions[topic] = len(present)
@@ -97,12 +97,12 @@ class Producer:
     async def send_batch(
         self, builder: BatchBuilder, topic: str, partition: int
     ) -> asyncio.Future[object]:
-        """Hand a batch over; the future is done when the broker answered for it.
+        """Hand a batch over; the future is done once the broker answers.
 
-        Does not wait while no other batch is queued for this partition and the
-        topic is known. Raises ``KafkaError``.
+        Does not wait if the topic is known and no other batch is queued for this
+        partition. Raises ``KafkaError``; the batch is not sent then.
         """
-        # aiokafka asserts it.
+        # aiokafka only asserts it.
         if partition not in await self._producer.partitions_for(topic):
             raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition} any more")
         future: asyncio.Future[object] = await self._producer.send_batch(
@@ -111,23 +111,22 @@ class Producer:
         return future
 
     def withdraw(self, topic: str, partition: int, records: int) -> None:
-        """Take back a batch that was refused without being written.
+        """Reuse the sequence numbers of a batch that was refused and not written.
 
-        The next one gets its sequence numbers: after a gap the broker would
-        refuse all later batches of this partition.
+        After a gap the broker would refuse all later batches of this partition.
         """
-        numbers = self._producer._txn_manager  # noqa: SLF001 - aiokafka never takes them back
+        numbers = self._producer._txn_manager  # noqa: SLF001 - aiokafka never reuses them
         numbers.increment_sequence_number(TopicPartition(topic, partition), -records)
 
     async def abandon(self) -> None:
-        """End within seconds, whatever is unanswered: nothing is sent from here any more."""
+        """End within seconds, without waiting for answers; nothing is sent after that."""
         sender, client = self._producer._sender.sender_task, self._producer.client  # noqa: SLF001
-        # What stop() does but for its waiting: the batches' futures are left undone.
+        # As stop() does, but without waiting: the batches' futures stay pending.
         self._producer._closed = True  # noqa: SLF001
         try:
             if not sender.done():
-                # The first cancel makes it begin no request and wait for those under
-                # way, which end with their connections; the second one ends it.
+                # After the first cancel it begins no request and waits for those in
+                # progress, which end with their connections; the second one ends it.
                 sender.cancel()
                 self._cut_connections()
                 await asyncio.wait([sender], timeout=_ABANDON_TIMEOUT)
@@ -136,7 +135,7 @@ class Producer:
         finally:
             await client.close()
             waited_for = client._md_update_fut  # noqa: SLF001
-            # Requests to other nodes may wait for metadata that nobody will fetch.
+            # Requests to other nodes may wait for metadata that nobody fetches any more.
             if waited_for is not None and not waited_for.done():
                 waited_for.set_result(False)
 
@@ -146,11 +145,11 @@ class Producer:
 
 
 def _cut_what_is_closed(client: AIOKafkaClient) -> None:
-    """Make the client's connections discard what they have not sent when they are closed.
+    """Make the client's connections discard unsent data when they are closed.
 
-    Else a request that timed out on a slow line goes on being sent, beside its own repetition.
+    Otherwise a request that timed out on a slow line is sent on, beside its own repetition.
     """
-    closed = client._on_connection_closed  # noqa: SLF001 - called at every connection's end
+    closed = client._on_connection_closed  # noqa: SLF001 - called when a connection ends
 
     def cut(connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
         transport = connection._protocol._transport  # noqa: SLF001 - its writer is gone by now

@@ -1,4 +1,4 @@
-"""From a recording to the topics of a Kafka cluster, as fast as it goes or in time."""
+"""Send a recording to topics of a Kafka cluster, at full speed or by its timestamps."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def replay(
 ) -> dict[str, int]:
     """Copy a recording into a cluster ``loop`` times; return the messages sent by topic.
 
-    ``topics`` are all that are recorded when empty; missing ones are created with
-    the recording's partitions and without a time limit. ``speed`` is how many times
-    faster than recorded, by the messages' timestamps; None as fast as it goes.
-    Partitions are interleaved by time. ``warn`` gets a line for each partition
-    whose last batch is cut short or that lacks offsets, and for each topic whose
-    time limit is over for messages sent. Raises UsageError,
-    SourceError and SinkError; the latter before anything is sent when a topic has
-    too few partitions.
+    Empty ``topics`` mean all of the recording; missing ones are created with the
+    recording's partitions and without a time limit. ``speed`` is a factor on the
+    time between messages, by their timestamps: 10 is ten times faster; None is full
+    speed. Partitions are interleaved by time. ``warn`` gets a line for each partition
+    that has missing offsets or a last batch that is cut short, and for each topic
+    that does not keep messages as old as those sent. Raises UsageError, SourceError
+    and SinkError, the latter before anything is sent if a topic has too few
+    partitions.
     """
     cluster = cluster_settings(url)
     source = SegmentSource(directory, topics)
@@ -69,7 +69,7 @@ async def _check_partitions(
     source: SegmentSource,
     sizes: Mapping[str, Sequence[int]],
 ) -> None:
-    """Refuse before anything is created or sent what would have no partition to go to."""
+    """Refuse messages without a partition before anything is created or sent."""
     try:
         present = await partition_counts(cluster, tuple(sizes), CONNECT_TIMEOUT_S)
     except SinkError as err:
@@ -82,8 +82,8 @@ async def _check_partitions(
                 raise SinkError(
                     f"{url}: topic {topic} has {present[topic]} partitions and the recording "
                     f"{len(messages)}: partition {partition} from offset "
-                    f"{source.first_offset(topic, partition)} on ({count:,} messages) has nowhere "
-                    "to go; add partitions, or replay where the topic does not exist"
+                    f"{source.first_offset(topic, partition)} on ({count:,} messages) has no "
+                    "counterpart; add partitions, or replay where the topic does not exist"
                 )
 
 
@@ -100,9 +100,9 @@ async def _once(source: SegmentSource, sink: KafkaSink, copy: Copy, speed: float
 
 
 def _by_time(source: SegmentSource, *, single_times: bool) -> Iterator[list[Message]]:
-    """Interleave the partitions by the times of their batches, each in its own order.
+    """Interleave the partitions by the times of their batches; each keeps its order.
 
-    ``single_times``: every list has one timestamp.
+    ``single_times``: each list has a single timestamp.
     """
 
     def lists(topic: str, partition: int) -> Iterator[list[Message]]:
