@@ -97,7 +97,7 @@ def test_help_of_run_shows_every_option_with_limits_and_default(capsys, monkeypa
 
 
 def test_help_imports_nothing_heavy():
-    """By what is imported, independent of this machine's speed."""
+    """Checked by the imported modules, independent of the speed of the machine."""
     code = (
         "import sys; from flowstream.cli.main import main; main(['run', '--help']); "
         "print(sorted(sys.modules.keys() & set(sys.argv[1:])), file=sys.stderr)"

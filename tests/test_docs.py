@@ -124,7 +124,7 @@ def test_a_flow_record_field_names_its_ipfix_element(row):
 
 
 def flow_record_description(name: str) -> str:
-    """What the Struct says of a field."""
+    """The description of a field in the Struct."""
     hint = get_type_hints(FlowRecord, include_extras=True)[name]
     (text,) = [meta.description for meta in hint.__metadata__ if meta.description]
     return text
