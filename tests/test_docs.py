@@ -67,13 +67,9 @@ def options_table() -> str:
     """The table of options as README.md must have it."""
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for option in OPTIONS.values():
-        what = f"`--{option.name}`" if option.default is False else (
-            f"`--{option.name} {option.metavar}`"
-        )  # fmt: skip
-        known = option.allowed in option.description or option.default is False
-        meaning = option.description + ("" if known else f"; {option.allowed}")
+        value = "" if option.is_switch else f" {option.metavar}"
         default = "" if option.default in (None, False) else f"`{option.default}`"
-        rows.append(f"| {what} | {default} | {meaning} |")
+        rows.append(f"| `--{option.name}{value}` | {default} | {option.meaning} |")
     return "\n".join(rows)
 
 
