@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from broker import Broker
 from hypothesis import settings
+from support.net import Wire, namespace, veth_pair
 from support.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,3 +49,16 @@ def broker_factory() -> Iterator[Callable[..., Broker]]:
     """Start brokers, with extra settings, for tests that stop or break them."""
     with ExitStack() as brokers:
         yield lambda **settings: brokers.enter_context(Broker(settings))
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    """A sender and the device that it sends to."""
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> str:
+    """URL of a recording of the test's own, not there yet."""
+    return f"file:{tmp_path}/recording"

@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 ERROR = "flowstream: error: "
 
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
-
-
-@pytest.fixture
-def recording(tmp_path) -> str:
-    return f"file:{tmp_path}/recording"
-
-
 @pytest.fixture
 def loopback() -> Iterator[Interface]:
     """A device whose driver has no native XDP."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, delivered, on, records_of
-from support.net import Interface, namespace, veth_pair
 from test_binary_formats import from_avro, message_class
 
 from flowstream import schemas
@@ -17,17 +16,10 @@ from flowstream.source import open_source
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 PACKETS = 20_011
 FLOWS = 1_009
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    """A sender and the device that the agent watches."""
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
 
 
 def published(wire, url: str, *options: str) -> int:
