@@ -48,6 +48,8 @@ def protobuf_reader(stream: Stream, name: str) -> Callable[[bytes], object]:
 def test_protobuf(wire, tmp_path):
     url = f"file:{tmp_path}/recording"
     arrived = published(wire, url, "--format", "protobuf")
+    (interface,) = audited(url)
+    assert interface["flows"]["packets"] == arrived
     read = protobuf_reader(Stream.FLOWS, "FlowMessage")
     assert sum(read(value).packets for value in values_of(url, Stream.FLOWS)) == arrived
     assert len({read(value).src_addr for value in values_of(url, Stream.NEW_FLOWS)}) > 1
