@@ -18,7 +18,8 @@ from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.tally import AttachmentKey, Tally
-from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS, Publisher, RecordBatch
+from flowstream.agent.pipeline import ENCODE_RECORDS, Publisher, RecordBatch
+from flowstream.agent.readers import READ_RECORDS
 from flowstream.encode import (
     partition_keys,
     partitions,

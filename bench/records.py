@@ -15,7 +15,8 @@ from support.records import EPOCH, SAMPLER, random_flows
 from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream.accounting.tally import Tally
-from flowstream.agent.pipeline import ENCODE_RECORDS, READ_RECORDS
+from flowstream.agent.pipeline import ENCODE_RECORDS
+from flowstream.agent.readers import READ_RECORDS
 from flowstream.encode import (
     Identity,
     make_encoder,

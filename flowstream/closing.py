@@ -1,4 +1,4 @@
-"""What is given back at the end of a ``with`` block."""
+"""Base class for closeable resources."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """A context manager that closes itself; closing twice is harmless."""
+    """A context manager that closes at the end of the block; closing twice is harmless."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
 
     def __enter__(self) -> Self:
         return self

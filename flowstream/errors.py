@@ -1,41 +1,41 @@
-"""Every error that flowstream raises on purpose.
+"""Exceptions of flowstream.
 
 FlowstreamError
-├── UsageError       a contradiction or mistake in options or configuration
-├── KernelError      the kernel or an interface does not give what is needed
-│   ├── MapFullError     an update found a BPF map full (E2BIG)
+├── UsageError       mistake or contradiction in options or configuration
+├── KernelError      kernel or interface lacks a requirement
+│   ├── MapFullError     update of a full BPF map (E2BIG)
 │   └── LayoutError      object, accessor and kernel disagree about a size
-├── CompileError     bcc is missing, is the wrong package, or refused the source
-├── SinkError        the place to publish to cannot be used
-├── SourceError      a topic or recording cannot be read
-└── DecodeError      a published value is not a record
+├── CompileError     bcc is missing, is the wrong package, or rejects the source
+├── SinkError        sink cannot be used
+├── SourceError      topic or recording cannot be read
+└── DecodeError      published value is not a record
 
 Faults at start-up are raised; faults of single records while running are
-counted (flowstream.counters), never raised.
+counted (flowstream.accounting), never raised.
 """
 
 from __future__ import annotations
 
 
 class FlowstreamError(Exception):
-    """Root of the tree: its text is one line that names the thing and the remedy.
+    """Root of the tree. Its text is one line that names the subject and the remedy.
 
-    ``exit_status`` is what the command line ends with.
+    ``exit_status`` is the exit status of a command that it ends.
     """
 
     exit_status = 1
 
 
 class UsageError(FlowstreamError):
-    """Options or configuration contradict themselves; the text names the key's path."""
+    """Mistake or contradiction in options or configuration; the text names the option."""
 
     exit_status = 2
 
 
 class KernelError(FlowstreamError):
-    """The kernel or an interface does not give what is needed.
+    """The kernel or an interface lacks a requirement.
 
-    ``errno`` is the kernel's error number, or 0 where none was returned.
+    ``errno`` is the kernel's error number, 0 where it returned none.
     """
 
     def __init__(self, message: str, errno: int = 0) -> None:
@@ -44,24 +44,24 @@ class KernelError(FlowstreamError):
 
 
 class MapFullError(KernelError):
-    """An update found the map full (E2BIG): nothing was changed."""
+    """The map is full (E2BIG); the update changed nothing."""
 
 
 class LayoutError(KernelError):
-    """A size that the object, the accessor or the kernel names differs from the others'."""
+    """Object, accessor and kernel disagree about a size."""
 
 
 class CompileError(FlowstreamError):
-    """The kernel program cannot be compiled here; the text says what is missing."""
+    """The kernel program cannot be compiled here; the text names the reason."""
 
 
 class SinkError(FlowstreamError):
-    """The place to publish to cannot be used as asked."""
+    """The sink cannot be used."""
 
 
 class SourceError(FlowstreamError):
-    """A topic or recording cannot be read; the text names topic, partition and offset."""
+    """A topic or recording cannot be read; the text names its place."""
 
 
 class DecodeError(FlowstreamError):
-    """A value is not a record that this version can read."""
+    """A published value is not a record that this version can read."""

@@ -1,7 +1,7 @@
-"""Logging: structlog for flowstream, with the libraries' stdlib records led through it.
+"""Logging: structlog for flowstream, with the libraries' stdlib records routed through it.
 
-Everything goes to standard error, as lines for people on a terminal and as one
-JSON object per line elsewhere; times are UTC.
+Everything goes to standard error: readable lines on a terminal, one JSON object
+per line elsewhere. Times are UTC.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-# At level info these tell of every request and rebalance.
+# At level info these log every request and rebalance.
 _TALKATIVE = ("aiokafka", "asyncio", "pyroute2")
-# Of the registry's client: every request with its URL, in which a password may stand.
+# HTTP clients of the registry: they log URLs, which may contain a password.
 _INDISCREET = ("httpcore", "httpcore2", "httpx", "httpx2")
 
 
 def configure(
     level: str = "info", log_format: str = "auto", stream: IO[str] | None = None
 ) -> None:
-    """Set up logging for the process; a later call replaces an earlier one.
+    """Configure logging for the process; a later call replaces an earlier one.
 
     ``level`` is debug, info, warning or error; ``log_format`` auto, console or
-    json; ``stream`` is standard error unless given. Nothing is raised when the
-    stream cannot be written to later on.
+    json; ``stream`` defaults to standard error. Later failures to write to the
+    stream are ignored.
     """
     stream = sys.stderr if stream is None else stream
     if log_format == "auto":
@@ -60,7 +60,7 @@ def configure(
         )
     for name in _INDISCREET:
         logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
-    # A full disk or a closed pipe behind stderr must not print a traceback per line.
+    # A full disk or closed pipe behind stderr must not cause a traceback per line.
     logging.raiseExceptions = False
     logging.captureWarnings(capture=True)
     structlog.configure(
@@ -79,7 +79,7 @@ def _renderers(log_format: str, stream: IO[str]) -> list[Processor]:
     if log_format == "json":
         return [
             structlog.processors.format_exc_info,
-            # ensure_ascii, json's default, also makes the lines safe for any encoding.
+            # json's default ensure_ascii makes the lines safe for any encoding.
             structlog.processors.JSONRenderer(default=str),
         ]
     colors = stream.isatty() and not os.environ.get("NO_COLOR")

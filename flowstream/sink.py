@@ -1,7 +1,7 @@
-"""Sinks: where encoded batches are published to, and who hears what became of them.
+"""Sinks: publish batches of messages and report the outcome of every record.
 
-Every record of every accepted batch gets exactly one outcome: acknowledged or
-failed. Faults at the start are ``SinkError``; faults while running are outcomes.
+Each record of an accepted batch gets exactly one outcome (``flowstream.accounting.
+outcomes``). Faults at the start raise ``SinkError``; later ones are outcomes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
+from flowstream.kafka.settings import ClientSettings
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
 
 if TYPE_CHECKING:
@@ -19,45 +20,47 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """A place to publish to; used from one event loop."""
+    """A place to publish to; for use from one event loop."""
 
     @property
     def fault(self) -> str | None:
-        """Why nothing can be published any more, or what was may not last; else None.
+        """Why nothing can be published, or why published records may not be durable.
 
-        For good; it may come as late as by ``close``.
+        None while all is well. It is final, and may be set as late as in ``close``.
         """
 
     def prepare(self, topics: Sequence[str]) -> None:
-        """Check and open what needs the privileges that the process may give up before ``start``.
+        """Check and open everything that needs privileges; they may be gone at ``start``.
 
-        Blocks for as long as a directory takes; starts no thread. ``SinkError``.
+        Blocks as long as opening a directory takes; starts no thread. Raises
+        ``SinkError``.
         """
 
     def load(self) -> None:
-        """Import what publishing needs, after ``prepare`` and with the same privileges.
+        """Import the libraries for publishing, after ``prepare`` and with the same privileges.
 
-        A call of its own: that takes a while, which other work need not wait for.
-        ``start`` does it where nobody else has.
+        Separate because it is slow and other work need not wait for it. ``start``
+        does it if nobody has.
         """
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Connect and create what is missing; ``SinkError`` when it can never work."""
+        """Connect and create missing topics; ``SinkError`` when it cannot work."""
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions of ``topic``; valid after ``start``."""
 
     async def send(self, batch: MessageBatch) -> None:
-        """Accept ``batch``; wait while the sink is full. Faults are outcomes, never raised."""
+        """Accept ``batch``; wait while the sink is full. Faults are outcomes, not exceptions."""
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Wait until all that was accepted has an outcome, ``timeout`` seconds at most.
+        """Wait until every accepted record has an outcome, at most ``timeout`` seconds.
 
-        What has none by then is reported failed by "shutdown".
+        Records without one by then are given up by "shutdown": those that may have
+        been written are in doubt, the others failed.
         """
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Flush within ``timeout`` seconds, then let go of everything; harmless twice."""
+        """Flush within ``timeout`` seconds, then release everything; harmless twice."""
 
 
 def open_sink(
@@ -71,22 +74,25 @@ def open_sink(
 ) -> Sink:
     """Return the sink that ``url`` names, not started yet.
 
-    ``partitions`` is the number that topics are created with, of all or by topic;
-    topics that exist keep theirs. ``record_format`` is the values' format.
-    ``owner`` (uid, gid) gets the directories and files that the sink creates, so
-    that a process which gives up root after ``start`` can go on. Kafka topics that
-    are created get ``topic_settings``. Raises ``UsageError``.
+    Missing topics are created with ``partitions`` (one number, or by topic) and, in
+    Kafka, with ``topic_settings``; existing topics keep their number.
+    ``record_format`` is the format of the values. Directories and files that the sink
+    creates belong to ``owner`` (uid, gid), so that a process can give up root after
+    ``start`` and continue. Raises ``UsageError``.
     """
     for count in [partitions] if isinstance(partitions, int) else partitions.values():
         if count < 1:
             raise UsageError(f"partitions: {count} is too few; use 1 or more")
     where = parse_url(url)
-    # Only what is used is imported: aiokafka's client alone takes a tenth of a second.
+    # Import only the sink in use: aiokafka's client takes a tenth of a second.
     if isinstance(where, KafkaUrl):
         from flowstream.kafka.sink import KafkaSink  # noqa: PLC0415
 
         return KafkaSink(
-            where.addresses, outcomes, partitions=partitions, topic_settings=topic_settings
+            ClientSettings(where.addresses),
+            outcomes,
+            partitions=partitions,
+            topic_settings=topic_settings,
         )
     if isinstance(where, DirectoryUrl):
         from flowstream.segments.sink import SegmentSink  # noqa: PLC0415

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
+from flowstream.kafka.settings import ClientSettings
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url_or_directory
 
 if TYPE_CHECKING:
@@ -14,21 +15,23 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Topics to be read from their beginning up to what they hold at the start."""
+    """Topics that are read from their beginning."""
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What the reading so far had to leave out, a line each; empty when nothing."""
+        """Warnings so far, a line each: what could not be read and was left out."""
 
     async def sizes(self) -> dict[str, list[int]]:
-        """Return the messages in each partition of each topic now, about: a list from 0 on.
+        """Return about how many messages each partition of each topic has, from partition 0 on.
 
         Raises ``SourceError`` where a topic does not exist or cannot be read.
         """
 
-    def batches(self) -> AsyncIterator[list[Message]]:
+    def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
         """Return an iterator over all messages in lists of bounded size, none empty.
 
+        It ends where the topics ended when it began; with ``follow`` it goes on,
+        waits for what is added, also in new partitions, and never ends by itself.
         Order holds within a partition. Raises ``SourceError``, naming topic,
         partition and offset where there is one, after everything before it.
         """
@@ -40,11 +43,11 @@ def open_source(url: str, topics: Sequence[str]) -> Source:
     Nothing is read yet. Raises ``UsageError``.
     """
     where = parse_url_or_directory(url)
-    # Only what is used is imported: aiokafka's client alone takes a tenth of a second.
+    # Import only the source in use: aiokafka's client takes a tenth of a second.
     if isinstance(where, KafkaUrl):
         from flowstream.kafka.source import KafkaSource  # noqa: PLC0415
 
-        return KafkaSource(where.addresses, topics)
+        return KafkaSource(ClientSettings(where.addresses), topics)
     if isinstance(where, DirectoryUrl):
         from flowstream.segments.source import SegmentSource  # noqa: PLC0415
 

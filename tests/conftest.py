@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import pytest
 from broker import Broker
 from hypothesis import settings
+from support.net import Wire, namespace, veth_pair
 from support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # No deadline per example: a busy machine is slow. pytest-timeout bounds the whole test.
 settings.register_profile("flowstream", deadline=None)
@@ -30,6 +32,12 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
+def recording_url(tmp_path: Path) -> str:
+    """URL of a recording that does not exist yet."""
+    return f"file:{tmp_path}/recording"
+
+
+@pytest.fixture
 def registry() -> Iterator[Registry]:
     """An empty schema registry."""
     with Registry() as server:
@@ -41,3 +49,16 @@ def broker_factory() -> Iterator[Callable[..., Broker]]:
     """Start brokers, with extra settings, for tests that stop or break them."""
     with ExitStack() as brokers:
         yield lambda **settings: brokers.enter_context(Broker(settings))
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    """A sender and the device that it sends to."""
+    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
+        yield ends
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> str:
+    """URL of a recording of the test's own, not there yet."""
+    return f"file:{tmp_path}/recording"

@@ -5,16 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, carried, delivered, last_counters, on, records_of
-from support.net import Interface, namespace, veth_pair
+from support.net import namespace, veth_pair
 
 from flowstream.records import CountersRecord, FlowRecord, decode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FULL = 2_000_003
 FULL_FLOWS = 100_000
@@ -28,18 +24,6 @@ FRAME = 83  # octets
 UDP = 17
 
 _prefixes = (f"agent{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    """A sender and the device that the agent watches."""
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
-
-
-@pytest.fixture
-def recording(tmp_path) -> str:
-    return f"file:{tmp_path}/recording"
 
 
 @pytest.fixture(params=["file", "kafka"])

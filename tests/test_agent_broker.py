@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, delivered, last_counters, on
-from support.net import Interface, namespace, veth_pair
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PACKETS = 100_003
 FLOWS = 1_009
 DEADLINE_S = 5
 SLACK_S = 20
 """What a busy machine may take beyond a deadline."""
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

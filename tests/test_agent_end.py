@@ -11,25 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audit, audited, delivered, last_counters, on
-from support.net import Interface, namespace, veth_pair
 from support.traffic import generator, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.net import Interface
+
 PACKETS = 100_003
 FLOWS = 1_009
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
-
-
-@pytest.fixture
-def recording(tmp_path) -> str:
-    return f"file:{tmp_path}/recording"
 
 
 def program_on(interface: Interface) -> int | None:
@@ -104,7 +94,7 @@ def test_a_second_signal_ends_at_once(wire, broker_factory):
         # Without the broker the end takes its time.
         agent.signal(signal.SIGTERM)
         assert agent.wait(10) == 1
-        assert agent.logs("second signal: ending at once, what is not yet published is lost")
+        assert agent.logs("second signal: ending at once, unpublished records are lost")
         assert "Traceback" not in agent.output()
     assert wait_until(lambda: program_on(receiver) is None)
 

@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 ERROR = "flowstream: error: "
 
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
-
-
-@pytest.fixture
-def recording(tmp_path) -> str:
-    return f"file:{tmp_path}/recording"
-
-
 @pytest.fixture
 def loopback() -> Iterator[Interface]:
     """A device whose driver has no native XDP."""
@@ -108,7 +97,7 @@ def test_a_signal_before_the_broker_is_there_is_no_success(wire):
             assert time.monotonic() < deadline
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 1
-        (ended,) = agent.logs("ended before the sink was there: nothing was published")
+        (ended,) = agent.logs("ended before the sink connected: nothing was published")
     assert ended["flow_records"] == 0
 
 
@@ -178,7 +167,7 @@ def test_an_unknown_user(wire, recording):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", recording, "--user", "no-such-user") as agent:
         assert agent.wait() == 2
-        assert agent.output() == (f"{ERROR}--user: there is no user 'no-such-user' on this host\n")
+        assert agent.output() == (f"{ERROR}--user: no user 'no-such-user' on this host\n")
 
 
 def test_an_interface_that_is_deleted_while_it_is_watched(recording):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, delivered, on, records_of
-from support.net import Interface, namespace, veth_pair
 from test_binary_formats import from_avro, message_class
 
 from flowstream import schemas
@@ -17,17 +16,10 @@ from flowstream.source import open_source
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 PACKETS = 20_011
 FLOWS = 1_009
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[tuple[Interface, Interface]]:
-    """A sender and the device that the agent watches."""
-    with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
-        yield ends
 
 
 def published(wire, url: str, *options: str) -> int:
@@ -56,6 +48,8 @@ def protobuf_reader(stream: Stream, name: str) -> Callable[[bytes], object]:
 def test_protobuf(wire, tmp_path):
     url = f"file:{tmp_path}/recording"
     arrived = published(wire, url, "--format", "protobuf")
+    (interface,) = audited(url)
+    assert interface["flows"]["packets"] == arrived
     read = protobuf_reader(Stream.FLOWS, "FlowMessage")
     assert sum(read(value).packets for value in values_of(url, Stream.FLOWS)) == arrived
     assert len({read(value).src_addr for value in values_of(url, Stream.NEW_FLOWS)}) > 1
@@ -107,9 +101,10 @@ def test_other_names(wire, tmp_path, names, packets_of):
 
 
 def test_no_registry_no_agent(wire, tmp_path):
-    """Nothing is attached, nothing is made when the registry is not there."""
+    """Without its registry the agent attaches nothing and creates nothing."""
     options = ("--format", "avro", "--registry", "http://user:secret@127.0.0.1:1")
     with Agent(*on(wire[1]), "--sink", f"file:{tmp_path}/recording", *options) as agent:
         assert agent.wait() == 1
         (line,) = agent.output().splitlines()
+    assert not (tmp_path / "recording").exists()
     assert line.startswith("flowstream: error: registry http://127.0.0.1:1: cannot be used: ")

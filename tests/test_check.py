@@ -206,7 +206,6 @@ def test_a_broker_and_its_topics(broker):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_existing_topics(broker):
     from support.outcomes import Account, make_batch
 
@@ -217,7 +216,7 @@ async def test_existing_topics(broker):
     await opened.start(["checked.flows"])
     await opened.send(make_batch("checked.flows", 0, 0, 3))
     await opened.close(10)
-    counts = await partition_counts([broker.address], ["checked.flows", "checked.none"], 10)
+    counts = await partition_counts(broker.cluster, ["checked.flows", "checked.none"], 10)
     assert counts == {"checked.flows": 7, "checked.none": 0}
 
 

@@ -97,7 +97,7 @@ def test_help_of_run_shows_every_option_with_limits_and_default(capsys, monkeypa
 
 
 def test_help_imports_nothing_heavy():
-    """By what is imported, independent of this machine's speed."""
+    """Checked by the imported modules, independent of the speed of the machine."""
     code = (
         "import sys; from flowstream.cli.main import main; main(['run', '--help']); "
         "print(sorted(sys.modules.keys() & set(sys.argv[1:])), file=sys.stderr)"
@@ -230,7 +230,6 @@ def test_errors_are_one_line_and_others_keep_their_traceback(monkeypatch, capsys
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_audit_prints_tables_and_its_status_says_whether_it_holds(tmp_path):
     published = Published(interfaces=(3, 5))
     await publish(f"file:{tmp_path}/good", "json", published)

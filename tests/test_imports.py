@@ -1,8 +1,15 @@
-"""Imports go one way: who may know whom."""
+"""Which room may import which; docs/architecture.md shows the same table and picture.
+
+A room is a package directly below ``flowstream``, or a single module there. Imports inside
+functions and below TYPE_CHECKING count.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
+import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,15 +17,85 @@ import pytest
 import flowstream
 
 PACKAGE = Path(flowstream.__file__).parent
-CAPTURE = "flowstream.kernel"
-PUBLISHING = (
-    *("flowstream.kafka", "flowstream.segments", "flowstream.delivery"),
-    *("flowstream.sink", "flowstream.source"),
-)
-COMPOSITION = (
-    *("flowstream.agent", "flowstream.cli", "flowstream.demo", "flowstream.check"),
-    *("flowstream.pcap", "flowstream.recording", "flowstream.testing"),
-)
+ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
+
+ROOMS = {
+    room: frozenset(may_import.split())
+    for room, may_import in {
+        "errors": "",
+        "streams": "",
+        "closing": "",
+        "log": "",
+        "progress": "",
+        "layouts": "",
+        "host": "errors",
+        "urls": "errors",
+        "config": "errors urls",
+        "records": "errors streams layouts",
+        "schemas": "errors streams layouts records",
+        "accounting": "errors streams layouts records",
+        "messages": "errors streams accounting",
+        "kernel": "errors streams closing layouts accounting",
+        "encode": "errors streams layouts records accounting messages",
+        "registry": "errors streams records schemas encode",
+        "delivery": "errors streams closing urls accounting messages",
+        "kafka": "errors streams closing urls accounting messages delivery",
+        "segments": "errors streams closing urls accounting messages delivery",
+        "sink": "errors streams urls accounting messages delivery kafka segments",
+        "source": "errors streams urls messages delivery kafka segments",
+        "audit": "errors streams progress layouts records accounting messages source",
+        "recording": "errors streams progress urls messages delivery kafka segments sink source",
+        "agent": "errors streams closing log layouts host urls config records accounting messages "
+        "kernel encode registry delivery kafka segments sink source",
+        "check": "errors streams closing host urls config kernel kafka",
+        "pcap": "errors streams closing progress layouts urls config records accounting messages "
+        "kernel encode registry kafka sink agent",
+        "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
+        "segments sink source recording",
+        "demo": "errors streams host records source audit",
+        "cli": "errors streams log progress urls config records schemas audit recording agent "
+        "check pcap demo",
+    }.items()
+}
+"""Room: the rooms that its modules may import; every room stands below those."""
+
+LIBRARIES = {
+    "aiokafka": ("kafka", "segments", "testing"),
+    "argparse": ("cli",),
+    "bcc": ("kernel.bcc_child",),
+    "confluent_kafka": ("registry.client",),
+    "cramjam": ("segments.compression",),
+    "ctypes": ("kernel", "host.privileges", "host.namespaces"),
+    "fastavro": ("records.avro_form",),
+    "google": ("records.protobuf_form",),
+    "pyroute2": ("host.interfaces",),
+    "pytest": ("testing.plugin",),
+    "rich": ("progress", "audit.tables", "demo"),
+    "tomllib": ("config.toml",),
+    "uvloop": ("agent", "pcap", "cli"),
+}
+"""Library, by the first name of its package: the rooms and modules that own it."""
+
+LAZY = {
+    "cli": "--help and usage errors are quick; a command imports its room",
+    "sink": "the URL chooses",
+    "source": "the URL chooses",
+    "pcap": "the URL chooses",
+    "segments.batches": "the agent attaches before it imports aiokafka",
+    "segments.writer": "the agent attaches before it imports aiokafka",
+    "segments.compression": "an extra",
+    "records.decoding": "an extra",
+    "registry": "an extra",
+    "testing.plugin": "pytest loads it in every project of the environment",
+    "kernel.bcc_child": "only its main() runs under bcc's interpreter",
+}
+"""Rooms and modules that may import inside functions, and why."""
+
+EVERYWHERE = {"msgspec", "numpy", "structlog"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+IMPORT = (ast.Import, ast.ImportFrom)
+IMPURE = ("asyncio", "datetime", "logging", "structlog", "time")
+PURE = ("encode", "layouts", "records")
 
 
 def name_of(path: Path) -> str:
@@ -30,105 +107,183 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(module: str) -> set[str]:
-    """What a module imports anywhere, also inside functions; absolute names."""
+    """Absolute names of what a module imports, of names in a module the module."""
     found = set()
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module} imports relatively"
             assert node.module
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
     return found
+
+
+IMPORTS = {module: imported(module) for module in MODULES}
+OWN_IMPORTS = {module: names & MODULES.keys() for module, names in IMPORTS.items()}
 
 
 def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def users_of(*packages: str) -> set[str]:
-    """Modules that import any of these packages, those of the packages themselves left out."""
+def room_of(module: str) -> str:
+    """Room of a module; the package itself and ``python -m flowstream`` belong to none."""
+    _, _, rest = module.partition(".")
+    return rest.partition(".")[0]
+
+
+def rooms_imported() -> dict[str, set[str]]:
+    """Room: the other rooms that its modules import."""
+    found: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module, names in OWN_IMPORTS.items():
+        if (room := room_of(module)) in found:
+            found[room] |= {room_of(name) for name in names} - {room, ""}
+    return found
+
+
+def users_of(library: str) -> set[str]:
+    return {module for module, names in IMPORTS.items() if any(within(n, library) for n in names)}
+
+
+def test_modules_and_imports_are_found():
+    assert {"flowstream.agent.run", "flowstream.kernel.flow", "flowstream.errors"} <= set(MODULES)
+    assert "aiokafka.errors" in IMPORTS["flowstream.kafka.sink"]
+    assert "flowstream.kernel.flow" in OWN_IMPORTS["flowstream.agent.run"]
+    assert {"cli", "kernel"} <= rooms_imported().keys()
+
+
+def test_every_module_belongs_to_a_room():
+    assert {room_of(module) for module in MODULES} - {"", "__main__"} == ROOMS.keys()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_only_rooms_below_it(room):
+    above = list(ROOMS)[list(ROOMS).index(room) :]
+    assert not ROOMS[room] & set(above), "the table is in no order"
+    forbidden = {
+        f"{module} → {name}"
+        for module, names in OWN_IMPORTS.items()
+        for name in names
+        if room_of(module) == room and room_of(name) not in {room, "", *ROOMS[room]}
+    }
+    assert forbidden == set()
+
+
+def test_no_module_imports_itself_through_others():
+    tuple(TopologicalSorter(OWN_IMPORTS).static_order())
+
+
+def test_no_room_imports_itself_through_others():
+    tuple(TopologicalSorter(rooms_imported()).static_order())
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_library_is_used_by_its_owners_only(library):
+    owners = [f"flowstream.{owner}" for owner in LIBRARIES[library]]
+    users = users_of(library)
+    assert {module for module in users if not within(module, *owners)} == set()
+    assert [owner for owner in owners if not any(within(user, owner) for user in users)] == []
+
+
+def test_every_library_is_in_a_table():
+    first_names = {name.partition(".")[0] for names in IMPORTS.values() for name in names}
+    foreign = first_names - sys.stdlib_module_names - {"flowstream"}
+    assert foreign == (LIBRARIES.keys() - sys.stdlib_module_names) | EVERYWHERE
+
+
+def imports_inside_a_function(module: str) -> bool:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    functions = (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS))
+    return any(isinstance(node, IMPORT) for function in functions for node in ast.walk(function))
+
+
+def test_only_boundaries_import_inside_functions():
+    lazy = {module for module in MODULES if imports_inside_a_function(module)}
+    allowed = {f"flowstream.{name}" for name in LAZY}
+    assert {module for module in lazy if not within(module, *allowed)} == set()
+    assert {name for name in allowed if not any(within(module, name) for module in lazy)} == set()
+
+
+def test_bcc_child_imports_nothing_of_the_package():
+    # It runs under another interpreter, which has no flowstream.
+    assert users_of("bcc") == {"flowstream.kernel.bcc_child"}
+    assert OWN_IMPORTS["flowstream.kernel.bcc_child"] == set()
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_codecs_have_no_loop_log_or_clock(room):
+    impure = {
+        f"{module} → {name}"
+        for module, names in IMPORTS.items()
+        for name in names
+        if room_of(module) == room and within(name, *IMPURE)
+    }
+    assert impure == set()
+
+
+def direct() -> set[tuple[str, str]]:
+    """Allowed imports but those that also follow by way of another room."""
     return {
-        module
-        for module in MODULES
-        if not within(module, *packages)
-        and any(within(name, *packages) for name in imported(module))
+        (room, below)
+        for room, may_import in ROOMS.items()
+        for below in may_import
+        if not any(below in ROOMS[between] for between in may_import)
     }
 
 
-def test_the_modules_are_found():
-    assert {"flowstream.agent.run", "flowstream.kernel.flow", "flowstream.kafka.sink"} <= set(
-        MODULES
-    )
-    assert "aiokafka.errors" in imported("flowstream.kafka.sink")
-    assert "flowstream.kernel.flow.FlowProbe" in imported("flowstream.agent.run")
+def architecture_table() -> list[list[str]]:
+    """Cells of the table of rooms: room, subject, rooms that it may import, libraries."""
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    _, _, rows = text.partition("| room | subject | may import | owns |\n|---|---|---|---|\n")
+    rows, _, _ = rows.partition("\n\n")
+    return [[cell.strip() for cell in row[1:-1].split("|")] for row in rows.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("library", "owners"),
-    [
-        ("aiokafka", (*PUBLISHING, "flowstream.testing")),
-        ("bcc", (CAPTURE,)),
-        ("ctypes", (CAPTURE, "flowstream.host.privileges", "flowstream.host.namespaces")),
-        ("uvloop", COMPOSITION),
-        ("rich", (*COMPOSITION, "flowstream.audit.tables", "flowstream.progress")),
-        ("argparse", ("flowstream.cli",)),
-        ("pyroute2", ("flowstream.host.interfaces",)),
-        ("confluent_kafka", ("flowstream.registry.client",)),
-        ("cramjam", ("flowstream.segments.compression",)),
-        ("fastavro", ("flowstream.records.avro_form",)),
-        ("google", ("flowstream.records.protobuf_form",)),
-    ],
-)
-def test_a_library_has_its_owners(library, owners):
-    users = users_of(library)
-    assert {module for module in users if not within(module, *owners)} == set()
+def test_architecture_has_the_same_table():
+    table = {
+        re.sub(r"`(\w+)(/|\.py)`", r"\1", room): frozenset(re.findall(r"\w+", may_import))
+        for room, _, may_import, _ in architecture_table()
+    }
+    assert table == ROOMS
+    assert list(table) == list(ROOMS)
 
 
-def test_every_library_of_the_table_is_used():
-    internal = ("aiokafka", "bcc", "ctypes", "uvloop", "rich", "argparse", "pyroute2")
-    for library in (*internal, "confluent_kafka", "cramjam", "fastavro", "google"):
-        assert users_of(library), library
+def test_architecture_names_the_owner_of_each_library():
+    owners = {
+        (re.findall(r"\w+", room)[0], library)
+        for room, _, _, owned in architecture_table()
+        for library in re.findall(r"\w+", re.sub(r"\(.*?\)|\.\w+", "", owned))
+    }
+    assert owners == {
+        (owner.partition(".")[0], library)
+        for library, owning in LIBRARIES.items()
+        for owner in owning
+    }
 
 
-def test_bcc_is_only_in_the_child():
-    assert users_of("bcc") == {"flowstream.kernel.bcc_child"}
-    # It runs under another interpreter, which has no flowstream.
-    assert not any(within(name, "flowstream") for name in imported("flowstream.kernel.bcc_child"))
+def test_architecture_names_rooms_as_they_are_on_disk():
+    on_disk = {f"`{room}/`" if (PACKAGE / room).is_dir() else f"`{room}.py`" for room in ROOMS}
+    assert {room for room, *_ in architecture_table()} == on_disk
 
 
-def test_capture_knows_nothing_of_what_comes_after():
-    after = (*PUBLISHING, "flowstream.encode", "flowstream.audit")
-    for module in (module for module in MODULES if within(module, CAPTURE)):
-        forbidden = {name for name in imported(module) if within(name, *after, *COMPOSITION)}
-        assert forbidden == set(), module
+def test_architecture_draws_the_same_picture():
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    _, _, rest = text.partition("## Rooms\n")
+    picture = re.search(r"```mermaid\nflowchart TD\n(.*?)```", rest, re.DOTALL)
+    assert picture
+    edges: list[tuple[str, str]] = []
+    for line in picture[1].splitlines():
+        match = re.fullmatch(r"  (\w+) --> (\w+(?: & \w+)*)", line)
+        assert match, line
+        edges += [(match[1], below) for below in match[2].split(" & ")]
+    assert len(edges) == len(set(edges))
+    assert set(edges) == direct()
 
 
-@pytest.mark.parametrize(
-    "package",
-    [*PUBLISHING, "flowstream.encode", "flowstream.records", "flowstream.audit",
-     "flowstream.accounting.ledger", "flowstream.config"],
-)  # fmt: skip
-def test_what_comes_after_knows_nothing_of_the_capture(package):
-    for module in (module for module in MODULES if within(module, package)):
-        names = imported(module)
-        assert not any(within(name, CAPTURE, *COMPOSITION) for name in names), module
-
-
-def test_only_the_composition_sees_both_ends():
-    both = users_of(CAPTURE) & users_of(*PUBLISHING)
-    assert "flowstream.agent.run" in both
-    assert {module for module in both if not within(module, *COMPOSITION)} == set()
-
-
-@pytest.mark.parametrize("package", ["flowstream.encode", "flowstream.records"])
-def test_codecs_are_pure(package):
-    """No loop, no logging, no clock."""
-    for module in (module for module in MODULES if within(module, package)):
-        impure = {"asyncio", "logging", "structlog", "time", "datetime"}
-        assert not impure & imported(module), module
-
-
-def test_errors_know_nobody():
-    assert not any(within(name, "flowstream") for name in imported("flowstream.errors"))
+if __name__ == "__main__":
+    # The picture's lines for docs/architecture.md.
+    for upper in reversed(ROOMS):
+        if lower := [room for room in ROOMS if (upper, room) in direct()]:
+            sys.stdout.write(f"  {upper} --> {' & '.join(lower)}\n")

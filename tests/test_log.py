@@ -29,7 +29,7 @@ class Full(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def restored():
-    """Leave logging to the other tests as they had it."""
+    """Restore logging for the other tests."""
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.raiseExceptions)
     levels = {name: logging.getLogger(name).level for name in log._TALKATIVE}
@@ -46,7 +46,7 @@ def lines(stream: io.StringIO) -> list[dict]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_lines_where_there_is_no_terminal():
+def test_json_lines_off_a_terminal():
     stream = io.StringIO()
     log.configure(stream=stream)
     structlog.get_logger("flowstream.sink").info("published", records=17, interface="veth\u00e9")
@@ -64,7 +64,7 @@ def test_json_lines_where_there_is_no_terminal():
     }
 
 
-def test_lines_for_people_on_a_terminal(monkeypatch):
+def test_readable_lines_on_a_terminal(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
     log.configure(stream=stream)
@@ -73,7 +73,7 @@ def test_lines_for_people_on_a_terminal(monkeypatch):
     assert "\x1b[" in stream.getvalue()
 
 
-def test_no_colour_where_it_is_not_wanted(monkeypatch):
+def test_no_color_disables_colours(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
     log.configure(stream=stream)
@@ -83,7 +83,7 @@ def test_no_colour_where_it_is_not_wanted(monkeypatch):
 
 
 @pytest.mark.parametrize(("log_format", "starts"), [("json", "{"), ("console", "2")])
-def test_a_format_that_is_asked_for(log_format, starts):
+def test_a_selected_format(log_format, starts):
     for stream in (Terminal(), io.StringIO()):
         log.configure(log_format=log_format, stream=stream)
         structlog.get_logger("flowstream").info("published")
@@ -102,7 +102,7 @@ def test_levels(level):
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_requests_to_the_registry_are_not_told_with_their_password(level):
+def test_requests_to_the_registry_are_not_logged_with_their_password(level):
     # confluent-kafka requires httpx2, its older versions httpx.
     httpx = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
     stream = io.StringIO()
@@ -113,7 +113,7 @@ def test_requests_to_the_registry_are_not_told_with_their_password(level):
     assert "s3cret" not in stream.getvalue()
 
 
-def test_libraries_go_through_the_same_lines():
+def test_libraries_are_routed_through_structlog():
     stream = io.StringIO()
     log.configure(stream=stream)
     logging.getLogger("aiokafka.conn").info("too much of this")
@@ -128,7 +128,7 @@ def test_libraries_go_through_the_same_lines():
     assert "timestamp" in found[0]
 
 
-def test_at_level_debug_libraries_tell_everything():
+def test_at_level_debug_libraries_log_everything():
     stream = io.StringIO()
     log.configure("debug", stream=stream)
     logging.getLogger("aiokafka.conn").debug("a request")
@@ -159,7 +159,7 @@ def test_warnings_are_logged():
     assert (line["level"], "DeprecationWarning: old" in line["event"]) == ("warning", True)
 
 
-def test_configured_twice_there_is_one_line():
+def test_a_second_configuration_replaces_the_first():
     first, second = io.StringIO(), io.StringIO()
     log.configure(stream=first)
     logger = structlog.get_logger("flowstream")
@@ -170,7 +170,7 @@ def test_configured_twice_there_is_one_line():
     assert [line["event"] for line in lines(second)] == ["two"]
 
 
-def test_a_stream_that_cannot_be_written_to_stops_nobody(capsys):
+def test_a_failing_stream_is_ignored(capsys):
     stream = Full()
     log.configure(stream=stream)
     structlog.get_logger("flowstream").info("lost")

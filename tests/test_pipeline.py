@@ -22,9 +22,8 @@ from flowstream.agent.pipeline import (
     QUEUE_BATCHES,
     Publisher,
     RecordBatch,
-    move_table,
-    read_ring,
 )
+from flowstream.agent.readers import RingReader, move_table
 from flowstream.encode import Identity, make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, decode
@@ -70,10 +69,12 @@ class Pipe:
     def __init__(self) -> None:
         self.fd, self._into = os.pipe()
         self._waiting: list[np.ndarray] = []
+        self.produced = self.consumed = 0
         self.most: list[int] = []
 
     def write(self, records) -> None:
         self._waiting.append(records)
+        self.produced += records.nbytes
         os.write(self._into, b".")
 
     def read(self, most: int):
@@ -81,6 +82,7 @@ class Pipe:
         if not self._waiting:
             return np.zeros(0, FLOW_RECORD)
         os.read(self.fd, 1)
+        self.consumed += self._waiting[0].nbytes
         return self._waiting.pop(0)
 
     def close(self) -> None:
@@ -269,29 +271,64 @@ async def test_counters_are_numbered_and_stay_in_one_partition():
 
 async def test_a_ring_is_read_until_it_is_told_to_stop(pipe):
     rig = Rig()
-    stop = asyncio.Event()
+    reader = RingReader(pipe, rig.publisher)
     sent = [flows(n, seed=n) for n in (1, 101, 211)]
     async with running(rig.publisher):
-        reading = asyncio.ensure_future(read_ring(pipe, rig.publisher, stop))
+        reading = asyncio.ensure_future(reader.run())
         for records in sent:
             pipe.write(records.copy())
             await eventually(lambda: not pipe._waiting)
         pipe.write(flows(307, seed=307))
-        stop.set()
+        reader.stop()
         await asyncio.wait_for(reading, 30)
-    # What lay in the ring at the end came along, and the end was seen: nothing more to read.
+    # Records that were in the ring at the end came along.
     assert len(rig.shelf.records()) == 1 + 101 + 211 + 307
     assert not pipe._waiting
 
 
+async def test_catching_up_waits_for_all_that_was_in_the_ring(pipe):
+    rig = Rig()
+    reader = RingReader(pipe, rig.publisher)
+    pipe.write(flows(101))
+    pipe.write(flows(211, seed=3))
+    async with running(rig.publisher):
+        await asyncio.wait_for(reader.catch_up(), 30)
+        assert not pipe._waiting
+        await asyncio.wait_for(rig.publisher.passed(), 30)
+        assert len(rig.shelf.records()) == 101 + 211
+        # With nothing in the ring there is nothing to wait for.
+        await asyncio.wait_for(reader.catch_up(), 30)
+
+
+async def test_catching_up_waits_for_records_that_are_on_their_way(pipe):
+    """The reader has taken them out, but the publisher's queue has no room for them yet."""
+    rig = Rig()
+    rig.shelf.gate.clear()
+    reader = RingReader(pipe, rig.publisher)
+    async with running(rig.publisher):
+        reading = asyncio.ensure_future(reader.run())
+        for number in range(QUEUE_BATCHES + 2):
+            pipe.write(flows(7, seed=number))
+            await eventually(lambda: not pipe._waiting)
+        caught_up = asyncio.ensure_future(reader.catch_up())
+        for _ in range(101):
+            await asyncio.sleep(0)
+        assert not caught_up.done()
+        rig.shelf.gate.set()
+        await asyncio.wait_for(caught_up, 30)
+        reader.stop()
+        await asyncio.wait_for(reading, 30)
+    assert len(rig.shelf.records()) == 7 * (QUEUE_BATCHES + 2)
+
+
 async def test_a_ring_that_stays_empty_is_left_at_once(pipe):
     rig = Rig()
-    stop = asyncio.Event()
-    reading = asyncio.ensure_future(read_ring(pipe, rig.publisher, stop))
+    reader = RingReader(pipe, rig.publisher)
+    reading = asyncio.ensure_future(reader.run())
     await asyncio.sleep(0)
     assert not reading.done()
     assert not pipe.most, "nothing is read before there is something"
-    stop.set()
+    reader.stop()
     await asyncio.wait_for(reading, 30)
     assert not asyncio.get_running_loop().remove_reader(pipe.fd), "it is still watched"
 
@@ -305,7 +342,7 @@ async def test_a_ring_that_fails_fails_its_reader(pipe):
 
     pipe.read = fail
     with pytest.raises(ValueError, match="not what a record looks like"):
-        await asyncio.wait_for(read_ring(pipe, rig.publisher, asyncio.Event()), 30)
+        await asyncio.wait_for(RingReader(pipe, rig.publisher).run(), 30)
 
 
 async def test_a_table_is_drained_in_another_thread_and_no_faster_than_it_is_published():

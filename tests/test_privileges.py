@@ -1,4 +1,4 @@
-"""Giving up privileges, each time in a process that can be spared."""
+"""Dropping privileges, in a process of its own each time."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_users_are_found_by_name_and_number():
 
 
 @pytest.mark.parametrize("name", ["no-such-user", "-1", "nobody ", "4294967295", "4294967296"])
-def test_a_user_that_is_not_there(name):
-    with pytest.raises(UsageError, match="--user: there is no user"):
+def test_an_unknown_user(name):
+    with pytest.raises(UsageError, match="--user: no user"):
         find_user(name)
 
 
-def test_nothing_is_left_and_nothing_comes_back():
+def test_no_privilege_is_left_or_can_be_regained():
     code = """
 privileges.give_up(privileges.find_user("nobody"))
 print(os.getresuid(), os.getresgid(), os.getgroups())
@@ -64,7 +64,7 @@ for line in status.splitlines():
     )
 
 
-def test_a_program_that_it_starts_gains_nothing():
+def test_a_started_program_gains_nothing():
     code = """
 import shutil, subprocess
 privileges.give_up(privileges.find_user("nobody"))
@@ -86,13 +86,13 @@ except PermissionError:
     assert run(code) == "0\nrefused\n"
 
 
-def test_who_is_nobody_already_stays_so():
+def test_an_unprivileged_user_stays_itself():
     code = 'privileges.give_up(privileges.find_user("0")); print(os.getuid())'
     nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
     assert run(code, *nobody) == f"{NOBODY.pw_uid}\n"
 
 
-def test_root_that_may_not_change_its_user():
+def test_root_without_the_right_to_change_user():
     """A container without CAP_SETUID: root in name only."""
     code = """
 privileges.give_up(privileges.find_user("nobody"))
@@ -102,8 +102,8 @@ print(os.getuid(), privileges._held())
     assert run(code, *bounded) == "0 0\n"
 
 
-def test_a_thread_that_keeps_its_capabilities_is_noticed():
-    """Linux keeps capabilities per thread: one that exists already would keep them."""
+def test_another_thread_with_capabilities_is_detected():
+    """Linux keeps capabilities per thread: an existing thread would keep its own."""
     code = """
 gate = threading.Event()
 threading.Thread(target=gate.wait, daemon=True).start()
@@ -113,7 +113,7 @@ except FlowstreamError as err:
     print(err)
 gate.set()
 """
-    assert "could not be given up" in run(code)
+    assert "could not be dropped" in run(code)
 
 
 def test_the_tests_themselves_are_privileged():

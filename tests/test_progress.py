@@ -1,4 +1,4 @@
-"""Bars on a terminal that reach their total, nothing of them elsewhere, and an orderly Ctrl-C."""
+"""Bars on a terminal reach their total and are absent elsewhere; Ctrl-C ends in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOUR_MS = 3_600_000
 
 
 class Terminal:
-    """A command with a terminal as its standard error; ``screen`` is what came there."""
+    """A command with a terminal as its standard error; ``screen`` is its output there."""
 
     def __init__(self, master: int, process: subprocess.Popen[str]) -> None:
         self._master, self.process = master, process
@@ -51,12 +51,12 @@ class Terminal:
         while True:
             try:
                 data += os.read(self._master, 65_536)
-            except OSError:  # nobody has the terminal open any more
+            except OSError:  # no process has the terminal open any more
                 return
             self.screen = data.decode(errors="replace")
 
     def end(self) -> tuple[int, str]:
-        """Wait for the end and give status and standard output; the terminal must be as before."""
+        """Wait for the end; return status and standard output. The terminal must be restored."""
         out, _ = self.process.communicate(timeout=60)
         self._reader.join(10)
         assert termios.tcgetattr(self._master) == self._settings
@@ -89,14 +89,14 @@ def terminal(*args: str) -> Iterator[Terminal]:
 def check(
     *args: str, amount: str, again: Callable[[], object] = lambda: None, says: str = ""
 ) -> None:
-    """Run it with and without a terminal: the same but for the bar, which ends at ``amount``.
+    """Run a command with and without a terminal: only the bar differs; it ends at ``amount``.
 
-    ``says`` is all that it writes to standard error besides.
+    ``says`` is everything else that it writes to standard error.
     """
     with terminal(*args) as shown:
         status, out = shown.end()
     assert status == 0, shown.screen
-    # Without colours and what moves the cursor.
+    # Without colours and cursor movements.
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.screen)
     assert re.findall(r"[\d.]+/[\d.]+", text)[-1] == amount
     assert HIDE in shown.screen
@@ -114,7 +114,7 @@ async def fill(sink: SegmentSink | KafkaSink, topic: str, count: int) -> None:
 
 def test_record(broker: Broker, tmp_path: Path) -> None:
     topic = f"bar-{tmp_path.name}"
-    asyncio.run(fill(KafkaSink([broker.address], Account(), partitions=1), topic, 101))
+    asyncio.run(fill(KafkaSink(broker.cluster, Account(), partitions=1), topic, 101))
     copy = tmp_path / "copy"
     check(
         *("record", broker.url, "--topic", topic, "--to", str(copy)),
@@ -144,7 +144,7 @@ def test_audit_of_a_broker(broker: Broker, tmp_path: Path) -> None:
 
 
 def test_pcap(tmp_path: Path) -> None:
-    """The file's name is text, whatever rich would make of it."""
+    """The file's name is text, also where it looks like rich's markup."""
     capture = tmp_path / "a[red]b.pcap"
     packets = [Packet(1_000_000_000 * n, bytes(12) + b"\x08\x06" + bytes(46)) for n in range(7)]
     capture.write_bytes(pcap(packets))
@@ -162,7 +162,7 @@ def test_pcap(tmp_path: Path) -> None:
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
 
 
@@ -174,11 +174,11 @@ async def messages(url: str, topic: str) -> list[bytes]:
 def test_interrupted_record_ends_in_order(
     broker_factory: Callable[..., Broker], tmp_path: Path
 ) -> None:
-    """The broker stands still, so that the recording is in its middle for certain."""
+    """A stopped broker keeps the recording incomplete for certain."""
     slow, topic = broker_factory(), "interrupted"
 
     async def fill_much() -> None:
-        sink = KafkaSink([slow.address], Account(), partitions=1)
+        sink = KafkaSink(slow.cluster, Account(), partitions=1)
         await sink.start([topic])
         for first in range(0, 300_000, 10_000):
             await sink.send(make_batch(topic, 0, first, 10_000))
@@ -245,7 +245,7 @@ def test_interrupted_while_nothing_answers(
 
 
 def connections(port: int) -> list[str]:
-    """Connections to this port that are established."""
+    """Established connections to this port."""
     done = subprocess.run(
         ["ss", "-Htn", "state", "established", f"dport = :{port}"],
         capture_output=True, text=True, check=True,

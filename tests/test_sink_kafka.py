@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,11 @@ import structlog.testing
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
-from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, number
+from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, new_topic, number
 
 from flowstream.errors import SinkError
 from flowstream.kafka.limits import Limits
+from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
 from flowstream.sink import open_sink
 from flowstream.source import open_source
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 WRITE, CREATE = 4, 5
 
 pytestmark = pytest.mark.anyio
-
-
-def new_topic() -> str:
-    return f"test-{uuid.uuid4().hex[:12]}"
 
 
 async def read(url: str, topic: str) -> list[Message]:
@@ -144,7 +140,6 @@ async def test_topic_that_cannot_be_created_is_named(broker: Broker) -> None:
     await sink.close(1)
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_refused_authorization_is_said_at_the_start(
     broker_factory: Callable[..., Broker],
 ) -> None:
@@ -226,7 +221,7 @@ async def test_record_larger_than_a_batch_but_not_than_the_broker_allows(broker:
 async def test_send_waits_for_space_and_a_cancelled_send_leaves_nothing(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     limits = Limits(in_flight_bytes=20_000)
-    sink = KafkaSink([broker.address], account, partitions=1, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=1, limits=limits)
     await sink.start([topic])
     # Both larger than the space: the second waits for the first one's acknowledgement.
     await sink.send(make_batch(topic, 0, 0, 101))
@@ -244,7 +239,7 @@ async def test_send_waits_for_space_and_a_cancelled_send_leaves_nothing(broker: 
 async def test_after_close_everything_fails_by_shutdown(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     limits = Limits(in_flight_bytes=20_000)
-    sink = KafkaSink([broker.address], account, partitions=1, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=1, limits=limits)
     await sink.start([topic])
     await sink.send(make_batch(topic, 0, 0, 101))
     async with anyio.create_task_group() as tasks:
@@ -259,7 +254,10 @@ async def test_after_close_everything_fails_by_shutdown(broker: Broker) -> None:
 async def test_no_broker_at_the_start_names_address_and_reason() -> None:
     limits = Limits(connect_timeout=0.5)
     sink = KafkaSink(
-        ["127.0.0.1:9", "no-such-host.invalid:9092"], Account(), partitions=1, limits=limits
+        ClientSettings(("127.0.0.1:9", "no-such-host.invalid:9092")),
+        Account(),
+        partitions=1,
+        limits=limits,
     )
     with pytest.raises(SinkError, match=r"127\.0\.0\.1:9 .*refused.*host\.invalid:9092 .*resolve"):
         await sink.start(["t"])
@@ -276,7 +274,10 @@ async def test_listener_that_answers_garbage_is_told_from_a_broker() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, babble)
         sink = KafkaSink(
-            [f"127.0.0.1:{port}"], Account(), partitions=1, limits=Limits(connect_timeout=1)
+            ClientSettings((f"127.0.0.1:{port}",)),
+            Account(),
+            partitions=1,
+            limits=Limits(connect_timeout=1),
         )
         with pytest.raises(SinkError, match="does not answer as a Kafka broker"):
             await sink.start(["t"])
@@ -287,7 +288,7 @@ async def test_listener_that_answers_garbage_is_told_from_a_broker() -> None:
 async def test_deleted_topic_is_created_again(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     limits = Limits(stuck_timeout=1, delivery_timeout=20)
-    sink = KafkaSink([broker.address], account, partitions=1, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=1, limits=limits)
     await sink.start([topic])
     await sink.send(make_batch(topic, 0, 0, 101))
     await sink.flush(10)
@@ -320,7 +321,7 @@ async def test_topic_made_anew_with_fewer_partitions_takes_every_record_once(
     broker: Broker,
 ) -> None:
     topic, account = new_topic(), Account()
-    sink = KafkaSink([broker.address], account, partitions=6, limits=Limits())
+    sink = KafkaSink(broker.cluster, account, partitions=6, limits=Limits())
     await sink.start([topic])
     for partition in range(6):
         await sink.send(make_batch(topic, partition, partition, 1))
@@ -347,7 +348,7 @@ async def test_topic_made_anew_with_fewer_partitions_takes_every_record_once(
 async def test_added_partitions_are_used(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     limits = Limits(metadata_age=0.2)
-    sink = KafkaSink([broker.address], account, partitions=2, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=2, limits=limits)
     await sink.start([topic])
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
     await admin.start()
@@ -364,7 +365,7 @@ async def test_added_partitions_are_used(broker: Broker) -> None:
 async def test_fault_of_the_sink_itself_lets_other_partitions_finish(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     limits = Limits(delivery_timeout=1)
-    sink = KafkaSink([broker.address], account, partitions=3, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=3, limits=limits)
     await sink.start([topic])
     text = replace(make_batch(topic, 1, 0, 1), values=["not octets"])  # type: ignore[list-item]
     for batch in (make_batch(topic, 0, 1, 1009), text, make_batch(topic, 2, 1010, 1009)):

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
-import uuid
-from contextlib import contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from broker import Broker
-from support.line import line, listen
-from support.outcomes import VALUE_BYTES, Account, eventually, make_batch, number
+from support.line import Line, line, listen
+from support.outcomes import VALUE_BYTES, Account, eventually, make_batch, new_topic, number
 
 from flowstream.kafka.limits import Limits
+from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -49,13 +49,9 @@ def frozen(broker: Broker) -> Iterator[None]:
         os.kill(broker.pid, signal.SIGCONT)
 
 
-def new_topic() -> str:
-    return f"test-{uuid.uuid4().hex[:12]}"
-
-
 async def started(broker: Broker, account: Account, limits: Limits) -> tuple[KafkaSink, str]:
     topic = new_topic()
-    sink = KafkaSink([broker.address], account, partitions=2, limits=limits)
+    sink = KafkaSink(broker.cluster, account, partitions=2, limits=limits)
     await sink.start([topic])
     return sink, topic
 
@@ -109,15 +105,20 @@ async def test_broker_gone_for_good_every_record_fails_in_time(mortal: Broker) -
     sink, topic = await started(mortal, account, limits)
     await anyio.to_thread.run_sync(mortal.stop, signal.SIGKILL)
     with anyio.fail_after(10):
-        # More than twice the space: the later ones wait until the earlier ones have expired.
+        # More than twice the space: the later ones wait until the earlier ones expire.
         for n in range(12):
             await sink.send(make_batch(topic, n % 2, n * 997, 997))
     assert account.settled > 0
     await eventually(lambda: account.settled == 12 * 997, 10)
-    assert account.causes == {"delivery_timeout": 12 * 997}
+    assert account.causes.keys() == account.doubts.keys() == {"delivery_timeout"}
+    # The producer held at most one batch of each partition.
+    assert account.doubts.total() <= 2 * 2 * 997
     begin = time.monotonic()
     await sink.close(5)
     assert time.monotonic() - begin < 2
+    await anyio.to_thread.run_sync(mortal.start)
+    found = {*await numbers_in(mortal, topic, 0), *await numbers_in(mortal, topic, 1)}
+    assert found <= set(map(number, account.doubtful_values))
 
 
 @pytest.mark.parametrize("end", ["killed", "frozen"])
@@ -131,12 +132,14 @@ async def test_flush_and_close_keep_their_deadlines(mortal: Broker, end: str) ->
         begin = time.monotonic()
         await sink.flush(0.5)
         assert 0.4 < time.monotonic() - begin < 1
-        assert account.causes == {"shutdown": 997}
+        assert account.doubts == {"shutdown": 997}
         await sink.send(make_batch(topic, 1, 997, 499))
         begin = time.monotonic()
         await sink.close(0.5)
         assert 0.4 < time.monotonic() - begin < 2
-        assert account.causes == {"shutdown": 997 + 499}
+        # No other producer was connected by then.
+        assert account.doubts == {"shutdown": 997}
+        assert account.causes == {"shutdown": 499}
         await sink.close(0.5)
 
 
@@ -173,43 +176,86 @@ async def test_killed_sender_task_is_noticed(mortal: Broker) -> None:
     await sink.close(5)
 
 
+@asynccontextmanager
+async def through_line(
+    broker_factory: Callable[..., Broker], account: Account, limits: Limits
+) -> AsyncIterator[tuple[Broker, KafkaSink, str, Line]]:
+    """A broker, a started sink that reaches it through a line only, a topic, the line."""
+    with listen() as listener:
+        port = listener.getsockname()[1]
+        broker = broker_factory(**{"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"})
+        topic = new_topic()
+        async with line(listener, broker.port) as relay:
+            settings = ClientSettings((f"127.0.0.1:{port}",))
+            sink = KafkaSink(settings, account, partitions=2, limits=limits)
+            await sink.start([topic])
+            await sink.send(make_batch(topic, 0, 0, 1))
+            await sink.flush(10)
+            yield broker, sink, topic, relay
+
+
 async def test_slow_line_carries_what_it_can(broker_factory: Callable[..., Broker]) -> None:
-    listener = listen()
-    port = listener.getsockname()[1]
-    broker = broker_factory(**{"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"})
     account = Account()
     limits = Limits(
         delivery_timeout=4, stuck_timeout=2, request_timeout=1, in_flight_bytes=1 << 20
     )
-    topic = new_topic()
-    with listener:
-        async with line(listener, broker.port) as slow:
-            sink = KafkaSink([f"127.0.0.1:{port}"], account, partitions=2, limits=limits)
-            await sink.start([topic])
-            await sink.send(make_batch(topic, 0, 0, 1))
-            await sink.flush(10)
-            # A batch of 512 KiB takes ten times as long as a request may.
-            slow.bytes_per_second = 50_000
+    async with through_line(broker_factory, account, limits) as (broker, sink, topic, slow):
+        # A batch of 512 KiB takes ten times as long as a request may.
+        slow.bytes_per_second = 50_000
 
-            async def overload() -> None:
-                for first in range(1, 1_000_000, 1009):
-                    for partition in (0, 1):
-                        await sink.send(make_batch(topic, partition, first, 1009))
+        async def overload() -> None:
+            for first in range(1, 1_000_000, 1009):
+                for partition in (0, 1):
+                    await sink.send(make_batch(topic, partition, first, 1009))
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(overload)
-                # From when the batches fit on it is full of records that arrive.
-                await eventually(lambda: len(account.acknowledged_values) > 1, 20)
-                before = len(account.acknowledged_values)
-                await anyio.sleep(5)
-                taken = (len(account.acknowledged_values) - before) * VALUE_BYTES
-                tasks.cancel_scope.cancel()
-            assert taken > slow.bytes_per_second * 5 * 0.5
-            slow.bytes_per_second = None
-            await sink.close(10)
-            assert account.causes.keys() == {"delivery_timeout"}
-            for partition in (0, 1):
-                numbers = await numbers_in(broker, topic, partition)
-                # What was under way may be there twice, by its number.
-                assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
-                assert len(numbers) < len(set(numbers)) * 1.1
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(overload)
+            # Once the batches are small enough, the line is full of records that arrive.
+            await eventually(lambda: len(account.acknowledged_values) > 1, 20)
+            before = len(account.acknowledged_values)
+            await anyio.sleep(5)
+            taken = (len(account.acknowledged_values) - before) * VALUE_BYTES
+            tasks.cancel_scope.cancel()
+        assert taken > slow.bytes_per_second * 5 * 0.5
+        slow.bytes_per_second = None
+        await sink.close(10)
+        assert account.causes.keys() == {"delivery_timeout"}
+        assert account.doubts.keys() == {"delivery_timeout"}
+        values = {
+            m.value async for batch in open_source(broker.url, [topic]).batches() for m in batch
+        }
+        assert values >= set(account.acknowledged_values)
+        assert not values & set(account.failed_values)
+        for partition in (0, 1):
+            numbers = await numbers_in(broker, topic, partition)
+            # A record may be there twice, in its place, if its first answer was late.
+            assert list(dict.fromkeys(numbers)) == sorted(set(numbers))
+            assert len(numbers) < len(set(numbers)) * 1.1
+
+
+@pytest.mark.parametrize("end", ["flush", "deadline"])
+async def test_records_that_were_written_and_never_answered_are_in_doubt(
+    broker_factory: Callable[..., Broker], end: str
+) -> None:
+    account = Account()
+    limits = Limits(delivery_timeout=1 if end == "deadline" else 30, request_timeout=1)
+    async with through_line(broker_factory, account, limits) as (broker, sink, topic, relay):
+        relay.mute = True
+        await sink.send(make_batch(topic, 1, 1, 499))
+        # Waits behind the flight: no producer ever gets it.
+        await anyio.sleep(0.1)
+        await sink.send(make_batch(topic, 1, 500, 199))
+        if end == "flush":
+            await sink.flush(1)
+        else:
+            await eventually(lambda: account.settled == 1 + 499 + 199, 10)
+        cause = "shutdown" if end == "flush" else "delivery_timeout"
+        assert account.doubts == {cause: 499}
+        assert account.causes == {cause: 199}
+        assert list(map(number, account.doubtful_values)) == list(range(1, 500))
+        relay.mute = False
+        assert await numbers_in(broker, topic, 1) == list(range(1, 500))
+        await sink.close(5)
+        # No second outcome, and nothing that failed is there after all.
+        assert account.settled == 1 + 499 + 199
+        assert await numbers_in(broker, topic, 1) == list(range(1, 500))

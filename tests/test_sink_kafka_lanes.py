@@ -60,6 +60,45 @@ def test_flights_shrink_without_an_answer_and_grow_when_it_is_prompt() -> None:
     assert not account.causes
 
 
+def test_doubt_outlives_a_refusal_and_is_of_the_records_that_were_sent() -> None:
+    account = Account()
+    lanes = lanes_with(account, (0, 0, 331))
+    (lane,) = lanes
+    lane.max_records = 7
+    assert launch(lane, 0) == list(range(7))
+    lanes.recall()
+    # A seventh at least: one record, refused; six that were sent before still wait.
+    assert launch(lane, 1) == [0]
+    lanes.refuse_size(lane)
+    assert account.doubts == lanes.in_doubt == {"message_too_large": 1}
+    lanes.expire(30.0)
+    assert account.doubts == {"message_too_large": 1, "delivery_timeout": 6}
+    assert account.causes == lanes.failed == {"delivery_timeout": 324}
+    assert sorted(map(number, account.doubtful_values)) == list(range(7))
+
+
+def test_flight_that_the_producer_never_got_fails() -> None:
+    account = Account()
+    lanes = lanes_with(account, (0, 0, 7))
+    (lane,) = lanes
+    launch(lane, 0)
+    lane.recall(answered=True)
+    lanes.expire(30.0)
+    assert account.causes == {"delivery_timeout": 7}
+    assert not account.doubts
+
+
+def test_flight_in_progress_at_the_end_is_in_doubt_and_what_waits_fails() -> None:
+    account = Account()
+    lanes = lanes_with(account, (0, 0, 11))
+    (lane,) = lanes
+    lane.max_records = 7
+    launch(lane, 0)
+    lanes.fail_all("shutdown")
+    assert account.doubts == {"shutdown": 7}
+    assert account.causes == {"shutdown": 4}
+
+
 def test_only_a_single_record_is_too_large() -> None:
     account = Account()
     lanes = lanes_with(account, (0, 0, 3))

@@ -82,7 +82,6 @@ async def test_round_trip_keeps_every_record_in_its_partition_and_order(tmp_path
     assert account.causes == {"shutdown": 3}
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_kafkas_own_tool_reads_the_segments(tmp_path: Path) -> None:
     await record(tmp_path, 3001, 7, segment_bytes=400_000)
     segments = sorted((tmp_path / "t-0").iterdir())
@@ -184,7 +183,7 @@ async def test_foreign_files_are_named_and_nothing_is_made(
     path.parent.mkdir(exist_ok=True)
     path.mkdir() if directory else path.write_text("")
     before = everything_in(tmp_path)
-    with pytest.raises(SinkError, match=f"{re.escape(str(path))} belongs to no recording"):
+    with pytest.raises(SinkError, match=f"{re.escape(str(path))} is not part of a recording"):
         await record(tmp_path, 1)
     assert everything_in(tmp_path) == before
 
@@ -229,7 +228,7 @@ def test_directory_without_permission_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Permission denied" in done.stdout
-    assert "use a directory that can be made and written" in done.stdout
+    assert "use a directory that can be created and written" in done.stdout
 
 
 def test_owner_can_go_on_after_root_is_given_up(tmp_path: Path) -> None:
@@ -329,7 +328,7 @@ async def refused_for(link: Path, target: Path, make: Callable[[Path, Path], Non
     make(link, target)
     before = as_it_is(recording.parent)
     sink = SegmentSink(recording, Account(), partitions=1, owner=(NOBODY, NOBODY))
-    with pytest.raises(SinkError, match=f"{link} (is a link|belongs to no recording.* link)"):
+    with pytest.raises(SinkError, match=f"{link} (is a link|is not part of a recording.* link)"):
         await sink.start(["t"])
     assert as_it_is(recording.parent) == before
     await sink.close(1)
@@ -401,7 +400,7 @@ def test_disk_that_keeps_nothing_is_a_fault(tmp_path: Path) -> None:
         str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
-    text = "what was recorded may not be durable: Input/output error"
+    text = "the recording may not be durable: Input/output error"
     assert done.stdout.splitlines()[-1] == f"file:{tmp_path}: {text}"
 
 

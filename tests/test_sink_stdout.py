@@ -79,13 +79,41 @@ async def test_reader_that_stands_still_fails_what_waits_in_time(
         await sink.send(make_batch("t", 0, 0, 997))
         await sink.send(make_batch("t", 0, 997, 11))
         await sink.flush(0.2)
-        assert account.causes == {"shutdown": 1008}
+        assert account.doubts == {"shutdown": 997}
+        assert account.causes == {"shutdown": 11}
         await sink.send(make_batch("t", 0, 1008, 13))
         await sink.close(0.2)
-        assert account.causes == {"shutdown": 1008 + 13}
+        assert account.causes == {"shutdown": 11 + 13}
         # The thread is still in its write: let it end before its descriptor does.
         os.close(reader)
         await eventually(lambda: sink.fault is not None)
+        assert account.settled == 997 + 11 + 13
+
+
+async def test_batch_in_doubt_gets_no_second_outcome_and_later_ones_are_never_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = Account()
+    doubtful, failed = make_batch("t", 0, 0, 997), make_batch("t", 0, 997, 11)
+    later = make_batch("t", 0, 1008, 13)
+    with pipe_as_stdout(monkeypatch) as reader, os.fdopen(reader, "rb") as lines:
+        sink = open_sink("stdout:", account, partitions=1, record_format="json")
+        await sink.start(["t"])
+        await sink.send(doubtful)
+        await sink.send(failed)
+        await sink.flush(0.2)
+        assert account.doubtful_values == doubtful.values
+        assert account.failed_values == failed.values
+        # The reader goes on: the write ends well after all.
+        written = [await anyio.to_thread.run_sync(lines.readline) for _ in range(997)]
+        await sink.send(later)
+        await sink.close(10)
+        written += [await anyio.to_thread.run_sync(lines.readline) for _ in range(13)]
+    assert [line.rstrip() for line in written] == [
+        value.rstrip() for value in [*doubtful.values, *later.values]
+    ]
+    assert account.acknowledged_values == later.values
+    assert account.settled == 997 + 11 + 13
 
 
 async def test_fault_of_the_program_fails_the_batch_and_is_told_once(

@@ -10,18 +10,24 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import anyio
 import cramjam
 import pytest
+from aiokafka.admin import NewPartitions
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
-from support.outcomes import Account, make_batch, number
+from support.outcomes import Account, eventually, make_batch, new_topic, number
 
 from flowstream.errors import SinkError, SourceError, UsageError
+from flowstream.kafka.client import admin_client
+from flowstream.kafka.limits import Limits
 from flowstream.kafka.sink import KafkaSink
+from flowstream.kafka.source import KafkaSource
 from flowstream.segments import compression
 from flowstream.segments.reader import SegmentReader
 from flowstream.segments.sink import SegmentSink
+from flowstream.segments.source import SegmentSource
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker import Broker
+
+    from flowstream.source import Source
 
 pytestmark = pytest.mark.anyio
 
@@ -170,7 +178,9 @@ def test_segment_that_is_continued_has_no_gap(tmp_path: Path) -> None:
 # --- what someone makes to do harm: its checksums are right -----------------------------------
 
 
-def write_batch(directory: Path, numbers: list[int], codec: int = 0) -> bytearray:
+def write_batch(
+    directory: Path, numbers: list[int], codec: int = 0, name: str = "t-0"
+) -> bytearray:
     """Append a batch whose offsets and values are these numbers."""
     builder = DefaultRecordBatchBuilder(
         magic=2, compression_type=codec, is_transactional=0, producer_id=-1, producer_epoch=-1,
@@ -180,8 +190,8 @@ def write_batch(directory: Path, numbers: list[int], codec: int = 0) -> bytearra
         builder.append(n - numbers[0], 0, b"", b"%012d" % n, [])
     data = builder.build()
     data[:8] = numbers[0].to_bytes(8, "big")
-    (directory / "t-0").mkdir(exist_ok=True)
-    with (directory / "t-0" / f"{0:020}.log").open("ab") as segment:
+    (directory / name).mkdir(parents=True, exist_ok=True)
+    with (directory / name / f"{0:020}.log").open("ab") as segment:
         segment.write(data)
     return data
 
@@ -315,6 +325,119 @@ async def test_partition_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     assert error == f"{tmp_path}/t-0: topic t, partition 0: Not a directory"
 
 
+# --- following --------------------------------------------------------------------------------
+
+
+class Following:
+    """What a source that follows has yielded so far: numbers by partition, in order."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.found: dict[int, list[int]] = {}
+
+    async def run(self) -> None:
+        async for batch in self.source.batches(follow=True):
+            assert batch
+            for message in batch:
+                self.found.setdefault(message.partition, []).append(number(message.value))
+
+    async def reaches(self, expected: dict[int, list[int]]) -> None:
+        await eventually(lambda: self.found == expected, 20)
+
+
+async def test_growing_recording_is_followed(tmp_path: Path) -> None:
+    """Through new batches, new segments, a batch in two halves, and a new partition."""
+    recording, other = tmp_path / "recording", tmp_path / "other"
+    await record(recording, [97], segment_bytes=7_000)
+    following = Following(SegmentSource(recording, ["t"]))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(following.run)
+        await following.reaches({0: list(range(97))})
+
+        sink = SegmentSink(recording, Account(), partitions=1, segment_bytes=7_000)
+        await sink.start(["t"])
+        for first in range(97, 97 * 7, 97):
+            await sink.send(make_batch("t", 0, first, 97, size=12))
+            await sink.flush(10)
+            await following.reaches({0: list(range(first + 97))})
+        await sink.close(10)
+        assert len(list((recording / "t-0").iterdir())) == 4
+
+        data = write_batch(other, [97 * 7, 97 * 7 + 1])
+        segment = max((recording / "t-0").iterdir())
+        with segment.open("ab", buffering=0) as file:
+            file.write(data[:70])
+            await eventually(lambda: following.source.warnings, 20)
+            assert "offset 679: the last batch is cut short" in following.source.warnings[0]
+            assert following.found == {0: list(range(97 * 7))}
+            file.write(data[70:])
+        await following.reaches({0: list(range(97 * 7 + 2))})
+        await eventually(lambda: not following.source.warnings, 20)
+
+        write_batch(other, list(range(11)), name="t-3")
+        (other / "t-3").rename(recording / "t-3")
+        await following.reaches({0: list(range(97 * 7 + 2)), 3: list(range(11))})
+        tasks.cancel_scope.cancel()
+
+
+async def test_damage_ends_the_following(tmp_path: Path) -> None:
+    segment = await record(tmp_path, [97])
+    numbers: list[int] = []
+
+    async def read_on() -> None:
+        async for batch in SegmentSource(tmp_path, ["t"]).batches(follow=True):
+            numbers.extend(number(m.value) for m in batch)
+            with segment.open("ab") as file:
+                file.write(b"\xff" * 100)
+
+    with anyio.fail_after(20), pytest.raises(SourceError, match="partition 0, offset 97: damaged"):
+        await read_on()
+    assert numbers == list(range(97))
+
+
+async def test_topic_is_followed_through_new_partitions(broker: Broker) -> None:
+    topic = new_topic()
+    sink = KafkaSink(broker.cluster, Account(), partitions=2, limits=Limits(metadata_age=0.2))
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 1, 0, 4001))
+    await sink.flush(10)
+    following = Following(KafkaSource(broker.cluster, [topic], metadata_age=0.2))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(following.run)
+        await following.reaches({1: list(range(4001))})
+        await sink.send(make_batch(topic, 0, 0, 7))
+        await sink.send(make_batch(topic, 1, 4001, 11))
+        await following.reaches({0: list(range(7)), 1: list(range(4012))})
+        async with admin_client(broker.cluster) as admin:
+            await admin.create_partitions({topic: NewPartitions(3)})
+        await eventually(lambda: sink.partitions(topic) == 3, 10)
+        await sink.send(make_batch(topic, 2, 0, 13))
+        await sink.send(make_batch(topic, 1, 4012, 1))
+        await following.reaches({0: list(range(7)), 1: list(range(4013)), 2: list(range(13))})
+        tasks.cancel_scope.cancel()
+    await sink.close(5)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_following_survives_a_broker_that_restarts(
+    broker_factory: Callable[..., Broker],
+) -> None:
+    restarted = broker_factory()
+    sink = KafkaSink(restarted.cluster, Account(), partitions=1)
+    await sink.start(["t"])
+    await sink.send(make_batch("t", 0, 0, 101))
+    following = Following(KafkaSource(restarted.cluster, ["t"]))
+    async with anyio.create_task_group() as tasks:
+        await sink.flush(10)
+        tasks.start_soon(following.run)
+        await following.reaches({0: list(range(101))})
+        await anyio.to_thread.run_sync(restarted.restart)
+        await sink.send(make_batch("t", 0, 101, 103))
+        await following.reaches({0: list(range(204))})
+        tasks.cancel_scope.cancel()
+    await sink.close(5)
+
+
 # ----------------------------------------------------------------------------------------------
 
 
@@ -328,7 +451,7 @@ async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path: Path) -> None:
-    sink = KafkaSink([broker.address], Account(), partitions=1)
+    sink = KafkaSink(broker.cluster, Account(), partitions=1)
     topic = f"source-{tmp_path.name}"
     await sink.start([topic])
     await sink.send(make_batch(topic, 0, 0, 4001))
@@ -340,13 +463,12 @@ async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path
     assert await read(broker.url, topic) == (list(range(4001)), None, ())
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_damage_in_a_broker_is_named_after_all_that_is_before_it(
     broker_factory: Callable[..., Broker],
 ) -> None:
     """In the third batch of one of three partitions, which come in one answer."""
     damaged = broker_factory()
-    sink = KafkaSink([damaged.address], Account(), partitions=3)
+    sink = KafkaSink(damaged.cluster, Account(), partitions=3)
     await sink.start(["t"])
     for first in (0, 1_009, 2_018, 3_027):
         for partition in range(3):

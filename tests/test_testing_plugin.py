@@ -416,9 +416,9 @@ async def test_double_orders_by_time_and_needs_a_start() -> None:
 @pytest.mark.anyio
 async def test_topic_is_deleted_after_the_test(broker: Broker) -> None:
     with BrokerTopic(broker.url, "t", MESSAGES) as topic:
-        assert await partition_counts([broker.address], [topic.topic], 10) == {topic.topic: 3}
+        assert await partition_counts(broker.cluster, [topic.topic], 10) == {topic.topic: 3}
         assert topic.bootstrap_servers == broker.address
-    assert await partition_counts([broker.address], [topic.topic], 10) == {topic.topic: 0}
+    assert await partition_counts(broker.cluster, [topic.topic], 10) == {topic.topic: 0}
 
 
 @pytest.mark.anyio
@@ -426,7 +426,7 @@ async def test_topic_that_cannot_be_filled_is_deleted(broker: Broker) -> None:
     topic = BrokerTopic(broker.url, "t", [*MESSAGES, Message("t", 0, 0, 0, b"", b"x" * (2 << 20))])
     with pytest.raises(SinkError, match="message_too_large"), topic:
         pass
-    assert await partition_counts([broker.address], [topic.topic], 10) == {topic.topic: 0}
+    assert await partition_counts(broker.cluster, [topic.topic], 10) == {topic.topic: 0}
 
 
 def test_without_a_broker_other_clients_are_told(replayed_topic: Any) -> None:

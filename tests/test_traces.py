@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from packets import captures, corpus, reference
 from packets.kernel import END_INTERVAL_OVER, as_flows
 from support import traffic
-from support.net import Interface, namespace, veth_pair
 
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from support.net import Wire
 
 MAX_FLOWS = 4099
 # What a device of this MTU takes: its largest packet and a link header.
 LARGEST_FRAME = 65535 + 14
 FLOOD_PACKETS, FLOOD_FLOWS = 20_011, 97
-
-
-class Wire(NamedTuple):
-    """A veth pair, each end in a namespace of its own."""
-
-    sender: Interface
-    receiver: Interface
-
-
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    with namespace() as near, namespace() as far, veth_pair(near, far) as ends:
-        yield Wire(*ends)
 
 
 def captured(

@@ -67,9 +67,7 @@ def _measure(
 
     def open_with(outcomes: Outcomes[MessageBatch]) -> Sink:
         settings = {"compression.type": codec}
-        return KafkaSink(
-            (broker.address,), outcomes, partitions=PARTITIONS, topic_settings=settings
-        )
+        return KafkaSink(broker.cluster, outcomes, partitions=PARTITIONS, topic_settings=settings)
 
     publisher = FleetPublisher(fleet, open_with, prefix, record_format, prefixes(record_format))
     before = _cpu_s(broker.pid)

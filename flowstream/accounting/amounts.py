@@ -12,6 +12,10 @@ class Amount(NamedTuple):
     packets: int = 0
     l2_bytes: int = 0
 
+    def plus(self, other: Amount) -> Amount:
+        """Sum of both."""
+        return Amount(self.packets + other.packets, self.l2_bytes + other.l2_bytes)
+
 
 class RecordAmount(NamedTuple):
     """Records, and the packets and frame octets that they counted."""
@@ -36,3 +40,14 @@ class KernelCounts:
     seen: Amount
     no_flow: dict[str, Amount]
     losses: dict[str, RecordAmount] = field(default_factory=dict)
+
+    def plus(self, other: KernelCounts) -> KernelCounts:
+        """Sum of both, which have the same reasons and causes."""
+        return KernelCounts(
+            self.seen.plus(other.seen),
+            {
+                reason: amount.plus(other.no_flow[reason])
+                for reason, amount in self.no_flow.items()
+            },
+            {cause: mine.plus(other.losses[cause]) for cause, mine in self.losses.items()},
+        )

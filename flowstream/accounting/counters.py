@@ -17,9 +17,9 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from flowstream.accounting.identity import Identity
     from flowstream.accounting.ledger import StageCount
     from flowstream.accounting.snapshot import Snapshot
-    from flowstream.encode import Identity
 
 
 class Rhythm(NamedTuple):

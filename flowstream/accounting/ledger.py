@@ -58,6 +58,14 @@ class Account:
         """Counts of ``stream``, FLOWS or NEW_FLOWS."""
         return self.flows if stream is Stream.FLOWS else self.new_flows
 
+    @property
+    def settled(self) -> bool:
+        """Whether every record that got a seq has its outcome."""
+        stages = (self.flows, self.new_flows)
+        outcomes = sum(stage.acknowledged + stage.failed for stage in stages)
+        outcomes += sum(amount.records for amount in self.in_doubt.values())
+        return sum(stage.encoded for stage in stages) == outcomes
+
 
 class Ledger:
     """Books of all attachments; also the sinks' ``Outcomes``."""

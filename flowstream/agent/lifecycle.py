@@ -1,7 +1,9 @@
-"""The life of a run: what goes on at the same time, and how it ends in order.
+"""The life of a run: its concurrent stages, and its orderly end.
 
 run     ring readers, table drains and counters until a signal, the duration or a fault
 end     detach → drain tables and rings → publish → final counters → close
+
+Attachments may be added and removed while it runs.
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowstream.accounting.counters import Rhythm, counters_record
-from flowstream.agent.pipeline import Publisher, move_table, read_ring
-from flowstream.agent.probe import snapshot
+from flowstream.agent.attachments import Attachments
 from flowstream.errors import FlowstreamError, SinkError
-from flowstream.kernel import clock
 from flowstream.layouts.xdp_flow import EndReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, MutableMapping, Sequence
 
     from flowstream.accounting.ledger import Ledger
+    from flowstream.accounting.snapshot import Snapshot
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.agent.pipeline import Publisher
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
     from flowstream.encode import Identity
@@ -34,62 +37,102 @@ if TYPE_CHECKING:
 
 DATA_SHARE: Final = 0.8
 """Part of the shutdown's time that records get; the rest is for the final counters."""
+SETTLE_POLL_S: Final = 0.02
+"""How often a removal checks whether the sink has settled the attachment's records."""
 
 log = structlog.get_logger()
 
 
 class Agent:
-    """One run. Everything that it works with comes in by the constructor."""
+    """One run. Its collaborators come in by the constructor.
+
+    ``names`` has the names of the interfaces by index: it grows and shrinks with
+    the attachments.
+    """
 
     def __init__(
         self,
         config: RunConfig,
         probe: Probe,
-        attached: Sequence[Attachment],
         sink: Sink,
         publisher: Publisher,
         ledger: Ledger,
         identity: Identity,
+        names: MutableMapping[int, str],
     ) -> None:
-        self._config, self._probe, self._attached = config, probe, attached
+        self._config, self._probe = config, probe
         self._sink, self._publisher = sink, publisher
         self._ledger, self._identity = ledger, identity
         self._rhythm = Rhythm(
             round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
         )
+        self._attachments = Attachments(probe, publisher, ledger, names, self._spawn)
+        self._removals: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
-        self._rings_end = asyncio.Event()
         self._drain_now = asyncio.Event()
         self._fault: BaseException | None = None
         self._signalled = False
         self._unclean = False
+
+    def add(self, attachment: Attachment) -> None:
+        """Publish an attachment's records and counters from now on, or from the start of ``run``.
+
+        UsageError when its interface has an attachment already.
+        """
+        self._attachments.add(attachment)
+
+    async def remove(self, key: AttachmentKey) -> None:
+        """Take one attachment out of the run.
+
+        Its program is detached, all that its packets left is published, and its final
+        counters follow once the sink has acknowledged or given up every record of it;
+        the other attachments go on meanwhile. When the run ends before that, its end
+        does the rest. KeyError when there is no such attachment.
+        """
+        if key not in self._attachments:
+            raise KeyError(key)
+        if self._stopping.is_set():
+            return
+        removal = self._spawn(self._remove(key))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+        await asyncio.shield(removal)
+
+    async def _remove(self, key: AttachmentKey) -> None:
+        await self._attachments.empty(key, EndReason.END_FORCED)
+        await self._publisher.passed()
+        while not (self._stopping.is_set() or self._ledger.account(key).settled):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), SETTLE_POLL_S)
+        if self._stopping.is_set():
+            return
+        last = self._attachments.snapshot(key)
+        await self._publish(last, final=True)
+        self._attachments.forget(last)
 
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""
         self._catch_signals()
         if not await self._connect(topics):
             await self._sink.close(0)
-            # What the kernel has counted by now appears in no topic.
-            log.error("ended before the sink was there: nothing was published", **self._summary())
+            # The kernel's counts up to now are in no topic.
+            log.error("ended before the sink connected: nothing was published", **self._summary())
             return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
-        rings = [*self._probe.rings, *(ring for each in self._attached for ring in each.rings)]
-        readers = [
-            self._spawn(read_ring(ring, self._publisher, self._rings_end)) for ring in rings
-        ]
+        self._attachments.start()
         publishing = self._spawn(self._publisher.run(self._fail))
         draining = self._spawn(self._drain_tables())
         counting = self._spawn(self._publish_counters())
         waking = self._watch_wakeups()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), self._config.duration_s)
-        self._stop()
+        self.stop()
         waking()
-        await self._end(draining, counting, readers, publishing)
+        await self._end(draining, counting, publishing)
         return 1 if self._fault or self._unclean else 0
 
     async def _connect(self, topics: Sequence[str]) -> bool:
-        """Start the sink; return whether that was done before a signal came."""
+        """Start the sink; return False when a signal came first."""
         stopping = asyncio.ensure_future(self._stopping.wait())
         starting = asyncio.ensure_future(self._sink.start(topics))
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -108,14 +151,15 @@ class Agent:
 
     def _on_signal(self, number: int) -> None:
         if self._signalled:
-            log.error("second signal: ending at once, what is not yet published is lost")
-            # The links go with the process: nothing stays on the interfaces.
+            log.error("second signal: ending at once, unpublished records are lost")
+            # The links end with the process: no program stays on an interface.
             os._exit(1)
         self._signalled = True
         log.info("stopping", signal=signal.Signals(number).name)
-        self._stop()
+        self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Let ``run`` end in order, as a signal does."""
         self._stopping.set()
         self._drain_now.set()
 
@@ -132,13 +176,13 @@ class Agent:
     def _fail(self, fault: BaseException) -> None:
         if self._fault is None:
             self._fault = fault
-            # A fault that was foreseen explains itself; of others all is worth knowing.
+            # Foreseen faults explain themselves; others need the traceback.
             known = isinstance(fault, FlowstreamError)
             log.error("a stage failed", error=str(fault), exc_info=None if known else fault)
-        self._stop()
+        self.stop()
 
     def _watch_wakeups(self) -> Callable[[], object]:
-        """Set ``_drain_now`` when the kernel asks for an early swap; return how to end it."""
+        """Set ``_drain_now`` when the kernel requests an early swap; return how to end that."""
         ring = self._probe.wakeups
         if ring is None:
             return lambda: None
@@ -152,7 +196,7 @@ class Agent:
         return functools.partial(loop.remove_reader, ring.fd)
 
     async def _drain_tables(self) -> None:
-        """Drain every interval, and early when the table is about to be full."""
+        """Drain every interval, and early when the table is nearly full."""
         due = time.monotonic() + self._config.interval_s
         while not self._stopping.is_set():
             early = await self._told_to_drain(due - time.monotonic())
@@ -160,13 +204,13 @@ class Agent:
                 return
             self._drain_now.clear()
             reason = EndReason.END_LACK_OF_RESOURCES if early else EndReason.END_ACTIVE_TIMEOUT
-            await move_table(self._probe.drain(reason), self._publisher)
+            await self._attachments.drain(reason)
             if not early:
-                # Intervals that a slow sink made us miss are not made up for.
+                # Intervals missed because of a slow sink are skipped.
                 due = max(due + self._config.interval_s, time.monotonic())
 
     async def _told_to_drain(self, within_s: float) -> bool:
-        """Wait so long, unless the table is full or the end has come before."""
+        """Wait ``within_s`` at most; return whether an early swap or the end was requested."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drain_now.wait(), max(within_s, 0))
         return self._drain_now.is_set()
@@ -184,35 +228,35 @@ class Agent:
             due = max(due + self._config.counters_period_s, time.monotonic())
 
     async def _counters(self, *, final: bool) -> None:
-        now = clock.now()
-        for each in self._attached:
-            build = functools.partial(
-                counters_record,
-                identity=self._identity,
-                rhythm=self._rhythm,
-                snapshot=snapshot(each, self._probe, self._ledger, now),
-                final=final,
-            )
-            await self._publisher.publish_counters(build)
+        for counts in self._attachments.snapshots():
+            await self._publish(counts, final=final)
+
+    async def _publish(self, counts: Snapshot, *, final: bool) -> None:
+        build = functools.partial(
+            counters_record,
+            identity=self._identity,
+            rhythm=self._rhythm,
+            snapshot=counts,
+            final=final,
+        )
+        await self._publisher.publish_counters(build)
 
     async def _end(
         self,
         draining: asyncio.Task[None],
         counting: asyncio.Task[None],
-        readers: Sequence[asyncio.Task[None]],
         publishing: asyncio.Task[None],
     ) -> None:
-        """Publish everything that was captured, within the deadline; count what was not."""
+        """Publish all that the kernel holds, within the deadline; count the rest as lost."""
         deadline = time.monotonic() + self._config.shutdown_timeout_s
         share = self._config.shutdown_timeout_s * DATA_SHARE
-        for each in self._attached:
-            each.detach()
-        emptying = asyncio.ensure_future(self._empty(draining, readers, publishing))
+        self._attachments.detach()
+        emptying = asyncio.ensure_future(self._empty(draining, publishing))
         await asyncio.wait([emptying], timeout=share)
         if not emptying.done():
-            log.error("no time left to publish what was captured: it is counted as lost")
+            log.error("no time left to publish the remaining records: they are counted as lost")
             self._publisher.discard = "shutdown"
-        # Gives up what the sink holds when its time is over, which lets emptying go on.
+        # flush(0) makes the sink give up its records, which lets emptying go on.
         while not emptying.done():
             await self._sink.flush(0)
             await asyncio.wait([emptying], timeout=0.1)
@@ -230,29 +274,21 @@ class Agent:
             self._unclean = True
         log.info("ended", **self._summary())
 
-    async def _empty(
-        self,
-        draining: asyncio.Task[None],
-        readers: Sequence[asyncio.Task[None]],
-        publishing: asyncio.Task[None],
-    ) -> None:
-        """Move all that is in the kernel to the sink, in the order that loses nothing."""
-        await asyncio.wait([draining])
-        # Both tables: a drain that failed may have left something in the other one.
-        # The swap's grace period also ends the last runs of the program.
-        await move_table(self._probe.drain(EndReason.END_FORCED), self._publisher)
-        self._rings_end.set()
-        if readers:
-            await asyncio.wait(readers)
+    async def _empty(self, draining: asyncio.Task[None], publishing: asyncio.Task[None]) -> None:
+        """Move everything from the kernel to the sink, in the order that loses nothing."""
+        await asyncio.wait([draining, *self._removals])
+        # Drains both tables: a drain that failed may have left entries in the other one.
+        # The swap's grace period also ends the last runs of the programs.
+        await self._attachments.drain(EndReason.END_FORCED)
+        await self._attachments.finish()
         await self._publisher.finish()
         await asyncio.wait([publishing])
 
     def _summary(self) -> dict[str, int]:
-        counts = [each.counters() for each in self._attached]
-        accounts = [self._ledger.account(each.key) for each in self._attached]
+        counts = [*self._attachments.removed(), *self._attachments.snapshots()]
         return {
-            "seen_packets": sum(count.seen.packets for count in counts),
-            "flow_records": sum(account.flows.acknowledged for account in accounts),
-            "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
-            "failed_records": sum(account.flows.failed for account in accounts),
+            "seen_packets": sum(each.kernel.seen.packets for each in counts),
+            "flow_records": sum(each.account.flows.acknowledged for each in counts),
+            "new_flow_records": sum(each.account.new_flows.acknowledged for each in counts),
+            "failed_records": sum(each.account.flows.failed for each in counts),
         }

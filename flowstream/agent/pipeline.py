@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.tally import Tally
 from flowstream.encode import (
@@ -27,28 +27,22 @@ from flowstream.messages import MessageBatch
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledger import Ledger
-    from flowstream.agent.probe import Ring
     from flowstream.encode import Encoder, Identity
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink
 
 QUEUE_BATCHES: Final = 16
-"""Batches between the kernel and the encoder: at most 16 · 8,192 records of 230 octets."""
-READ_RECORDS: Final = 8_192
-"""Records taken out of a ring buffer at once."""
+"""Batches between the readers and the encoder: at most 16 · 8,192 records."""
 ENCODE_RECORDS: Final = 4_096
-"""Records encoded without giving way to the event loop: about 10 ms of JSON."""
-COALESCE_S: Final = 0.005
-"""How long a reader lets records gather after the first: bounds the work per announcement."""
-
+"""Records encoded without yielding to the event loop: about 10 ms of JSON."""
 INTERNAL_ERROR: Final = "internal_error"
-"""Cause of loss when a stage of ours fails."""
+"""Cause of loss after a fault of the agent's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +60,11 @@ class RecordBatch:
 
 
 class Publisher:
-    """Encoder and sink behind the bounded queue; the only one that assigns ``seq``.
+    """Encoder and sink behind the bounded queue; nothing else assigns ``seq``.
 
-    Messages have the time of their records, so one run's are the same every time.
-    ``discard`` makes it count what still comes as lost under that cause instead of
-    publishing it: for the end of a run that has no time left.
+    Messages carry the time of their records, so that the same records make the
+    same messages. With ``discard`` set, further records are counted as lost under
+    that cause and not published: for the end of a run that has no time left.
     """
 
     def __init__(
@@ -83,7 +77,9 @@ class Publisher:
     ) -> None:
         self._sink, self._encoder, self._identity = sink, encoder, identity
         self._ledger = ledger
-        self._queue: asyncio.Queue[tuple[RecordBatch, Tally] | None] = asyncio.Queue(QUEUE_BATCHES)
+        self._queue: asyncio.Queue[tuple[RecordBatch, Tally] | asyncio.Event | None] = (
+            asyncio.Queue(QUEUE_BATCHES)
+        )
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
         self._seq = dict.fromkeys(Stream, 0)
         self.discard: str | None = None
@@ -94,6 +90,12 @@ class Publisher:
         self._ledger.drained(batch.stream, tally)
         await self._queue.put((batch, tally))
 
+    async def passed(self) -> None:
+        """Return once everything that was put before this call went to the sink."""
+        mark = asyncio.Event()
+        await self._queue.put(mark)
+        await mark.wait()
+
     async def finish(self) -> None:
         """Let ``run`` end once everything before this call went to the sink."""
         await self._queue.put(None)
@@ -101,10 +103,13 @@ class Publisher:
     async def run(self, on_fault: Callable[[Exception], object]) -> None:
         """Publish batches until ``finish``.
 
-        A fault of our own goes to ``on_fault``; what comes after it is taken
-        and counted as lost, so that no stage before waits for ever.
+        A fault of the agent's own goes to ``on_fault``; all later batches are taken
+        out of the queue and counted as lost, so that no reader waits for ever.
         """
         while (taken := await self._queue.get()) is not None:
+            if isinstance(taken, asyncio.Event):
+                taken.set()
+                continue
             batch, whole = taken
             for start in range(0, len(batch.records), ENCODE_RECORDS):
                 part = slice(start, start + ENCODE_RECORDS)
@@ -112,7 +117,7 @@ class Publisher:
                 try:
                     await self._publish(batch.stream, batch.records[part], tally)
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the run ends in order
-                    # Nothing of these has a seq or reached the sink.
+                    # None of these has a seq or reached the sink.
                     self._ledger.lost(tally, INTERNAL_ERROR)
                     self.discard = INTERNAL_ERROR
                     on_fault(fault)
@@ -128,7 +133,7 @@ class Publisher:
         to = partitions(keys, self._sink.partitions(topic))
         timestamp_ms = int(records["time_received_ns"].max()) // 1_000_000
         batches = split(stream, topic, values, keys, to, tally, timestamp_ms)
-        # Only now: what could not be encoded must leave no gap.
+        # Only now: records that cannot be encoded must leave no gap.
         self._next_seq(stream, len(records))
         self._ledger.encoded(stream, tally)
         for batch in batches:
@@ -136,7 +141,7 @@ class Publisher:
             await self._sink.send(batch)
 
     async def publish_counters(self, build: Callable[[int], CountersRecord]) -> None:
-        """Publish one counters record, which ``build`` makes of its ``seq``.
+        """Publish one counters record, which ``build`` makes from its ``seq``.
 
         All counters of a host go to one partition, so that they stay in order.
         """
@@ -158,54 +163,3 @@ class Publisher:
         first = self._seq[stream]
         self._seq[stream] = first + count
         return first
-
-
-async def read_ring(ring: Ring, publisher: Publisher, stop: asyncio.Event) -> None:
-    """Move records from ``ring`` to the publisher until ``stop``, then what is left."""
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        while not stop.is_set():
-            await _readable(ring.fd, stopping)
-            if not stop.is_set():
-                await asyncio.wait([stopping], timeout=COALESCE_S)
-            await _move(ring, publisher)
-        while await _move(ring, publisher):
-            pass
-    finally:
-        stopping.cancel()
-
-
-async def _move(ring: Ring, publisher: Publisher) -> int:
-    records = ring.read(READ_RECORDS)
-    if len(records):
-        await publisher.put(RecordBatch(ring.stream, records))
-    return len(records)
-
-
-async def _readable(fd: int, stopping: asyncio.Future[Any]) -> None:
-    """Wait until ``fd`` is readable or ``stopping`` is done."""
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(fd, wake)
-    try:
-        await asyncio.wait([ready, stopping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        loop.remove_reader(fd)
-
-
-async def move_table(batches: Iterator[NDArray[np.void]], publisher: Publisher) -> int:
-    """Drain a table in a worker thread; return the number of records.
-
-    The next batch is drained only when the last one found room in the queue.
-    """
-    loop = asyncio.get_running_loop()
-    count = 0
-    while (records := await loop.run_in_executor(None, next, batches, None)) is not None:
-        count += len(records)
-        await publisher.put(RecordBatch(Stream.FLOWS, records))
-    return count

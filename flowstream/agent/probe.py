@@ -47,6 +47,14 @@ class Ring(Protocol):
     def stream(self) -> Stream:
         """Stream that its records belong to."""
 
+    @property
+    def produced(self) -> int:
+        """Octets that the kernel has written since the ring was created."""
+
+    @property
+    def consumed(self) -> int:
+        """Octets that were read since the ring was created."""
+
     def read(self, most: int) -> NDArray[np.void]:
         """Take up to ``most`` records out: dtype FLOW_RECORD, shape (n,)."""
 

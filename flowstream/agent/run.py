@@ -1,6 +1,6 @@
-"""The composition root: options in, one run of the agent out.
+"""The composition root: from options to one run of the agent.
 
-sink checked → maps → programs attached → privileges given up → run (lifecycle)
+sink checked → maps created → programs attached → privileges given up → run (lifecycle)
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.agent.probe import Probe
+    from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
 
 log = structlog.get_logger()
 
-_PROBES: Final[dict[str, Callable[..., Probe]]] = {
+PROBES: Final[dict[str, Callable[..., Probe]]] = {
     "flow": FlowProbe,
     "counter": CounterProbe,
 }
 
 
 def run(config: RunConfig) -> int:
-    """Run the agent to its end; return the exit status: 0, or 1 when a fault ended it."""
+    """Run the agent to its end; return the exit status: 0, or 1 after a fault."""
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
     features.raise_descriptor_limit()
@@ -56,6 +56,8 @@ def run(config: RunConfig) -> int:
         host.agent_address(config.agent_address),
         interfaces,
     )
+    # Before the sink creates anything: a registry may refuse.
+    encoder = encoder_of(config, identity)
     ledger = Ledger()
     sink = open_sink(
         config.sink,
@@ -66,18 +68,14 @@ def run(config: RunConfig) -> int:
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
-    encoder = encoder_of(config, identity)
     with ExitStack() as stack:
-        probe: Probe = _PROBES[config.program](
-            max_flows=config.max_flows, sampling=config.sampling
-        )
+        probe: Probe = PROBES[config.program](max_flows=config.max_flows, sampling=config.sampling)
         stack.callback(probe.close)
-        attached = []
+        attached: list[Attachment] = []
         for name in config.interfaces:
             with netns.entered(config.netns):
                 attachment = probe.attach(name, Mode(config.mode))
             stack.callback(attachment.close)
-            interfaces[attachment.key.if_index] = name
             attached.append(attachment)
             log.info(
                 "attached",
@@ -86,11 +84,13 @@ def run(config: RunConfig) -> int:
                 program=attachment.program.name,
                 program_id=attachment.program.id,
             )
-        # Now: whom the agent becomes may not be able to read where it is installed.
+        # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
-        agent = Agent(config, probe, attached, sink, publisher, ledger, identity)
+        agent = Agent(config, probe, sink, publisher, ledger, identity, interfaces)
+        for attachment in attached:
+            agent.add(attachment)
         return uvloop.run(agent.run(topics))

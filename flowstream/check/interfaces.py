@@ -13,7 +13,7 @@ from flowstream.kernel.link import interface_names
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A driver without multi-buffer support needs the whole frame in one page of 4096
+# A driver without multi-buffer support needs the whole packet in one page of 4096
 # octets, less 256 of headroom, the shared info and the Ethernet header.
 _LARGEST_MTU_OF_ONE_BUFFER: Final = 3_498
 
@@ -33,7 +33,7 @@ def findings(found: InterfaceFacts) -> Iterator[Finding]:
     name = found.name
     if not found.ethernet:
         text = "has no Ethernet header, which the programs require"
-        yield Finding(Status.FAIL, name, text, "use the interface that carries its frames")
+        yield Finding(Status.FAIL, name, text, "use the interface that carries its packets")
     if found.up:
         yield Finding(Status.OK, name, f"is up, MTU {found.mtu}")
     else:
@@ -52,7 +52,7 @@ def native_xdp(found: InterfaceFacts) -> Finding:
         text = "the driver has no native XDP"
         return Finding(Status.WARN, found.name, text, "modes auto and generic work, but slower")
     if found.mtu > _LARGEST_MTU_OF_ONE_BUFFER and not found.xdp_features & XdpFeature.RX_SG:
-        text = f"the driver has native XDP only for frames within a page, and MTU {found.mtu}"
+        text = f"the driver has native XDP only for packets within a page, and MTU {found.mtu}"
         remedy = f"ip link set dev {found.name} mtu {_LARGEST_MTU_OF_ONE_BUFFER}, or mode generic"
         return Finding(Status.WARN, found.name, text, remedy)
     return Finding(Status.OK, found.name, "the driver has native XDP")

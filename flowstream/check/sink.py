@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.check.finding import Finding, Status
 from flowstream.errors import SinkError
 from flowstream.kafka.admin import partition_counts
+from flowstream.kafka.settings import ClientSettings
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl
 
@@ -32,7 +33,8 @@ def check_sink(url: KafkaUrl | DirectoryUrl | StdoutUrl, topic_prefix: str) -> I
 
 def _kafka(url: KafkaUrl, topics: list[str]) -> Iterator[Finding]:
     try:
-        counts = asyncio.run(partition_counts(url.addresses, topics, BROKER_TIMEOUT_S))
+        settings = ClientSettings(url.addresses)
+        counts = asyncio.run(partition_counts(settings, topics, BROKER_TIMEOUT_S))
     except SinkError as err:
         yield Finding(Status.FAIL, str(url), f"no broker: {err}", "start one or correct the URL")
         return

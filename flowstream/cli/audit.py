@@ -16,14 +16,14 @@ examples:
   flowstream audit file:flowstream-recording
   flowstream audit kafka://10.0.0.1:9092 --json
 
-For every run and interface:
-  received = non_ip + malformed + sampled_out + counted
-           + the packets of the published flow records
-           + the packets of every counted loss
-in packets and in frame octets, and the sequence of each run and topic has no
-more gaps than records counted as lost. The exit status is 0 when that holds and
-1 when it does not. A run that has not ended, or was killed, has no final
-counters and does not hold.
+For every run, interface and direction, in packets and in frame octets:
+  seen by the program = packets in no flow, by reason
+                      + packets of the published flow records
+                      + packets lost, by cause
+and the sequence of each run and topic has no more gaps than records counted as
+lost. Records that were sent and never answered are in doubt: they may be on
+either side. The exit status is 0 when that holds and 1 when it does not. A run
+that has not ended, or was killed, has no final counters and does not hold.
 """
 
 

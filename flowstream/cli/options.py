@@ -11,8 +11,6 @@ from flowstream.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flowstream.config.options import Option
-
 
 class Commands(Protocol):
     """The part of argparse's subparsers that the commands use."""
@@ -45,25 +43,20 @@ def add_options(
     for field in fields:
         option = OPTIONS[field]
         flags = [*([option.short] if option.short else []), f"--{option.name}"]
-        text = _help(option, defaults.get(field, option.default)).replace("%", "%%")
         if option.is_switch:
-            parser.add_argument(*flags, dest=field, action="store_const", const="true", help=text)
+            parser.add_argument(
+                *flags, dest=field, action="store_const", const="true", help=option.meaning
+            )
             continue
+        default = defaults.get(field, option.default)
+        shown = "" if default is None else f" (default {default})"
         parser.add_argument(
             *flags,
             dest=field,
             metavar=option.metavar,
             action="append" if option.is_list else "store",
-            help=text,
+            help=f"{option.meaning}{shown}".replace("%", "%%"),
         )
-
-
-def _help(option: Option, default: object) -> str:
-    if option.is_switch:
-        return option.description
-    limits = "" if option.allowed in option.description else f"; {option.allowed}"
-    shown = "" if default is None else f" (default {default})"
-    return f"{option.description}{limits}{shown}"
 
 
 def values(args: argparse.Namespace, fields: Iterable[str], **defaults: object) -> dict[str, Any]:

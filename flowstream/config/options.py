@@ -48,6 +48,13 @@ class Option(msgspec.Struct, frozen=True):
         """Whether the command line may repeat it."""
         return get_origin(self.type.__origin__) is tuple
 
+    @property
+    def meaning(self) -> str:
+        """Description with the limits, for help texts."""
+        if self.is_switch or self.allowed in self.description:
+            return self.description
+        return f"{self.description}; {self.allowed}"
+
     def parse(self, value: object, *, where: str | None = None) -> Any:
         """Check one value, text from the command line or typed from a file.
 

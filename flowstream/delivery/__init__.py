@@ -1,1 +1,1 @@
-"""What sinks have in common, and the sink for standard output."""
+"""Delivery: the parts that sinks share, and the sink for standard output."""

@@ -1,4 +1,4 @@
-"""The bound on what a sink holds: bytes that were accepted and have no outcome yet."""
+"""Bound on the bytes that a sink has accepted and not settled."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 
 class Space:
-    """``limit`` bytes to be taken in order of arrival and given back.
+    """``limit`` bytes, taken in order of arrival and returned later.
 
-    A single piece that is larger than the limit gets in when nothing else is there.
+    A single piece that is larger than the limit is admitted when nothing else is taken.
     """
 
     def __init__(self, limit: int) -> None:
@@ -20,11 +20,11 @@ class Space:
 
     @property
     def used(self) -> int:
-        """Bytes taken and not given back."""
+        """Bytes taken and not returned."""
         return self._used
 
     async def take(self, size: int) -> bool:
-        """Wait for room and take ``size`` bytes; False when closed meanwhile: nothing taken."""
+        """Wait for room and take ``size`` bytes; return False, nothing taken, once closed."""
         async with self._queue:
             while self._used and self._used + size > self._limit and not self._closed:
                 await self._change()
@@ -39,7 +39,7 @@ class Space:
         self._changed.set()
 
     async def wait_empty(self, timeout: float) -> bool:  # noqa: ASYNC109 - a bound, not a cancel
-        """Wait until nothing is taken, ``timeout`` seconds at most; say whether it is so."""
+        """Wait until nothing is taken, at most ``timeout`` seconds; say whether that is so."""
         try:
             async with asyncio.timeout(timeout):
                 while self._used:
@@ -49,7 +49,7 @@ class Space:
         return self._used == 0
 
     def close(self) -> None:
-        """Turn away whoever waits and whoever comes."""
+        """Refuse all waiting and further requests."""
         self._closed = True
         self._changed.set()
 

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class StdoutSink:
     """Writes every value as a line; see ``flowstream.sink.Sink``.
 
-    When the reader goes away, ``fault`` says so and everything more fails by
+    When the reader goes away, ``fault`` says so and all further records fail by
     "pipe_closed".
     """
 
@@ -33,20 +33,20 @@ class StdoutSink:
         self._outcomes = outcomes
         self._worker: Worker | None = None
         self._descriptor = -1
-        # The reader has gone away.
+        # The reader is gone.
         self._closed = False
         self._fault: str | None = None
 
     @property
     def fault(self) -> str | None:
-        """Why nothing can be written any more, for good; None while it can."""
+        """Why nothing can be written any more; None while records can be written."""
         return self._fault
 
     def prepare(self, topics: Sequence[str]) -> None:
-        """Nothing: standard output is open already."""
+        """Do nothing: standard output is open already."""
 
     def load(self) -> None:
-        """Nothing: all that it needs came with it."""
+        """Do nothing: everything is imported already."""
 
     async def start(self, topics: Sequence[str]) -> None:  # noqa: ARG002 - lines name no topic
         """Take standard output; ``SinkError`` when it is closed."""
@@ -62,19 +62,19 @@ class StdoutSink:
         return 1
 
     async def send(self, batch: MessageBatch) -> None:
-        """Accept ``batch``, waiting while the reader is slow."""
+        """Accept ``batch``; wait while the reader is slow."""
         if self._worker is None:
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
             return
         await self._worker.put(batch)
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Wait until all is written; what is not after ``timeout`` seconds is failed."""
+        """Wait until everything is written; give up by "shutdown" after ``timeout`` seconds."""
         if self._worker is not None:
             await self._worker.flush(timeout, "shutdown")
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Flush, then let go of standard output."""
+        """Flush, then stop writing."""
         worker, self._worker = self._worker, None
         if worker is None:
             return
@@ -91,7 +91,7 @@ class StdoutSink:
             while done < len(lines):
                 done += self._write_some(lines, done)
         except OSError as err:
-            # A line that was cut does not count as written.
+            # A line that was cut short does not count as written.
             written = lines.count(b"\n", 0, done)
             if err.errno != errno.EPIPE:
                 log.warning("stdout_write_failed", error=err.strerror)
@@ -109,6 +109,6 @@ class StdoutSink:
         try:
             return os.write(self._descriptor, memoryview(lines)[start:])
         except BlockingIOError:
-            # Whoever shares the terminal or pipe has made it non-blocking.
+            # Another process that shares the terminal or pipe made it non-blocking.
             select.select([], [self._descriptor], [])
             return 0

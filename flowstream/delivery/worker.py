@@ -1,4 +1,4 @@
-"""A thread that writes batches one after the other, so that no disk or pipe blocks the loop."""
+"""A thread that writes batches in order, so that no disk or pipe blocks the event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
@@ -25,13 +25,20 @@ _T = TypeVar("_T")
 log = structlog.get_logger(__name__)
 
 
+class GivenUp(NamedTuple):
+    """Records that were given up: those that are not written, and those that may be."""
+
+    failed: int = 0
+    in_doubt: int = 0
+
+
 class Worker:
-    """Bounded queue, thread, and outcomes back in the loop.
+    """Bounded queue and thread; reports outcomes in the loop.
 
     ``write`` runs in the thread: it writes a batch and returns how many of its
-    records are written, and the cause why the others are not. What it raises is a
-    fault of the program: the batch fails by "internal_error", and ``on_fault`` is
-    called in the thread with a text to that effect.
+    records are written and why the others are not. An exception that it raises is
+    a bug: the batch fails by "internal_error", and ``on_fault`` is called in the
+    thread with a text that says so.
     """
 
     def __init__(
@@ -48,12 +55,14 @@ class Worker:
         self._on_fault = on_fault
         self._faulty = False
         self._space = Space(limit)
-        # What is queued or being written; a batch that is taken out of it has its outcome.
+        # Batches without an outcome and their sizes, by number.
         self._unsettled: dict[int, tuple[MessageBatch, int]] = {}
         self._accepted = 0
+        # The last number whose batch the thread began to write.
+        self._begun = -1
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        # A daemon: a write that never returns must not keep the process from its end.
+        # A daemon: a write that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -71,7 +80,7 @@ class Worker:
         self._queue.put(lambda: self._write_one(number, batch))
 
     async def run(self, function: Callable[[], object], timeout: float) -> bool:  # noqa: ASYNC109
-        """Run ``function`` in the thread after all that was put; say whether it ended in time."""
+        """Run ``function`` in the thread after queued batches; say whether it ended in time."""
         done = asyncio.Event()
 
         def call() -> None:
@@ -86,24 +95,35 @@ class Worker:
             return False
         return True
 
-    async def flush(self, timeout: float, cause: str) -> int:  # noqa: ASYNC109
-        """Wait for all outcomes; after ``timeout`` seconds the rest fails by ``cause``.
+    async def flush(self, timeout: float, cause: str) -> GivenUp:  # noqa: ASYNC109
+        """Wait for all outcomes; give up the rest by ``cause`` after ``timeout`` seconds.
 
-        Returns the number of records that failed so.
+        A batch that is being written then is in doubt.
         """
         if await self._space.wait_empty(timeout):
-            return 0
-        failed = 0
+            return GivenUp()
+        # Outcomes that the thread has reported by now count.
+        await asyncio.sleep(0)
+        failed = in_doubt = 0
         for number in list(self._unsettled):
-            failed += self._settle(number, 0, cause)
-        return failed
+            batch = self._take(number)
+            everything = slice(0, len(batch))
+            # The batch is taken before this look, and the thread looks for it after it
+            # has set ``_begun``: what fails here is never written.
+            if number > self._begun:
+                self._outcomes.failed(batch, everything, cause)
+                failed += len(batch)
+            else:
+                self._outcomes.in_doubt(batch, everything, cause)
+                in_doubt += len(batch)
+        return GivenUp(failed, in_doubt)
 
     def refuse(self) -> None:
-        """Accept no more: whoever waits in ``put`` and whoever comes fails by "shutdown"."""
+        """Accept no more: batches that wait in ``put`` and later ones fail by "shutdown"."""
         self._space.close()
 
     def end(self) -> None:
-        """End the thread when it has done what it was given."""
+        """End the thread after everything that is queued."""
         self._queue.put(None)
 
     def _work(self) -> None:
@@ -111,17 +131,18 @@ class Worker:
             call()
 
     def _write_one(self, number: int, batch: MessageBatch) -> None:
-        # What was reported failed while it waited here must not be published.
+        self._begun = number
+        # A batch that was given up meanwhile must not be published.
         if number in self._unsettled:
             written, cause = self._attempt(lambda: self._write(batch)) or (0, "internal_error")
             self._tell(self._settle, number, written, cause)
 
     def _attempt(self, function: Callable[[], _T]) -> _T | None:
-        """Return what ``function`` returns, None after an exception: the thread must go on."""
+        """Return the result of ``function``, None after an exception: the thread must go on."""
         try:
             return function()
         except Exception as err:
-            # Once: all that follows may fail in the same way.
+            # Once: everything that follows may fail in the same way.
             if not self._faulty:
                 self._faulty = True
                 log.exception("internal_error", thread=self._name)
@@ -133,14 +154,17 @@ class Worker:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *args)
 
-    def _settle(self, number: int, written: int, cause: str) -> int:
-        """Report the outcome of a batch once; return how many of its records failed."""
-        batch, size = self._unsettled.pop(number, (None, 0))
-        if batch is None:
-            return 0
-        self._space.give(size)
+    def _settle(self, number: int, written: int, cause: str) -> None:
+        """Report the outcome of a batch, unless it was given up in the meantime."""
+        if number not in self._unsettled:
+            return
+        batch = self._take(number)
         if written:
             self._outcomes.acknowledged(batch, slice(0, written))
         if written < len(batch):
             self._outcomes.failed(batch, slice(written, len(batch)), cause)
-        return len(batch) - written
+
+    def _take(self, number: int) -> MessageBatch:
+        batch, size = self._unsettled.pop(number)
+        self._space.give(size)
+        return batch

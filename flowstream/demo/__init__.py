@@ -1,8 +1,4 @@
-"""The demonstration: real traffic, the real agent, and the proof of the count.
-
-What a user sees in the first minute: two hosts are made, the agent watches one
-of them, its records are shown as they are published, and the audit closes it.
-"""
+"""The demonstration: two hosts, real traffic, the agent, its records and their audit."""
 
 from __future__ import annotations
 
@@ -37,10 +33,10 @@ END_TIMEOUT_S = 30
 
 
 def run(duration_s: float, sink: str | None, record_format: str) -> int:
-    """Run the demonstration for ``duration_s`` seconds; 0 when every packet is accounted for.
+    """Run the demonstration for ``duration_s`` seconds; return its exit status.
 
-    Without ``sink`` it records into a new directory. Raises KernelError
-    without root.
+    The status is 0 when every packet is accounted for, else 1. Without ``sink`` it
+    records into a new directory. Raises ``KernelError`` without root.
     """
     console = Console()
     sink = sink or f"file:{tempfile.mkdtemp(prefix='flowstream-demo-')}"
@@ -52,15 +48,15 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
         network(client, server),
         _agent(server, sink, record_format) as agent,
     ):
-        console.print(f"the agent watches {server.device} and publishes to {sink}\n")
+        console.print(f"the agent observes {server.device} and publishes to {sink}\n")
         viewer = Viewer(sink, f"{PREFIX}.flows", since_ns, console)
         with traffic(client, server):
             asyncio.run(_watch(viewer, agent, duration_s, interrupted))
         agent.send_signal(signal.SIGTERM)
         if agent.wait(END_TIMEOUT_S) != 0:
-            raise FlowstreamError("the agent failed: see its messages above")
+            raise FlowstreamError("the agent failed; see its messages above")
         asyncio.run(viewer.look())
-    console.print(f"\n{viewer.shown} flow records. Is every packet in one of them?\n")
+    console.print(f"\n{viewer.shown} flow records; their audit:\n")
     result = asyncio.run(audit(sink, PREFIX))
     tables.show(result, sys.stdout)
     console.print(f"\nThe records are in {sink}: flowstream audit {sink} --topic-prefix {PREFIX}")
@@ -69,9 +65,9 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[threading.Event]:
-    """Set an event by SIGINT and SIGTERM, which end the demo only where it looks for it.
+    """Make SIGINT and SIGTERM set an event, which the demo checks at safe points.
 
-    An exception at any other moment could leave something behind that was just made.
+    An exception at any other moment could leave a namespace or process behind.
     """
     interrupted = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -86,15 +82,15 @@ def _signals_held() -> Iterator[threading.Event]:
 async def _watch(
     viewer: Viewer, agent: subprocess.Popen[bytes], duration_s: float, interrupted: threading.Event
 ) -> None:
-    """Show records for ``duration_s`` seconds from the first one on; KeyboardInterrupt ends it."""
+    """Show records for ``duration_s`` seconds from the first one on, or until interrupted."""
     until = time.monotonic() + START_TIMEOUT_S
     waiting = True
     while time.monotonic() < until:
         if interrupted.is_set():
             raise KeyboardInterrupt
         if agent.poll() is not None:
-            raise FlowstreamError("the agent ended: see its messages above")
-        # Before the first batch there is nothing to read.
+            raise FlowstreamError("the agent ended early; see its messages above")
+        # There is no topic before the first batch.
         with contextlib.suppress(SourceError):
             await viewer.look()
         if waiting and viewer.shown:
@@ -104,11 +100,11 @@ async def _watch(
 
 @contextlib.contextmanager
 def _agent(server: Host, sink: str, record_format: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The agent as a process of its own, as in earnest; ended with the block."""
+    """Run the agent as a process, as in production; it ends with the block."""
     command = [sys.executable, "-m", "flowstream", "run", "-i", server.device]
     command += ["--netns", server.namespace, "--sink", sink, "--format", record_format]
     command += ["--topic-prefix", PREFIX, "--interval", "1", "--log-level", "warning"]
-    # In a session of its own: Ctrl-C is ours to pass on.
+    # In its own session: Ctrl-C reaches the demo alone, which passes it on.
     agent = subprocess.Popen(command, start_new_session=True, env=os.environ)
     try:
         yield agent

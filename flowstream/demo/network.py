@@ -1,4 +1,4 @@
-"""Two hosts on one machine: network namespaces with a veth pair, gone when the block ends."""
+"""Two hosts on one machine: network namespaces connected by a veth pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Host(NamedTuple):
-    """One end: its namespace, device and addresses."""
+    """One host: namespace, device and addresses."""
 
     namespace: str
     device: str
@@ -24,7 +24,7 @@ class Host(NamedTuple):
 
 
 def hosts() -> tuple[Host, Host]:
-    """The client and the server; the names carry the process id, so that demos can overlap."""
+    """Return client and server; the process id in their names lets demos run in parallel."""
     client = Host(
         f"flowstream-client-{os.getpid()}", "client0", "02:00:00:00:00:01",
         "10.0.0.1", "2001:db8::1",
@@ -38,7 +38,7 @@ def hosts() -> tuple[Host, Host]:
 
 @contextlib.contextmanager
 def network(client: Host, server: Host) -> Iterator[None]:
-    """Make both hosts and connect them; remove them again whatever happens."""
+    """Create both hosts and connect them; remove them when the block ends."""
     with contextlib.ExitStack() as stack:
         for host in (client, server):
             _ip("netns", "add", host.namespace)
@@ -54,16 +54,16 @@ def network(client: Host, server: Host) -> Iterator[None]:
 
 
 def _configure(host: Host) -> None:
-    # Offloaded, a tag travels beside the frame, where XDP does not see it.
+    # With the offload, tags travel beside the packet, where XDP does not see them.
     _run("ip", "netns", "exec", host.namespace, "ethtool", "-K", host.device, "txvlan", "off")
     _ip("-n", host.namespace, "link", "set", host.device, "address", host.mac, "up")
     _ip("-n", host.namespace, "address", "add", f"{host.ipv4}/24", "dev", host.device)
-    # nodad: the address can be used at once.
+    # nodad: the address is usable at once.
     _ip("-n", host.namespace, "address", "add", f"{host.ipv6}/64", "dev", host.device, "nodad")
 
 
 def _remove(namespace: str) -> None:
-    # Its devices go with it.
+    # The kernel removes its devices with it.
     subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
 
 
@@ -78,6 +78,6 @@ def _run(*command: str) -> None:
         raise KernelError(f"{command[0]} is missing: install iproute2 and ethtool") from err
     except subprocess.CalledProcessError as err:
         raise KernelError(
-            f"making the demo's network: {' '.join(command)}: {err.stderr.strip()}; "
+            f"creating the demo's network: {' '.join(command)}: {err.stderr.strip()}; "
             "the demo needs root"
         ) from err

@@ -1,4 +1,4 @@
-"""Shows flow records as they are published, a line each."""
+"""Prints flow records as they are published, one line each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 
 
 class Viewer:
-    """Prints what a topic has got since the last look.
-
-    It reads the topic as any consumer would: what it shows was published.
-    """
+    """Prints a topic's new flow records, read as any consumer reads them."""
 
     def __init__(self, url: str, topic: str, since_ns: int, console: Console) -> None:
         self._url, self._topic, self._since_ns = url, topic, since_ns
@@ -30,7 +27,7 @@ class Viewer:
         self.shown = 0
 
     async def look(self) -> None:
-        """Print the records that are new."""
+        """Print the records published since the last call."""
         fresh = []
         async for messages in open_source(self._url, [self._topic]).batches():
             for message in messages:
@@ -40,14 +37,14 @@ class Viewer:
                 record = decode(message.value)
                 if isinstance(record, FlowRecord) and record.agent_epoch >= self._since_ns:
                     fresh.append(record)
-        # The partitions of a topic have no order among each other.
+        # There is no order between partitions.
         for record in sorted(fresh, key=lambda record: record.time_flow_end_ns):
             self._console.print(line(record), highlight=False, soft_wrap=True)
         self.shown += len(fresh)
 
 
 def line(record: FlowRecord) -> str:
-    """One flow record for people."""
+    """Format a flow record as a readable line."""
     end = dt.datetime.fromtimestamp(record.time_flow_end_ns / 1e9, dt.UTC)
     protocol = _PROTOCOLS.get(record.proto, str(record.proto))
     flags = " ".join(name for bit, name in enumerate(TCP_FLAGS) if record.tcp_flags >> bit & 1)

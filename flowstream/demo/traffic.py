@@ -1,4 +1,4 @@
-"""Real traffic from the client to the server: ping, TCP, UDP, over IPv4, IPv6 and a VLAN."""
+"""Real traffic from client to server: ping, TCP and UDP over IPv4 and IPv6, and a VLAN."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VLAN_PORT = 4789
 
 @contextlib.contextmanager
 def traffic(client: Host, server: Host) -> Iterator[None]:
-    """Let traffic flow while the block runs."""
+    """Generate traffic while the block runs."""
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         with entered(server.namespace):
@@ -37,7 +37,7 @@ def traffic(client: Host, server: Host) -> Iterator[None]:
             echo.bind(("::", UDP_PORT))
         for end in (listener, echo):
             end.settimeout(0.2)
-        # Daemons: an interrupt at the wrong moment must not keep the process from its end.
+        # Daemons: an interrupt at the wrong moment must not keep the process alive.
         threads = [
             threading.Thread(target=_serve_tcp, args=(listener, stop), daemon=True),
             threading.Thread(target=_serve_udp, args=(echo, stop), daemon=True),
@@ -85,11 +85,11 @@ def _serve_udp(echo: socket.socket, stop: threading.Event) -> None:
 
 
 def _talk(client: Host, server: Host, stop: threading.Event) -> None:
-    """Ask the server over and over; the namespace is this thread's own."""
+    """Send requests until ``stop``; the thread enters the client's namespace for itself."""
     with entered(client.namespace):
         while not stop.wait(PAUSE_S):
             for address in (server.ipv4, server.ipv6):
-                # A lost answer is part of real traffic.
+                # A lost answer is acceptable.
                 with contextlib.suppress(OSError):
                     _get(address)
                 with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def _ask(address: str) -> None:
 
 
 def _send_tagged(client: Host, server: Host) -> None:
-    """Send a UDP datagram in an 802.1Q frame; made by hand, so that no VLAN module is needed."""
+    """Send a UDP datagram with an 802.1Q tag, built by hand to need no VLAN module."""
     payload = b"tagged"
     udp = struct.pack("!4H", VLAN_PORT, VLAN_PORT, 8 + len(payload), 0) + payload
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)

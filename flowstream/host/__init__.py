@@ -1,1 +1,1 @@
-"""The host: its identity, interfaces, namespaces, privileges."""
+"""The host: identity, interfaces, namespaces, privileges."""

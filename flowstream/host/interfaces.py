@@ -1,4 +1,4 @@
-"""Facts about network interfaces, asked of the kernel by netlink: the one owner of pyroute2."""
+"""Facts about network interfaces, by netlink. This module alone uses pyroute2."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 from pyroute2.netlink.nlsocket import NLM_F_REQUEST
 
-# linux/if_arp.h: ARPHRD_ETHER, ARPHRD_LOOPBACK, whose frames look the same.
+# linux/if_arp.h: ARPHRD_ETHER and ARPHRD_LOOPBACK, which has the same header.
 _WITH_ETHERNET_HEADER: Final = (1, 772)
 _IFF_UP: Final = 1
 _NETDEV_CMD_DEV_GET: Final = 1
-# The kernel's names (net/ethtool/common.c) and those that ethtool -K takes.
+# Names of the kernel (net/ethtool/common.c) and of ethtool -K.
 _RX_VLAN_OFFLOADS: Final = {
     "rx-vlan-hw-parse": "rxvlan",
     "rx-vlan-stag-hw-parse": "rx-vlan-stag-hw-parse",
@@ -26,7 +26,7 @@ _RX_VLAN_OFFLOADS: Final = {
 
 
 class XdpFeature(enum.IntFlag):
-    """enum netdev_xdp_act of linux/netdev.h: what a driver's XDP can do."""
+    """XDP capabilities of a driver: enum netdev_xdp_act of linux/netdev.h."""
 
     BASIC = 1 << 0
     REDIRECT = 1 << 1
@@ -39,11 +39,11 @@ class XdpFeature(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class InterfaceFacts:
-    """What the kernel says of one interface; None where it does not say.
+    """Facts about one interface; None where the kernel does not report them.
 
-    ``kind`` is a virtual interface's kind such as veth, "" for hardware;
-    ``mtu`` is in octets; ``xdp_features`` needs Linux 6.3; ``rx_vlan_offloads`` are
-    the features, by ethtool's names, that take a frame's tag off before XDP sees it.
+    ``kind`` is the kind of a virtual interface such as veth, "" for hardware;
+    ``mtu`` is in octets; ``xdp_features`` requires Linux 6.3; ``rx_vlan_offloads``
+    are the features, by ethtool's names, that remove a packet's tag before XDP sees it.
     """
 
     name: str
@@ -68,7 +68,7 @@ class _NetdevMessage(genlmsg):  # type: ignore[misc]
 
 
 def facts(name: str) -> InterfaceFacts | None:
-    """Facts of one interface of this network namespace; None when there is none of that name."""
+    """Return the facts of an interface of this network namespace, None if it does not exist."""
     try:
         index = socket.if_nametoindex(name)
         with IPRoute() as route:
@@ -106,7 +106,7 @@ def _rx_vlan_offloads(name: str) -> tuple[str, ...]:
     tool = Ethtool()
     try:
         features = tool.get_features(name).features
-    except (NetlinkError, OSError, UnicodeError):  # a name is any octets, pyroute2 takes UTF-8
+    except (NetlinkError, OSError, UnicodeError):  # names are any octets, pyroute2 requires UTF-8
         return ()
     finally:
         tool.close()

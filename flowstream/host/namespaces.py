@@ -1,4 +1,4 @@
-"""Enters network namespaces by the names that ``ip netns`` gives them."""
+"""Enters network namespaces by their names in ``ip netns``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 @contextlib.contextmanager
 def entered(name: str | None) -> Iterator[None]:
-    """Put the calling thread into namespace ``name`` for the block; None stays where it is.
+    """Move the calling thread into namespace ``name`` for the block; None changes nothing.
 
-    What is opened inside (sockets, links) stays in that namespace. Raises
-    KernelError when there is no such namespace or no privilege to enter it.
+    Sockets and links opened inside stay in that namespace. Raises ``KernelError``
+    when the namespace does not exist or the privilege to enter it is missing.
     """
     if name is None:
         yield
@@ -34,21 +34,17 @@ def entered(name: str | None) -> Iterator[None]:
         raise KernelError(f"no network namespace {name!r}; there are: {found}") from err
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _set(there, name)
+        _set(there, f"entering network namespace {name}")
         try:
             yield
         finally:
-            _set(own, "of before")
+            _set(own, "returning to the original network namespace")
     finally:
         os.close(there)
         os.close(own)
 
 
-def _set(fd: int, name: str) -> None:
+def _set(fd: int, action: str) -> None:
     if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
         number = ctypes.get_errno()
-        raise KernelError(
-            f"entering network namespace {name}: {os.strerror(number)}; "
-            "needs root or CAP_SYS_ADMIN",
-            number,
-        )
+        raise KernelError(f"{action}: {os.strerror(number)}; needs root or CAP_SYS_ADMIN", number)

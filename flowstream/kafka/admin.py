@@ -1,44 +1,147 @@
-"""A look at a Kafka cluster that creates nothing: whether it answers, which topics it has."""
+"""Topics of a Kafka cluster: which exist, with how many partitions, and how long they keep."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
 from flowstream.errors import SinkError
-from flowstream.kafka.producer import CLIENT_ID, quieten_aiokafka, why_unreachable
+from flowstream.kafka.client import admin_client, why_unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    from flowstream.kafka.settings import ClientSettings
+
+# The replication factor that means: the broker's default.
+_DEFAULT_REPLICATION: Final = -1
+_RETENTION_SETTINGS: Final = ("cleanup.policy", "message.timestamp.type", "retention.ms")
+
+
+async def existing_partitions(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:
+    """Return the number of partitions of each topic, 0 where it does not exist."""
+    # All topics are listed first: asking for a missing one by name makes a broker
+    # with automatic creation create it.
+    present = sorted(set(topics) & set(await admin.list_topics()))
+    described = await admin.describe_topics(present) if present else []
+    counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
+    return {topic: counts.get(topic, 0) for topic in topics}
 
 
 async def partition_counts(
-    addresses: Sequence[str], topics: Sequence[str], within: float
+    settings: ClientSettings, topics: Sequence[str], within: float
 ) -> dict[str, int]:
-    """Partitions of each of these topics, 0 where it does not exist.
+    """Return the number of partitions of each topic, 0 where it does not exist.
 
-    Raises SinkError when no broker at ``addresses`` (HOST:PORT) answers in
-    ``within`` seconds, saying what happens on a plain connection.
+    Creates nothing. Raises ``SinkError`` when no broker answers within ``within``
+    seconds; its text says what happens on a plain connection.
     """
-    quieten_aiokafka()
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=list(addresses),
-        client_id=CLIENT_ID,
-        request_timeout_ms=int(within * 1000),
+    try:
+        async with (
+            asyncio.timeout(within),
+            admin_client(replace(settings, request_timeout=within)) as admin,
+        ):
+            return await existing_partitions(admin, topics)
+    except Exception as err:  # a listener that is no broker causes errors of any kind
+        raise SinkError(await why_unreachable(settings)) from err
+
+
+async def create_missing(
+    settings: ClientSettings, partitions: Mapping[str, int], topic_settings: Mapping[str, str]
+) -> None:
+    """Create the missing topics with these numbers of partitions.
+
+    Raises ``SinkError`` when the cluster refuses, and lets aiokafka's errors
+    through where another attempt may succeed.
+    """
+    async with admin_client(settings) as admin:
+        present = await existing_partitions(admin, tuple(partitions))
+        missing = [
+            NewTopic(topic, partitions[topic], _DEFAULT_REPLICATION, {}, dict(topic_settings))
+            for topic, count in present.items()
+            if not count
+        ]
+        if not missing:
+            return
+        answer = await admin.create_topics(missing)
+    for topic, code, *text in answer.topic_errors:
+        error = for_code(code)
+        if error in (NoError, TopicAlreadyExistsError):
+            continue
+        if error.retriable:
+            raise error
+        detail = KafkaError(text[0]) if text and text[0] else error()
+        raise SinkError(refusal(settings, f"topic {topic} cannot be created", detail))
+
+
+def refusal(settings: ClientSettings, what: str, err: BaseException) -> str:
+    """Text of an error about a cluster that refuses, with the remedy."""
+    text = str(err).removeprefix("KafkaError: ")
+    return (
+        f"{settings.url}: {what}: {text}; "
+        "create the topics by hand or give this client the right to create and write them"
     )
+
+
+async def overdue(
+    settings: ClientSettings, oldest_ms: Mapping[str, int], within: float
+) -> list[str]:
+    """Return a warning for each topic that does not keep messages as old as those sent.
+
+    ``oldest_ms`` is the least timestamp by topic, in Unix ms; a negative one is
+    ignored. Topics whose settings the cluster does not tell within ``within``
+    seconds are left out: this is only advice.
+    """
     try:
         async with asyncio.timeout(within):
-            try:
-                await admin.start()
-                # Only what exists may be asked for by name: a broker with automatic
-                # creation would make the rest.
-                present = sorted(set(topics) & set(await admin.list_topics()))
-                described = await admin.describe_topics(present) if present else []
-            finally:
-                await admin.close()
-    except Exception as err:  # whatever a listener makes of aiokafka
-        raise SinkError(await why_unreachable(addresses)) from err
-    counts = {entry["topic"]: len(entry["partitions"]) for entry in described}
-    return {topic: counts.get(topic, 0) for topic in topics}
+            found = await _retention_settings(
+                replace(settings, request_timeout=within), tuple(oldest_ms)
+            )
+    except (KafkaError, OSError, TimeoutError):
+        return []
+    now_ms = time.time_ns() // 1_000_000
+    warnings = []
+    for topic, values in found.items():
+        oldest, keep_ms = oldest_ms[topic], _keep_ms(values)
+        if 0 <= oldest < now_ms - keep_ms and keep_ms >= 0:
+            day = datetime.fromtimestamp(oldest / 1000, UTC).date()
+            warnings.append(
+                f"topic {topic}: the oldest message sent is from {day}, and the topic's "
+                f"retention.ms={keep_ms} makes the broker delete such messages soon; "
+                "set retention.ms=-1 to keep them"
+            )
+    return warnings
+
+
+def _keep_ms(values: Mapping[str, str]) -> int:
+    """Return the age at which messages are deleted; -1 when their times do not matter."""
+    by_time = "delete" in values["cleanup.policy"]
+    own_times = values["message.timestamp.type"] == "CreateTime"
+    return int(values["retention.ms"]) if by_time and own_times else -1
+
+
+async def _retention_settings(
+    settings: ClientSettings, topics: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Return values of ``_RETENTION_SETTINGS`` by topic, of the topics that answer."""
+    asked = [
+        ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(_RETENTION_SETTINGS))
+        for topic in topics
+    ]
+    async with admin_client(settings) as admin:
+        answers = await admin.describe_configs(asked)
+    found: dict[str, dict[str, str]] = {}
+    for answer in answers:
+        for error, _, _, topic, entries in answer.resources:
+            if not error:
+                found[topic] = {entry[0]: entry[1] for entry in entries}
+    return found

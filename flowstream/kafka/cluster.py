@@ -1,36 +1,39 @@
-"""Where the Kafka sink's producers come from: one cluster, asked again until it answers."""
+"""Connects the Kafka sink's producers, and retries until the cluster answers."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka.errors import BrokerResponseError, KafkaError
 
 from flowstream.errors import SinkError
-from flowstream.kafka.producer import Producer, quieten_aiokafka, why_unreachable
+from flowstream.kafka.client import why_unreachable
+from flowstream.kafka.producer import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowstream.kafka.limits import Limits
+    from flowstream.kafka.settings import ClientSettings
 
 log = structlog.get_logger(__name__)
 
 
 class Cluster:
-    """The cluster at ``addresses`` (HOST:PORT); topics that it lacks get ``topic_settings``."""
+    """Maker of producers for one cluster; topics that it creates get ``topic_settings``."""
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        settings: ClientSettings,
         limits: Limits,
         *,
         partitions: int | Mapping[str, int],
         topic_settings: Mapping[str, str],
     ) -> None:
-        self._addresses = tuple(addresses)
+        self._settings = replace(settings, request_timeout=limits.request_timeout)
         self._limits = limits
         self._wanted, self._topic_settings = partitions, topic_settings
         self._topics: tuple[str, ...] = ()
@@ -38,8 +41,7 @@ class Cluster:
         self._connected = 0.0
 
     async def connect(self, topics: Sequence[str]) -> Producer:
-        """Wait for the broker, create missing topics; ``SinkError`` when that cannot be."""
-        quieten_aiokafka()
+        """Wait for the broker and create missing topics; ``SinkError`` when that fails."""
         self._topics = tuple(topics)
         last: Exception | None = None
         try:
@@ -49,11 +51,11 @@ class Cluster:
                         return await self._connect()
                     except SinkError:
                         raise
-                    except Exception as err:  # noqa: BLE001 - whatever a listener makes of aiokafka
+                    except Exception as err:  # noqa: BLE001 - a listener that is no broker
                         last = err
                     await asyncio.sleep(self._limits.backoff[0])
         except TimeoutError:
-            why = await why_unreachable(self._addresses)
+            why = await why_unreachable(self._settings)
             raise SinkError(
                 f"no Kafka broker after {self._limits.connect_timeout:g} s: {why}; "
                 "start one there or correct the address"
@@ -62,8 +64,8 @@ class Cluster:
     async def reconnect(self) -> Producer:
         """Connect again, however long it takes.
 
-        The pauses between attempts grow, and do so over producers that are soon
-        given up: a fault that meets each of them makes no storm.
+        The pauses between attempts grow, also across producers that are soon given
+        up: a fault that hits each of them does not cause a storm.
         """
         first, longest = self._limits.backoff
         since = _now()
@@ -76,9 +78,11 @@ class Cluster:
             try:
                 async with asyncio.timeout(self._limits.connect_timeout):
                     producer = await self._connect()
-            except Exception as err:  # noqa: BLE001 - whatever a broken broker makes of aiokafka
+            except Exception as err:  # noqa: BLE001 - a broken broker causes any
                 if not lost:
-                    log.warning("kafka_unreachable", error=name_of(err), to=self._addresses)
+                    log.warning(
+                        "kafka_unreachable", error=name_of(err), to=self._settings.addresses
+                    )
                 lost = True
                 continue
             if lost:
@@ -87,12 +91,11 @@ class Cluster:
 
     async def _connect(self) -> Producer:
         producer = await Producer.connect(
-            self._addresses,
+            self._settings,
             self._topics,
             partitions=self._wanted,
             topic_settings=self._topic_settings,
             batch_bytes=self._limits.batch_bytes,
-            request_timeout=self._limits.request_timeout,
             metadata_age=self._limits.metadata_age,
         )
         self._connected = _now()
@@ -100,7 +103,7 @@ class Cluster:
 
 
 def name_of(err: BaseException) -> str:
-    """Name the error in one line, without the request that it belongs to."""
+    """Name the error in one line, without its request."""
     if isinstance(err, BrokerResponseError):
         return type(err).__name__
     return str(err) if isinstance(err, KafkaError) else repr(err)

@@ -1,21 +1,25 @@
-"""What a Kafka sink has accepted and not settled, in order, partition by partition.
+"""Records that a Kafka sink accepted and has not settled, in order, by partition.
 
-Every record is in one of two places: waiting, or in the one flight of its
-partition, which is the Kafka batch that the producer holds. A flight ends by
-acknowledgement or by going back to the head of the waiting ones, so the order
-within a partition outlives any producer. One flight per partition is enough:
-while some partitions are in the air the others are being packed.
+Each record is in one of two places: waiting, or in the one flight of its
+partition, which is the Kafka batch that the producer holds. A flight ends with
+an acknowledgement or goes back to the head of the queue, so the order within a
+partition outlives any producer. One flight per partition is enough: while some
+partitions are in flight, the others are packed.
 
-How many records a flight may have follows from what became of the ones before:
-fewer after a refusal for its size or no answer at all, a little more after each
-prompt acknowledgement. So a topic with small limits and a slow line both get
-batches that they can take.
+A flight that ends without an answer leaves its records in doubt: the broker may
+have written them. They are sent again, and a record that is given up after that
+is in doubt, not failed, even when the last attempt was refused.
+
+The number of records in a flight depends on the outcome of earlier ones: fewer
+after a refusal for its size or after no answer, slightly more after each prompt
+acknowledgement. So a topic with small limits and a slow line both get batches
+that they can take.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,10 +33,10 @@ if TYPE_CHECKING:
 # What Kafka's record format adds to key and value, rounded up.
 RECORD_OVERHEAD = 24
 
-# Records of a flight: more than any batch has room for.
+# Records in a flight: more than any batch has room for.
 _UNLIMITED = 1 << 20
-# What is left of a flight's records after a refusal, which costs one request, and
-# after no answer, which costs many seconds; a flight grows by an eighth.
+# Divisors of a flight's records: after a refusal, which costs one request, and after
+# no answer, which costs many seconds. A flight grows by an eighth.
 _REFUSED = 2
 _UNANSWERED = 16
 _GROWTH = 8
@@ -54,21 +58,25 @@ class BatchBuilder(Protocol):
 
 @dataclass(slots=True)
 class Chunk:
-    """Records ``start`` to ``stop`` of a batch; ``deadline`` in the loop's time."""
+    """Records ``start`` to ``stop`` of a batch; ``deadline`` in the loop's time.
+
+    ``in_doubt``: they were sent at least once without an answer.
+    """
 
     batch: MessageBatch
     start: int
     stop: int
     size: int
     deadline: float
+    in_doubt: bool = False
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def cut(self, n: int) -> Chunk:
-        """Take the first ``n`` records off, with their share of the size."""
+        """Split off the first ``n`` records, with their share of the size."""
         share = self.size * n // len(self)
-        head = Chunk(self.batch, self.start, self.start + n, share, self.deadline)
+        head = replace(self, stop=self.start + n, size=share)
         self.start += n
         self.size -= share
         return head
@@ -76,7 +84,7 @@ class Chunk:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One Kafka batch in the producer's hands."""
+    """One Kafka batch that the producer holds."""
 
     chunks: list[Chunk]
     launched: float
@@ -87,7 +95,7 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One partition: what waits for it and what is in the air."""
+    """One partition: its waiting records and its flight."""
 
     topic: str
     partition: int
@@ -100,7 +108,7 @@ class Lane:
         return sum(map(len, self.waiting)) + len(self.flight or ())
 
     def launch(self, builder: BatchBuilder, now: float) -> Flight:
-        """Pack waiting records into ``builder`` until it is full: the lane's flight."""
+        """Pack waiting records into ``builder`` until it is full; that is the lane's flight."""
         chunks: list[Chunk] = []
         room = self.max_records
         while self.waiting and room:
@@ -116,22 +124,29 @@ class Lane:
         return self.flight
 
     def land(self) -> list[Chunk]:
-        """End the flight and hand over what was in it."""
+        """End the flight and return its chunks."""
         if self.flight is None:
             return []
         chunks, self.flight = self.flight.chunks, None
         return chunks
 
-    def recall(self) -> None:
-        """End the flight; what was in it waits again, first in line."""
-        self.waiting.extendleft(reversed(self.land()))
+    def recall(self, *, answered: bool) -> None:
+        """End the flight; its records wait again, first in line.
+
+        ``answered``: the broker has not written them for certain, because it refused
+        or because the producer never got them. Otherwise they are in doubt.
+        """
+        chunks = self.land()
+        for chunk in chunks:
+            chunk.in_doubt |= not answered
+        self.waiting.extendleft(reversed(chunks))
 
     def shrink(self, divisor: int) -> None:
-        """Let the next flight have fewer records than the present one."""
+        """Limit the next flight to fewer records than the present one."""
         self.max_records = max(1, len(self.flight or ()) // divisor)
 
     def grow(self) -> None:
-        """Let the next flight have a few records more."""
+        """Allow the next flight a few records more."""
         self.max_records = min(self.max_records + self.max_records // _GROWTH + 1, _UNLIMITED)
 
 
@@ -147,7 +162,7 @@ def _pack(builder: BatchBuilder, chunk: Chunk, limit: int) -> int:
 
 
 class Lanes:
-    """All lanes; settles records with the outcomes and gives their space back.
+    """All lanes; reports outcomes and returns the space of settled records.
 
     An acknowledgement within ``prompt`` seconds makes a lane's flights grow.
     """
@@ -157,11 +172,12 @@ class Lanes:
         self._space = space
         self._prompt = prompt
         self._lanes: dict[tuple[str, int], Lane] = {}
-        # Records given up since somebody last cleared it, by cause.
+        # Records given up since somebody last cleared them, by cause.
         self.failed: Counter[str] = Counter()
+        self.in_doubt: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Lane]:
-        # A copy: batches for new partitions are accepted while somebody goes through them.
+        # A copy: batches for new partitions are accepted during the iteration.
         return iter(tuple(self._lanes.values()))
 
     def __len__(self) -> int:
@@ -169,15 +185,15 @@ class Lanes:
         return sum(map(len, self._lanes.values()))
 
     def accept(self, batch: MessageBatch, partition: int, size: int, deadline: float) -> None:
-        """Enter a whole batch, for which ``size`` bytes of space were taken."""
+        """Add a whole batch, for which ``size`` bytes of space were taken."""
         lane = self._lane(batch.topic, partition)
         lane.waiting.append(Chunk(batch, 0, len(batch), size, deadline))
 
     def fit(self, partitions: Mapping[str, int]) -> int:
-        """Move what waits beyond the number of partitions into one that is there.
+        """Move records of partitions that are gone to partitions that exist.
 
-        Into ``partition % number``, by the order of acceptance; to be called
-        without flights. Return the number of records moved.
+        They go to ``partition % number``, in order of acceptance. Call it without
+        flights. Returns the number of records moved.
         """
         moved = 0
         for lane in self:
@@ -194,7 +210,7 @@ class Lanes:
         return moved
 
     def postpone(self, lane: Lane) -> None:
-        """Put the lane behind all others, so that its faults hold up none of them."""
+        """Move the lane behind all others, so that its faults delay none of them."""
         self._lanes[lane.topic, lane.partition] = self._lanes.pop((lane.topic, lane.partition))
 
     def acknowledge(self, lane: Lane, now: float) -> None:
@@ -209,33 +225,33 @@ class Lanes:
         """Send the lane's flight again in parts; give up a single record that is too large."""
         lane.shrink(_REFUSED)
         if len(lane.flight or ()) > 1:
-            lane.recall()
+            lane.recall(answered=True)
             return
         for chunk in lane.land():
             self._give_up(chunk, "message_too_large")
 
     def expire(self, now: float) -> None:
-        """Give up what waits past its deadline."""
+        """Give up waiting records whose deadline has passed."""
         for lane in self:
             while lane.waiting and lane.waiting[0].deadline <= now:
                 self._give_up(lane.waiting.popleft(), "delivery_timeout")
 
     def fail_all(self, cause: str) -> None:
-        """Give up everything, flights included."""
+        """Give up everything, flights included: those are in doubt."""
         for lane in self:
-            lane.recall()
+            lane.recall(answered=False)
             while lane.waiting:
                 self._give_up(lane.waiting.popleft(), cause)
 
     def recall(self) -> None:
-        """End every flight: the broker has not answered for it."""
+        """End every flight without an answer: its records are in doubt."""
         for lane in self:
             if lane.flight is not None:
                 lane.shrink(_UNANSWERED)
-                lane.recall()
+                lane.recall(answered=False)
 
-    def in_the_air(self) -> bool:
-        """Whether there is any flight."""
+    def in_flight(self) -> bool:
+        """Say whether there is any flight."""
         return any(lane.flight is not None for lane in self._lanes.values())
 
     def _lane(self, topic: str, partition: int) -> Lane:
@@ -246,6 +262,8 @@ class Lanes:
         return lane
 
     def _give_up(self, chunk: Chunk, cause: str) -> None:
-        self.failed[cause] += len(chunk)
+        counter = self.in_doubt if chunk.in_doubt else self.failed
+        report = self._outcomes.in_doubt if chunk.in_doubt else self._outcomes.failed
+        counter[cause] += len(chunk)
         self._space.give(chunk.size)
-        self._outcomes.failed(chunk.batch, slice(chunk.start, chunk.stop), cause)
+        report(chunk.batch, slice(chunk.start, chunk.stop), cause)

@@ -1,47 +1,36 @@
-"""One idempotent Kafka producer: its making, its topics, and its end under a deadline.
+"""One idempotent Kafka producer: start, partition counts, and an end within a deadline.
 
-aiokafka's own ``stop`` and ``flush`` wait for the broker without bound (its
-issue 1101), so ``abandon`` reaches into the producer, and only here.
+aiokafka's ``stop`` and ``flush`` may wait for the broker for ever (aiokafka issue
+1101). So this module, and only this one, uses the producer's internals.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import math
-import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Self
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import (
-    BrokerResponseError,
-    KafkaError,
-    NoError,
-    TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
-    for_code,
-)
+from aiokafka.errors import BrokerResponseError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from flowstream.errors import SinkError
+from flowstream.kafka.admin import create_missing, refusal
+from flowstream.kafka.client import new_producer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aiokafka import AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
     from aiokafka.conn import AIOKafkaConnection, CloseReason
 
     from flowstream.kafka.lanes import BatchBuilder
+    from flowstream.kafka.settings import ClientSettings
 
-CLIENT_ID = "flowstream"
 # How long a request may take to notice that its connection is gone.
 _ABANDON_TIMEOUT = 1.0
-# The replication factor that means: the broker's default.
-_DEFAULT_REPLICATION = -1
 
 
 class Producer:
@@ -54,40 +43,32 @@ class Producer:
     @classmethod
     async def connect(
         cls,
-        addresses: Sequence[str],
+        settings: ClientSettings,
         topics: Sequence[str],
         *,
         partitions: int | Mapping[str, int],
         topic_settings: Mapping[str, str],
         batch_bytes: int,
-        request_timeout: float,
         metadata_age: float,
     ) -> Self:
-        """Create the topics that are missing and start a producer for all of them.
+        """Create missing topics and start a producer.
 
-        May wait forever: the caller sets the deadline. Raises ``SinkError`` when
+        May wait for ever: the caller sets the deadline. Raises ``SinkError`` when
         the cluster refuses, and lets aiokafka's errors through where another
         attempt may succeed.
         """
-        timeout_ms = int(request_timeout * 1000)
         counts = dict.fromkeys(topics, partitions) if isinstance(partitions, int) else partitions
-        wanted = [
-            NewTopic(topic, counts[topic], _DEFAULT_REPLICATION, {}, dict(topic_settings))
-            for topic in topics
-        ]
-        await _create_missing(addresses, wanted, timeout_ms)
-        producer = AIOKafkaProducer(
-            bootstrap_servers=list(addresses),
-            client_id=CLIENT_ID,
+        await create_missing(settings, {topic: counts[topic] for topic in topics}, topic_settings)
+        producer = new_producer(
+            settings,
             acks="all",
             enable_idempotence=True,
             max_batch_size=batch_bytes,
-            request_timeout_ms=timeout_ms,
             metadata_max_age_ms=int(metadata_age * 1000),
         )
         _cut_what_is_closed(producer.client)
-        # Else a batch without a leader for that long fails, and its successor may be a
-        # duplicate; how long a record may take is for the sink to say.
+        # By default a batch fails after a time without a leader, and its successor may be
+        # a duplicate. The sink decides how long a record may take.
         producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001 - see the module
         try:
             await producer.start()
@@ -96,18 +77,18 @@ class Producer:
             await producer.stop()
             if isinstance(err, BrokerResponseError) and not err.retriable:
                 raise SinkError(
-                    _refusal(addresses, "the cluster refuses to be written to", err)
+                    refusal(settings, "the cluster refuses to be written to", err)
                 ) from err
             raise
         return cls(producer, present)
 
     def create_batch(self) -> BatchBuilder:
-        """Return an empty batch, to be filled and given to ``send_batch``."""
+        """Return an empty batch, to be filled and passed to ``send_batch``."""
         builder: BatchBuilder = self._producer.create_batch()
         return builder
 
     def partitions(self, topic: str) -> int:
-        """Return the number of partitions that the cluster was last seen to have."""
+        """Return the number of partitions, as last seen."""
         present = self._producer.client.cluster.partitions_for_topic(topic)
         if present:
             self._partitions[topic] = len(present)
@@ -116,12 +97,12 @@ class Producer:
     async def send_batch(
         self, builder: BatchBuilder, topic: str, partition: int
     ) -> asyncio.Future[object]:
-        """Hand a batch over; the future is done when the broker answered for it.
+        """Hand a batch over; the future is done once the broker answers.
 
-        Does not wait while no other batch is queued for this partition and the
-        topic is known. Raises ``KafkaError``.
+        Does not wait if the topic is known and no other batch is queued for this
+        partition. Raises ``KafkaError``; the batch is not sent then.
         """
-        # aiokafka asserts it.
+        # aiokafka only asserts it.
         if partition not in await self._producer.partitions_for(topic):
             raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition} any more")
         future: asyncio.Future[object] = await self._producer.send_batch(
@@ -130,23 +111,22 @@ class Producer:
         return future
 
     def withdraw(self, topic: str, partition: int, records: int) -> None:
-        """Take back a batch that was refused without being written.
+        """Reuse the sequence numbers of a batch that was refused and not written.
 
-        The next one gets its sequence numbers: after a gap the broker would
-        refuse all later batches of this partition.
+        After a gap the broker would refuse all later batches of this partition.
         """
-        numbers = self._producer._txn_manager  # noqa: SLF001 - aiokafka never takes them back
+        numbers = self._producer._txn_manager  # noqa: SLF001 - aiokafka never reuses them
         numbers.increment_sequence_number(TopicPartition(topic, partition), -records)
 
     async def abandon(self) -> None:
-        """End within seconds, whatever is unanswered: nothing is sent from here any more."""
+        """End within seconds, without waiting for answers; nothing is sent after that."""
         sender, client = self._producer._sender.sender_task, self._producer.client  # noqa: SLF001
-        # What stop() does but for its waiting: the batches' futures are left undone.
+        # As stop() does, but without waiting: the batches' futures stay pending.
         self._producer._closed = True  # noqa: SLF001
         try:
             if not sender.done():
-                # The first cancel makes it begin no request and wait for those under
-                # way, which end with their connections; the second one ends it.
+                # After the first cancel it begins no request and waits for those in
+                # progress, which end with their connections; the second one ends it.
                 sender.cancel()
                 self._cut_connections()
                 await asyncio.wait([sender], timeout=_ABANDON_TIMEOUT)
@@ -155,7 +135,7 @@ class Producer:
         finally:
             await client.close()
             waited_for = client._md_update_fut  # noqa: SLF001
-            # Requests to other nodes may wait for metadata that nobody will fetch.
+            # Requests to other nodes may wait for metadata that nobody fetches any more.
             if waited_for is not None and not waited_for.done():
                 waited_for.set_result(False)
 
@@ -165,11 +145,11 @@ class Producer:
 
 
 def _cut_what_is_closed(client: AIOKafkaClient) -> None:
-    """Make the client's connections discard what they have not sent when they are closed.
+    """Make the client's connections discard unsent data when they are closed.
 
-    Else a request that timed out on a slow line goes on being sent, beside its own repetition.
+    Otherwise a request that timed out on a slow line is sent on, beside its own repetition.
     """
-    closed = client._on_connection_closed  # noqa: SLF001 - called at every connection's end
+    closed = client._on_connection_closed  # noqa: SLF001 - called when a connection ends
 
     def cut(connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
         transport = connection._protocol._transport  # noqa: SLF001 - its writer is gone by now
@@ -182,67 +162,3 @@ def _cut_what_is_closed(client: AIOKafkaClient) -> None:
         closed(connection, reason)
 
     client._on_connection_closed = cut  # noqa: SLF001
-
-
-def quieten_aiokafka() -> None:
-    """Leave aiokafka's own account of every retry to level DEBUG: the sink sums up."""
-    logger = logging.getLogger("aiokafka")
-    if not logger.isEnabledFor(logging.DEBUG):
-        logger.setLevel(logging.CRITICAL)
-
-
-async def why_unreachable(addresses: Sequence[str]) -> str:
-    """Say in a few words what happens on a plain connection to each address."""
-    return "; ".join([f"{address} {await _look(address)}" for address in addresses])
-
-
-async def _look(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    try:
-        async with asyncio.timeout(2):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    except TimeoutError:
-        return "does not answer"
-    except socket.gaierror:
-        return "does not resolve to an address"
-    except OSError as err:
-        return os.strerror(err.errno).lower() if err.errno else str(err)
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return "accepts connections but does not answer as a Kafka broker"
-
-
-async def _create_missing(
-    addresses: Sequence[str], wanted: Sequence[NewTopic], timeout_ms: int
-) -> None:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=list(addresses), client_id=CLIENT_ID, request_timeout_ms=timeout_ms
-    )
-    try:
-        await admin.start()
-        # All topics are listed: asking for a missing one by name would let a
-        # broker with automatic creation make it with partitions of its own choice.
-        present = set(await admin.list_topics())
-        missing = [topic for topic in wanted if topic.name not in present]
-        if not missing:
-            return
-        answer = await admin.create_topics(missing)
-    finally:
-        await admin.close()
-    for topic, code, *text in answer.topic_errors:
-        error = for_code(code)
-        if error in (NoError, TopicAlreadyExistsError):
-            continue
-        if error.retriable:
-            raise error
-        detail = KafkaError(text[0]) if text and text[0] else error()
-        raise SinkError(_refusal(addresses, f"topic {topic} cannot be created", detail))
-
-
-def _refusal(addresses: Sequence[str], what: str, err: BaseException) -> str:
-    text = str(err).removeprefix("KafkaError: ")
-    return (
-        f"kafka://{','.join(addresses)}: {what}: {text}; "
-        "create the topics by hand or give this client the right to create and write them"
-    )

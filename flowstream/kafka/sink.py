@@ -1,12 +1,12 @@
-"""The Kafka sink: acknowledged by all replicas, idempotent, and never hung on a broker.
+"""The Kafka sink: acknowledged by all replicas, idempotent, never blocked by a broker.
 
 The lanes keep every accepted record until it has an outcome; one supervisor
-task publishes from them with one producer after the other. A producer is given up
-when a partition of it is poisoned (a batch refused, other than for its size,
-makes the broker refuse all later ones) or gone, when its state is unknown to the
-broker, or when nothing was answered for long; what it had not got acknowledged is
-then sent again by its successor. Such a record may be there twice, with the same
-``seq``.
+task publishes from them, with one producer at a time. A producer is given up
+when one of its partitions is poisoned (after a refused batch, unless it was
+refused for its size, the broker refuses all later ones) or gone, when the broker
+does not know its state, or when it has had no answer for long. Its successor
+sends again whatever was not acknowledged. Such a record may be in the topic
+twice, with the same ``seq``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
 )
 
 from flowstream.delivery.space import Space
@@ -34,19 +37,28 @@ if TYPE_CHECKING:
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.kafka.lanes import Flight, Lane
     from flowstream.kafka.producer import Producer
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import MessageBatch
 
 log = structlog.get_logger(__name__)
 
-# Seconds: between looks at the deadlines, between logs of what expired, for an orderly end.
+# Seconds: between checks of the deadlines, between logs of records given up, for an
+# orderly end.
 _TICK = 0.25
 _LOG_INTERVAL = 10.0
 _END_TIMEOUT = 1.0
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+# The broker wrote nothing. After any other error it may have: aiokafka repeats requests
+# that were not answered, and tells only of the last one.
+_REFUSED = (
+    ClusterAuthorizationFailedError,
+    InvalidTimestampError,
+    TopicAuthorizationFailedError,
+)
 
 
 class KafkaSink:
-    """Publishes to the cluster at ``addresses`` (HOST:PORT); see ``flowstream.sink.Sink``.
+    """Publishes to a Kafka cluster; see ``flowstream.sink.Sink``.
 
     Topics that it creates get ``topic_settings``.
     """
@@ -55,7 +67,7 @@ class KafkaSink:
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        settings: ClientSettings,
         outcomes: Outcomes[MessageBatch],
         *,
         partitions: int | Mapping[str, int],
@@ -65,10 +77,10 @@ class KafkaSink:
         self._outcomes = outcomes
         self._limits = limits or Limits()
         self._cluster = Cluster(
-            addresses, self._limits, partitions=partitions, topic_settings=topic_settings or {}
+            settings, self._limits, partitions=partitions, topic_settings=topic_settings or {}
         )
         self._space = Space(self._limits.in_flight_bytes)
-        # A quarter: what grows by an eighth stays well below the timeout.
+        # A quarter: flights that grow by an eighth stay well below the timeout.
         self._lanes = Lanes(outcomes, self._space, prompt=self._limits.request_timeout / 4)
         self._topics: tuple[str, ...] = ()
         self._producer: Producer | None = None
@@ -76,20 +88,20 @@ class KafkaSink:
         self._supervisor: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wakeup = asyncio.Event()
-        # Why the present producer must be given up; None while it works.
+        # Why the current producer must be given up; None while it works.
         self._trouble: str | None = None
         self._last_answer = 0.0
         self._ending: set[asyncio.Task[None]] = set()
-        self._failures_logged = 0.0
+        self._given_up_logged = 0.0
 
     def prepare(self, topics: Sequence[str]) -> None:
-        """Nothing: connecting needs no privilege."""
+        """Do nothing: connecting needs no privilege."""
 
     def load(self) -> None:
-        """Nothing: all that it needs came with it."""
+        """Do nothing: everything is imported already."""
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Wait for the broker, create missing topics; ``SinkError`` when that cannot be."""
+        """Wait for the broker and create missing topics; ``SinkError`` when that fails."""
         self._topics = tuple(topics)
         self._producer = await self._cluster.connect(topics)
         self._supervisor = asyncio.create_task(self._supervise(self._producer), name="kafka-sink")
@@ -98,36 +110,36 @@ class KafkaSink:
         self._tick()
 
     def partitions(self, topic: str) -> int:
-        """Return the number of partitions of ``topic`` when last looked at."""
+        """Return the number of partitions of ``topic``, as last seen."""
         if self._producer is None:
             raise KeyError(topic)
         return self._producer.partitions(topic)
 
     async def send(self, batch: MessageBatch) -> None:
-        """Accept ``batch``, waiting while ``in_flight_bytes`` are unsettled."""
+        """Accept ``batch``; wait while ``in_flight_bytes`` are unsettled."""
         if not len(batch):
             return
         size = batch.octets + RECORD_OVERHEAD * len(batch)
         if not await self._space.take(size):
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
             return
-        # The batch may have been made for more partitions than there are by now.
+        # The batch may have been made for more partitions than the topic has by now.
         partition = batch.partition % self.partitions(batch.topic)
         self._lanes.accept(batch, partition, size, _now() + self._limits.delivery_timeout)
         self._wakeup.set()
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Wait for all outcomes; what has none after ``timeout`` seconds is failed."""
-        await self._flush(timeout, "shutdown")
+        """Wait for all outcomes; give up by "shutdown" after ``timeout`` seconds."""
+        await self._flush(timeout)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Flush, then end within a second more; the unsettled fails by "shutdown"."""
+        """Flush, then end within one more second."""
         if self._closed:
             return
         self._closed = True
         self._space.close()
-        await self._flush(timeout, "shutdown")
-        self._log_failures()
+        await self._flush(timeout)
+        self._log_given_up()
         if self._timer is not None:
             self._timer.cancel()
         if self._supervisor is not None:
@@ -140,22 +152,22 @@ class KafkaSink:
             # One round of the loop delivers the cancellation.
             await asyncio.sleep(0)
 
-    async def _flush(self, timeout: float, cause: str) -> None:  # noqa: ASYNC109 - as above
+    async def _flush(self, timeout: float) -> None:  # noqa: ASYNC109 - as above
         if await self._space.wait_empty(timeout):
             return
-        # The producer may still hold some of it: it must not publish what is reported failed.
+        # A producer that still holds records must not publish them much later.
         self._give_up("flush ran out of time")
-        self._lanes.fail_all(cause)
-        self._log_failures()
+        self._lanes.fail_all("shutdown")
+        self._log_given_up()
 
     async def _supervise(self, producer: Producer) -> None:
-        """Publish with one producer after the other, until cancelled."""
+        """Publish with one producer at a time, until cancelled."""
         while True:
             try:
                 await self._publish(producer)
                 await self._let_land()
             except Exception as err:
-                # A bug: what is accepted must not wait for a task that has ended.
+                # A bug: accepted records must not wait for a task that has ended.
                 log.exception("kafka_sink_fault")
                 self._give_up(repr(err))
             finally:
@@ -166,7 +178,7 @@ class KafkaSink:
                 log.warning("kafka_records_moved", records=moved, reason="fewer partitions")
 
     async def _publish(self, producer: Producer) -> None:
-        """Keep every partition's flight in the air; return when there is trouble."""
+        """Keep every partition in flight; return when there is trouble."""
         self._trouble = None
         while not self._in_trouble():
             self._wakeup.clear()
@@ -183,12 +195,12 @@ class KafkaSink:
         except Exception as err:
             if not isinstance(err, KafkaError):
                 log.exception("kafka_sink_fault")
-            lane.recall()
+            lane.recall(answered=True)
             self._lanes.postpone(lane)
             self._give_up(name_of(err))
             return
         future.add_done_callback(partial(self._landed, producer, lane, flight))
-        # Packing takes milliseconds: the producer and the rest of the agent get their turn.
+        # Packing takes milliseconds: give way to the producer and the rest of the agent.
         await asyncio.sleep(0)
 
     def _landed(
@@ -205,7 +217,7 @@ class KafkaSink:
             producer.withdraw(lane.topic, lane.partition, len(flight))
             self._lanes.refuse_size(lane)
         else:
-            lane.recall()
+            lane.recall(answered=isinstance(error, _REFUSED))
             self._give_up(name_of(error))
 
     def _give_up(self, trouble: str) -> None:
@@ -216,10 +228,10 @@ class KafkaSink:
         return self._trouble is not None
 
     async def _let_land(self) -> None:
-        """While the broker answers, let it do so for the partitions that are well."""
+        """Wait for answers to the other flights, for as long as the broker gives any."""
         since = _now()
         with contextlib.suppress(TimeoutError):
-            while self._lanes.in_the_air():
+            while self._lanes.in_flight():
                 self._wakeup.clear()
                 async with asyncio.timeout_at(max(since, self._last_answer) + self._limits.grace):
                     await self._wakeup.wait()
@@ -238,17 +250,17 @@ class KafkaSink:
             log.error("kafka_producer_end_fault", error=repr(task.exception()))
 
     def _tick(self) -> None:
-        """Look after the deadlines, whatever the supervisor waits for."""
+        """Enforce the deadlines, independently of the supervisor."""
         now = _now()
         for lane in self._lanes:
             if lane.flight is not None:
-                self._look_after(lane, lane.flight, now)
+                self._check_flight(lane, lane.flight, now)
         self._lanes.expire(now)
-        if now - self._failures_logged > _LOG_INTERVAL:
-            self._log_failures()
+        if now - self._given_up_logged > _LOG_INTERVAL:
+            self._log_given_up()
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
-    def _look_after(self, lane: Lane, flight: Flight, now: float) -> None:
+    def _check_flight(self, lane: Lane, flight: Flight, now: float) -> None:
         age = now - flight.launched
         if lane.partition >= self.partitions(lane.topic):
             self._give_up("partition gone")
@@ -257,11 +269,15 @@ class KafkaSink:
         elif min(age, now - self._last_answer) > self._limits.stuck_timeout:
             self._give_up("no answer")
 
-    def _log_failures(self) -> None:
-        for cause, records in self._lanes.failed.items():
-            log.warning("kafka_records_failed", cause=cause, records=records)
-            self._failures_logged = _now()
-        self._lanes.failed.clear()
+    def _log_given_up(self) -> None:
+        for event, counter in (
+            ("kafka_records_failed", self._lanes.failed),
+            ("kafka_records_in_doubt", self._lanes.in_doubt),
+        ):
+            for cause, records in counter.items():
+                log.warning(event, cause=cause, records=records)
+                self._given_up_logged = _now()
+            counter.clear()
 
 
 def _now() -> float:

@@ -1,46 +1,57 @@
-"""Reading topics back from a Kafka cluster."""
+"""Reading topics from a Kafka cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnsupportedCodecError
 
 from flowstream.errors import SourceError
-from flowstream.messages import Message
-from flowstream.segments.compression import INSTALL, NAMES
+from flowstream.kafka.admin import existing_partitions
+from flowstream.kafka.client import admin_client, new_consumer
+from flowstream.messages import Message, unreadable_codec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from aiokafka import ConsumerRecord
 
+    from flowstream.kafka.settings import ClientSettings
+
 # Seconds: for connecting and the first answers, and for anything new to arrive.
 CONNECT_TIMEOUT = 10.0
 PROGRESS_TIMEOUT = 15.0
-_CLIENT_ID = "flowstream"
-# Seconds between looks at what came, while nothing comes.
-_IDLE_PAUSE = 0.005
+# Seconds between looks at what arrived, while nothing arrives: what is there comes
+# at once, and who follows can wait a little.
+_READING_PAUSE = 0.005
+_FOLLOWING_PAUSE = 0.05
 _STOP_TIMEOUT = 2.0
 _MAX_RECORDS = 8192
 
 
 class KafkaSource:
-    """Topics of the cluster at ``addresses`` (HOST:PORT); see ``flowstream.source.Source``."""
+    """Topics of a cluster; see ``flowstream.source.Source``.
+
+    Partitions that are added while it follows are noticed within ``metadata_age``
+    seconds.
+    """
 
     warnings: Sequence[str] = ()
 
-    def __init__(self, addresses: Sequence[str], topics: Sequence[str]) -> None:
-        self._addresses = list(addresses)
-        self._url = f"kafka://{','.join(addresses)}"
+    def __init__(
+        self, settings: ClientSettings, topics: Sequence[str], *, metadata_age: float = 10.0
+    ) -> None:
+        self._settings = settings
+        self._url = settings.url
         self._topics = tuple(topics)
+        self._metadata_age = metadata_age
 
     async def sizes(self) -> dict[str, list[int]]:
-        """Return the offsets between beginning and end of each partition."""
+        """Return the number of offsets between beginning and end of each partition."""
         consumer = self._consumer()
         try:
             begins, ends = await self._offsets(consumer)
@@ -51,33 +62,25 @@ class KafkaSource:
             sizes[place.topic].append(ends[place] - begins[place])
         return sizes
 
-    async def batches(self) -> AsyncIterator[list[Message]]:
-        """Yield all messages up to the end offsets at the start, in order within a partition."""
+    async def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
+        """Yield all messages up to the present ends, then, with ``follow``, what is added."""
         consumer = self._consumer()
         try:
-            ends = await self._begin(consumer)
-            async for batch in self._read(consumer, ends):
+            begins, ends = await self._offsets(consumer)
+            _assign(consumer, begins)
+            batches = self._follow(consumer) if follow else self._read(consumer, begins, ends)
+            async for batch in batches:
                 yield batch
         finally:
             await _stop(consumer)
 
     def _consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            bootstrap_servers=self._addresses,
-            client_id=_CLIENT_ID,
+        return new_consumer(
+            self._settings,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            request_timeout_ms=int(CONNECT_TIMEOUT * 1000),
+            metadata_max_age_ms=int(self._metadata_age * 1000),
         )
-
-    async def _begin(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        """Assign every partition from its beginning; return the end offsets of those to read."""
-        begins, ends = await self._offsets(consumer)
-        ends = {partition: end for partition, end in ends.items() if end > begins[partition]}
-        consumer.assign(list(ends))
-        for partition in ends:
-            consumer.seek(partition, begins[partition])
-        return ends
 
     async def _offsets(
         self, consumer: AIOKafkaConsumer
@@ -98,52 +101,74 @@ class KafkaSource:
             ) from err
 
     async def _partitions(self) -> list[TopicPartition]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._addresses, client_id=_CLIENT_ID)
-        try:
-            await admin.start()
-            # All topics are listed: asking for a missing one by name could create it.
-            described = await admin.describe_topics()
-        finally:
-            await admin.close()
-        present = {topic["topic"]: topic["partitions"] for topic in described}
-        missing = [topic for topic in self._topics if topic not in present]
+        async with admin_client(self._settings) as admin:
+            counts = await existing_partitions(admin, self._topics)
+        missing = [topic for topic, count in counts.items() if not count]
         if missing:
             raise SourceError(f"{self._url}: no topic {', '.join(missing)}")
         return [
-            TopicPartition(topic, partition["partition"])
-            for topic in self._topics
-            for partition in present[topic]
+            TopicPartition(topic, partition)
+            for topic, count in counts.items()
+            for partition in range(count)
         ]
 
     async def _read(
-        self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]
+        self,
+        consumer: AIOKafkaConsumer,
+        begins: dict[TopicPartition, int],
+        ends: dict[TopicPartition, int],
     ) -> AsyncIterator[list[Message]]:
+        unread = {partition: end for partition, end in ends.items() if end > begins[partition]}
+        consumer.pause(*(ends.keys() - unread.keys()))
         now = asyncio.get_running_loop().time
         progress = now()
-        while ends:
+        while unread:
             idle = True
-            for partition, end in list(ends.items()):
+            for partition, end in list(unread.items()):
                 async for batch in self._fetched(consumer, partition, end):
                     idle = False
                     yield batch
                 # The position also passes what is no record, such as transaction markers.
                 if await consumer.position(partition) >= end:
-                    del ends[partition]
+                    del unread[partition]
                     consumer.pause(partition)
             if not idle:
                 progress = now()
                 continue
-            if ends and now() - progress > PROGRESS_TIMEOUT:
-                place = await _place(consumer, *next(iter(ends.items())))
+            if unread and now() - progress > PROGRESS_TIMEOUT:
+                place = await _place(consumer, *next(iter(unread.items())))
                 raise SourceError(f"{self._url}: {place}: nothing for {PROGRESS_TIMEOUT:g} s")
-            await asyncio.sleep(_IDLE_PAUSE)
+            await asyncio.sleep(_READING_PAUSE)
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> AsyncIterator[list[Message]]:
+        while True:
+            idle = True
+            for partition in sorted(consumer.assignment()):
+                async for batch in self._fetched(consumer, partition, None):
+                    idle = False
+                    yield batch
+            if idle:
+                await self._assign_added(consumer)
+                await asyncio.sleep(_FOLLOWING_PAUSE)
+
+    async def _assign_added(self, consumer: AIOKafkaConsumer) -> None:
+        """Read partitions that were added, too, from their beginning."""
+        present = {
+            TopicPartition(topic, partition)
+            for topic in self._topics
+            for partition in consumer.partitions_for_topic(topic) or ()
+        }
+        added = present - consumer.assignment()
+        if added:
+            positions = {place: await consumer.position(place) for place in consumer.assignment()}
+            _assign(consumer, positions | await consumer.beginning_offsets(added))
 
     async def _fetched(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, end: int | None
     ) -> AsyncIterator[list[Message]]:
-        """Yield what has come of one partition; SourceError, after all before it, where it ends.
+        """Yield what has arrived of one partition before ``end``; then raise any SourceError.
 
-        Only one: of an error aiokafka does not say to which partition it belongs.
+        One partition at a time: aiokafka's errors do not name theirs.
         """
         records: list[ConsumerRecord[bytes, bytes]] = []
         error: Exception | None = None
@@ -151,14 +176,24 @@ class KafkaSource:
             fetched = await consumer.getmany(partition, max_records=_MAX_RECORDS)
             records = fetched.get(partition, [])
         except Exception:  # noqa: BLE001 - codecs have errors of their own
-            # With the error aiokafka throws away what came before it: once more, one by one.
+            # aiokafka discards what precedes the error: read that again, one by one.
             error = await _read_singly(consumer, partition, records)
         topic, number = partition
-        if batch := [Message.of(topic, number, each) for each in records if each.offset < end]:
+        batch = [
+            Message.of(topic, number, each) for each in records if end is None or each.offset < end
+        ]
+        if batch:
             yield batch
         if error is not None:
             place = await _place(consumer, partition, end)
             raise SourceError(f"{self._url}: {place}: {_why(error)}") from error
+
+
+def _assign(consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:
+    """Read these partitions, each from its position on."""
+    consumer.assign(list(positions))
+    for partition, offset in positions.items():
+        consumer.seek(partition, offset)
 
 
 async def _read_singly(
@@ -166,7 +201,7 @@ async def _read_singly(
     partition: TopicPartition,
     records: list[ConsumerRecord[bytes, bytes]],
 ) -> Exception | None:
-    """Append to ``records`` what precedes an error, and return that; None when it is gone."""
+    """Append to ``records`` what precedes an error; return the error, None if it is gone."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PROGRESS_TIMEOUT):
             while len(records) < _MAX_RECORDS:
@@ -177,15 +212,16 @@ async def _read_singly(
     return None
 
 
-async def _place(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> str:
+async def _place(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int | None) -> str:
     offset = await consumer.position(partition)
-    return f"topic {partition.topic}, partition {partition.partition}, offset {offset} of {end}"
+    of = "" if end is None else f" of {end}"
+    return f"topic {partition.topic}, partition {partition.partition}, offset {offset}{of}"
 
 
 def _why(error: Exception) -> str:
     if isinstance(error, UnsupportedCodecError):
-        name = next((name for name in NAMES.values() if name in str(error)), "an unknown codec")
-        return f"a batch compressed with {name}; {INSTALL} reads it"
+        named = re.search(r"for (\w+) compression", str(error))
+        return unreadable_codec(named[1] if named else "an unknown codec")
     return str(error) or repr(error)
 
 

@@ -76,6 +76,16 @@ class CounterMaps(Closing):
         """Descriptor that is readable when announcements wait."""
         return self.new_flow_events.fd
 
+    @property
+    def produced(self) -> int:
+        """Octets that the kernel has written since the ring was created."""
+        return self.new_flow_events.produced
+
+    @property
+    def consumed(self) -> int:
+        """Octets that were read since the ring was created."""
+        return self.new_flow_events.consumed
+
     def read(self, most: int) -> NDArray[np.void]:
         """Announcements as new-flow records: of a flow only the source address is known."""
         return records.from_sources(
@@ -114,7 +124,8 @@ class CounterMaps(Closing):
 class CounterAttachment(Closing):
     """xdp_counter on one interface; ``close`` detaches; harmless twice."""
 
-    def __init__(self, maps: CounterMaps, interface: str, mode: Mode) -> None:
+    def __init__(self, probe: CounterProbe, maps: CounterMaps, interface: str, mode: Mode) -> None:
+        self._probe = probe
         self.maps = maps
         self.interface, self.index = interface, maps.if_index
         self.key = AttachmentKey(self.index, INGRESS)
@@ -129,9 +140,10 @@ class CounterAttachment(Closing):
         self._link.close()
 
     def close(self) -> None:
-        """Detach and give everything back."""
+        """Detach and release everything."""
         self.detach()
         self.maps.close()
+        self._probe.forget(self)
 
 
 class CounterProbe(Closing):
@@ -152,12 +164,17 @@ class CounterProbe(Closing):
         """Load and attach to ``interface``; KernelError says what to do."""
         maps = self.maps(interface_index(interface), offload=mode is Mode.OFFLOAD)
         try:
-            attachment = CounterAttachment(maps, interface, mode)
+            attachment = CounterAttachment(self, maps, interface, mode)
         except BaseException:
             maps.close()
             raise
         self._attached.append(attachment)
         return attachment
+
+    def forget(self, attachment: CounterAttachment) -> None:
+        """No longer count an attachment that is closed."""
+        if attachment in self._attached:
+            self._attached.remove(attachment)
 
     def maps(self, if_index: int, *, offload: bool = False) -> CounterMaps:
         """Load the program for an interface index, without attaching it."""
@@ -179,5 +196,5 @@ class CounterProbe(Closing):
 
     def close(self) -> None:
         """Detach from every interface and give everything back; harmless twice."""
-        for attachment in self._attached:
+        for attachment in list(self._attached):
             attachment.close()

@@ -70,6 +70,16 @@ class FlowRing:
         self.fd = ring.fd
         self.raw = ring
 
+    @property
+    def produced(self) -> int:
+        """Octets that the kernel has written since the ring was created."""
+        return self.raw.produced
+
+    @property
+    def consumed(self) -> int:
+        """Octets that were read since the ring was created."""
+        return self.raw.consumed
+
     def read(self, most: int) -> NDArray[np.void]:
         """Take up to ``most`` records out, shape (n,)."""
         return records.with_unix_times(self.raw.read(most), clock.now())

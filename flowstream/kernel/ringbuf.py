@@ -108,10 +108,21 @@ class RingBuffer(Map):
         # would reorder them.
         self._lock = threading.Lock()
 
+    @property
+    def produced(self) -> int:
+        """Octets that the kernel has written since the ring was created."""
+        with self._lock:
+            return int(self._produced[0])
+
+    @property
+    def consumed(self) -> int:
+        """Octets that were read since the ring was created."""
+        with self._lock:
+            return int(self._consumed[0])
+
     def pending(self) -> int:
         """Octets between the consumer and the producer."""
-        with self._lock:
-            return int(self._produced[0] - self._consumed[0]) if self.fd >= 0 else 0
+        return self.produced - self.consumed if self.fd >= 0 else 0
 
     def read(self, most: int) -> NDArray[Any]:
         """Take up to ``most`` submitted records out of the ring.

@@ -17,7 +17,7 @@ from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.ledger import Ledger
 from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError, SourceError
-from flowstream.kafka.settings import KEEP_FOREVER
+from flowstream.kafka.settings import KEEP_FOREVER, ClientSettings
 from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import identify
 from flowstream.pcap.reader import CaptureFile
@@ -130,9 +130,9 @@ async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[st
     if not isinstance(where, KafkaUrl):
         return []
     # aiokafka is slow to import, and only this sink needs it.
-    from flowstream.kafka.retention import overdue  # noqa: PLC0415
+    from flowstream.kafka.admin import overdue  # noqa: PLC0415
 
     oldest_ms = {f"{config.topic_prefix}.{stream}": begin_ns // 1_000_000 for stream in Stream}
     # Counters come at the end.
     oldest_ms[f"{config.topic_prefix}.{Stream.COUNTERS}"] = end_ns // 1_000_000
-    return await overdue(where.addresses, oldest_ms, CONNECT_TIMEOUT_S)
+    return await overdue(ClientSettings(where.addresses), oldest_ms, CONNECT_TIMEOUT_S)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.pipeline import READ_RECORDS, RecordBatch
+from flowstream.agent.pipeline import RecordBatch
+from flowstream.agent.readers import READ_RECORDS
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.link import Mode
 from flowstream.kernel.packets import PacketFeed

@@ -1,7 +1,7 @@
-"""Recordings of topics, and topics out of recordings.
+"""Record topics and replay recordings.
 
-A copy keeps key, headers, timestamp, value, partition and the order within a
-partition of every message. Offsets are given anew, from 0.
+A copy keeps every message's key, headers, timestamp, value, partition and its order
+within the partition. Offsets start again from 0.
 """
 
 from flowstream.recording.copying import recording_path

@@ -1,4 +1,4 @@
-"""What recording and replaying have in common: the sink's answers and the progress."""
+"""The parts that record and replay share: outcomes of the copies, and progress."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.settings import ClientSettings
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
 from flowstream.urls import (
@@ -26,22 +27,22 @@ if TYPE_CHECKING:
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
 _REMEDIES: Final = {"message_too_large": "; raise the topic's max.message.bytes"}
-"""What the user can do, by the cause of a failure."""
+"""What the user can do, by cause."""
 
 
 class Copy:
-    """Messages on their way into a sink, whose ``Outcomes`` this is.
+    """Messages that are copied to a sink; the sink's ``Outcomes``.
 
-    Shows its progress towards about ``total`` messages on standard error when that
-    is a terminal. A context manager.
+    Shows progress towards about ``total`` messages on standard error if that is a
+    terminal. A context manager.
     """
 
     def __init__(self, verb: str, total: int) -> None:
         self.copied: Counter[str] = Counter()
-        """Messages that arrived, by topic."""
+        """Acknowledged messages, by topic."""
         self.oldest_ms: dict[str, int] = {}
-        """Least timestamp of the messages handed over, by topic."""
-        # By cause; the first place of the first cause is named.
+        """Least timestamp of the messages sent, by topic."""
+        # By cause; the error names the first cause and its first place.
         self._failed: Counter[str] = Counter()
         self._first_failure = ""
         self._progress = progress_bars()
@@ -55,7 +56,7 @@ class Copy:
         self._progress.stop()
 
     def acknowledged(self, batch: MessageBatch, part: slice) -> None:
-        """Count messages that are where they should be."""
+        """Count messages that arrived."""
         count = part.stop - part.start
         self.copied[batch.topic] += count
         self._progress.advance(self._task, count)
@@ -68,11 +69,11 @@ class Copy:
         self._failed[cause] += part.stop - part.start
 
     def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
-        """Count messages that may have arrived: the copy is not complete for certain."""
+        """Count messages that may have arrived as failed: the copy may be incomplete."""
         self.failed(batch, part, cause)
 
     async def send(self, sink: Sink, messages: Sequence[Message]) -> None:
-        """Hand over messages of one partition; SinkError once any message failed."""
+        """Send messages of one partition; SinkError once any message has failed."""
         batch = MessageBatch.copy_of(messages)
         oldest = min(batch.timestamps_ms)
         self.oldest_ms[batch.topic] = min(oldest, self.oldest_ms.get(batch.topic, oldest))
@@ -80,10 +81,10 @@ class Copy:
         self._check()
 
     async def finish(self, sink: Sink) -> None:
-        """Wait until every message has its outcome; SinkError unless all arrived."""
+        """Wait for all outcomes; SinkError unless all messages arrived."""
         await sink.flush(FLUSH_TIMEOUT_S)
         self._check()
-        # An estimate before: offsets may stand for nothing.
+        # It was an estimate: not every offset has a message.
         self._progress.update(self._task, total=self.copied.total())
 
     def _check(self) -> None:
@@ -95,12 +96,12 @@ class Copy:
             )
 
 
-def kafka_addresses(url: str) -> tuple[str, ...]:
-    """Return the addresses of a Kafka URL; UsageError for any other, which names this form."""
+def cluster_settings(url: str) -> ClientSettings:
+    """Return the settings of a Kafka URL; UsageError, naming its form, for any other."""
     where = parse_url(url) if url.startswith("kafka:") else None
     if not isinstance(where, KafkaUrl):
         raise UsageError(f"{without_secret(url)!r}: use kafka://HOST:PORT[,HOST:PORT...]")
-    return where.addresses
+    return ClientSettings(where.addresses)
 
 
 def recording_path(text: str) -> Path:

@@ -1,11 +1,11 @@
-"""From the topics of a Kafka cluster to a recording."""
+"""Copy topics of a Kafka cluster into a recording."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SinkError
-from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
 from flowstream.segments.reader import partitions_of
 from flowstream.segments.sink import SegmentSink
 from flowstream.source import open_source
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 async def record(url: str, topics: Sequence[str], directory: Path) -> int:
-    """Copy what the topics hold now into ``directory``; return the number of messages.
+    """Copy the topics' present messages into ``directory``; return their number.
 
-    Raises UsageError, SourceError where a topic cannot be read (what came before
-    is recorded), SinkError where ``directory`` cannot be written or has one of the
-    topics already.
+    Raises UsageError, SourceError where a topic cannot be read (everything before it
+    is recorded), and SinkError where ``directory`` cannot be written or already
+    contains one of the topics.
     """
-    kafka_addresses(url)
+    cluster_settings(url)
     source = open_source(url, topics)
     _check_absent(directory, topics)
     sizes = await source.sizes()
@@ -42,12 +42,12 @@ async def record(url: str, topics: Sequence[str], directory: Path) -> int:
 
 
 def _check_absent(directory: Path, topics: Sequence[str]) -> None:
-    """Refuse to append a topic to a recording of it: every message would be there twice."""
+    """Refuse to append a topic to a recording of it: messages would be there twice."""
     try:
         present = [t for t in topics if directory.is_dir() and partitions_of(directory, t)]
     except OSError as err:
         raise SinkError(f"{directory}: {err.strerror}; record to another directory") from err
     if present:
         raise SinkError(
-            f"{directory}: has topic {present[0]} already; record to another directory"
+            f"{directory}: already contains topic {present[0]}; record to another directory"
         )

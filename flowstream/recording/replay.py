@@ -1,4 +1,4 @@
-"""From a recording to the topics of a Kafka cluster, as fast as it goes or in time."""
+"""Send a recording to topics of a Kafka cluster, at full speed or by its timestamps."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError
-from flowstream.kafka.admin import partition_counts
-from flowstream.kafka.retention import overdue
+from flowstream.kafka.admin import overdue, partition_counts
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
-from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, kafka_addresses
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
 from flowstream.segments.source import SegmentSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -35,22 +35,22 @@ async def replay(
 ) -> dict[str, int]:
     """Copy a recording into a cluster ``loop`` times; return the messages sent by topic.
 
-    ``topics`` are all that are recorded when empty; missing ones are created with
-    the recording's partitions and without a time limit. ``speed`` is how many times
-    faster than recorded, by the messages' timestamps; None as fast as it goes.
-    Partitions are interleaved by time. ``warn`` gets a line for each partition
-    whose last batch is cut short or that lacks offsets, and for each topic whose
-    time limit is over for messages sent. Raises UsageError,
-    SourceError and SinkError; the latter before anything is sent when a topic has
-    too few partitions.
+    Empty ``topics`` mean all of the recording; missing ones are created with the
+    recording's partitions and without a time limit. ``speed`` is a factor on the
+    time between messages, by their timestamps: 10 is ten times faster; None is full
+    speed. Partitions are interleaved by time. ``warn`` gets a line for each partition
+    that has missing offsets or a last batch that is cut short, and for each topic
+    that does not keep messages as old as those sent. Raises UsageError, SourceError
+    and SinkError, the latter before anything is sent if a topic has too few
+    partitions.
     """
-    addresses = kafka_addresses(url)
+    cluster = cluster_settings(url)
     source = SegmentSource(directory, topics)
     sizes = await source.sizes()
     counts = {topic: len(partitions) for topic, partitions in sizes.items()}
-    await _check_partitions(url, addresses, source, sizes)
+    await _check_partitions(url, cluster, source, sizes)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
-        sink = KafkaSink(addresses, copy, partitions=counts, topic_settings=KEEP_FOREVER)
+        sink = KafkaSink(cluster, copy, partitions=counts, topic_settings=KEEP_FOREVER)
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):
@@ -58,20 +58,20 @@ async def replay(
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
-    for line in (*source.warnings, *await overdue(addresses, copy.oldest_ms, CONNECT_TIMEOUT_S)):
+    for line in (*source.warnings, *await overdue(cluster, copy.oldest_ms, CONNECT_TIMEOUT_S)):
         warn(line)
     return {topic: copy.copied[topic] for topic in sizes}
 
 
 async def _check_partitions(
     url: str,
-    addresses: Sequence[str],
+    cluster: ClientSettings,
     source: SegmentSource,
     sizes: Mapping[str, Sequence[int]],
 ) -> None:
-    """Refuse before anything is created or sent what would have no partition to go to."""
+    """Refuse messages without a partition before anything is created or sent."""
     try:
-        present = await partition_counts(addresses, tuple(sizes), CONNECT_TIMEOUT_S)
+        present = await partition_counts(cluster, tuple(sizes), CONNECT_TIMEOUT_S)
     except SinkError as err:
         raise SinkError(f"no Kafka broker: {err}; start one there or correct the address") from err
     for topic, messages in sizes.items():
@@ -82,8 +82,8 @@ async def _check_partitions(
                 raise SinkError(
                     f"{url}: topic {topic} has {present[topic]} partitions and the recording "
                     f"{len(messages)}: partition {partition} from offset "
-                    f"{source.first_offset(topic, partition)} on ({count:,} messages) has nowhere "
-                    "to go; add partitions, or replay where the topic does not exist"
+                    f"{source.first_offset(topic, partition)} on ({count:,} messages) has no "
+                    "counterpart; add partitions, or replay where the topic does not exist"
                 )
 
 
@@ -100,9 +100,9 @@ async def _once(source: SegmentSource, sink: KafkaSink, copy: Copy, speed: float
 
 
 def _by_time(source: SegmentSource, *, single_times: bool) -> Iterator[list[Message]]:
-    """Interleave the partitions by the times of their batches, each in its own order.
+    """Interleave the partitions by the times of their batches; each keeps its order.
 
-    ``single_times``: every list has one timestamp.
+    ``single_times``: each list has a single timestamp.
     """
 
     def lists(topic: str, partition: int) -> Iterator[list[Message]]:

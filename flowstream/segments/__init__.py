@@ -1,1 +1,1 @@
-"""Kafka log segments on disk: read, written, checked."""
+"""Kafka log segments on disk: reading, writing and checking them."""

@@ -18,13 +18,13 @@ _ATTRIBUTES_POSITION: Final = 21
 _ATTRIBUTES: Final = struct.Struct(">h")
 _CODEC: Final = 0x07
 CONTROL: Final = 0x20
-"""Set in the attributes of a broker's own mark."""
-# A batch may have millions of records, each of them hundreds of octets as a message.
+"""Attribute bit of a control batch, which has no messages."""
+# A batch may have millions of records, each hundreds of octets as a message.
 _LIST_MESSAGES: Final = 8192
 
 
 class Batch:
-    """A batch with all its octets; its offsets are from ``base_offset`` to ``last_offset``."""
+    """A whole batch; its offsets are ``base_offset`` to ``last_offset``."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -34,22 +34,22 @@ class Batch:
         self._attributes: int = fields[5]
 
     def is_intact(self) -> bool:
-        """Say whether the checksum is right; base offset and length are not in it."""
-        # Not at the top: an agent that records is attached sooner without it.
+        """Say whether the checksum is right; it does not cover base offset and length."""
+        # Not at the top: it imports all of aiokafka, and the agent attaches first.
         from aiokafka.record.default_records import DefaultRecordBatch  # noqa: PLC0415
 
         return bool(DefaultRecordBatch(self._data).validate_crc())
 
     @property
     def is_control(self) -> bool:
-        """Whether it is a broker's own mark, such as the end of a transaction."""
+        """Whether it is a control batch, such as the end of a transaction."""
         return bool(self._attributes & CONTROL)
 
     def messages(self, topic: str, partition: int) -> Iterator[list[Message]]:
-        """Yield the messages in lists of bounded size, for a mark none.
+        """Yield the messages in lists of bounded size, none for a control batch.
 
         Raises ValueError, after everything before it, where a record is malformed
-        or the batch cannot be unpacked.
+        or the batch cannot be decompressed.
         """
         from aiokafka.errors import CorruptRecordException  # noqa: PLC0415 - as above
         from aiokafka.record.default_records import DefaultRecordBatch  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What other producers' compression holds, within bounds; flowstream itself writes none."""
+"""Decompress batches of other producers, within bounds; flowstream itself writes none."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from flowstream.messages import unreadable_codec
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-INSTALL: Final = "pip install 'flowstream[readers]'"
-"""What brings lz4, snappy and zstd."""
-
-NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
-"""By the codec bits of a batch's attributes."""
-# Some thousand octets can unpack to gigabytes; what producers send stays far below this.
+# By the codec bits of a batch's attributes.
+_NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+# A few thousand octets can unpack to gigabytes; what producers send stays far below this.
 MAX_UNPACKED: Final = 256 << 20
-# The frame that Java's snappy puts around blocks; two version numbers follow.
+# Java's snappy frames blocks: this, two version numbers, then lengths and blocks.
 _XERIAL: Final = b"\x82SNAPPY\0"
 _XERIAL_BYTES: Final = 16
 _BLOCK: Final = struct.Struct(">i")
 
 
 def unpack(codec: int, packed: bytes) -> bytes:
-    """Return what ``packed`` holds, ``MAX_UNPACKED`` octets at most; else ValueError says why."""
-    name = NAMES.get(codec)
+    """Decompress up to ``MAX_UNPACKED`` octets; ValueError says why that is impossible."""
+    name = _NAMES.get(codec)
     if name is None:
         raise ValueError(f"a batch of an unknown compression, {codec}")
     try:
         unpacked = _gunzip(packed) if name == "gzip" else _unpack(name, packed)
     except ImportError as err:
-        raise ValueError(f"a batch compressed with {name}; {INSTALL} reads it") from err
+        raise ValueError(unreadable_codec(name)) from err
     except Exception as err:
-        # Each codec has errors of its own.
+        # Every codec has its own errors.
         raise ValueError(
             f"a batch compressed with {name} that cannot be unpacked "
             f"within {MAX_UNPACKED >> 20} MiB: {err}"
@@ -59,7 +58,7 @@ def _unpack(name: str, packed: bytes) -> bytes:
         "lz4": cramjam.lz4.decompress_into,
         "zstd": cramjam.zstd.decompress_into,
     }[name]
-    # Not filled: it takes the memory that is written to.
+    # Not filled: only pages that are written to take memory.
     unpacked = np.empty(MAX_UNPACKED, np.uint8)
     size = 0
     for block in _blocks(packed) if name == "snappy" else [packed]:
@@ -68,7 +67,7 @@ def _unpack(name: str, packed: bytes) -> bytes:
 
 
 def _blocks(packed: bytes) -> Iterator[bytes]:
-    """Yield the blocks of Java's frame; all as one where there is none."""
+    """Yield the blocks of Java's framing; without it, everything as one block."""
     if not packed.startswith(_XERIAL):
         yield packed
         return

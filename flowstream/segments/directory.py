@@ -1,8 +1,8 @@
-"""A directory that a less privileged user may write to: nothing in it leads anywhere else.
+"""A directory that a less privileged user may write to, accessed without following links.
 
-Everything goes by descriptors. So no symbolic link is followed, it does not matter
-what is moved or put in its place meanwhile, and what was opened with privileges can
-be written to when they are given up, whatever directories are above it.
+All access is by descriptors: no symbolic link is followed, files may be moved or
+replaced meanwhile, and what was opened with privileges stays writable after they are
+given up, whatever the permissions of the directories above.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Without waiting for whoever has the other end of a pipe.
+# O_NONBLOCK: a named pipe must not wait for its other end.
 _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 
 
 class Directory(Closing):
-    """An open directory; what is made in it belongs to ``owner`` (uid, gid).
+    """An open directory; entries that it creates belong to ``owner`` (uid, gid).
 
-    Without CAP_CHOWN it stays root's, as which a process without CAP_SETUID goes
-    on. Methods take the name of an entry. They raise ``OSError`` with the path in
-    ``filename``, and ``SinkError`` for a link and for what is no file or directory.
+    Without CAP_CHOWN they stay owned by root, and a process without CAP_SETUID
+    stays root too. Methods take the name of an entry. They raise ``OSError`` with the
+    path in ``filename``, and ``SinkError`` for a link or anything but a file or
+    directory.
     """
 
     def __init__(self, descriptor: int, path: Path, owner: tuple[int, int] | None) -> None:
         self._descriptor = descriptor
         self.path = path
-        """For messages: another directory may be there by now."""
+        """For messages: another directory may have this path by now."""
         self._owner = owner
 
     @classmethod
     def open(cls, path: Path, owner: tuple[int, int] | None) -> Self:
-        """Open ``path``, which may be a symbolic link; make it and its parents if missing."""
+        """Open ``path``, which may be a symbolic link; create it and its parents if missing."""
         try:
             return cls(os.open(path, _DIRECTORY), path, owner)
         except FileNotFoundError:
@@ -58,15 +59,15 @@ class Directory(Closing):
             return sorted(os.listdir(self._descriptor))  # noqa: PTH208 - no path
 
     def is_directory(self, name: str) -> bool:
-        """Say whether it is a directory and no link to one."""
+        """Say whether it is a directory and not a link to one."""
         return stat.S_ISDIR(self._status(name).st_mode)
 
     def is_file(self, name: str) -> bool:
-        """Say whether it is a regular file and no link to one, a hard link neither."""
+        """Say whether it is a regular file and neither a symbolic nor a hard link to one."""
         return _is_file(self._status(name))
 
     def directory(self, name: str) -> Directory:
-        """Open a directory, which is made if missing."""
+        """Open a directory; create it if missing."""
         with self._told(name):
             made = False
             with contextlib.suppress(FileExistsError):
@@ -78,7 +79,7 @@ class Directory(Closing):
         return Directory(descriptor, self.path / name, self._owner)
 
     def create(self, name: str) -> int:
-        """Make a file, which must not be there, and open it to read and write."""
+        """Create a file, which must not exist, and open it to read and write."""
         with self._told(name):
             flags = _FILE | os.O_CREAT | os.O_EXCL
             descriptor = os.open(name, flags, 0o644, dir_fd=self._descriptor)
@@ -86,7 +87,7 @@ class Directory(Closing):
         return descriptor
 
     def file(self, name: str) -> int:
-        """Open a file that is there to read and write."""
+        """Open an existing file to read and write."""
         with self._told(name):
             descriptor = os.open(name, _FILE, dir_fd=self._descriptor)
         if not _is_file(os.fstat(descriptor)):
@@ -95,7 +96,7 @@ class Directory(Closing):
         return descriptor
 
     def close(self) -> None:
-        """Let go of it; harmless twice."""
+        """Close the descriptor; harmless twice."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -111,7 +112,7 @@ class Directory(Closing):
 
     @contextlib.contextmanager
     def _told(self, name: str = "") -> Iterator[None]:
-        """Name the path in errors, of which the system knows the last part only."""
+        """Put the whole path into errors: the system knows only its last part."""
         try:
             yield
         except OSError as err:
@@ -128,5 +129,5 @@ class Directory(Closing):
 
 
 def _is_file(status: os.stat_result) -> bool:
-    # Whoever may write to a directory may also make hard links in it to others' files.
+    # A user who may write to a directory may also create hard links in it to others' files.
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1

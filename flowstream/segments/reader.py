@@ -1,11 +1,12 @@
-"""Kafka log segments on disk: their names, and the reading of one with every check.
+"""Kafka log segments on disk: their names, and a reader that checks everything.
 
-A recording is DIR/TOPIC-PARTITION/BASE_OFFSET.log, the base offset in 20 digits,
-each file a row of record batches v2 as Kafka's DefaultRecordBatch.java describes
-them. The CRC covers a batch from its attributes on; what stands before (base
-offset, length, magic) is checked against the batch's neighbours and contents; a base
-offset that is too great looks as if batches were missing before it.
-Only the partition leader epoch, which says nothing about a recording, is free.
+A recording is DIR/TOPIC-PARTITION/BASE_OFFSET.log, with the base offset in 20
+digits; each file is a sequence of record batches v2 as Kafka's
+DefaultRecordBatch.java describes them. The CRC covers a batch from its attributes
+on. The fields before them (base offset, length, magic) are checked against the
+batch's neighbours and contents; a base offset that is too large looks like missing
+batches. Only the partition leader epoch, which has no meaning in a recording, is
+not checked.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ SEGMENT_NAME = re.compile(r"0[0-8][0-9]{18}\.log")
 
 _MAGIC = 2
 _MAGIC_POSITION = 16
-# The length counts from behind itself.
+# The length does not include itself and the base offset before it.
 _LENGTH_END = 12
-# No broker takes a request of this size: a length beyond it is damage, not data.
+# No broker accepts a request of this size: a greater length is damage.
 _MAX_LENGTH = 100 << 20
 # A length of 32 bits takes five octets of seven.
 _MAX_SHIFT = 28
@@ -42,19 +43,19 @@ def partitions_of(directory: Path, topic: str) -> list[int]:
 
 
 def partitions_among(names: Iterable[str], topic: str) -> list[int]:
-    """Return the partitions of ``topic`` out of the names in a recording, in order."""
+    """Return the partitions of ``topic`` among the names in a recording, in order."""
     found = [PARTITION_NAME.fullmatch(name) for name in names]
     return sorted(int(name["partition"]) for name in found if name and name["topic"] == topic)
 
 
 def topics_of(directory: Path) -> list[str]:
-    """Return the topics of a recording by name, without a broker's own (``__...``)."""
+    """Return the topics of a recording, sorted, without a broker's own (``__...``)."""
     names = [PARTITION_NAME.fullmatch(entry.name) for entry in directory.iterdir()]
     return sorted({name["topic"] for name in names if name and not name["topic"].startswith("__")})
 
 
 def count_records(segment: Path) -> int:
-    """Count the records of a segment by its batches' headers alone, up to anything strange."""
+    """Count the records of a segment by its batches' headers, up to any damage."""
     count = 0
     with segment.open("rb") as file:
         while len(head := file.read(HEADER.size)) == HEADER.size:
@@ -76,12 +77,13 @@ def segments_of(directory: Path) -> list[Path]:
 class SegmentReader:
     """The batches of one segment, from its base offset on.
 
-    Iterate once; then, and while iterating, ``next_offset`` is the offset that
-    follows and ``position`` the place in the file where it would begin. A last
-    batch that was cut short ends the iteration and sets ``torn``; any other
-    damage is ``SourceError``, and so are missing offsets unless ``gaps`` allows
-    them: then the caller compares. It reads from ``descriptor``, which stays open,
-    if there is one: ``path`` is then for names only. Memory: one batch.
+    Iterating again goes on where the last iteration ended: with what was added
+    since. ``next_offset`` is the offset that follows, ``position`` where in the file
+    its batch begins. A last batch that is cut short ends the iteration and sets
+    ``torn``; any other damage raises ``SourceError``, and so do missing offsets
+    unless ``gaps`` allows them: then the caller compares. With a ``descriptor``,
+    which stays open, it reads from that, and ``path`` is for messages only. Memory:
+    one batch.
     """
 
     def __init__(self, path: Path, *, gaps: bool = False, descriptor: int | None = None) -> None:
@@ -93,8 +95,10 @@ class SegmentReader:
         self.torn = False
 
     def __iter__(self) -> Iterator[Batch]:
+        self.torn = False
         try:
             with self._open() as file:
+                file.seek(self.position)
                 while (batch := self._read(file)) is not None:
                     yield batch
         except OSError as err:
@@ -133,14 +137,14 @@ class SegmentReader:
         return batch
 
     def _end(self, head: bytes) -> None:
-        """End at a batch that was cut short; without a checksum it must be the one expected."""
+        """End at a batch that is cut short; its offset must be right, as no checksum tells."""
         expected = self.next_offset.to_bytes(8, "big")
         if not expected.startswith(head[:8]):
             raise self._damage(f"a batch of offset {int.from_bytes(head[:8], 'big')}, cut short")
         self.torn = True
 
     def _check_offsets(self, batch: Batch) -> None:
-        """Check what the checksum does not cover, by the batches before."""
+        """Check the offsets, which the checksum does not cover, by the batches before."""
         first, last = batch.base_offset, batch.last_offset
         if first < self.next_offset or last < first:
             raise self._damage(f"a batch of offsets {first} to {last}")
@@ -161,12 +165,12 @@ class SegmentReader:
 
 
 def offsets(begin: int, end: int) -> str:
-    """Name the offsets from ``begin`` up to ``end``, which is the first behind them."""
+    """Name the offsets from ``begin`` to ``end``, exclusive."""
     return f"offset {begin}" if end == begin + 1 else f"offsets {begin} to {end - 1}"
 
 
 def _holds(body: bytes, records: int) -> bool:
-    """Say whether ``body`` has all the records that it should: then it was not cut short."""
+    """Say whether ``body`` has that many records: then it was not cut short."""
     position = 0
     for _ in range(records):
         length = shift = 0
@@ -179,7 +183,7 @@ def _holds(body: bytes, records: int) -> bool:
             shift += 7
             if byte < 0x80:
                 break
-        # Zigzag, and never negative for a record's length.
+        # Zigzag; the length of a record is never negative.
         position += length >> 1
         if position > len(body):
             return False

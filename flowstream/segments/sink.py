@@ -1,4 +1,4 @@
-"""The directory sink: a recording in the form of Kafka log segments."""
+"""The directory sink: writes a recording, Kafka log segments in a directory."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ LOCK_NAME = ".lock"
 class SegmentSink:
     """Writes TOPIC-PARTITION/BASE_OFFSET.log below ``directory``; see ``flowstream.sink.Sink``.
 
-    A recording that is there is continued. One process at a time writes; a
-    directory with anything else in it is refused. Acknowledged means given to
-    the operating system; ``flush`` and ``close`` make it durable.
-    Nothing below ``directory`` is followed that leads elsewhere.
+    It continues an existing recording. One process at a time writes; a directory
+    that contains anything else is refused. Acknowledged means handed to the
+    operating system; ``flush`` and ``close`` make the files durable. No link below
+    ``directory`` is followed.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class SegmentSink:
 
     @property
     def fault(self) -> str | None:
-        """Why what is acknowledged may not last, or nothing can be written; else None."""
+        """Why acknowledged records may not be durable or nothing can be written; else None."""
         return self._fault
 
     def prepare(self, topics: Sequence[str]) -> None:
-        """Make or continue the recording; ``SinkError`` before anything is changed."""
+        """Create or continue the recording; ``SinkError`` before anything is changed."""
         try:
             self._open(topics)
         except BaseException:
@@ -76,11 +76,11 @@ class SegmentSink:
         self._prepared = True
 
     def load(self) -> None:
-        """Import what makes the record batches."""
+        """Import the encoder of record batches."""
         load()
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Begin to write, into the recording that ``prepare`` opened or opens now."""
+        """Begin to write; calls ``prepare`` unless that was done."""
         if not self._prepared:
             await asyncio.to_thread(self.prepare, topics)
         self.load()
@@ -92,19 +92,19 @@ class SegmentSink:
         return self._partitions[topic]
 
     async def send(self, batch: MessageBatch) -> None:
-        """Accept ``batch``, waiting while the disk is slow."""
+        """Accept ``batch``; wait while the disk is slow."""
         if self._worker is None:
             self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
             return
         await self._worker.put(batch)
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Write and make durable; what is not written after ``timeout`` seconds is failed."""
+        """Write everything and make it durable; give up by "shutdown" after ``timeout`` s."""
         if self._worker is not None:
             await self._flush(self._worker, timeout)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
-        """Flush, then close the files and let others write."""
+        """Flush, then close the files and release the lock."""
         worker, self._worker = self._worker, None
         if worker is None:
             if self._prepared:
@@ -114,18 +114,20 @@ class SegmentSink:
         worker.refuse()
         left, durable = await self._flush(worker, timeout)
         if not durable:
-            self._fail("the disk did not answer in time: what was recorded may not be durable")
+            self._fail("the disk did not answer in time: the recording may not be durable")
         # The thread closes: it may still be in the middle of a write.
         await worker.run(self._close_files, max(left, 0.1))
         worker.end()
 
     async def _flush(self, worker: Worker, timeout: float) -> tuple[float, bool]:  # noqa: ASYNC109
-        """Return the seconds that are left of ``timeout``, and whether the disk has answered."""
+        """Return the seconds left of ``timeout``, and whether the disk answered."""
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
-        failed = await worker.flush(timeout, "shutdown")
-        if failed:
-            log.warning("recording_records_failed", cause="shutdown", records=failed)
+        given_up = await worker.flush(timeout, "shutdown")
+        if given_up.failed:
+            log.warning("recording_records_failed", cause="shutdown", records=given_up.failed)
+        if given_up.in_doubt:
+            log.warning("recording_records_in_doubt", cause="shutdown", records=given_up.in_doubt)
         answered = await worker.run(self._sync, max(deadline - now(), 0.1))
         if not answered:
             log.warning("recording_not_durable", error="the disk did not answer in time")
@@ -143,11 +145,11 @@ class SegmentSink:
         except OSError as err:
             raise SinkError(
                 f"file:{self._directory}: {err.strerror}: {err.filename}; "
-                "use a directory that can be made and written"
+                "use a directory that can be created and written"
             ) from err
 
     def _check_contents(self, root: Directory) -> None:
-        """Refuse a directory with anything in it that no recording has."""
+        """Refuse a directory that contains anything but a recording."""
         for name in root.names():
             if name == LOCK_NAME:
                 continue
@@ -160,7 +162,7 @@ class SegmentSink:
 
     def _foreign(self, path: Path) -> SinkError:
         return SinkError(
-            f"file:{self._directory}: {path} belongs to no recording, where nothing is a link; "
+            f"file:{self._directory}: {path} is not part of a recording, which has no links; "
             "use an empty directory or a recording"
         )
 
@@ -192,13 +194,13 @@ class SegmentSink:
 
     def _write(self, batch: MessageBatch) -> tuple[int, str]:
         written, error = self._writers[batch.topic, batch.partition].append(batch)
-        # Said once when it begins and once when it ends: a full disk fails every batch.
+        # Log only when it begins and when it ends: a full disk fails every batch.
         if (error is not None) != self._failing:
             self._failing = error is not None
             if error is not None:
                 log.error("recording_write_failed", error=error.strerror, topic=batch.topic)
             else:
-                log.info("recording_writes_again", topic=batch.topic)
+                log.info("recording_write_recovered", topic=batch.topic)
         return written, "io_error"
 
     def _sync(self) -> None:
@@ -206,10 +208,10 @@ class SegmentSink:
             try:
                 writer.sync()
             except OSError as err:
-                log.error(  # noqa: TRY400 - the disk's fault: a traceback would tell no more
+                log.error(  # noqa: TRY400 - a fault of the disk: a traceback adds nothing
                     "recording_not_durable", topic=topic, partition=partition, error=err.strerror
                 )
-                self._fail(f"what was recorded may not be durable: {err.strerror}")
+                self._fail(f"the recording may not be durable: {err.strerror}")
 
     def _fail(self, why: str) -> None:
         if self._fault is None:

@@ -1,4 +1,4 @@
-"""One partition of a recording being written: Kafka log segments as a broker makes them."""
+"""Writing one partition of a recording: Kafka log segments as a broker writes them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _BASE_OFFSET = struct.Struct(">q")
 
 
 def load() -> None:
-    """Import what ``SegmentWriter.append`` needs: later its files may be out of reach."""
-    # Not at the top: all of aiokafka comes with it, and the agent shall be attached first.
+    """Import the encoder of record batches: later its files may be out of reach."""
+    # Not at the top: it imports all of aiokafka, 80 ms, and the agent attaches first.
     import aiokafka.record.default_records  # noqa: F401, PLC0415
 
 
 class SegmentWriter:
-    """Appends to the segments in ``directory``, which it closes; used from one thread.
+    """Appends to the segments in ``directory``, which it closes; for use from one thread.
 
-    Opening continues what is there: a last batch that was cut short is cut off,
-    with a warning; other damage is ``SourceError``, and nothing is changed.
+    It continues existing segments: a last batch that is cut short is removed, with
+    a warning; other damage raises ``SourceError``, and nothing is changed. Raises
     ``OSError`` where the file system refuses, ``SinkError`` for a link.
     """
 
@@ -45,7 +45,7 @@ class SegmentWriter:
         self._segment_bytes = segment_bytes
         self._next_offset = 0
         self._end = 0
-        # Why a segment that is complete may not be durable.
+        # Why a complete segment may not be durable.
         self._unsure: OSError | None = None
         self._file = -1
         try:
@@ -55,7 +55,7 @@ class SegmentWriter:
             raise
 
     def append(self, batch: MessageBatch) -> tuple[int, OSError | None]:
-        """Write the batch's records; return how many, and what kept the others out."""
+        """Write the batch's records; return how many, and the error of the others."""
         written = 0
         while written < len(batch):
             data, count = _encode(batch, written)
@@ -69,7 +69,7 @@ class SegmentWriter:
         return written, None
 
     def sync(self) -> None:
-        """Make what was written durable; ``OSError``, once, when that cannot be said."""
+        """Make everything durable; ``OSError``, once, when that is not certain."""
         os.fsync(self._file)
         unsure, self._unsure = self._unsure, None
         if unsure is not None:
@@ -90,7 +90,7 @@ class SegmentWriter:
             while done < len(data):
                 done += os.pwrite(self._file, memoryview(data)[done:], self._end + done)
         except OSError:
-            # Where even this fails, the next batch is written over what is there.
+            # If even this fails, the next batch overwrites the rest.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
             raise
@@ -103,7 +103,7 @@ class SegmentWriter:
         try:
             os.fsync(full)
         except OSError as err:
-            # No fault of the batch that is to be written.
+            # Not a fault of the batch that is written next.
             self._unsure = err
         finally:
             os.close(full)
@@ -120,7 +120,7 @@ class SegmentWriter:
             self._file = self._create()
 
     def _continue(self, path: Path) -> None:
-        """Go on behind the last whole batch, and cut off what is there; ``path`` is for names."""
+        """Continue after the last whole batch and remove a torn one; ``path`` is for messages."""
         reader = SegmentReader(path, descriptor=self._file)
         for _ in reader:
             pass
@@ -137,7 +137,7 @@ class SegmentWriter:
 
 
 def _encode(batch: MessageBatch, start: int) -> tuple[bytearray, int]:
-    """Pack records from ``start`` on into one record batch of base offset 0; how many fitted."""
+    """Return one record batch, base offset 0, of records from ``start`` on, and their number."""
     from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415 - as above
 
     builder = DefaultRecordBatchBuilder(

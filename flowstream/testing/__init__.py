@@ -1,5 +1,6 @@
-"""For tests of whatever reads flowstream's topics: a pytest plugin, loaded by itself.
+"""A pytest plugin for tests of programs that read flowstream's topics.
 
-Its fixtures are ``recording``, ``replayed_topic`` and ``flow_factory``; docs/testing.md
-shows them at work. Nothing is imported before a fixture is used.
+pytest loads it automatically. Its fixtures are ``recording``, ``replayed_topic`` and
+``flow_factory``; docs/testing.md has examples. Nothing is imported before a fixture
+is used.
 """

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class ConsumerDouble:
-    """Reads ``messages`` as an AIOKafkaConsumer reads topics, from their beginning.
+    """Reads ``messages`` as an AIOKafkaConsumer reads topics, from the beginning.
 
-    Same names, records, offsets and errors for what iteration needs: ``async
-    for``, getone, getmany, subscribe, assign, assignment, seek, position, pause,
-    commit, start, stop, ``async with``. Partitions are interleaved by the
-    timestamps of their messages, so every run is the same. At the end of the
-    messages ``async for`` ends, ``getone`` raises ConsumerStoppedError and
-    ``getmany`` returns nothing; with ``wait`` the first two wait for ``stop``,
-    as on a broker. Topics are those of the messages, and ``empty`` ones: any
-    other raises UnknownTopicOrPartitionError.
+    It has the same methods, records, offsets and errors as far as iteration needs
+    them: ``async for``, getone, getmany, subscribe, assign, assignment, seek,
+    position, pause, commit, start, stop, ``async with``. Partitions are interleaved
+    by their messages' timestamps, so every run is the same. After the last message
+    ``async for`` ends, ``getone`` raises ConsumerStoppedError and ``getmany`` returns
+    nothing; with ``wait`` the first two wait for ``stop``, as with a broker. Topics
+    other than those of the messages and ``empty`` raise
+    UnknownTopicOrPartitionError.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class ConsumerDouble:
         self._paused: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
         self._started = self._stopped = False
-        # Set by whatever may give those that wait something to do.
+        # Set by everything that may end a wait.
         self._changed = asyncio.Event()
         if topics:
             self.subscribe(topics)
 
     async def start(self) -> None:
-        """Begin; nothing is read before."""
+        """Begin; nothing can be read before."""
         self._check_topics()
         self._started = True
 
     async def stop(self) -> None:
-        """End every iteration; harmless twice."""
+        """End all iterations; harmless twice."""
         self._stopped = True
         self._changed.set()
 
@@ -87,9 +87,9 @@ class ConsumerDouble:
             raise StopAsyncIteration from None
 
     async def getone(self, *partitions: TopicPartition) -> ConsumerRecord[Any, Any]:
-        """Return the next record; ConsumerStoppedError when stopped, or at the end (see above)."""
+        """Return the next record; ConsumerStoppedError if stopped or at the end (see above)."""
         self._check()
-        # Nothing here waits, and other tasks shall get their turn all the same.
+        # Give way to other tasks: nothing here waits.
         await asyncio.sleep(0)
         while (place := self._next(partitions)) is None:
             self._check()
@@ -106,7 +106,7 @@ class ConsumerDouble:
         timeout_ms: int = 0,
         max_records: int | None = None,
     ) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
-        """Return what is left, up to ``max_records``; at the end nothing, maybe late."""
+        """Return up to ``max_records`` records; none at the end (``wait``: after a timeout)."""
         self._check()
         if max_records is not None and (not isinstance(max_records, int) or max_records < 1):
             raise ValueError("`max_records` must be a positive Integer")
@@ -149,11 +149,11 @@ class ConsumerDouble:
         self._set([])
 
     def subscription(self) -> frozenset[str]:
-        """Return the topics subscribed to."""
+        """Return the subscribed topics."""
         return self._subscription
 
     def assignment(self) -> set[TopicPartition]:
-        """Return the partitions that are read."""
+        """Return the assigned partitions."""
         return set(self._positions)
 
     async def topics(self) -> set[str]:
@@ -161,11 +161,11 @@ class ConsumerDouble:
         return {place.topic for place in self._messages}
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
-        """Return the partitions of a topic; None when it does not exist."""
+        """Return the partitions of a topic, None if it does not exist."""
         return {place.partition for place in self._messages if place.topic == topic} or None
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Go on at ``offset``."""
+        """Continue at ``offset``."""
         if not isinstance(offset, int) or offset < 0:
             raise ValueError("Offset must be a positive integer")
         self._check_assigned(partition)
@@ -173,13 +173,13 @@ class ConsumerDouble:
         self._changed.set()
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool:
-        """Go back to the first record, of all partitions when none is named."""
+        """Go to the first record of these partitions, without any of all."""
         for partition in partitions or self.assignment():
             self.seek(partition, 0)
         return True
 
     async def seek_to_end(self, *partitions: TopicPartition) -> bool:
-        """Go behind the last record, of all partitions when none is named."""
+        """Go behind the last record of these partitions, without any of all."""
         for partition in partitions or self.assignment():
             self.seek(partition, self._end(partition))
         return True
@@ -192,11 +192,11 @@ class ConsumerDouble:
     async def beginning_offsets(
         self, partitions: Iterable[TopicPartition]
     ) -> dict[TopicPartition, int]:
-        """Return 0 for each."""
+        """Return 0 for every partition."""
         return dict.fromkeys(partitions, 0)
 
     async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the offsets behind the last records."""
+        """Return the offset behind the last record of every partition."""
         return {partition: self._end(partition) for partition in partitions}
 
     def highwater(self, partition: TopicPartition) -> int:
@@ -205,30 +205,30 @@ class ConsumerDouble:
         return self._end(partition)
 
     def pause(self, *partitions: TopicPartition) -> None:
-        """Read these no more until ``resume``."""
+        """Stop reading these partitions until ``resume``."""
         for partition in partitions:
             self._check_assigned(partition)
             self._paused.add(partition)
 
     def resume(self, *partitions: TopicPartition) -> None:
-        """Read these again."""
+        """Read these partitions again."""
         for partition in partitions:
             self._check_assigned(partition)
             self._paused.discard(partition)
             self._changed.set()
 
     def paused(self) -> set[TopicPartition]:
-        """Return what is paused."""
+        """Return the paused partitions."""
         return set(self._paused)
 
     async def commit(self, offsets: dict[TopicPartition, Any] | None = None) -> None:
-        """Remember offsets, or the positions; an offset may be (offset, metadata)."""
+        """Store these offsets, or the positions; an offset may be (offset, metadata)."""
         for partition, offset in (offsets or self._positions).items():
             self._check_assigned(partition)
             self._committed[partition] = offset if isinstance(offset, int) else offset[0]
 
     async def committed(self, partition: TopicPartition) -> int | None:
-        """Return the offset last committed; None without one."""
+        """Return the last committed offset, None without one."""
         return self._committed.get(partition)
 
     def _set(self, partitions: list[TopicPartition]) -> None:
@@ -241,7 +241,7 @@ class ConsumerDouble:
             raise ConsumerStoppedError
 
     def _check_topics(self) -> None:
-        """Raise as the real one does at its start; later it would wait for the topic for ever."""
+        """Raise as the real consumer does at its start; later it would wait for the topic."""
         wanted = self._subscription | {place.topic for place in self._positions}
         if unknown := wanted - {place.topic for place in self._messages}:
             raise UnknownTopicOrPartitionError(f"no topic {', '.join(sorted(unknown))}")
@@ -254,7 +254,7 @@ class ConsumerDouble:
         return len(self._messages.get(partition, ()))
 
     def _next(self, partitions: Iterable[TopicPartition]) -> TopicPartition | None:
-        """Return the partition whose next record is the earliest."""
+        """Return the partition with the earliest next record."""
         readable = [
             place
             for place in partitions or self._positions

@@ -1,4 +1,4 @@
-"""A recording as a test wants it: everything at once, decoded."""
+"""A recording for a test: all messages at once, and their records."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """The recording in the directory ``path``, read whole into memory when asked for.
+    """The recording in the directory ``path``; each call reads it into memory.
 
-    The methods raise SourceError where it cannot be read or is not whole: a last
-    batch that is cut short and missing offsets are errors too.
+    The methods raise SourceError if it cannot be read or is incomplete: missing
+    offsets and a last batch that is cut short are errors too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class Recording:
         return sorted({topic for topic, _ in SegmentSource(self.path).partitions()})
 
     def messages(self, topic: str | None = None) -> list[Message]:
-        """Messages of one topic, or of all, partition by partition in order."""
+        """Messages of one topic, or of all topics, partition by partition, in order."""
         source = SegmentSource(self.path, [topic] if topic else [])
         messages = [
             message
@@ -44,7 +44,7 @@ class Recording:
         return messages
 
     def records(self, topic: str | None = None) -> list[FlowRecord | CountersRecord]:
-        """Records of the values, parallel to ``messages``; DecodeError names the place."""
+        """The records, parallel to ``messages``; DecodeError names topic, partition and offset."""
         return [_record(message) for message in self.messages(topic)]
 
 

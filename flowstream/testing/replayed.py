@@ -1,4 +1,4 @@
-"""A topic for one test: in a broker, or in the process with the consumer's double."""
+"""A topic for one test: in a broker, or in the process, read by a consumer double."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.client import admin_client, new_consumer
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
-from flowstream.recording.copying import Copy, kafka_addresses
+from flowstream.recording.copying import Copy, cluster_settings
 from flowstream.testing.consumer import ConsumerDouble
 
 if TYPE_CHECKING:
@@ -27,29 +27,29 @@ _TIMEOUT = 60.0
 
 
 class ReplayedTopic(Protocol):
-    """A topic that holds known messages.
+    """A topic with known messages.
 
-    ``consumer`` takes what AIOKafkaConsumer takes, so that it can stand in its
-    place: topics (this one when none is named; the recorded name will do) and
-    settings. It reads from the beginning, whatever ``auto_offset_reset`` says,
-    and, unless ``wait`` is set, ends behind the last message.
+    ``consumer`` replaces the class AIOKafkaConsumer and takes the same arguments:
+    topics (without any, this one; its recorded name works too) and settings. The
+    consumer reads from the beginning, whatever ``auto_offset_reset`` says, and ends
+    after the last message unless ``wait`` is set.
     """
 
     @property
     def topic(self) -> str:
-        """The name to subscribe to."""
+        """Name to subscribe to."""
 
     @property
     def bootstrap_servers(self) -> str:
-        """The broker's addresses, for other clients; UsageError without a broker."""
+        """Addresses of the broker, for other clients; UsageError without a broker."""
 
     @property
     def messages(self) -> Sequence[Message]:
-        """What the topic holds."""
+        """Messages of the topic."""
 
     @property
     def consumer(self) -> Callable[..., Any]:
-        """Make a consumer, which is not started yet."""
+        """Make a consumer, not started yet."""
 
 
 class DoubleTopic:
@@ -67,9 +67,9 @@ class DoubleTopic:
         )
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> ConsumerDouble:
-        """Make a double; of a real one's settings the deserializers count.
+        """Make a double; it uses the deserializers and ignores other settings.
 
-        Raises TypeError for what is no setting.
+        Raises TypeError for an unknown setting.
         """
         inspect.signature(AIOKafkaConsumer).bind(*topics, **settings)
         deserializers = {
@@ -85,28 +85,27 @@ class DoubleTopic:
 
 
 class BrokerTopic:
-    """A topic of a name of its own in a broker; a context manager that deletes it."""
+    """A topic in a broker, with a unique name; a context manager that deletes it."""
 
     def __init__(self, url: str, topic: str, messages: Sequence[Message]) -> None:
-        self._addresses = kafka_addresses(url)
+        self._settings = cluster_settings(url)
         self._recorded = topic
         self.topic = f"{topic[:200]}.{uuid.uuid4().hex[:12]}"
         self.messages = [message._replace(topic=self.topic) for message in messages]
 
     @property
     def bootstrap_servers(self) -> str:
-        """The broker's addresses."""
-        return ",".join(self._addresses)
+        """Addresses of the broker."""
+        return ",".join(self._settings.addresses)
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> AIOKafkaConsumer:
-        """Make a consumer of the broker, whatever other broker the settings name."""
-        settings = {"request_timeout_ms": 10_000} | settings
-        # A service that reads what comes from now on would find nothing.
+        """Make a consumer of this broker, whatever broker the settings name."""
+        settings.pop("bootstrap_servers", None)
+        # A service that reads only what arrives from now on would find nothing.
         settings["auto_offset_reset"] = "earliest"
-        settings["bootstrap_servers"] = self.bootstrap_servers
         names = [self.topic if topic == self._recorded else topic for topic in topics]
         kind = AIOKafkaConsumer if wait else EndingConsumer
-        return kind(*(names or [self.topic]), **settings)
+        return new_consumer(self._settings, *(names or [self.topic]), kind=kind, **settings)
 
     def __enter__(self) -> Self:
         _run(self._fill())
@@ -119,7 +118,7 @@ class BrokerTopic:
         count = 1 + max((message.partition for message in self.messages), default=0)
         with Copy("replaying", len(self.messages)) as copy:
             sink = KafkaSink(
-                self._addresses,
+                self._settings,
                 copy,
                 partitions=count,
                 topic_settings=KEEP_FOREVER,
@@ -136,27 +135,23 @@ class BrokerTopic:
                 await sink.close(1)
 
     async def _delete(self) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=list(self._addresses))
-        await admin.start()
-        try:
+        async with admin_client(self._settings) as admin:
             await admin.delete_topics([self.topic])
-        finally:
-            await admin.close()
 
 
 class EndingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """A consumer whose ``async for`` ends where the topic ended when it began."""
+    """A consumer whose ``async for`` ends at the topic's end as of its beginning."""
 
     def __init__(self, *topics: str, **settings: Any) -> None:
         super().__init__(*topics, **settings)
         self._ends: dict[TopicPartition, int] = {}
 
     async def __anext__(self) -> ConsumerRecord[Any, Any]:
-        """Return the next record, until every partition assigned is at its end."""
+        """Return the next record, until every assigned partition is at its end."""
         partitions = self.assignment()
         if unknown := partitions - self._ends.keys():
             self._ends |= await self.end_offsets(unknown)
-        # Nothing is assigned yet while the consumer's group forms.
+        # While the consumer's group forms, nothing is assigned.
         if partitions and not [
             partition
             for partition in partitions
@@ -168,6 +163,6 @@ class EndingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end in a thread: the test that asks may be in an event loop itself."""
+    """Run to the end in a thread: the calling test may run in an event loop itself."""
     with ThreadPoolExecutor(1) as executor:
         executor.submit(asyncio.run, asyncio.wait_for(work, _TIMEOUT)).result()

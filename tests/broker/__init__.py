@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from flowstream.kafka.settings import ClientSettings
+
 HERE = Path(__file__).parent
 LIBS = HERE.parents[1] / ".cache" / "kafka" / "libs"
 CLUSTER_ID = "Zmxvd3N0cmVhbS10ZXN0cw"
@@ -59,18 +61,19 @@ def dump_log(segment: Path) -> str:
 class Broker:
     """A broker that is up when made; stop and start it as often as the test wants.
 
-    ``settings`` are further lines of server.properties, by name.
+    ``properties`` are further lines of server.properties, by name.
     """
 
-    def __init__(self, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, properties: dict[str, str] | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="flowstream-broker-"))
         self.log_dir = self.directory / "data"
         self.port, controller = _free_ports(2)
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"kafka://{self.address}"
+        self.cluster = ClientSettings((self.address,))
         self._properties = self.directory / "server.properties"
         text = _PROPERTIES.format(port=self.port, controller=controller, data=self.log_dir)
-        text += "".join(f"{name}={value}\n" for name, value in (settings or {}).items())
+        text += "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
         self._properties.write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
         try:

@@ -1,4 +1,4 @@
-"""A line to a broker that carries so many bytes a second, in the direction of the broker."""
+"""A line to a broker that limits the bytes per second towards it and can swallow its answers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# Small, so that what is under way is little: that of a line, not of the machine.
+# Small, so that little is in transit: the buffer of a line, not of the machine.
 _BUFFER = 8192
 _PIECE = 1024
 
 
 class Line:
-    """Relays connections to ``target``, a port of this host; all of them share the line."""
+    """Relays connections to ``target``, a port of this host; they share its capacity."""
 
     def __init__(self, listener: socket.socket, target: int) -> None:
         self.bytes_per_second: float | None = None
-        """None: as fast as it goes."""
+        """Limit towards the broker; None: no limit."""
+        self.mute = False
+        """Whether answers are swallowed: requests arrive, and nobody hears of it."""
         self.carried = 0
         self._listener = listener
         self._target = target
@@ -65,6 +67,8 @@ class Line:
                     if self.bytes_per_second is not None:
                         await asyncio.sleep(len(piece) / self.bytes_per_second)
                     self.carried += len(piece)
+            elif self.mute:
+                continue
             await loop.sock_sendall(to, piece)
 
 

@@ -12,7 +12,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstream.host import namespaces as netns
 
@@ -70,6 +70,13 @@ class Interface:
         return int(self.namespace.run("cat", path))
 
 
+class Wire(NamedTuple):
+    """A veth pair: what the sender sends, the receiver's program sees."""
+
+    sender: Interface
+    receiver: Interface
+
+
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:
     """Make a namespace with loopback up and the kernel's own IPv6 traffic off."""
@@ -91,7 +98,7 @@ def veth_pair(
     names: tuple[str, str] = ("near", "far"),
     mtu: int = LARGEST_MTU,
     queues: int = 1,
-) -> Iterator[tuple[Interface, Interface]]:
+) -> Iterator[Wire]:
     """Make a veth pair between two namespaces (or within one), both ends up.
 
     With one queue, frames arrive in the order in which they were sent. The
@@ -107,7 +114,7 @@ def veth_pair(
             place.run("ethtool", "-K", name, *OFFLOADS_OFF)
             place.run("ip", "link", "set", name, "mtu", str(mtu), "arp", "off")
             place.run("ip", "link", "set", name, "multicast", "off", "up")
-        yield tuple(_interface(place, name) for place, name in ends)  # type: ignore[misc]
+        yield Wire(*(_interface(place, name) for place, name in ends))
     finally:
         # A test may have deleted or moved the device: then it goes with its namespace.
         subprocess.run(

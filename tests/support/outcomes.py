@@ -1,9 +1,10 @@
-"""What a sink's tests need: batches to send, and an account of what became of them."""
+"""For tests of sinks: batches to send, and an account of their outcomes."""
 
 from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -61,14 +62,19 @@ class Account:
 def make_batch(
     topic: str, partition: int, first: int, count: int, size: int = VALUE_BYTES
 ) -> MessageBatch:
-    """Values that begin with their number and are random after it, of ``size`` bytes each.
+    """Values of ``size`` bytes that begin with their number and continue at random.
 
-    No line feed is in them: standard output takes values by the line.
+    They contain no line feed: standard output takes values by the line.
     """
     noise = os.urandom(max(size - 12, 0)).replace(b"\n", b" ")
     values = [b"%012d" % n + noise for n in range(first, first + count)]
     keys = [n.to_bytes(8, "big") for n in range(first, first + count)]
     return MessageBatch(topic, partition, [TIMESTAMP_MS] * count, keys, values)
+
+
+def new_topic() -> str:
+    """A topic name that no other test has."""
+    return f"test-{uuid.uuid4().hex[:12]}"
 
 
 def number(value: bytes) -> int:
@@ -80,5 +86,5 @@ async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> 
     """Poll until ``condition`` holds; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition did not become true"
         await anyio.sleep(0.01)

@@ -1,0 +1,134 @@
+"""The attachments of a run, which may change while it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+from flowstream.agent.probe import snapshot
+from flowstream.agent.readers import RingReader, move_table
+from flowstream.errors import UsageError
+from flowstream.kernel import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+
+    from flowstream.accounting.ledger import Ledger
+    from flowstream.accounting.snapshot import Snapshot
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.agent.pipeline import Publisher
+    from flowstream.agent.probe import Attachment, Probe, Ring
+
+    Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+
+
+class Attachments:
+    """Registry of attachments; moves what they and their probe hold to the publisher.
+
+    ``names`` is kept as the names of the interfaces by index. ``spawn`` runs a
+    coroutine as a task whose failure ends the run.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        publisher: Publisher,
+        ledger: Ledger,
+        names: MutableMapping[int, str],
+        spawn: Spawn,
+    ) -> None:
+        self._probe, self._publisher, self._ledger = probe, publisher, ledger
+        self._names, self._spawn = names, spawn
+        self._present: dict[AttachmentKey, Attachment] = {}
+        self._draining = asyncio.Lock()
+        self._shared: _Readers | None = None
+        self._own: dict[AttachmentKey, _Readers] = {}
+        self._removed: dict[AttachmentKey, Snapshot] = {}
+
+    def __contains__(self, key: AttachmentKey) -> bool:
+        return key in self._present
+
+    def start(self) -> None:
+        """Start reading, for attachments that are there and those added later."""
+        self._shared = _Readers(self._probe.rings, self._publisher, self._spawn)
+        for key, attachment in self._present.items():
+            self._own[key] = _Readers(attachment.rings, self._publisher, self._spawn)
+
+    def add(self, attachment: Attachment) -> None:
+        """Take in an attachment; UsageError for a second one of its key."""
+        key = attachment.key
+        if key in self._present:
+            raise UsageError(f"{attachment.interface}: already attached")
+        self._present[key] = attachment
+        self._names[key.if_index] = attachment.interface
+        if self._shared:
+            self._own[key] = _Readers(attachment.rings, self._publisher, self._spawn)
+
+    async def empty(self, key: AttachmentKey, end_reason: int) -> None:
+        """Detach one attachment and move all that its packets left in the kernel."""
+        self._present[key].detach()
+        # The swap's grace period also ends the last runs of the program.
+        await self.drain(end_reason)
+        if self._shared:
+            await self._shared.catch_up()
+        if key in self._own:
+            await self._own[key].finish()
+
+    def forget(self, last: Snapshot) -> None:
+        """Close an attachment that was emptied; ``last`` are its final counts."""
+        key = last.key
+        self._removed[key] = last
+        self._present.pop(key).close()
+        self._own.pop(key, None)
+        if not any(each.if_index == key.if_index for each in self._present):
+            del self._names[key.if_index]
+
+    async def drain(self, end_reason: int) -> None:
+        """Swap the probe's tables and move the one that was active."""
+        async with self._draining:
+            await move_table(self._probe.drain(end_reason), self._publisher)
+
+    def detach(self) -> None:
+        """Detach all attachments; they can still be read and counted."""
+        for attachment in self._present.values():
+            attachment.detach()
+
+    async def finish(self) -> None:
+        """Move what is left in all rings and end reading."""
+        for readers in (self._shared, *self._own.values()):
+            if readers:
+                await readers.finish()
+
+    def snapshot(self, key: AttachmentKey) -> Snapshot:
+        """All counts of one attachment; they go on where those of an earlier one ended."""
+        counts = snapshot(self._present[key], self._probe, self._ledger, clock.now())
+        if (earlier := self._removed.get(key)) is None:
+            return counts
+        return dataclasses.replace(counts, kernel=counts.kernel.plus(earlier.kernel))
+
+    def snapshots(self) -> list[Snapshot]:
+        """All counts of every attachment, in the order in which they were added."""
+        return [self.snapshot(key) for key in self._present]
+
+    def removed(self) -> list[Snapshot]:
+        """Final counts of attachments that are gone."""
+        return [last for key, last in self._removed.items() if key not in self._present]
+
+
+class _Readers:
+    """Running readers of some rings."""
+
+    def __init__(self, rings: Sequence[Ring], publisher: Publisher, spawn: Spawn) -> None:
+        self._readers = [RingReader(ring, publisher) for ring in rings]
+        self._tasks = [spawn(reader.run()) for reader in self._readers]
+
+    async def catch_up(self) -> None:
+        for reader in self._readers:
+            await reader.catch_up()
+
+    async def finish(self) -> None:
+        for reader in self._readers:
+            reader.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
