@@ -146,8 +146,8 @@ def test_the_counting_program(wire, recording):
         agent.stop()
     (interface,) = audited(recording)
     assert interface["seen"]["packets"] == arrived + six
-    assert interface["counted"]["packets"] == arrived
-    assert interface["non_ip"]["packets"] == six
+    assert interface["no_flow"]["counted"]["packets"] == arrived
+    assert interface["no_flow"]["non_ip"]["packets"] == six
     assert not records_of(recording, "flowstream.flows")
     announced = [record.src_addr for record in records_of(recording, "flowstream.new_flows")]
     assert len(set(announced)) == len(announced)

@@ -231,31 +231,33 @@ def test_errors_are_one_line_and_others_keep_their_traceback(monkeypatch, capsys
 
 @pytest.mark.anyio
 async def test_audit_prints_tables_and_its_status_says_whether_it_holds(tmp_path):
-    published = Published(interfaces=(3, 5))
+    published = Published(attachments=((3, 0), (5, 0)))
     await publish(f"file:{tmp_path}/good", "json", published)
     done = program("audit", f"{tmp_path}/good", env=os.environ | {"LC_ALL": "C"})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
     assert "\x1b" not in done.stdout
     packets = int(published.flows["packets"][:31].sum())
-    assert re.search(rf"veth3 +\| received \(rx\) +\| +{packets + 17 + 3 + 19:,} ", done.stdout)
+    assert re.search(rf"veth3 ingress +\| seen +\| +{packets + 17 + 3 + 19:,} ", done.stdout)
     assert re.search(rf"in published flows +\| +{packets:,} ", done.stdout)
     assert re.search(r"lost: overflow_lost +\| +19 +\| +1,997 ", done.stdout)
     assert re.search(r"flowstream\.flows +\| +62 \| +0-61 \| +0 \|", done.stdout)
     assert done.stdout.endswith("difference 0\n\nEvery packet is accounted for.\n")
 
-    published.change_counters(2, losses={}, in_if_name="v[red]\x1b")
+    published.change_counters(2, losses={}, if_name="v[red]\x1b")
     await publish(f"file:{tmp_path}/bad", "json", published)
     done = program("audit", f"file:{tmp_path}/bad")
     assert (done.returncode, done.stderr) == (1, "")
-    assert r"does not hold: v[red]\x1b: difference of +19 packets and +1,997" in done.stdout
+    assert (
+        r"does not hold: v[red]\x1b ingress: difference of +19 packets and +1,997" in done.stdout
+    )
     assert done.stdout.endswith("Not every packet is accounted for.\n")
 
     done = program("audit", f"{tmp_path}/bad", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     document = json.loads(done.stdout)
     assert document["holds"] is False
-    assert document["runs"][0]["interfaces"][0]["difference"] == {"packets": 19, "bytes": 1997}
+    assert document["runs"][0]["interfaces"][0]["difference"] == {"packets": 19, "l2_bytes": 1997}
 
 
 def test_audit_of_nothing_fails(capsys, tmp_path):

@@ -221,15 +221,18 @@ async def test_a_slow_sink_stops_the_readers():
 async def test_what_is_discarded_is_counted_and_gets_no_seq():
     rig = Rig()
     first, second = flows(101), flows(211, seed=3)
+    announcements = second.copy()
+    for name in ("packets", "bytes", "l2_bytes"):
+        announcements[name] = 0
     async with running(rig.publisher):
         await rig.publisher.put(RecordBatch(Stream.FLOWS, first.copy()))
         await eventually(lambda: len(rig.shelf.records()) == 101)
         rig.publisher.discard = "shutdown"
         await rig.publisher.put(RecordBatch(Stream.FLOWS, second.copy()))
-        await rig.publisher.put(RecordBatch(Stream.NEW_FLOWS, second.copy()))
+        await rig.publisher.put(RecordBatch(Stream.NEW_FLOWS, announcements))
     assert len(rig.shelf.records()) == 101
     counted = loss_of(second)
-    # Announcements stand for no packets.
+    # Announcements carry no packets.
     assert rig.account.losses == {"shutdown": counted.plus(RecordAmount(211))}
     assert (rig.account.flows.drained, rig.account.flows.encoded) == (312, 101)
 
@@ -266,7 +269,8 @@ async def test_counters_are_numbered_and_stay_in_one_partition():
     records = [decode(value) for value in rig.shelf.values("t.counters")]
     assert [record.seq for record in records] == list(range(7))
     assert len({batch.partition for batch in rig.shelf.batches}) == 1
-    assert {len(key) for batch in rig.shelf.batches for key in batch.keys} == {8}
+    key = f"{COUNTERS.host_id.hex()}/{COUNTERS.agent_epoch}/3/0".encode()
+    assert {each for batch in rig.shelf.batches for each in batch.keys} == {key}
 
 
 async def test_a_ring_is_read_until_it_is_told_to_stop(pipe):

@@ -5,8 +5,8 @@
     result = await audit("kafka://10.0.0.1:9092")
     result.holds
 
-``Audit`` adds up messages without knowing where they come from; ``audit`` reads
-them; ``Result`` is what they found.
+``Audit`` adds up messages from anywhere; ``audit`` reads them from topics;
+``Result`` is the outcome.
 """
 
 from flowstream.audit.accounts import Audit

@@ -1,8 +1,9 @@
-"""From published flow records to the few columns that an audit needs.
+"""Flow records as the columns that an audit needs.
 
-Values of the fixed layout are read in place by numpy, JSON by msgspec with a
-Struct of these fields alone. Whatever does not fit goes through
-``flowstream.records.decode``, which accepts it or says what is wrong with it.
+numpy reads values of the fixed layout in place. JSON values are read by
+msgspec without making records of them. Both accept exactly the values that
+``flowstream.records.decode`` accepts: a group of messages in which one might be
+something else goes through ``decode``, one by one.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
+from flowstream.accounting.tally import Tally
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import SCHEMA_VERSION, CountersRecord, FlowRecord, RecordType, decode
 from flowstream.records.decoding import format_of
+from flowstream.records.json_form import FlowJson, check_texts
 from flowstream.records.text import host_id_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,72 +41,44 @@ class RunKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns of n flow records, as published; ``run`` is an index into ``runs``.
+    """Columns of n flow records; ``run`` has indexes into ``runs``.
 
-    All have one format, that of ``first``, which is one of them.
+    All have the format of ``first``, which is one of their messages.
     """
 
     first: Message
     runs: list[RunKey]
     run: NDArray[np.intp]
     seq: NDArray[np.uint64]
-    in_if: NDArray[np.uint32]
-    packets: NDArray[np.uint64]
-    l2_bytes: NDArray[np.uint64]
+    tally: Tally
 
-
-class _Brief(msgspec.Struct, gc=False):
-    """The fields of a flow record in JSON that an audit needs."""
-
-    record_type: int
-    schema_version: int
-    agent_epoch: int
-    host_id: str
-    seq: int
-    in_if: int
-    packets: int
-    l2_bytes: int
-
-
-_brief: Final = msgspec.json.Decoder(_Brief).decode
-
-
-def _places(*prefixes: str) -> NDArray[np.bool_]:
-    """Mark the octets of the fields whose name starts with one of these."""
-    marked = np.zeros(FLOW_RECORD.itemsize, np.bool_)
-    fields: Mapping[str, Any] = FLOW_RECORD.fields or {}
-    for name, (kind, start, *_) in fields.items():
-        marked[start : start + kind.itemsize] = name.startswith(prefixes)
-    return marked
-
-
-_ARRAY16: Final = 0xDC
-_TAGS: Final = _places("tag_", "size_", "array_")
-_RUN: Final = _places("agent_epoch", "host_id")
+    def by_run(self) -> Iterator[tuple[RunKey, NDArray[np.uint64], Tally]]:
+        """Yield the sequence numbers and the tally of each run."""
+        order = np.argsort(self.run, kind="stable")
+        starts = np.searchsorted(self.run[order], np.arange(1, len(self.runs)))
+        for key, rows in zip(self.runs, np.split(order, starts), strict=True):
+            yield key, self.seq[rows], self.tally[rows]
 
 
 def columns(messages: Sequence[Message], record_type: RecordType) -> list[Columns]:
     """Columns of these messages in groups of one format; the order is not kept.
 
-    Raises DecodeError naming topic, partition and offset of a value that is no
-    flow record or one of another type.
+    Raises DecodeError naming topic, partition and offset of a value that is not
+    a flow record of this type.
     """
     packed: list[Message] = []
-    texts: list[Message] = []
     others: dict[str | None, list[Message]] = defaultdict(list)
     for message in messages:
-        if len(message.value) == FLOW_RECORD.itemsize and message.value[0] == _ARRAY16:
+        if len(message.value) == FLOW_RECORD.itemsize and message.value.startswith(_ARRAY16):
             packed.append(message)
-        elif message.value.startswith(b"{"):
-            texts.append(message)
         else:
             others[format_of(message.value)].append(message)
     found = []
     if packed:
         found.append(_from_layout(packed, record_type) or _one_by_one(packed, record_type))
-    if texts:
-        found.append(_from_json(texts, record_type) or _one_by_one(texts, record_type))
-    found += [_one_by_one(group, record_type) for group in others.values()]
+    for record_format, group in others.items():
+        fast = _from_json(group, record_type) if record_format == "json" else None
+        found.append(fast or _one_by_one(group, record_type))
     return found
 
 
@@ -116,46 +91,84 @@ def decode_message(message: Message) -> FlowRecord | CountersRecord:
 
 
 def place(message: Message) -> str:
-    """Say where a message stands."""
+    """Name topic, partition and offset of a message."""
     return f"topic {message.topic}, partition {message.partition}, offset {message.offset}"
 
 
+_ARRAY16: Final = b"\xdc\0"
+_FIELDS: Final[Mapping[str, Any]] = FLOW_RECORD.fields or {}
+_HIGHEST_ASCII: Final = 0x7F
+
+
+def _places(*prefixes: str) -> NDArray[np.bool_]:
+    """Mark the octets of the fields whose name starts with one of these."""
+    marked = np.zeros(FLOW_RECORD.itemsize, np.bool_)
+    for name, (kind, start, *_) in _FIELDS.items():
+        marked[start : start + kind.itemsize] = name.startswith(prefixes)
+    return marked
+
+
+def _highest() -> NDArray[np.uint8]:
+    """Highest value of each octet of the layout that needs no further check.
+
+    Bounds of integers are those of ``FlowRecord``; they show in the first octet.
+    """
+    highest = np.full(FLOW_RECORD.itemsize, 0xFF, np.uint8)
+    info: Any = msgspec.inspect.type_info(FlowRecord)
+    for field in info.fields:
+        kind, start, *_ = _FIELDS[field.name]
+        if isinstance(field.type, msgspec.inspect.IntType):
+            highest[start] = (field.type.le or 0) >> 8 * (kind.itemsize - 1)
+        elif isinstance(field.type, msgspec.inspect.StrType):
+            highest[start : start + kind.itemsize] = _HIGHEST_ASCII
+    return highest
+
+
+_TAGS: Final = _places("tag_", "size_", "array_")
+_RUN: Final = _places("agent_epoch", "host_id")
+_HIGHEST: Final = _highest()
+
+
 def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Columns | None:
-    """Read values of the fixed layout; None when they are not all what they should be."""
-    decode_message(messages[0])  # so its tags are right, and those that equal them
+    """Read values of the fixed layout; None unless all are surely records of this type."""
     octets = np.frombuffer(b"".join(m.value for m in messages), np.uint8)
     rows = octets.reshape(len(messages), FLOW_RECORD.itemsize)
     records = octets.view(FLOW_RECORD)
     if (
         np.any(rows[:, _TAGS] != rows[0, _TAGS])
+        or np.any(rows > _HIGHEST)
         or np.any(records["record_type"] != record_type)
         or np.any(records["schema_version"] != SCHEMA_VERSION)
     ):
         return None
-    # A run's key is the epoch's and the host id's 24 octets.
+    # The tags of the first are right, so those of all are.
+    decode_message(messages[0])
+    # The key of a run is the epoch's and the host id's 24 octets.
     keys = np.ascontiguousarray(rows[:, _RUN]).view("V24").ravel().tolist()
     return Columns(
         messages[0],
         *_index(keys, lambda key: RunKey(key[8:], int.from_bytes(key[:8], "big"))),
         seq=records["seq"].astype(np.uint64),
-        in_if=records["in_if"].astype(np.uint32),
-        packets=records["packets"].astype(np.uint64),
-        l2_bytes=records["l2_bytes"].astype(np.uint64),
+        tally=Tally.of_flows(records),
     )
 
 
+_json: Final = msgspec.json.Decoder(FlowJson).decode
+
+
 def _from_json(messages: Sequence[Message], record_type: RecordType) -> Columns | None:
-    """Read JSON values; None when one of them is not what it should be."""
-    expected = (record_type, SCHEMA_VERSION)
+    """Read JSON values; None unless all are surely records of this type."""
     try:
-        briefs = [_brief(message.value) for message in messages]
-        if any((b.record_type, b.schema_version) != expected for b in briefs):
-            return None
-        keys = [(brief.host_id, brief.agent_epoch) for brief in briefs]
-        runs = _index(keys, lambda key: RunKey(host_id_bytes(key[0]), key[1]))
-        return _collect(messages[0], briefs, runs)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        forms: list[Any] = [_json(message.value) for message in messages]
+        check_texts(forms)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+    expected = (record_type, SCHEMA_VERSION)
+    if any((form.record_type, form.schema_version) != expected for form in forms):
+        return None
+    keys = [(form.host_id, form.agent_epoch) for form in forms]
+    runs = _index(keys, lambda key: RunKey(host_id_bytes(key[0]), key[1]))
+    return _collect(messages[0], forms, runs)
 
 
 def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns:
@@ -172,25 +185,22 @@ def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns
 def _index(
     keys: Iterable[Any], run_key: Callable[[Any], RunKey]
 ) -> tuple[list[RunKey], NDArray[np.intp]]:
-    """Give the runs that the different keys name, and for each key the index of its run."""
+    """Return the runs of the distinct keys, and for each key the index of its run."""
     numbers: dict[Hashable, int] = {}
     run = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.intp)
     return [run_key(key) for key in numbers], run
 
 
 def _collect(
-    first: Message,
-    records: Sequence[_Brief | FlowRecord],
-    runs: tuple[list[RunKey], NDArray[np.intp]],
+    first: Message, records: Sequence[Any], runs: tuple[list[RunKey], NDArray[np.intp]]
 ) -> Columns:
-    def column(name: str, kind: type[Any]) -> NDArray[Any]:
-        return np.fromiter(map(attrgetter(name), records), kind, len(records))
+    def column(name: str) -> NDArray[np.uint64]:
+        return np.fromiter(map(attrgetter(name), records), np.uint64, len(records))
 
+    attachments = column("if_index") << np.uint64(1) | column("flow_direction")
     return Columns(
         first,
         *runs,
-        seq=column("seq", np.uint64),
-        in_if=column("in_if", np.uint32),
-        packets=column("packets", np.uint64),
-        l2_bytes=column("l2_bytes", np.uint64),
+        seq=column("seq"),
+        tally=Tally(attachments, column("packets"), column("l2_bytes")),
     )

@@ -1,4 +1,4 @@
-"""From a Kafka cluster or a recording to the accounts."""
+"""Audits a Kafka cluster or a recording."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ async def audit(
     *,
     progressed: Callable[[int, int], object] | None = None,
 ) -> Result:
-    """Audit what the topics ``PREFIX.*`` hold at this moment.
+    """Audit the present contents of the topics ``PREFIX.*``.
 
     ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
-    ``progressed`` hears how many messages were read, and of about how many; of
-    exactly so many at the end. Raises SourceError when it cannot be read or holds
-    no records, DecodeError naming the place of a value that is no record,
+    ``progressed`` is called with the number of messages read and their total, which
+    is an estimate until the end. Raises SourceError when the topics cannot be read
+    or hold no records, DecodeError naming the place of a value that is not a record,
     UsageError for a wrong URL.
     """
     accounts = Audit(topic_prefix)

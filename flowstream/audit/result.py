@@ -1,74 +1,73 @@
-"""What an audit finds: plain values, printed as a table or as JSON."""
+"""Result of an audit: plain values, printed as a table or as JSON."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 # msgspec reads the annotations at run time.
+from flowstream.records import Loss  # noqa: TC001
 from flowstream.streams import Stream  # noqa: TC001
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GAPS_SHOWN: Final = 5
 """How many ranges of missing numbers a topic's result names."""
 
 
 class Amount(Struct, frozen=True):
-    """Packets and the octets of their frames."""
+    """Packets and their frame octets; a difference may be negative."""
 
     packets: int
-    bytes: int
+    l2_bytes: int
+
+    @classmethod
+    def total(cls, amounts: Iterable[Amount | Loss]) -> Amount:
+        """Sum of all."""
+        parts = list(amounts)
+        return cls(sum(each.packets for each in parts), sum(each.l2_bytes for each in parts))
 
 
 class Interface(Struct, frozen=True, kw_only=True):
-    """The loss equation of one interface in one run.
+    """Loss equation of one interface and direction in one run.
 
-    ``difference`` is what was received less what is accounted for: above zero
-    something vanished, below zero something was counted twice.
+    ``flows`` are the packets of the published flow records. ``no_flow``,
+    ``losses`` and ``in_doubt`` are the maps of the last counters record; the
+    difference is ``seen`` less ``no_flow``, ``flows`` and ``losses``.
     """
 
-    in_if: int
-    name: str
+    if_index: int
+    if_name: str
+    """Name in the counters record; empty without one."""
+    flow_direction: int
+    """0 ingress, 1 egress."""
     counters: bool
-    """Whether there is a counters record at all."""
+    """Whether there is a counters record."""
     final: bool
-    """Whether the last one is the run's last: only then the difference is exact."""
-    rx: Amount
+    """Whether the last one is final: only then the difference is exact."""
+    seen: Amount
     flows: Amount
-    non_ip: Amount
-    malformed: Amount
-    sampled_out: Amount
-    counted: Amount
-    losses: dict[str, Amount]
+    no_flow: dict[str, Amount]
+    losses: dict[str, Loss]
+    in_doubt: dict[str, Loss]
     difference: Amount
 
-    @classmethod
-    def without_counters(cls, in_if: int, flows: Amount) -> Interface:
-        """Interface of which there are flow records only."""
-        none = Amount(0, 0)
-        return cls(
-            in_if=in_if,
-            name=f"ifindex {in_if}",
-            counters=False,
-            final=False,
-            rx=none,
-            flows=flows,
-            non_ip=none,
-            malformed=none,
-            sampled_out=none,
-            counted=none,
-            losses={},
-            difference=Amount(-flows.packets, -flows.bytes),
-        )
+    @property
+    def label(self) -> str:
+        """Name and direction, for people."""
+        name = self.if_name or f"ifindex {self.if_index}"
+        return f"{name} {'egress' if self.flow_direction else 'ingress'}"
 
 
 class Topic(Struct, frozen=True, kw_only=True):
-    """The sequence of one topic in one run.
+    """Sequence of one topic in one run.
 
-    ``expected`` is how many records the run says that it made, None where it
-    does not say; ``failed`` how many of them it counted as lost afterwards;
-    ``missing`` those that are not there, of which ``gaps`` are the first
-    ranges (first, last).
+    ``expected`` is the number of records that the run made, None when it is
+    unknown; ``failed`` and ``in_doubt`` say how many of them the run counted as
+    lost, and as sent but never answered. ``missing`` records are not in the topic;
+    ``gaps`` are their first ranges (first, last).
     """
 
     topic: str
@@ -78,6 +77,7 @@ class Topic(Struct, frozen=True, kw_only=True):
     last_seq: int | None
     expected: int | None
     failed: int
+    in_doubt: int
     missing: int
     gaps: list[tuple[int, int]]
     duplicates: int
@@ -97,10 +97,10 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True):
-    """All runs that the topics tell of, oldest first.
+    """All runs in the topics, oldest first.
 
-    ``warnings`` says what could not be read, such as a batch cut short at the end,
-    and where a topic has values of several formats.
+    ``warnings`` name data that could not be read, such as a batch cut short at
+    the end, and topics with values of several formats.
     """
 
     holds: bool

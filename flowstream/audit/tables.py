@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flowstream.audit.result import Amount
+from flowstream.audit.verdict import in_doubt
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from flowstream.audit import Interface, Result, Run
+
+RUNS_IN_FULL: Final = 20
+"""More runs than these are summed in one table."""
+_SEEN, _DIFFERENCE, _PUBLISHED = "seen", "difference", "in published flows"
+_ALWAYS_SHOWN: Final = (_SEEN, _PUBLISHED, _DIFFERENCE)
 
 
 def show(result: Result, stream: TextIO) -> None:
     """Print every run: its equation per interface, its topics, its verdict.
 
-    Colours and lines are for terminals that can show them; elsewhere it is
-    plain ASCII text.
+    Of more than ``RUNS_IN_FULL`` runs only the first of those that do not hold are
+    printed so, the others of them as text, and the equation of all in one table.
+    Colours and lines are for terminals that can show them; elsewhere it is plain
+    ASCII text.
     """
     plain = not stream.isatty() or "utf" not in (stream.encoding or "").lower()
     console = Console(
         file=stream,
         highlight=False,
-        # Elsewhere there is no width to keep to, and nothing may be cut off.
+        # Without a terminal there is no width to keep to, and nothing may be cut off.
         width=None if stream.isatty() else 1_000,
     )
     lines = box.ASCII2 if plain else box.ROUNDED
-    for run in result.runs:
-        began = datetime.fromtimestamp(run.agent_epoch // 10**9, UTC)
-        console.print(
-            f"[bold]Run of {began:%Y-%m-%d %H:%M:%S} UTC[/] on host {_text(run.host or '?')} "
-            f"({run.host_id}), agent_epoch {run.agent_epoch}",
-            soft_wrap=True,
-        )
-        console.print(_equation(run, lines))
-        console.print(_sequences(run, lines))
+    many = len(result.runs) > RUNS_IN_FULL
+    shown = [run for run in result.runs if run.problems] if many else result.runs
+    for number, run in enumerate(shown):
+        _heading(console, run)
+        if number < RUNS_IN_FULL:
+            console.print(_equation(run.interfaces, lines))
+            console.print(_sequences(run, lines))
         _verdict(console, run)
+    if many:
+        _all(console, result, failed=len(shown), lines=lines)
     for warning in result.warnings:
         console.print(f"[yellow]warning:[/] {_text(warning)}", soft_wrap=True)
     console.print(
@@ -47,43 +59,79 @@ def show(result: Result, stream: TextIO) -> None:
     )
 
 
-def _equation(run: Run, lines: box.Box) -> Table:
+def _heading(console: Console, run: Run) -> None:
+    began = datetime.fromtimestamp(run.agent_epoch // 10**9, UTC)
+    console.print(
+        f"[bold]Run of {began:%Y-%m-%d %H:%M:%S} UTC[/] on host {_text(run.host or '?')} "
+        f"({run.host_id}), agent_epoch {run.agent_epoch}",
+        soft_wrap=True,
+    )
+
+
+def _all(console: Console, result: Result, *, failed: int, lines: box.Box) -> None:
+    """Print the equation summed over all runs."""
+    table = _table(lines)
+    _add_terms(table, "all", _sums(each for run in result.runs for each in run.interfaces))
+    console.print(table)
+    console.print(
+        f"{len(result.runs):,} runs: {len(result.runs) - failed:,} hold, "
+        f"{failed:,} do not; --json has every run\n"
+    )
+
+
+def _equation(interfaces: Sequence[Interface], lines: box.Box) -> Table:
     """One row per interface and term; the difference is the last."""
-    table = Table(box=lines)
-    table.add_column("interface", overflow="fold")
-    table.add_column("packets that are", overflow="fold")
-    table.add_column("packets", justify="right")
-    table.add_column("frame octets", justify="right")
-    for interface in run.interfaces:
-        for row in _terms(interface):
-            table.add_row(*row)
+    table = _table(lines)
+    for interface in interfaces:
+        _add_terms(table, interface.label, _terms(interface))
         table.add_section()
     return table
 
 
-def _terms(interface: Interface) -> list[tuple[str, str, str, str]]:
-    off = interface.difference
-    terms = {
-        "received (rx)": interface.rx,
-        "in published flows": interface.flows,
-        "non_ip": interface.non_ip,
-        "malformed": interface.malformed,
-        "sampled_out": interface.sampled_out,
-        "counted": interface.counted,
-        **{f"lost: {cause}": loss for cause, loss in interface.losses.items()},
-        "difference": off,
+def _table(lines: box.Box) -> Table:
+    table = Table(box=lines)
+    table.add_column("interface", overflow="fold")
+    table.add_column("packets", overflow="fold")
+    table.add_column("number", justify="right")
+    table.add_column("frame octets", justify="right")
+    return table
+
+
+def _add_terms(table: Table, label: str, terms: Mapping[str, Amount]) -> None:
+    """Add a row per term; terms of nothing are left out."""
+    first = _text(label)
+    for term, amount in terms.items():
+        if amount.packets or amount.l2_bytes or term in _ALWAYS_SHOWN:
+            table.add_row(first, _text(term), f"{amount.packets:,}", f"{amount.l2_bytes:,}")
+            first = ""
+
+
+def _terms(interface: Interface) -> dict[str, Amount]:
+    losses, doubts = interface.losses.items(), interface.in_doubt.items()
+    return {
+        _SEEN: interface.seen,
+        _PUBLISHED: interface.flows,
+        **{f"no flow: {reason}": amount for reason, amount in interface.no_flow.items()},
+        **{f"lost: {cause}": Amount(loss.packets, loss.l2_bytes) for cause, loss in losses},
+        **{f"in doubt: {cause}": Amount(loss.packets, loss.l2_bytes) for cause, loss in doubts},
+        _DIFFERENCE: interface.difference,
     }
-    name = _text(interface.name)
-    return [
-        (name if index == 0 else "", _text(term), f"{of.packets:,}", f"{of.bytes:,}")
-        for index, (term, of) in enumerate(terms.items())
-    ]
+
+
+def _sums(interfaces: Iterable[Interface]) -> dict[str, Amount]:
+    sums: dict[str, Amount] = {}
+    for interface in interfaces:
+        for term, amount in _terms(interface).items():
+            sums[term] = Amount.total((sums.get(term, Amount(0, 0)), amount))
+    # The first interface need not have had every term.
+    sums[_DIFFERENCE] = sums.pop(_DIFFERENCE)
+    return sums
 
 
 def _sequences(run: Run, lines: box.Box) -> Table:
     table = Table(box=lines)
     table.add_column("topic", overflow="fold")
-    for name in ("records", "seq", "missing", "counted as lost", "duplicates", "partitions"):
+    for name in ("records", "seq", "missing", "lost", "in doubt", "duplicates", "partitions"):
         table.add_column(name, justify="right")
     for topic in run.topics:
         table.add_row(
@@ -92,6 +140,7 @@ def _sequences(run: Run, lines: box.Box) -> Table:
             "" if topic.last_seq is None else f"{topic.first_seq}-{topic.last_seq}",
             f"{topic.missing:,}",
             f"{topic.failed:,}",
+            f"{topic.in_doubt:,}",
             f"{topic.duplicates:,}",
             f"{topic.partitions}",
         )
@@ -104,10 +153,11 @@ def _verdict(console: Console, run: Run) -> None:
     for problem in run.problems:
         console.print(f"[red]does not hold:[/] {_text(problem)}", soft_wrap=True)
     if not run.problems:
-        packets = sum(interface.rx.packets for interface in run.interfaces)
-        octets = sum(interface.rx.bytes for interface in run.interfaces)
+        seen = Amount.total(interface.seen for interface in run.interfaces)
+        doubtful = Amount.total(in_doubt(interface) for interface in run.interfaces)
+        rest = f"{doubtful.packets:,} packets in doubt" if doubtful.packets else "difference 0"
         console.print(
-            f"[green]holds:[/] {packets:,} packets and {octets:,} octets received, difference 0"
+            f"[green]holds:[/] {seen.packets:,} packets and {seen.l2_bytes:,} octets seen, {rest}"
         )
     console.print()
 

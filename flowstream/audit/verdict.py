@@ -1,10 +1,10 @@
-"""What the accounts of a run mean, in sentences that name the cause."""
+"""The verdict on the accounts of a run, in sentences that name the cause."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowstream.audit.result import GAPS_SHOWN
+from flowstream.audit.result import GAPS_SHOWN, Amount
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -15,52 +15,86 @@ if TYPE_CHECKING:
 
 def problems(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[str]:
     """Every reason why the accounts of a run do not hold."""
+    # Once all records in doubt turn out to be published, nothing else may differ.
+    doubt = any(topic.stream is Stream.FLOWS and _unpublished(topic) for topic in topics)
     return [
-        *(text for interface in interfaces for text in _of_interface(interface)),
+        *(text for interface in interfaces for text in _of_interface(interface, doubt=doubt)),
         *(text for topic in topics for text in _of_topic(topic)),
     ]
 
 
-def notes(topics: Sequence[Topic]) -> list[str]:
-    """Tell what is worth knowing and breaks nothing."""
-    return [text for topic in topics for text in _notes(topic)]
+def notes(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[str]:
+    """Facts about a run that are worth knowing and break nothing."""
+    return [
+        *(text for interface in interfaces for text in _doubts(interface)),
+        *(text for topic in topics for text in _notes(topic)),
+    ]
 
 
-def _of_interface(interface: Interface) -> Iterator[str]:
+def in_doubt(interface: Interface) -> Amount:
+    """Packets and octets of all records in doubt."""
+    return Amount.total(interface.in_doubt.values())
+
+
+def _of_interface(interface: Interface, *, doubt: bool) -> Iterator[str]:
     off = interface.difference
-    amount = f"{off.packets:+,} packets and {off.bytes:+,} octets"
+    amount = f"{off.packets:+,} packets and {off.l2_bytes:+,} octets"
+    doubtful = in_doubt(interface)
+    most = doubtful if doubt else Amount(0, 0)
     if not interface.counters:
-        yield f"{interface.name}: flow records, but no counters record to compare them with"
+        yield f"{interface.label}: published records, but no counters record to compare them with"
     elif not interface.final:
         yield (
-            f"{interface.name}: run did not end cleanly: no final counters, so the equation "
+            f"{interface.label}: run did not end cleanly: no final counters, so the equation "
             f"cannot be exact (difference {amount})"
         )
-    elif off.packets or off.bytes:
-        vanished = (off.packets or off.bytes) > 0
-        yield f"{interface.name}: difference of {amount}: " + (
-            "received, but neither published nor counted as lost"
-            if vanished
-            else "published or counted as lost, but not received"
+    elif off.packets < 0 or off.l2_bytes < 0:
+        yield (
+            f"{interface.label}: difference of {amount}: "
+            "published or counted as lost, but not seen"
         )
+    elif off.packets > most.packets or off.l2_bytes > most.l2_bytes:
+        yield (
+            f"{interface.label}: difference of {amount}: "
+            "seen, but neither published nor counted as lost"
+            f"{_beyond_doubt(doubtful, doubt=doubt)}"
+        )
+
+
+def _beyond_doubt(doubtful: Amount, *, doubt: bool) -> str:
+    if not doubtful.packets:
+        return ""
+    if not doubt:
+        return ", and every record in doubt was published"
+    return f", and only {doubtful.packets:,} packets and {doubtful.l2_bytes:,} octets are in doubt"
 
 
 def _of_topic(topic: Topic) -> Iterator[str]:
-    # Counters are cumulative: what one lost record said, the next one says too.
+    # Counters are cumulative: a lost record is made up for by the next.
     if topic.stream is Stream.COUNTERS:
         return
-    unexplained = topic.missing - topic.failed
+    unexplained = topic.missing - topic.failed - topic.in_doubt
     if unexplained > 0:
         counted = f", {topic.failed:,} were counted as lost" if topic.failed else ""
+        doubtful = f", {topic.in_doubt:,} were in doubt" if topic.in_doubt else ""
         yield (
             f"{topic.topic}: {unexplained:,} records are missing without a cause "
-            f"({topic.missing:,} are not there{counted}; seq {_ranges(topic)})"
+            f"({topic.missing:,} are not there{counted}{doubtful}; seq {_ranges(topic)})"
         )
     end = 0 if topic.last_seq is None else topic.last_seq + 1
     if topic.expected is not None and end > topic.expected:
         yield (
             f"{topic.topic}: seq {topic.last_seq:,} lies beyond the {topic.expected:,} records "
             "that the run made"
+        )
+
+
+def _doubts(interface: Interface) -> Iterator[str]:
+    doubtful = in_doubt(interface)
+    if doubtful.packets:
+        yield (
+            f"{interface.label}: {doubtful.packets:,} packets and {doubtful.l2_bytes:,} octets "
+            "in doubt: sent and never answered"
         )
 
 
@@ -75,11 +109,19 @@ def _notes(topic: Topic) -> Iterator[str]:
             )
     elif 0 < topic.missing <= topic.failed:
         yield f"{topic.topic}: {topic.missing:,} records are missing, counted as lost"
+    if topic.in_doubt:
+        arrived = topic.in_doubt - _unpublished(topic)
+        yield f"{topic.topic}: {topic.in_doubt:,} records in doubt, {arrived:,} of them published"
     if topic.expected is not None and topic.missing < topic.failed:
         yield (
             f"{topic.topic}: {topic.failed - topic.missing:,} records that were counted as lost "
             "are there all the same"
         )
+
+
+def _unpublished(topic: Topic) -> int:
+    """How many of the records in doubt are not in the topic."""
+    return min(max(topic.missing - topic.failed, 0), topic.in_doubt)
 
 
 def _ranges(topic: Topic) -> str:

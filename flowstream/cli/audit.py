@@ -17,13 +17,14 @@ examples:
   flowstream audit kafka://10.0.0.1:9092 --json
 
 For every run, interface and direction, in packets and in frame octets:
-  seen by the program = packets in no flow, by reason
-                      + packets of the published flow records
-                      + packets lost, by cause
+  seen = packets in no flow, whatever the reason
+       + packets of the published flow records
+       + packets of every counted loss
 and the sequence of each run and topic has no more gaps than records counted as
-lost. Records that were sent and never answered are in doubt: they may be on
-either side. The exit status is 0 when that holds and 1 when it does not. A run
-that has not ended, or was killed, has no final counters and does not hold.
+lost. Where records are in doubt (sent and never answered) the difference may be
+up to their sum, with as many more gaps. The exit status is 0 when that holds
+and 1 when it does not. A run that has not ended, or was killed, has no final
+counters and does not hold.
 """
 
 

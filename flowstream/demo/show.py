@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
-import socket
 from typing import TYPE_CHECKING
 
 from flowstream.records import FlowRecord, decode
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from rich.console import Console
 
 TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")  # RFC 9293, bit 0 first
@@ -49,18 +49,15 @@ def line(record: FlowRecord) -> str:
     protocol = _PROTOCOLS.get(record.proto, str(record.proto))
     flags = " ".join(name for bit, name in enumerate(TCP_FLAGS) if record.tcp_flags >> bit & 1)
     vlan = f" vlan {record.vlan_id}" if record.vlan_id else ""
-    source = _end(record.src_addr, record.src_port)
-    destination = _end(record.dst_addr, record.dst_port)
+    source = _end(record.source, record.src_port)
+    destination = _end(record.destination, record.dst_port)
     return (
         f"{end:%H:%M:%S}  {source:>28} -> {destination:<28} {protocol:<6} "
         f"{record.packets:>6,} packets {record.bytes:>9,} octets  {flags}{vlan}"
     )
 
 
-def _end(address: bytes, port: int) -> str:
-    ip = ipaddress.IPv6Address(address)
-    text = str(ip.ipv4_mapped) if ip.ipv4_mapped else str(ip)
+def _end(address: IPv4Address | IPv6Address, port: int) -> str:
     if not port:
-        return text
-    family = socket.AF_INET if ip.ipv4_mapped else socket.AF_INET6
-    return f"{text}:{port}" if family == socket.AF_INET else f"[{text}]:{port}"
+        return str(address)
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"

@@ -10,78 +10,109 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.tally import Tally
-from flowstream.encode.encoder import make_encoder
 from flowstream.encode.identity import Identity, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message, MessageBatch
-from flowstream.records import Loss, StageCounts
+from flowstream.records import Amount, CountersRecord, Loss, StageCounts
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
 from support.outcomes import Account
-from support.records import COUNTERS, random_flows
+from support.records import COUNTERS, EPOCH, SAMPLER, encoder_of, random_flows
 
 if TYPE_CHECKING:
-    from flowstream.records import CountersRecord
+    from numpy.typing import NDArray
 
-EPOCH = 1_763_800_000_000_000_017
 HOST = bytes(range(16))
 NAMES = {3: "veth3", 5: "veth5"}
 PARTITIONS = 5
-# What the interface received besides the packets that became flows.
+FLOWS, ANNOUNCEMENTS = 31, 13
+INGRESS, EGRESS = 0, 1
+# What the program saw besides the packets that became published flow records.
 NON_IP, MALFORMED, LOST = (17, 1_003), (3, 61), (19, 1_997)
+NO_FLOW = {
+    "non_ip": Amount(*NON_IP),
+    "malformed": Amount(*MALFORMED),
+    "sampled_out": Amount(0, 0),
+    "counted": Amount(0, 0),
+}
+LOSSES = {"overflow_lost": Loss(11, *LOST), "delivery_timeout": Loss(0, 0, 0)}
+IN_DOUBT = {"delivery_timeout": Loss(0, 0, 0), "shutdown": Loss(0, 0, 0)}
+
+
+def stages(flows: StageCounts, announcements: int = ANNOUNCEMENTS) -> dict[str, StageCounts]:
+    """``flows``, and announcements that were all published."""
+    n = announcements
+    return {"flows": flows, "new_flows": StageCounts(n, n, n, n, 0, 0, 0)}
 
 
 class Published:
-    """One run as it lies in the topics: 31 flows of each interface, 13 announcements.
+    """One run as it lies in the topics: 31 flows of each attachment, 13 announcements.
 
-    ``values`` are (topic, value) in the order of publication, to be tampered with.
+    ``attachments`` are (if_index, flow_direction); the announcements are of the
+    first. ``values`` are (topic, value) in the order of publication, ``counters``
+    two records of each attachment, of which the last is final.
     """
 
     def __init__(
-        self, record_format: str = "json", interfaces: tuple[int, ...] = (3,), **run: Any
+        self,
+        record_format: str = "json",
+        attachments: tuple[tuple[int, int], ...] = ((3, INGRESS),),
+        *,
+        epoch: int = EPOCH,
+        host_id: bytes = HOST,
     ) -> None:
-        identity = Identity(run.get("epoch", EPOCH), run.get("host_id", HOST), "host-a", NAMES)
-        encoder = make_encoder(record_format, identity)
+        self.identity = Identity(epoch, host_id, "host-a", SAMPLER, NAMES)
+        self._encoder = encoder_of(record_format, self.identity)
         # Without the dtype numpy would make the fields native-endian.
         self.flows = np.concatenate(
-            [random_flows(31, seed=index) for index in interfaces], dtype=FLOW_RECORD
+            [random_flows(FLOWS, seed=sum(each)) for each in attachments], dtype=FLOW_RECORD
         )
-        self.flows["in_if"] = np.repeat(interfaces, 31)
-        stamp(self.flows, identity, 0)
-        announced = random_flows(13, seed=2)
+        indexes, directions = zip(*attachments, strict=True)
+        self.flows["if_index"] = np.repeat(indexes, FLOWS)
+        self.flows["flow_direction"] = np.repeat(directions, FLOWS)
+        stamp(self.flows, self.identity, 0)
+        announced = random_flows(ANNOUNCEMENTS, seed=2)
         announced["record_type"] = 2
-        stamp(announced, identity, 0)
-        self.values = [("flowstream.flows", value) for value in encoder.encode(self.flows)]
-        self.values += [("flowstream.new_flows", value) for value in encoder.encode(announced)]
+        announced["if_index"], announced["flow_direction"] = attachments[0]
+        for name in ("packets", "bytes", "l2_bytes"):
+            announced[name] = 0
+        stamp(announced, self.identity, 0)
+        self.values = [("flowstream.flows", value) for value in self.encode(self.flows)]
+        self.values += [("flowstream.new_flows", value) for value in self.encode(announced)]
         seqs = itertools.count()
         self.counters = [
-            self._counters(index, next(seqs), final, identity, first=index == interfaces[0])
+            self._counters(attachment, next(seqs), final, first=attachment == attachments[0])
             for final in (False, True)
-            for index in interfaces
+            for attachment in attachments
         ]
-        self._encode_counters = encoder.encode_counters
+
+    def encode(self, flows: NDArray[np.void]) -> list[bytes]:
+        """Values of flow records in the format of this run."""
+        return self._encoder.encode(flows)
 
     def _counters(
-        self, index: int, seq: int, final: bool, identity: Identity, *, first: bool
+        self, attachment: tuple[int, int], seq: int, final: bool, *, first: bool
     ) -> CountersRecord:
-        mine = self.flows[self.flows["in_if"] == index]
+        index, direction = attachment
+        mine = self.flows[self.flows["if_index"] == index]
+        mine = mine[mine["flow_direction"] == direction]
         packets, octets = int(mine["packets"].sum()), int(mine["l2_bytes"].sum())
         return msgspec.structs.replace(
             COUNTERS,
-            agent_epoch=identity.agent_epoch,
-            host_id=identity.host_id,
+            agent_epoch=self.identity.agent_epoch,
+            host_id=self.identity.host_id,
             seq=seq,
-            in_if=index,
-            in_if_name=NAMES[index],
-            rx_packets=packets + NON_IP[0] + MALFORMED[0] + LOST[0],
-            rx_bytes=octets + NON_IP[1] + MALFORMED[1] + LOST[1],
-            non_ip_packets=NON_IP[0],
-            non_ip_bytes=NON_IP[1],
-            malformed_packets=MALFORMED[0],
-            malformed_bytes=MALFORMED[1],
-            losses={"overflow_lost": Loss(11, *LOST)},
-            flows=StageCounts(42, 31, 31, 31, 0, 0),
-            new_flows=StageCounts(13, 13, 13, 13, 0, 0) if first else StageCounts(*[0] * 6),
+            if_index=index,
+            if_name=NAMES[index],
+            flow_direction=direction,
+            seen_packets=packets + NON_IP[0] + MALFORMED[0] + LOST[0],
+            seen_l2_bytes=octets + NON_IP[1] + MALFORMED[1] + LOST[1],
+            no_flow=NO_FLOW,
+            losses=LOSSES,
+            in_doubt=IN_DOUBT,
+            stages=stages(
+                StageCounts(42, FLOWS, FLOWS, FLOWS, 0, 0, 0), ANNOUNCEMENTS if first else 0
+            ),
             final=final,
         )
 
@@ -91,7 +122,9 @@ class Published:
     def messages(self) -> list[Message]:
         """All messages over the partitions, without order between them."""
         values = list(self.values)
-        values += [("flowstream.counters", self._encode_counters(c)) for c in self.counters]
+        values += [
+            ("flowstream.counters", self._encoder.encode_counters(c)) for c in self.counters
+        ]
         offsets = itertools.count()
         found = [
             Message(topic, number % PARTITIONS, next(offsets), 0, b"", value)

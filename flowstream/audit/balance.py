@@ -1,0 +1,148 @@
+"""The loss equation of a run, from its sums and its last counters records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.terms import IN_DOUBT, LOSSES, NO_FLOW
+from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Run, Topic
+from flowstream.audit.seqs import SeqSet
+from flowstream.audit.verdict import notes, problems
+from flowstream.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.audit.columns import RunKey
+    from flowstream.records import CountersRecord, StageCounts
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class RunAccounts:
+    """Sums of one run per attachment, and its sequences per topic.
+
+    ``published`` has an entry for every attachment that any record names;
+    ``counters`` the last record of each.
+    """
+
+    seqs: dict[Stream, SeqSet] = field(default_factory=lambda: {s: SeqSet() for s in Stream})
+    partitions: dict[Stream, set[int]] = field(default_factory=lambda: defaultdict(set))
+    published: dict[AttachmentKey, RecordAmount] = field(default_factory=dict)
+    counters: dict[AttachmentKey, CountersRecord] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all counters are final: only then they say how many records the run made."""
+        return self.published.keys() <= self.counters.keys() and all(
+            record.final for record in self.counters.values()
+        )
+
+
+def balance(key: RunKey, run: RunAccounts, topics: Mapping[Stream, str]) -> Run:
+    """Result of one run; ``topics`` has the name of each stream's topic."""
+    attachments = sorted(run.counters.keys() | run.published.keys())
+    interfaces = [_interface(attachment, run) for attachment in attachments]
+    sequences = _sequences(run, topics)
+    return Run(
+        host_id=key.host_id.hex(),
+        host=next((record.host for record in run.counters.values()), ""),
+        agent_epoch=key.agent_epoch,
+        interfaces=interfaces,
+        topics=sequences,
+        problems=problems(interfaces, sequences),
+        notes=notes(interfaces, sequences),
+    )
+
+
+def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
+    published = run.published.get(key, RecordAmount())
+    flows = Amount(published.packets, published.l2_bytes)
+    record = run.counters.get(key)
+    if record is None:
+        return Interface(
+            if_index=key.if_index,
+            if_name="",
+            flow_direction=key.flow_direction,
+            counters=False,
+            final=False,
+            seen=Amount(0, 0),
+            flows=flows,
+            no_flow={},
+            losses={},
+            in_doubt={},
+            difference=Amount(-flows.packets, -flows.l2_bytes),
+        )
+    no_flow = {
+        reason: Amount(amount.packets, amount.l2_bytes)
+        for reason, amount in _ordered(record.no_flow, NO_FLOW).items()
+    }
+    explained = Amount.total([flows, *no_flow.values(), *record.losses.values()])
+    return Interface(
+        if_index=key.if_index,
+        if_name=record.if_name,
+        flow_direction=key.flow_direction,
+        counters=True,
+        final=record.final,
+        seen=Amount(record.seen_packets, record.seen_l2_bytes),
+        flows=flows,
+        no_flow=no_flow,
+        losses=_ordered(record.losses, LOSSES),
+        in_doubt=_ordered(record.in_doubt, IN_DOUBT),
+        difference=Amount(
+            record.seen_packets - explained.packets, record.seen_l2_bytes - explained.l2_bytes
+        ),
+    )
+
+
+def _ordered(terms: Mapping[str, _T], known: Iterable[str]) -> dict[str, _T]:
+    """Terms in the order of those that are known; the others follow by name."""
+    names = [*(name for name in known if name in terms), *sorted(terms.keys() - set(known))]
+    return {name: terms[name] for name in names}
+
+
+def _sequences(run: RunAccounts, topics: Mapping[Stream, str]) -> list[Topic]:
+    # The counters do not say which stream a record in doubt belongs to. No more of a
+    # stream are in doubt than have no other outcome, and no more of all than counted.
+    in_doubt = sum(
+        loss.records for record in run.counters.values() for loss in record.in_doubt.values()
+    )
+    found = []
+    for stream, name in topics.items():
+        stages = [
+            record.stages[stream] for record in run.counters.values() if stream in record.stages
+        ]
+        unanswered = sum(each.encoded - each.acknowledged - each.failed for each in stages)
+        share = min(max(unanswered, 0), in_doubt)
+        in_doubt -= share
+        found.append(_topic(stream, name, run, stages, share))
+    return found
+
+
+def _topic(
+    stream: Stream, name: str, run: RunAccounts, stages: list[StageCounts], in_doubt: int
+) -> Topic:
+    seqs = run.seqs[stream]
+    expected = sum(each.encoded for each in stages) if stages and run.ended else None
+    seen = 0 if seqs.highest is None else seqs.highest + 1
+    end = seen if expected is None else expected
+    return Topic(
+        topic=name,
+        stream=stream,
+        records=seqs.count,
+        first_seq=seqs.lowest,
+        last_seq=seqs.highest,
+        expected=expected,
+        failed=sum(each.failed for each in stages),
+        in_doubt=in_doubt,
+        missing=seqs.missing(end),
+        gaps=list(islice(seqs.gaps(end), GAPS_SHOWN)),
+        duplicates=seqs.duplicates,
+        partitions=len(run.partitions[stream]),
+    )
