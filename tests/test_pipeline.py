@@ -269,7 +269,7 @@ async def test_counters_are_numbered_and_stay_in_one_partition():
     records = [decode(value) for value in rig.shelf.values("t.counters")]
     assert [record.seq for record in records] == list(range(7))
     assert len({batch.partition for batch in rig.shelf.batches}) == 1
-    key = f"{COUNTERS.host_id.hex()}/{COUNTERS.agent_epoch}/3/0".encode()
+    key = f"{COUNTERS.host_id.hex()}/{COUNTERS.agent_epoch}/3/1".encode()
     assert {each for batch in rig.shelf.batches for each in batch.keys} == {key}
 
 
