@@ -14,8 +14,9 @@ RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool p
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs
 # Without broker, kernel or root: half a minute on any interpreter.
-UNIT_TESTS := $(patsubst %,tests/test_%.py,binary_formats community_id config encode imports log \
-	partition pipeline profiles records reference registry schemas sink_kafka_lanes sink_stdout)
+UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats community_id config \
+	encode imports log partition pipeline profiles records reference registry schemas \
+	sink_kafka_lanes sink_stdout)
 COMPILE := $(BIN)/pip-compile -q --no-build-isolation --generate-hashes --allow-unsafe \
 	--strip-extras --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 PIP_INSTALL := bin/pip install -q --disable-pip-version-check

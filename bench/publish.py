@@ -1,4 +1,4 @@
-"""What publishing costs: sinks alone, and the whole way from records to acknowledgements."""
+"""Cost of publishing: sinks alone, and end to end from records to acknowledgements."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ BROKER: Final = {"log.retention.bytes": str(256 << 20), "log.segment.bytes": str
 
 
 def measure() -> Iterator[Table]:
-    """Sinks, then the whole way, to a broker and to a recording, in every format."""
+    """Sinks, then end to end, to a broker and to a recording, in every format."""
     with ExitStack() as stack:
         broker = stack.enter_context(Broker(BROKER))
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-bench-"))
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         lanes = {}
         for name, record_format in itertools.product(("Kafka", "recording"), FORMATS):
-            # A directory and topics for each: a sample must not wait for another's.
+            # Each has its own directory and topics: a sample must not wait for another.
             label = f"{name}, {record_format}"
             where = broker.url if name == "Kafka" else f"file:{directory}/{record_format}"
             lanes[label] = stack.enter_context(_opened(runner, where, record_format))
@@ -63,7 +63,7 @@ def measure() -> Iterator[Table]:
 
 
 class Lane:
-    """One started sink with a publisher in front of it."""
+    """A started sink with a publisher."""
 
     def __init__(self, runner: asyncio.Runner, url: str, record_format: str) -> None:
         self.format = record_format

@@ -1,4 +1,4 @@
-"""An agent whose broker goes away: it lives, and what it cannot deliver is counted."""
+"""An agent whose broker goes away: it goes on, and counts undelivered records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKETS = 100_003
 FLOWS = 1_009
 DEADLINE_S = 5
 SLACK_S = 20
-"""What a busy machine may take beyond a deadline."""
+"""Seconds that a busy machine may need beyond a deadline."""
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -65,7 +65,7 @@ def test_per_cpu_values_are_summed_field_by_field():
 
 def test_a_per_cpu_value_that_the_kernel_would_pad_is_refused():
     odd = np.dtype("u1, u2, u1")
-    with pytest.raises(LayoutError, match="no multiple of 8"):
+    with pytest.raises(LayoutError, match="not a multiple of 8"):
         PerCpuArray(spec(libbpf.MAP_TYPE_PERCPU_ARRAY, value_size=4), odd)
 
 

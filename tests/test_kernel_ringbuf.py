@@ -221,7 +221,7 @@ def test_closing_twice_is_harmless():
 
 @pytest.mark.parametrize("size", [0, 1, PAGE // 2, 3 * PAGE])
 def test_a_size_that_no_ring_can_have(size):
-    with pytest.raises(KernelError, match="no power of two"):
+    with pytest.raises(KernelError, match="not a power of two"):
         RingBuffer(SPEC, WORD, size)
 
 

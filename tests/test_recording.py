@@ -1,4 +1,4 @@
-"""record and replay: all that a message has, refused before anything is sent, in time."""
+"""record and replay: complete copies, early refusals, timing, warnings."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_topic_recorded_and_replayed_is_the_same(broker: Broker, tmp_path:
     assert "isvalid: false" not in text
     assert text.count("| offset:") == 4
 
-    # Under another name the same broker has no such topic: it is created.
+    # The broker has no topic of the other name: it is created.
     renamed = f"{topic}.again"
     for number in range(3):
         (tmp_path / "copy" / f"{topic}-{number}").rename(tmp_path / "copy" / f"{renamed}-{number}")
@@ -119,14 +119,16 @@ async def test_too_few_partitions_are_refused_before_anything_is_sent(
     assert await replay(tmp_path, broker.url, [other]) == {other: 1_245}
 
 
-async def test_partitions_that_are_empty_need_no_place(broker: Broker, tmp_path: Path) -> None:
+async def test_empty_partitions_need_no_counterpart(broker: Broker, tmp_path: Path) -> None:
     topic = f"empty-{tmp_path.name}"
     await write(KafkaSink(broker.cluster, Account(), partitions=2), topic, {})
     await write(SegmentSink(tmp_path, Account(), partitions=3), topic, {1: many(11)})
     assert await replay(tmp_path, broker.url) == {topic: 11}
 
 
-async def test_more_partitions_than_recorded_are_fine(broker: Broker, tmp_path: Path) -> None:
+async def test_topic_may_have_more_partitions_than_the_recording(
+    broker: Broker, tmp_path: Path
+) -> None:
     topic = f"wide-{tmp_path.name}"
     await write(KafkaSink(broker.cluster, Account(), partitions=5), topic, {4: many(1)})
     await write(SegmentSink(tmp_path, Account(), partitions=2), topic, {1: many(11)})
@@ -149,7 +151,7 @@ async def test_run_of_an_agent_survives_the_round_trip(broker: Broker, tmp_path:
 
 
 async def test_copy_of_a_brokers_log_directory_is_replayed(broker: Broker, tmp_path: Path) -> None:
-    """Closed segments and the active one; without the first ones too, as retention leaves it."""
+    """Closed and active segments, also without the first ones, as retention leaves them."""
     topic = f"log-{tmp_path.name}"
     sink = KafkaSink(
         broker.cluster,
@@ -162,7 +164,7 @@ async def test_copy_of_a_brokers_log_directory_is_replayed(broker: Broker, tmp_p
         await sink.send(make_batch(topic, 0, first, 1_009))
     await sink.flush(20)
     await sink.close(5)
-    # All of it, as one copies it: other topics, indices, epochs, files of the broker itself.
+    # The whole directory: other topics, indices, epochs, files of the broker itself.
     shutil.copytree(broker.log_dir, tmp_path / "data")
     directory = tmp_path / "data" / f"{topic}-0"
     segments = sorted(directory.glob("*.log"))
@@ -185,7 +187,7 @@ async def test_copy_of_a_brokers_log_directory_is_replayed(broker: Broker, tmp_p
 async def test_created_topic_keeps_messages_of_any_age(
     broker_factory: Callable[..., Broker], tmp_path: Path
 ) -> None:
-    """A broker deletes by the messages' own times, and looks soon."""
+    """A broker deletes by the messages' own times, and checks soon."""
     strict = broker_factory(**{
         "log.retention.ms": "604800000",
         "log.retention.check.interval.ms": "100",
@@ -205,7 +207,7 @@ async def _emptied(url: str, topic: str) -> bool:
     try:
         return not await read(url, topic)
     except SourceError as err:
-        # It was emptied between the look at its offsets and the reading.
+        # It was emptied between the request for its offsets and the reading.
         assert "OffsetOutOfRange" in str(err)  # noqa: PT017 - any other is a failure
         return False
 
@@ -251,7 +253,7 @@ async def test_partitions_are_interleaved_by_time(
     monkeypatch.setattr(KafkaSink, "send", lambda _, batch: _append(sent, batch))
     monkeypatch.setattr(KafkaSink, "flush", lambda *_: _append(sent, None))
     await replay(tmp_path, broker.url, speed=1_000_000)
-    # 20 follows 30 as in its partition.
+    # 20 follows 30, as in its partition.
     assert sent == [b"0", b"5", b"10", b"30", b"20", b"40", b"50", b"60"]
 
 
@@ -260,7 +262,7 @@ async def _append(sent: list[bytes], batch: MessageBatch | None) -> None:
 
 
 async def compressed_topic(broker: Broker, topic: str, codec: str) -> None:
-    """7 messages as they are and 101 compressed, both in partition 1 of 2."""
+    """7 plain messages, then 101 compressed ones, in partition 1 of 2."""
     from confluent_kafka import Producer
 
     await write(KafkaSink(broker.cluster, Account(), partitions=2), topic, {1: many(7)})
@@ -275,7 +277,7 @@ async def test_compressed_batches_are_read(broker: Broker, tmp_path: Path, codec
     topic = f"{codec}-{tmp_path.name}"
     await compressed_topic(broker, topic, codec)
     shutil.copytree(broker.log_dir / f"{topic}-1", tmp_path / "data" / f"{topic}-1")
-    # As it was written: nothing of it is readable.
+    # Still compressed.
     assert b"v" * 997 not in next((tmp_path / "data" / f"{topic}-1").glob("*.log")).read_bytes()
     assert await record(broker.url, [topic], tmp_path / "copy") == 108
     for url in (broker.url, str(tmp_path / "data"), str(tmp_path / "copy")):
@@ -287,7 +289,7 @@ async def test_compressed_batches_are_read(broker: Broker, tmp_path: Path, codec
 
 
 @pytest.mark.parametrize("codec", ["lz4", "snappy", "zstd"])
-async def test_without_the_library_compressed_batches_are_named_and_the_remedy(
+async def test_missing_codec_library_is_named_with_the_remedy(
     broker: Broker, tmp_path: Path, codec: str
 ) -> None:
     topic = f"without-{codec}-{tmp_path.name}"
@@ -309,7 +311,7 @@ async def test_without_the_library_compressed_batches_are_named_and_the_remedy(
     assert (done.returncode, done.stdout) == (1, "")
     place = f"{broker.url}: topic {topic}, partition 1, offset 7 of 108"
     assert done.stderr == f"flowstream: error: {place}: {says}"
-    # What came before is there.
+    # Everything before it was copied.
     assert await read(copy, topic) == {1: many(7)}
     done = await asyncio.to_thread(run, "replay", str(data), "--to", broker.url)
     assert (done.returncode, done.stdout) == (1, "")
@@ -318,7 +320,7 @@ async def test_without_the_library_compressed_batches_are_named_and_the_remedy(
     assert await read(broker.url, f"{topic}.x") == {1: many(7)}
 
 
-async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
+async def test_compacted_topic_is_read_with_a_warning(
     broker_factory: Callable[..., Broker], tmp_path: Path
 ) -> None:
     cleaning = broker_factory(**{"log.cleaner.backoff.ms": "100"})
@@ -329,7 +331,7 @@ async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
         "segment.ms": "100",
     }
     sink = KafkaSink(cleaning.cluster, Account(), partitions=1, topic_settings=settings)
-    # 7 keys, the last of each in the last 7 of 101; what is written then is in a new segment.
+    # 7 keys: the last 7 of 101 remain. Later messages are in a new segment.
     await write(
         sink, topic, {0: [Content(BEGIN_MS, b"%d" % (n % 7), b"%d" % n) for n in range(101)]}
     )
@@ -337,7 +339,7 @@ async def test_compacted_topic_is_read_and_what_it_lacks_is_said(
     await more.start([topic])
     async with asyncio.timeout(60):
         for n in itertools.count(1):
-            # Later in the messages' times too; keys that stay.
+            # Later by the messages' own times too; these keys stay.
             later = Content(BEGIN_MS + 1_000 * n, b"later %d" % n, b"")
             await more.send(batch_of(topic, 0, [later]))
             await more.flush(20)
@@ -370,7 +372,7 @@ async def messages(url: str, topic: str) -> list[Message]:
     return [message async for batch in open_source(url, [topic]).batches() for message in batch]
 
 
-async def test_marks_of_transactions_are_no_messages(broker: Broker, tmp_path: Path) -> None:
+async def test_control_batches_are_not_messages(broker: Broker, tmp_path: Path) -> None:
     from confluent_kafka import Producer
 
     topic = f"marks-{tmp_path.name}"
@@ -386,7 +388,7 @@ async def test_marks_of_transactions_are_no_messages(broker: Broker, tmp_path: P
         assert [row.value for row in (await read(url, topic))[0]] == [b"0", b"1"]
 
 
-async def test_what_cannot_be_is_named(broker: Broker, tmp_path: Path) -> None:
+async def test_impossible_copies_are_refused(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no topic no-such"):
         await record(broker.url, ["no-such"], tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -409,7 +411,7 @@ async def test_what_cannot_be_is_named(broker: Broker, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:9092", "file:x", "stdout:", "http://u:secret@x", "", "x"]
 )
-def test_what_is_no_cluster_is_told_the_one_form(
+def test_other_urls_are_refused_and_the_form_is_named(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in (
@@ -429,7 +431,7 @@ async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
 ) -> None:
     topic = f"large-{tmp_path.name}"
     rows = [Content(BEGIN_MS + n, b"", b"x" * 997) for n in range(101)]
-    # Each of them ends a producer of the sink.
+    # The broker refuses each of them.
     for n in range(60, 97, 3):
         rows[n] = Content(BEGIN_MS + n, b"", b"x" * (2 << 20))
     await write(SegmentSink(tmp_path, Account(), partitions=1), topic, {0: rows})
@@ -445,7 +447,7 @@ async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
     )
 
 
-async def test_topic_that_forgets_what_is_sent_is_a_warning(
+async def test_topic_that_deletes_old_messages_is_a_warning(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {
@@ -469,7 +471,7 @@ async def test_topic_that_forgets_what_is_sent_is_a_warning(
     )
 
 
-async def test_capture_into_a_topic_that_forgets_is_a_warning(
+async def test_capture_into_a_topic_that_deletes_old_messages_is_a_warning(
     broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capture, prefix = tmp_path / "a.pcap", f"old-{tmp_path.name}"
@@ -496,7 +498,7 @@ async def test_capture_is_replayed_in_its_own_time(
     to, options = tmp_path / "a", ["--interval", "1", "--topic-prefix", prefix]
     command = ["pcap", str(capture), "--sink", f"file:{to}", *options]
     assert await asyncio.to_thread(main, command) == 0
-    # Four seconds and a little.
+    # A little more than four seconds.
     begin = time.monotonic()
     replayed = ["replay", f"file:{to}", "--to", broker.url, "--speed", "5"]
     assert await asyncio.to_thread(main, replayed) == 0

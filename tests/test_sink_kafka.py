@@ -1,4 +1,4 @@
-"""The Kafka sink against a broker that is well: topics, contents, sizes, limits."""
+"""The Kafka sink with a healthy broker: topics, contents, sizes, limits."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CreateAclsRequest(Request[CreateAclsRequestV1]):
 
 
 async def deny(broker: Broker, topic: str) -> None:
-    """Forbid everybody to create and to write this topic."""
+    """Deny everybody the right to create and write this topic."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
     await admin.start()
     try:
@@ -124,7 +124,7 @@ async def test_keeps_every_record_in_its_partition_and_order(broker: Broker) -> 
     await sink.close(10)
 
 
-async def test_creates_missing_topics_and_leaves_others_as_they_are(broker: Broker) -> None:
+async def test_creates_missing_topics_and_leaves_others_unchanged(broker: Broker) -> None:
     missing, existing = new_topic(), new_topic()
     await create_topic(broker, existing, 2)
     sink = open_sink(broker.url, Account(), partitions=5, record_format="json")
@@ -140,7 +140,7 @@ async def test_topic_that_cannot_be_created_is_named(broker: Broker) -> None:
     await sink.close(1)
 
 
-async def test_refused_authorization_is_said_at_the_start(
+async def test_refused_authorization_is_an_error_at_the_start(
     broker_factory: Callable[..., Broker],
 ) -> None:
     settings = {
@@ -165,7 +165,7 @@ async def test_batch_that_the_broker_finds_too_large_is_split(broker: Broker) ->
     await sink.flush(30)
     assert not account.causes
     messages = await read(broker.url, topic)
-    # Each once: the partition that was well was left to finish.
+    # Each once: the healthy partition was allowed to finish.
     assert [number(m.value) for m in messages if m.partition == 0] == list(range(2003))
     assert [number(m.value) for m in messages if m.partition == 1] == [2003, 2004, 2005]
     await sink.close(5)
@@ -187,7 +187,7 @@ async def test_single_record_too_large_fails_alone(broker: Broker) -> None:
     await sink.close(5)
 
 
-async def test_records_too_large_hold_up_neither_those_that_fit_nor_the_broker(
+async def test_too_large_records_delay_neither_others_nor_the_broker(
     broker: Broker,
 ) -> None:
     topic, account = new_topic(), Account()
@@ -208,7 +208,7 @@ async def test_records_too_large_hold_up_neither_those_that_fit_nor_the_broker(
     assert {entry["event"] for entry in logs} == {"kafka_records_failed"}
 
 
-async def test_record_larger_than_a_batch_but_not_than_the_broker_allows(broker: Broker) -> None:
+async def test_record_larger_than_a_batch_but_within_the_brokers_limit(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     sink = open_sink(broker.url, account, partitions=1, record_format="json")
     await sink.start([topic])
@@ -264,7 +264,7 @@ async def test_no_broker_at_the_start_names_address_and_reason() -> None:
     await sink.close(1)
 
 
-async def test_listener_that_answers_garbage_is_told_from_a_broker() -> None:
+async def test_listener_that_is_no_broker_is_named() -> None:
     async def babble(stream: anyio.abc.SocketStream) -> None:
         async with stream:
             await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -317,7 +317,7 @@ async def recreate_topic(broker: Broker, topic: str, partitions: int) -> None:
         await admin.close()
 
 
-async def test_topic_made_anew_with_fewer_partitions_takes_every_record_once(
+async def test_topic_recreated_with_fewer_partitions_gets_every_record_once(
     broker: Broker,
 ) -> None:
     topic, account = new_topic(), Account()
@@ -362,7 +362,7 @@ async def test_added_partitions_are_used(broker: Broker) -> None:
     await sink.close(5)
 
 
-async def test_fault_of_the_sink_itself_lets_other_partitions_finish(broker: Broker) -> None:
+async def test_bug_in_the_sink_lets_other_partitions_finish(broker: Broker) -> None:
     topic, account = new_topic(), Account()
     limits = Limits(delivery_timeout=1)
     sink = KafkaSink(broker.cluster, account, partitions=3, limits=limits)

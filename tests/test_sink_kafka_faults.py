@@ -1,4 +1,4 @@
-"""The Kafka sink against a broker that dies, comes back, or does not answer."""
+"""The Kafka sink with a broker that dies, comes back, or does not answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def mortal(one_broker: Broker) -> Broker:
-    """A broker that is up and may be killed."""
+    """A running broker that a test may kill."""
     if not one_broker.running:
         one_broker.start()
     return one_broker
@@ -41,7 +41,7 @@ def mortal(one_broker: Broker) -> Broker:
 
 @contextmanager
 def frozen(broker: Broker) -> Iterator[None]:
-    """The broker's process stopped: its sockets take bytes and nothing answers."""
+    """Stop the broker's process: its sockets accept bytes, and nothing answers."""
     os.kill(broker.pid, signal.SIGSTOP)
     try:
         yield
@@ -92,14 +92,14 @@ async def test_broker_restarted_under_load_loses_nothing(
     assert account.settled == 2 * sent
     for partition in (0, 1):
         numbers = await numbers_in(mortal, topic, partition)
-        # The same producer goes on, but a broker that starts (4.1.1) may have forgotten the
-        # sequence number of the last batch that it has, and takes it again.
+        # The same producer goes on, but after its start a broker (4.1.1) may not know the
+        # sequence number of its last batch, and accepts the batch again.
         numbers = list(dict.fromkeys(numbers))
         assert numbers == list(range(sent))
     await sink.close(5)
 
 
-async def test_broker_gone_for_good_every_record_fails_in_time(mortal: Broker) -> None:
+async def test_broker_gone_for_good_every_record_is_given_up_in_time(mortal: Broker) -> None:
     account = Account()
     limits = Limits(in_flight_bytes=1_000_000, delivery_timeout=0.7, request_timeout=2)
     sink, topic = await started(mortal, account, limits)
@@ -156,7 +156,7 @@ async def test_frozen_broker_gets_a_new_producer_and_no_gap(mortal: Broker) -> N
     await eventually(lambda: account.settled == 5 * 997, 20)
     assert not account.causes
     numbers = await numbers_in(mortal, topic, 0)
-    # What was under way may be there twice, by its number; nothing is missing or out of order.
+    # Records in progress may be there twice; nothing is missing or out of order.
     assert list(dict.fromkeys(numbers)) == list(range(5 * 997))
     await sink.close(5)
 
@@ -180,7 +180,7 @@ async def test_killed_sender_task_is_noticed(mortal: Broker) -> None:
 async def through_line(
     broker_factory: Callable[..., Broker], account: Account, limits: Limits
 ) -> AsyncIterator[tuple[Broker, KafkaSink, str, Line]]:
-    """A broker, a started sink that reaches it through a line only, a topic, the line."""
+    """A broker, a sink that reaches it only through a line, a topic, and the line."""
     with listen() as listener:
         port = listener.getsockname()[1]
         broker = broker_factory(**{"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"})
@@ -256,6 +256,6 @@ async def test_records_that_were_written_and_never_answered_are_in_doubt(
         relay.mute = False
         assert await numbers_in(broker, topic, 1) == list(range(1, 500))
         await sink.close(5)
-        # No second outcome, and nothing that failed is there after all.
+        # No second outcome, and no failed record is in the topic.
         assert account.settled == 1 + 499 + 199
         assert await numbers_in(broker, topic, 1) == list(range(1, 500))

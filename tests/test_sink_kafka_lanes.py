@@ -1,4 +1,4 @@
-"""How the Kafka sink's lanes share records out into batches."""
+"""The Kafka sink's lanes: batch sizes, merged partitions, outcomes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flowstream.kafka.lanes import Lane, Lanes
 
 
 class Values:
-    """A batch builder that takes everything."""
+    """A batch builder that accepts everything."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -34,7 +34,7 @@ def lanes_with(account: Account, *batches: tuple[int, int, int]) -> Lanes:
     return lanes
 
 
-def test_partitions_that_are_gone_are_merged_by_age() -> None:
+def test_missing_partitions_are_merged_by_age() -> None:
     lanes = lanes_with(Account(), (1, 0, 7), (5, 7, 7), (1, 14, 7), (3, 21, 7), (5, 28, 7))
     assert lanes.fit({"t": 2}) == 21
     (lane,) = lanes
@@ -60,14 +60,14 @@ def test_flights_shrink_without_an_answer_and_grow_when_it_is_prompt() -> None:
     assert not account.causes
 
 
-def test_doubt_outlives_a_refusal_and_is_of_the_records_that_were_sent() -> None:
+def test_unanswered_records_stay_in_doubt_after_a_refusal() -> None:
     account = Account()
     lanes = lanes_with(account, (0, 0, 331))
     (lane,) = lanes
     lane.max_records = 7
     assert launch(lane, 0) == list(range(7))
     lanes.recall()
-    # A seventh at least: one record, refused; six that were sent before still wait.
+    # One record is refused; the other six, sent before, still wait.
     assert launch(lane, 1) == [0]
     lanes.refuse_size(lane)
     assert account.doubts == lanes.in_doubt == {"message_too_large": 1}
@@ -77,7 +77,7 @@ def test_doubt_outlives_a_refusal_and_is_of_the_records_that_were_sent() -> None
     assert sorted(map(number, account.doubtful_values)) == list(range(7))
 
 
-def test_flight_that_the_producer_never_got_fails() -> None:
+def test_records_that_no_producer_got_fail() -> None:
     account = Account()
     lanes = lanes_with(account, (0, 0, 7))
     (lane,) = lanes
@@ -88,7 +88,7 @@ def test_flight_that_the_producer_never_got_fails() -> None:
     assert not account.doubts
 
 
-def test_flight_in_progress_at_the_end_is_in_doubt_and_what_waits_fails() -> None:
+def test_flight_at_the_end_is_in_doubt_and_waiting_records_fail() -> None:
     account = Account()
     lanes = lanes_with(account, (0, 0, 11))
     (lane,) = lanes

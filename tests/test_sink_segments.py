@@ -1,4 +1,4 @@
-"""Recordings: written as a broker writes them, continued, rolled, guarded, and failing."""
+"""The directory sink: format, continuation, new segments, safety, failing disks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 async def record(
     directory: Path, *counts: int, partition: int = 0, first: int = 0, **options: int
 ) -> Account:
-    """Record batches of this many values each into topic t; return what became of them."""
+    """Record batches of these sizes into topic t; return their outcomes."""
     account = Account()
     sink = SegmentSink(directory, account, partitions=2, **options)
     await sink.start(["t"])
@@ -121,7 +121,7 @@ async def test_rolls_to_segments_named_by_their_first_offset(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kept", ["one byte", "half", "all but one byte"])
-async def test_torn_last_batch_is_cut_off_and_the_recording_goes_on(
+async def test_torn_last_batch_is_removed_and_the_recording_continued(
     tmp_path: Path, kept: str
 ) -> None:
     await record(tmp_path, 101)
@@ -135,7 +135,7 @@ async def test_torn_last_batch_is_cut_off_and_the_recording_goes_on(
     assert [number(m.value) for m in await read(tmp_path)] == list(range(118))
 
 
-async def test_other_damage_is_refused_and_nothing_changed(tmp_path: Path) -> None:
+async def test_other_damage_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
     await record(tmp_path, 101, 13)
     segment = tmp_path / "t-0" / f"{0:020}.log"
     data = bytearray(segment.read_bytes())
@@ -146,7 +146,7 @@ async def test_other_damage_is_refused_and_nothing_changed(tmp_path: Path) -> No
     assert segment.read_bytes() == data
 
 
-async def test_second_writer_is_told_who_is_writing(tmp_path: Path) -> None:
+async def test_second_writer_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
     first = SegmentSink(tmp_path, Account(), partitions=1)
     await first.start(["t"])
     second = SegmentSink(tmp_path, Account(), partitions=1)
@@ -158,7 +158,7 @@ async def test_second_writer_is_told_who_is_writing(tmp_path: Path) -> None:
     await second.close(1)
 
 
-async def test_prepared_recording_is_let_go_of_without_a_start(tmp_path: Path) -> None:
+async def test_prepared_recording_is_closed_without_a_start(tmp_path: Path) -> None:
     first = SegmentSink(tmp_path, Account(), partitions=1)
     first.prepare(["t"])
     await first.close(1)
@@ -176,7 +176,7 @@ async def test_prepared_recording_is_let_go_of_without_a_start(tmp_path: Path) -
         ("etc", True),
     ],
 )
-async def test_foreign_files_are_named_and_nothing_is_made(
+async def test_foreign_files_are_named_and_nothing_is_created(
     tmp_path: Path, name: str, directory: bool
 ) -> None:
     path = tmp_path / name
@@ -196,7 +196,7 @@ async def test_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def as_nobody(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a script that starts as root with ``drop()`` to become nobody."""
+    """Run a script that starts as root; its ``drop()`` changes to user nobody."""
     prelude = f"""
         import asyncio, os, sys
         from pathlib import Path
@@ -231,7 +231,7 @@ def test_directory_without_permission_is_named(tmp_path: Path) -> None:
     assert "use a directory that can be created and written" in done.stdout
 
 
-def test_owner_can_go_on_after_root_is_given_up(tmp_path: Path) -> None:
+def test_owner_can_continue_after_root_is_given_up(tmp_path: Path) -> None:
     for path in (tmp_path, *list(tmp_path.parents)[:2]):
         path.chmod(0o755)
     done = as_nobody(
@@ -256,8 +256,8 @@ def test_owner_can_go_on_after_root_is_given_up(tmp_path: Path) -> None:
     assert {path.stat().st_uid for path in made} == {NOBODY}
 
 
-def test_next_segment_is_made_without_privileges_wherever_it_is(tmp_path: Path) -> None:
-    """Not only a directory above may be root's alone, but the one that the operator made."""
+def test_next_segment_is_created_without_privileges_in_any_directory(tmp_path: Path) -> None:
+    """Both a parent directory and the operator's own one may be accessible to root only."""
     (tmp_path / "above").mkdir(mode=0o700)
     for directory in (tmp_path / "above" / "made", tmp_path / "above"):
         done = as_nobody(
@@ -287,15 +287,15 @@ def test_next_segment_is_made_without_privileges_wherever_it_is(tmp_path: Path) 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A directory of root's with a file: what a recording must not reach."""
+    """A directory with a file, both owned by root, outside of the recording."""
     path = tmp_path / "outside"
     path.mkdir()
     (path / "secret").write_text("of root alone")
     return path
 
 
-def as_it_is(path: Path) -> list[tuple[str, int, int, int]]:
-    """What would change if somebody wrote to it, or gave it away."""
+def state_of(path: Path) -> list[tuple[str, int, int, int]]:
+    """Everything that changes when a file is written or gets another owner."""
     entries = [path, *everything_in(path)]
     status = [(str(entry), entry.lstat()) for entry in entries]
     return [(name, it.st_size, it.st_uid, it.st_mtime_ns) for name, it in status]
@@ -322,15 +322,15 @@ async def test_no_link_to_anything_else_is_followed(
 
 
 async def refused_for(link: Path, target: Path, make: Callable[[Path, Path], None]) -> None:
-    """A sink below ``link``'s recording must name the link, and change nothing anywhere."""
+    """A sink in the recording with this ``link`` names the link and changes nothing."""
     recording, *_ = (path for path in link.parents if path.name == "recording")
     link.parent.mkdir(parents=True)
     make(link, target)
-    before = as_it_is(recording.parent)
+    before = state_of(recording.parent)
     sink = SegmentSink(recording, Account(), partitions=1, owner=(NOBODY, NOBODY))
     with pytest.raises(SinkError, match=f"{link} (is a link|is not part of a recording.* link)"):
         await sink.start(["t"])
-    assert as_it_is(recording.parent) == before
+    assert state_of(recording.parent) == before
     await sink.close(1)
 
 
@@ -340,14 +340,14 @@ async def test_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
         await record(tmp_path, 1)
 
 
-async def test_directory_that_is_named_may_be_a_link(tmp_path: Path) -> None:
+async def test_configured_directory_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     await record(tmp_path / "link", 7)
     assert len(await read(tmp_path / "real")) == 7
 
 
-async def test_only_what_it_makes_is_given_away(tmp_path: Path) -> None:
+async def test_only_created_entries_get_the_owner(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     path = tmp_path / "root" / "new" / "recording"
     sink = SegmentSink(path, Account(), partitions=1, owner=(NOBODY, NOBODY))
@@ -359,14 +359,14 @@ async def test_only_what_it_makes_is_given_away(tmp_path: Path) -> None:
     }
 
 
-async def test_what_is_put_in_its_place_does_not_matter(tmp_path: Path, outside: Path) -> None:
+async def test_replaced_directories_are_not_followed(tmp_path: Path, outside: Path) -> None:
     account = Account()
     path = tmp_path / "recording"
     sink = SegmentSink(path, account, partitions=1, segment_bytes=50_000)
     await sink.start(["t"])
     await sink.send(make_batch("t", 0, 0, 97))
     await sink.flush(10)
-    before = as_it_is(outside)
+    before = state_of(outside)
     (path / "t-0").rename(path / "t-1")
     (path / "t-0").symlink_to(outside)
     path.rename(tmp_path / "moved")
@@ -375,12 +375,12 @@ async def test_what_is_put_in_its_place_does_not_matter(tmp_path: Path, outside:
         await sink.send(make_batch("t", 0, n * 97, 97))
     await sink.close(10)
     assert account.settled == len(account.acknowledged_values) == 679
-    assert as_it_is(outside) == before
+    assert state_of(outside) == before
     assert len(list((tmp_path / "moved" / "t-1").iterdir())) == 4
 
 
-def test_disk_that_keeps_nothing_is_a_fault(tmp_path: Path) -> None:
-    """Also of segments that are complete, and no batch is blamed for that."""
+def test_disk_that_fails_to_sync_is_a_fault(tmp_path: Path) -> None:
+    """Also for complete segments; no batch fails for that."""
     done = as_nobody(
         """
         from support.failing_fsync import fail_fsync
@@ -393,7 +393,7 @@ def test_disk_that_keeps_nothing_is_a_fault(tmp_path: Path) -> None:
             await sink.close(10)
             assert not account.causes, account.causes
             print(sink.fault)
-        # Threads that exist would be spared.
+        # It does not affect threads that exist already.
         fail_fsync()
         asyncio.run(main())
         """,
@@ -404,7 +404,7 @@ def test_disk_that_keeps_nothing_is_a_fault(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"file:{tmp_path}: {text}"
 
 
-async def test_fault_of_the_program_fails_the_batch_and_is_told(tmp_path: Path) -> None:
+async def test_bug_fails_the_batch_and_is_reported(tmp_path: Path) -> None:
     account = Account()
     sink = SegmentSink(tmp_path, account, partitions=1)
     await sink.start(["t"])
@@ -420,7 +420,7 @@ async def test_fault_of_the_program_fails_the_batch_and_is_told(tmp_path: Path) 
     assert [number(m.value) for m in await read(tmp_path)] == list(range(7, 20))
 
 
-async def test_full_disk_fails_the_batch_and_leaves_no_half_of_it(tmp_path: Path) -> None:
+async def test_full_disk_fails_the_batch_and_leaves_no_part_of_it(tmp_path: Path) -> None:
     account = Account()
     sink = SegmentSink(tmp_path, account, partitions=1)
     await sink.start(["t"])
@@ -462,7 +462,7 @@ async def test_full_disk_fails_the_batch_and_leaves_no_half_of_it(tmp_path: Path
         ("stdout:x", "takes nothing after the colon"),
     ],
 )
-async def test_url_that_names_nothing_is_explained(url: str, text: str) -> None:
+async def test_invalid_url_is_explained(url: str, text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(text)):
         open_sink(url, Account(), partitions=1, record_format="json")
 

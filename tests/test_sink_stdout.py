@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @contextmanager
 def pipe_as_stdout(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Standard output is the write end of a pipe; yields the read end."""
+    """Make the write end of a pipe standard output; yield the read end."""
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
@@ -48,7 +48,7 @@ async def test_one_line_per_record_in_order(monkeypatch: pytest.MonkeyPatch) -> 
         assert lines.read().splitlines() == first.values + second.values
 
 
-async def test_reader_that_goes_away_is_a_fault_and_the_rest_fails(
+async def test_closed_pipe_is_a_fault_and_the_rest_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     account = Account()
@@ -56,7 +56,7 @@ async def test_reader_that_goes_away_is_a_fault_and_the_rest_fails(
         sink = open_sink("stdout:", account, partitions=1, record_format="json")
         await sink.start(["t"])
         assert sink.fault is None
-        # More than a pipe holds: the writer is in the middle of it when the reader goes.
+        # More than a pipe holds: the reader goes away in the middle of the write.
         await sink.send(make_batch("t", 0, 0, 997))
         assert await anyio.to_thread.run_sync(os.read, reader, 2 * 204) != b""
         os.close(reader)
@@ -69,7 +69,7 @@ async def test_reader_that_goes_away_is_a_fault_and_the_rest_fails(
     assert 2 <= len(account.acknowledged_values) < 997
 
 
-async def test_reader_that_stands_still_fails_what_waits_in_time(
+async def test_slow_reader_does_not_delay_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     account = Account()
@@ -104,7 +104,7 @@ async def test_batch_in_doubt_gets_no_second_outcome_and_later_ones_are_never_wr
         await sink.flush(0.2)
         assert account.doubtful_values == doubtful.values
         assert account.failed_values == failed.values
-        # The reader goes on: the write ends well after all.
+        # The reader continues, and the write succeeds.
         written = [await anyio.to_thread.run_sync(lines.readline) for _ in range(997)]
         await sink.send(later)
         await sink.close(10)
@@ -116,7 +116,7 @@ async def test_batch_in_doubt_gets_no_second_outcome_and_later_ones_are_never_wr
     assert account.settled == 997 + 11 + 13
 
 
-async def test_fault_of_the_program_fails_the_batch_and_is_told_once(
+async def test_bug_fails_the_batch_and_is_logged_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     account = Account()
@@ -133,7 +133,7 @@ async def test_fault_of_the_program_fails_the_batch_and_is_told_once(
         assert sink.fault == (
             "stdout: TypeError: sequence item 3: expected a bytes-like object, str found"
         )
-        # It goes on nevertheless: whoever sends is answered.
+        # It continues: later batches get their outcomes.
         await sink.send(make_batch("t", 0, 18, 13))
         await sink.close(10)
         os.close(reader)
@@ -142,7 +142,7 @@ async def test_fault_of_the_program_fails_the_batch_and_is_told_once(
     assert logs[0]["exc_info"]
 
 
-async def test_closed_standard_output_is_said_at_the_start(
+async def test_closed_standard_output_is_an_error_at_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stdout", None)

@@ -1,4 +1,4 @@
-"""Reading back: what is there, what is torn, what is damaged, and what is missing."""
+"""Sources: contents, torn batches, damage, missing offsets, and following."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 HEADER_BYTES = 61
-# Outside the checksum too: greater than expected is as if batches were missing before it.
+# Outside the checksum: a greater one than expected looks like missing batches.
 BASE_OFFSET = range(8)
-# Says who led the partition: outside the checksum and of no meaning in a recording.
+# Outside the checksum too, and without meaning in a recording.
 LEADER_EPOCH = range(12, 16)
 
 
@@ -60,7 +60,7 @@ async def record(directory: Path, counts: list[int], **options: int) -> Path:
 
 
 async def read(url: str, topic: str = "t") -> tuple[list[int], str | None, tuple[str, ...]]:
-    """The numbers read, the text of the error that ended it, the warnings."""
+    """Numbers read, text of the error that ended the reading, warnings."""
     source = open_source(url, [topic])
     numbers: list[int] = []
     try:
@@ -119,7 +119,7 @@ async def test_any_flipped_bit_is_found_and_all_before_it_is_used(
             if position - ends[victim] in BASE_OFFSET and greater:
                 assert len(warnings) == 1, (position, bit)
                 assert re.search(f"topic t, partition 0: offsets? {before} .*miss", warnings[0])
-                # What follows goes back; behind the last batch nothing does.
+                # The next batch then goes back; there is none after the last.
                 assert (victim < 2) == (error is not None), (position, bit)
                 continue
             assert numbers == list(range(before)), (position, bit)
@@ -129,7 +129,7 @@ async def test_any_flipped_bit_is_found_and_all_before_it_is_used(
 
 
 async def test_missing_segment_is_named_by_its_offsets(tmp_path: Path) -> None:
-    """Not an error: compaction empties the end of a segment, and then it looks the same."""
+    """Not an error: compaction can empty the end of a segment, which looks the same."""
     await record(tmp_path, [97] * 7, segment_bytes=8_000)
     segments = sorted((tmp_path / "t-0").iterdir())
     assert len(segments) == 4
@@ -140,7 +140,7 @@ async def test_missing_segment_is_named_by_its_offsets(tmp_path: Path) -> None:
     assert warnings == (f"{place}: offsets 194 to 387 missing, 194 in all: compacted, or cut out",)
 
 
-async def test_torn_segment_with_others_behind_it_is_damage(tmp_path: Path) -> None:
+async def test_torn_segment_with_a_successor_is_damage(tmp_path: Path) -> None:
     await record(tmp_path, [97] * 7, segment_bytes=8_000)
     segments = sorted((tmp_path / "t-0").iterdir())
     os.truncate(segments[1], segments[1].stat().st_size - 1)
@@ -155,7 +155,7 @@ async def test_torn_segment_with_others_behind_it_is_damage(tmp_path: Path) -> N
     [b"\0" * 1000, b"\xff" * 1000, b"x", b"\0" * 8 + b"\x7f\xff\xff\xff" + b"\2" * 100],
     ids=["zeros", "ones", "one byte", "length of 2 GiB"],
 )
-async def test_file_that_is_no_segment_ends_in_an_error(tmp_path: Path, content: bytes) -> None:
+async def test_file_that_is_not_a_segment_is_an_error(tmp_path: Path, content: bytes) -> None:
     segment = await record(tmp_path, [3])
     segment.write_bytes(content)
     numbers, error, _ = await read(str(tmp_path))
@@ -164,8 +164,8 @@ async def test_file_that_is_no_segment_ends_in_an_error(tmp_path: Path, content:
     assert "topic t, partition 0, offset 0: damaged" in error
 
 
-def test_segment_that_is_continued_has_no_gap(tmp_path: Path) -> None:
-    """What is written behind a wrong offset would be lost with it."""
+def test_segment_with_a_gap_is_not_continued(tmp_path: Path) -> None:
+    """Records after a wrong offset would be lost with it."""
     write_batch(tmp_path, [0, 1])
     write_batch(tmp_path, [4, 5])
     sink = SegmentSink(tmp_path, Account(), partitions=1)
@@ -175,7 +175,7 @@ def test_segment_that_is_continued_has_no_gap(tmp_path: Path) -> None:
         sink.prepare(["t"])
 
 
-# --- what someone makes to do harm: its checksums are right -----------------------------------
+# --- hostile files, with right checksums -------------------------------------------------------
 
 
 def write_batch(
@@ -197,7 +197,7 @@ def write_batch(
 
 
 def write_packed(directory: Path, codec: int, packed: bytes) -> None:
-    """Write a batch of these octets, as if they unpacked to records."""
+    """Write a batch of these octets, as if they were compressed records."""
     data = write_batch(directory, [0])[:HEADER_BYTES]
     data[21:23] = codec.to_bytes(2, "big")
     data += packed
@@ -231,8 +231,8 @@ async def test_offset_that_goes_back_is_damage(
     assert found == []
 
 
-async def test_gaps_of_all_kinds_are_summed_up_in_one_line(tmp_path: Path) -> None:
-    """Before the first batch, within one and between two: compaction makes all of them."""
+async def test_gaps_of_all_kinds_are_one_warning(tmp_path: Path) -> None:
+    """Before the first batch, within one and between two, as compaction leaves them."""
     write_batch(tmp_path, [2, 3, 7])
     write_batch(tmp_path, [8, 9])
     write_batch(tmp_path, [1_011])
@@ -266,7 +266,7 @@ def test_batch_that_unpacks_to_gigabytes_takes_bounded_memory(
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert f"partition 0, offset 0: a batch compressed with {name} that cannot" in done.stderr
-    # MiB; 4 GiB are in it.
+    # MiB; the batch has 4 GiB.
     assert int(done.stdout) < 1_000
 
 
@@ -288,20 +288,20 @@ def test_compressed_batch_has_a_limit(monkeypatch: pytest.MonkeyPatch, codec: in
         compression.unpack(codec, packed)
 
 
-def test_compression_that_nobody_knows_is_named() -> None:
+def test_unknown_compression_is_named() -> None:
     with pytest.raises(ValueError, match="an unknown compression, 5"):
         compression.unpack(5, b"")
 
 
 @pytest.mark.parametrize("length", [0, -4, 1 << 30])
-def test_block_of_no_possible_length_ends_the_unpacking(length: int) -> None:
+def test_block_of_an_impossible_length_is_an_error(length: int) -> None:
     packed = snappy_encode(b"x" * 1_009)[:16] + length.to_bytes(4, "big", signed=True)
     with pytest.raises(ValueError, match=f"a block of {length} bytes"):
         compression.unpack(2, packed + bytes(100))
 
 
-async def test_endless_length_of_a_record_takes_no_time(tmp_path: Path) -> None:
-    """A number of millions of octets, where the batch's length goes beyond the file."""
+async def test_endless_length_of_a_record_is_bounded(tmp_path: Path) -> None:
+    """A varint of millions of octets in a batch that is longer than the file."""
     segment = await record(tmp_path, [1])
     head = bytearray(segment.read_bytes()[:HEADER_BYTES])
     head[8:12] = (64 << 20).to_bytes(4, "big")
@@ -311,7 +311,7 @@ async def test_endless_length_of_a_record_takes_no_time(tmp_path: Path) -> None:
     assert "offset 0: the last batch is cut short at byte 0" in warnings[0]
 
 
-async def test_directory_of_a_name_that_no_partition_has_is_none(tmp_path: Path) -> None:
+async def test_directory_with_another_name_is_not_a_partition(tmp_path: Path) -> None:
     await record(tmp_path, [3])
     (tmp_path / "t-999999999").mkdir()
     (tmp_path / "t-0" / f"{'9' * 20}.log").touch()
@@ -329,7 +329,7 @@ async def test_partition_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
 
 
 class Following:
-    """What a source that follows has yielded so far: numbers by partition, in order."""
+    """Numbers that a following source has yielded so far, by partition and in order."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -346,7 +346,7 @@ class Following:
 
 
 async def test_growing_recording_is_followed(tmp_path: Path) -> None:
-    """Through new batches, new segments, a batch in two halves, and a new partition."""
+    """Through new batches and segments, a batch written in two parts, a new partition."""
     recording, other = tmp_path / "recording", tmp_path / "other"
     await record(recording, [97], segment_bytes=7_000)
     following = Following(SegmentSource(recording, ["t"]))
@@ -441,7 +441,7 @@ async def test_following_survives_a_broker_that_restarts(
 # ----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_missing_recording_or_topic_is_named(tmp_path: Path) -> None:
     _, error, _ = await read(str(tmp_path / "none"))
     assert error == f"{tmp_path}/none: No such file or directory; name a recording"
     _, error, _ = await read(str(tmp_path))
@@ -463,10 +463,10 @@ async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path
     assert await read(broker.url, topic) == (list(range(4001)), None, ())
 
 
-async def test_damage_in_a_broker_is_named_after_all_that_is_before_it(
+async def test_damage_in_a_broker_is_named_after_everything_before_it(
     broker_factory: Callable[..., Broker],
 ) -> None:
-    """In the third batch of one of three partitions, which come in one answer."""
+    """In the third batch of one of three partitions, all of which are in one response."""
     damaged = broker_factory()
     sink = KafkaSink(damaged.cluster, Account(), partitions=3)
     await sink.start(["t"])
@@ -492,12 +492,12 @@ async def test_damage_in_a_broker_is_named_after_all_that_is_before_it(
     with pytest.raises(SourceError, match=r"topic t, partition 1, offset 2018 of 4036: .*CRC"):
         await read_all()
     assert found[1] == list(range(2_018))
-    # The others are whole up to wherever they are.
+    # The others have no gap as far as they were read.
     for partition in (0, 2):
         assert found.get(partition, []) == list(range(len(found.get(partition, []))))
 
 
-async def test_kafka_topic_or_broker_that_is_not_there_is_named(broker: Broker) -> None:
+async def test_missing_kafka_topic_or_broker_is_named(broker: Broker) -> None:
     assert await read(broker.url, "no-such") == ([], f"{broker.url}: no topic no-such", ())
     _, error, _ = await read("kafka://127.0.0.1:9")
     assert error is not None

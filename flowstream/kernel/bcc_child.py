@@ -1,14 +1,14 @@
 """Compiles one kernel program with bcc and prints the object as JSON.
 
-Runs in a short-lived process of its own, under an interpreter that has bcc
-(Debian: python3-bpfcc lives in /usr/bin/python3's packages), while the agent
-may live in any virtual environment. It needs nothing of flowstream:
+Runs in a short-lived process under an interpreter that has bcc (Debian installs
+python3-bpfcc for /usr/bin/python3), while the agent may run in any virtual
+environment. It imports nothing of flowstream:
 
     python3 bcc_child.py SOURCE INCLUDE_DIR SHIM_DIR [DEFINE…]
 
-Standard output: {"programs": {name: hex}, "maps": [...], "layouts": {...},
-"fds": {fd: name}}; standard error: clang's messages. Exit status 3 when
-``import bcc`` does not give the BPF compiler collection.
+Standard output: {"programs": {name: hex}, "maps": [...], "byte_order": "little"
+or "big"}; standard error: clang's messages. The exit status is 3 when ``import
+bcc`` fails or finds another package.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def tables(bpf: object, lib: ctypes.CDLL) -> list[dict[str, object]]:
 
 def main(source: str, include: str, shim: str, *defines: str) -> int:
     """Compile ``source``; see the module's docstring."""
-    # bcc asks for kernel headers unless it is told where they are.
+    # Without this bcc requires kernel headers.
     os.environ["BCC_KERNEL_SOURCE"] = shim
     try:
         from bcc import BPF  # noqa: PLC0415
@@ -68,14 +68,14 @@ def main(source: str, include: str, shim: str, *defines: str) -> int:
         )
         return WRONG_BCC
     text = pathlib.Path(source).read_text(encoding="utf-8")
-    # An undeclared function would become a call to helper -1, which only the
-    # verifier notices, with a message that misleads.
+    # An undeclared function would become a call to helper -1: only the verifier would
+    # notice, with a misleading message.
     flags = ["-DCONFIG_BPF_SYSCALL", "-Werror=implicit-function-declaration"]
     flags += [f"-I{include}", *(f"-D{define}" for define in defines)]
     try:
         bpf = BPF(text=text, cflags=flags)
-    except Exception as err:  # noqa: BLE001 - bcc raises nothing more exact
-        # clang's and the kernel's words stand on standard error already.
+    except Exception as err:  # noqa: BLE001 - bcc raises nothing more specific
+        # clang's and the kernel's messages are on standard error already.
         print(err, file=sys.stderr)  # noqa: T201
         return FAILED
     programs = re.findall(r"^int (\w+)\(struct xdp_md \*", text, re.MULTILINE)

@@ -1,7 +1,7 @@
-"""The kernel's packet clock against the wall clock.
+"""The kernel's packet clock and Unix time.
 
-Programs stamp packets with CLOCK_BOOTTIME, which runs on through suspend and is
-never stepped. It becomes Unix time by the offset at the moment of reading.
+Programs stamp packets with CLOCK_BOOTTIME, which continues through suspend and
+is never stepped. User space converts it by the offset at the moment of reading.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class ClockPair(NamedTuple):
 
     @property
     def offset_ns(self) -> int:
-        """What turns a boot time into Unix time by addition."""
+        """Unix time minus boot time."""
         return self.unix_ns - self.boot_ns
 
 

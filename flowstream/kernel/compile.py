@@ -1,7 +1,7 @@
-"""From C source to object: bcc in a short-lived child process, results cached.
+"""From C source to object: bcc in a short-lived child process, with a cache.
 
-The agent itself never imports bcc: it costs 0.3 to 2.6 s and 125 MB, and lives
-in the distribution's Python. PyPI's ``bcc`` is an unrelated package.
+The agent never imports bcc: that costs 0.3 to 2.6 s and 125 MB, and bcc is
+installed for the distribution's Python. PyPI's ``bcc`` is an unrelated package.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REMEDY = "install Debian's python3-bpfcc (PyPI's bcc is an unrelated package: pi
 
 
 class Build(NamedTuple):
-    """What an object is compiled from: ``bpf/SOURCE.c`` with preprocessor definitions."""
+    """The input of a compilation: ``bpf/SOURCE.c`` with preprocessor definitions."""
 
     source: str
     defines: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ def source_digest(name: str) -> str:
 def obtain(name: str) -> KernelObject:
     """Return the object ``name`` of BUILDS: embedded, cached, or compiled now.
 
-    The embedded one serves unless the sources stand beside the package and differ.
+    The embedded one is used unless the sources are next to the package and differ.
     """
     try:
         obj = kernel_object.embedded(name)
@@ -80,7 +80,7 @@ def obtain(name: str) -> KernelObject:
 
 
 def compile_object(name: str) -> KernelObject:
-    """Compile an object by bcc; CompileError with clang's messages when it refuses."""
+    """Compile an object with bcc; CompileError with clang's messages on failure."""
     return to_object(name, compile_raw(name))
 
 
@@ -133,7 +133,7 @@ def to_object(name: str, raw: dict[str, Any]) -> KernelObject:
 
 
 def _interpreters() -> list[str]:
-    """Pythons to try, the distribution's first: each absolute and only once."""
+    """Interpreters to try, the distribution's first, without duplicates."""
     candidates = ["/usr/bin/python3", shutil.which("python3"), sys.executable]
     return list(dict.fromkeys(path for path in candidates if path and os.access(path, os.X_OK)))
 
@@ -144,7 +144,7 @@ def _cache_dir() -> Path:
 
 
 def _store(path: Path, data: bytes) -> None:
-    """Write atomically; a cache that cannot be written only costs the next start's time."""
+    """Write atomically; without a writable cache the next start compiles again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")

@@ -117,7 +117,7 @@ class CounterMaps(Closing):
         )
 
     def close(self) -> None:
-        """Give everything back; harmless twice."""
+        """Release everything; harmless twice."""
         self._stack.close()
 
 

@@ -1,4 +1,4 @@
-"""What this kernel and this process can do: facts for the loader and for `flowstream check`."""
+"""Capabilities of this kernel and process, for the loader and for `flowstream check`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from flowstream.errors import KernelError
 MINIMUM = (5, 9)
 """XDP links (5.9); ring buffer, boot-time clock (5.8); batched map calls (5.6)."""
 FRAGS = (5, 18)
-"""XDP on frames in several buffers, and bpf_xdp_get_buff_len()."""
+"""XDP on packets in several buffers, and bpf_xdp_get_buff_len()."""
 NO_MEMLOCK = (5, 11)
-"""From here on BPF memory is charged to the cgroup, not to RLIMIT_MEMLOCK."""
+"""From this version on BPF memory is charged to the cgroup, not to RLIMIT_MEMLOCK."""
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 """linux/capability.h."""
@@ -28,7 +28,7 @@ def kernel_version() -> tuple[int, int]:
 
 
 def require_kernel() -> None:
-    """KernelError naming the found and the needed version when the kernel is too old."""
+    """Raise KernelError with both versions when the kernel is too old."""
     if kernel_version() < MINIMUM:
         raise KernelError(
             f"kernel {os.uname().release} is too old: "
@@ -45,19 +45,19 @@ def effective_capabilities() -> set[str]:
 
 
 def missing_capabilities() -> list[str]:
-    """Capabilities that loading and attaching needs and this process lacks."""
+    """Capabilities that loading and attaching need and this process lacks."""
     held = effective_capabilities()
     return [name for name in NEEDED if name not in held and "CAP_SYS_ADMIN" not in held]
 
 
 def raise_descriptor_limit() -> None:
-    """Take all descriptors that are allowed: a recording has two per partition."""
+    """Raise the soft limit of descriptors to the hard one: a recording has two per partition."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def raise_memlock() -> None:
-    """Remove RLIMIT_MEMLOCK where the kernel charges maps to it."""
+    """Remove RLIMIT_MEMLOCK on kernels that charge maps to it."""
     if kernel_version() >= NO_MEMLOCK:
         return
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -221,5 +221,5 @@ class FlowProbe(Closing):
         self._fill.write(fill)
 
     def close(self) -> None:
-        """Give the maps back; harmless twice."""
+        """Release everything; harmless twice."""
         self._stack.close()

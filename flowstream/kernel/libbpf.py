@@ -1,7 +1,6 @@
-"""libbpf by ctypes: the one place that calls it.
+"""libbpf by ctypes; no other module calls it.
 
-Every function here raises KernelError with the kernel's errno; what the user
-can do about it is said by the callers, who know what was being done. ctypes
+Functions raise KernelError with the kernel's errno; callers add the remedy. ctypes
 releases the GIL during a call, so a slow one (a map-in-map update waits for a
 grace period) can run in a worker thread.
 
@@ -177,7 +176,7 @@ def library() -> ctypes.CDLL:
         lib = ctypes.CDLL(SONAME, use_errno=True)
     except OSError as err:
         raise KernelError(f"{SONAME} is missing: install libbpf1 ({err})") from err
-    # Its messages would go to our standard error; errors come as exceptions.
+    # It would print to standard error; errors become exceptions.
     lib.libbpf_set_print(None)
     lib.bpf_map_create.argtypes = [
         c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(MapCreateOpts)
@@ -209,7 +208,7 @@ def check(result: int, doing: str) -> int:
 
 @cache
 def possible_cpus() -> int:
-    """Return the number of possible CPUs: how many values a per-CPU map has for each key."""
+    """Return the number of possible CPUs: a per-CPU map has so many values for each key."""
     return check(library().libbpf_num_possible_cpus(), "reading the number of possible CPUs")
 
 
@@ -217,7 +216,7 @@ def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
     """Load an XDP program and return its descriptor.
 
     ``ifindex`` other than 0 loads it into that interface's hardware (offload).
-    KernelError holds the end of the verifier's log when it refused the program.
+    KernelError contains the end of the verifier's log when it refuses the program.
     """
     lib = library()
     count = len(code) // 8
@@ -233,7 +232,7 @@ def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
     fd = load()
     if fd >= 0:
         return fd
-    # Once more for the verifier's words: with a log every load would be slower.
+    # Again, with the verifier's log: a log would make every load slower.
     log = ctypes.create_string_buffer(LOG_SIZE)
     options.log_level, options.log_size = 1, LOG_SIZE
     options.log_buf = ctypes.cast(log, c_void_p)
@@ -284,9 +283,7 @@ def prog_info(fd: int) -> tuple[int, str]:
 def attached_program(ifindex: int) -> tuple[int, str] | None:
     """Id and name of the XDP program on an interface; None when there is none."""
     found = c_uint32(0)
-    check(
-        library().bpf_xdp_query_id(ifindex, 0, byref(found)), "asking for the interface's program"
-    )
+    check(library().bpf_xdp_query_id(ifindex, 0, byref(found)), "querying the interface's program")
     if not found.value:
         return None
     fd = library().bpf_prog_get_fd_by_id(found.value)

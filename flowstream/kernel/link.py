@@ -1,4 +1,4 @@
-"""Attaches programs to interfaces by bpf_link: they go away with the process, however it ends."""
+"""Attaches programs to interfaces by bpf_link: the kernel detaches them when the process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FLAGS = {Mode.GENERIC: 1 << 1, Mode.NATIVE: 1 << 2, Mode.OFFLOAD: 1 << 3}
 
 
 def interface_index(name: str) -> int:
-    """Index of an interface; KernelError with those that there are when it does not exist."""
+    """Index of an interface; KernelError that lists the existing ones when there is none."""
     try:
         return socket.if_nametoindex(name)
     except OSError as err:
@@ -42,10 +42,10 @@ def interface_names() -> str:
 
 
 class Link(Closing):
-    """A program attached to an interface; closing it (or the process's end) detaches.
+    """A program attached to an interface, until it is closed or the process ends.
 
-    ``mode`` is the one actually in force. Raises KernelError that says what to
-    do. A context manager; closing twice is harmless.
+    ``mode`` is the mode in force. Raises KernelError with the remedy. A context
+    manager; closing twice is harmless.
     """
 
     def __init__(self, program_fd: int, interface: str, mode: Mode) -> None:
@@ -84,7 +84,7 @@ class Link(Closing):
 
     def _explain(self, number: int) -> str:
         where = f"attaching to {self.interface} ({self.mode})"
-        # EEXIST: the program that is there runs in another mode.
+        # EEXIST: another program is attached in another mode.
         if number in (errno.EBUSY, errno.EEXIST):
             return f"{where}: {self._holder()}"
         if number in _NO_NATIVE and self.mode is Mode.NATIVE:
@@ -113,7 +113,7 @@ class Link(Closing):
             os.close(fd)
 
 
-# Drivers differ in what they say: veth has ENOSPC when its peer has more queues.
+# Drivers differ: veth returns ENOSPC when its peer has more queues.
 _NO_NATIVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM}
-# What no other mode changes.
+# Errors that no other mode avoids.
 _IN_ANY_MODE = {errno.EBUSY, errno.EEXIST, errno.EPERM, errno.ENODEV}

@@ -1,4 +1,4 @@
-"""BPF maps with typed access: keys and values are numpy scalars of given dtypes.
+"""BPF maps with typed access: keys and values are numpy arrays of one element.
 
 Every map is a context manager; closing twice is harmless.
 """
@@ -144,7 +144,7 @@ class PerCpuArray(Map):
         _check_size(f"value of map {spec.name}", dtype, spec.value_size)
         if dtype.itemsize % 8:
             # The kernel rounds each CPU's value up to 8 octets.
-            raise LayoutError(f"value of map {spec.name}: {dtype.itemsize} is no multiple of 8")
+            raise LayoutError(f"value of map {spec.name}: {dtype.itemsize} is not a multiple of 8")
         super().__init__(spec, fd=fd)
         self.dtype = dtype
 
@@ -196,16 +196,16 @@ class HashMap(Map):
     def snapshot(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Batches of keys and values, without order.
 
-        Entries that programs insert or delete meanwhile may or may not be seen.
+        Entries that programs insert or delete meanwhile may or may not be included.
         """
         return self._batches(libbpf.library().bpf_map_lookup_batch)
 
     def drain(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Like ``snapshot``, and each entry that is returned is deleted."""
+        """Like ``snapshot``, but deletes the entries that it returns."""
         return self._batches(libbpf.library().bpf_map_lookup_and_delete_batch)
 
     def _batches(self, call: Any) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        # The cursor is opaque to us; for a hash it is a bucket's number.
+        # The cursor is opaque; for a hash it is the number of a bucket.
         cursor, after, size = c_uint64(0), c_uint64(0), min(BATCH, self.max_entries)
         first = True
         while True:
@@ -221,7 +221,7 @@ class HashMap(Map):
                 None,
             )
             if result == -errno.ENOSPC:
-                # One bucket holds more than the batch: nothing was taken.
+                # One bucket has more entries than the batch: nothing was returned.
                 size *= 2
                 continue
             if result != -errno.ENOENT:
@@ -240,7 +240,6 @@ class MapOfMaps(Map):
         """Put ``inner`` into the slot.
 
         Returns after an RCU grace period (up to about 100 ms): no program still
-        uses the map that was there before (kernel/bpf/syscall.c,
-        maybe_wait_bpf_programs).
+        uses the previous map (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
         """
         self.update(np.zeros(1, np.uint32), np.array([inner.fd], np.uint32))

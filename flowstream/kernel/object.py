@@ -1,8 +1,8 @@
-"""The embedded object: a kernel program as bytecode, with what a loader must fill in.
+"""The embedded object: bytecode of kernel programs with relocations.
 
 An object names the byte order that it was compiled for. Its bytecode refers to
-maps by name (relocations) and to constants by slot (patches); both are filled
-in by the loader, so one object serves every interface and every option.
+maps by name (relocations) and to constants by slot (patches). The loader fills
+in both, so that one object serves every interface and option.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ class ProgramSpec(msgspec.Struct, frozen=True):
     def link(self, map_fds: Mapping[str, int], constants: Mapping[int, int]) -> bytes:
         """Bytecode with map descriptors and constants filled in.
 
-        Raises LayoutError when a map or constant that the program uses is not given.
+        Raises LayoutError when a map or constant that the program uses is missing.
         """
         code = bytearray(self.code)
         for name, positions in self.relocations.items():
             if name not in map_fds:
-                raise LayoutError(f"program {self.name}: no map {name} to refer to")
+                raise LayoutError(f"program {self.name}: map {name} is missing")
             for position in positions:
                 _put_imm64(code, position, map_fds[name])
         for slot, positions in self.patches.items():
             if slot not in constants:
-                raise LayoutError(f"program {self.name}: constant of slot {slot} not given")
+                raise LayoutError(f"program {self.name}: the constant of slot {slot} is missing")
             for position in positions:
                 _put_imm64(code, position, constants[slot])
         return bytes(code)
 
 
 class KernelObject(msgspec.Struct, frozen=True):
-    """What the build makes of one C source."""
+    """The result of compiling one C source."""
 
     name: str
     byte_order: str
@@ -99,10 +99,10 @@ def _put_imm64(code: bytearray, position: int, value: int) -> None:
 
 
 def scan(name: str, code: bytes, map_names: Mapping[int, str]) -> ProgramSpec:
-    """Find map references and patched constants in fresh bytecode of this host's byte order.
+    """Find map references and constants to patch in new bytecode of this host's byte order.
 
-    ``map_names`` maps the descriptors that the compiler used to names. In the
-    result both are zeroed, so that equal sources give equal objects.
+    ``map_names`` maps the compiler's descriptors to names. Both are zeroed in the
+    result, so that equal sources give equal objects.
     """
     clean = bytearray(code)
     relocations: dict[str, list[int]] = {}
@@ -132,12 +132,12 @@ def encode(obj: KernelObject) -> bytes:
 
 
 def decode(data: bytes, origin: str) -> KernelObject:
-    """Read an object; LayoutError naming ``origin`` when it is none or of the other byte order."""
+    """Read an object; LayoutError with ``origin`` when it is invalid or of another byte order."""
     try:
         obj = msgspec.json.decode(data, type=KernelObject)
     except (msgspec.MsgspecError, UnicodeDecodeError) as err:
         raise LayoutError(
-            f"{origin} is no kernel object: {err}; rebuild it with make generate"
+            f"{origin} is not a kernel object: {err}; rebuild it with make generate"
         ) from err
     if obj.byte_order != sys.byteorder:
         raise LayoutError(
@@ -148,7 +148,7 @@ def decode(data: bytes, origin: str) -> KernelObject:
 
 
 def embedded(name: str) -> KernelObject:
-    """Return the object that the package carries for ``name``."""
+    """Return the object ``name`` that the package contains."""
     file = resources.files("flowstream.kernel") / "objects" / f"{name}.json"
     try:
         data = file.read_bytes()

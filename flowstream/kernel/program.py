@@ -24,8 +24,8 @@ INGRESS = 0
 class Program(Closing):
     """One load of an XDP program, with its maps and constants filled in.
 
-    Raises KernelError; with the end of the verifier's log when it refuses. A
-    context manager; closing twice is harmless. The maps stay the caller's.
+    Raises KernelError, with the end of the verifier's log when it refuses the program.
+    A context manager; closing twice is harmless. The caller keeps the maps.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Program(Closing):
         return Link(self.fd, interface, mode)
 
     def close(self) -> None:
-        """Unload, unless a link still holds it; harmless twice."""
+        """Unload, unless a link holds it; harmless twice."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)

@@ -1,11 +1,11 @@
 """Reads a BPF ring buffer in place, many records at a time.
 
-The consumer's and producer's positions and the data are memory that the kernel
-shares (kernel/bpf/ringbuf.c). It offers the data twice in a row, so a record
-never wraps. Records of one ring all have the same length here, so a run of them
-is one strided array and leaves the ring with one copy. The data is mapped only
-where it is read and as long as that takes: a mapping of all of it would count
-twice the ring's size as resident memory of the process.
+The kernel shares the positions of consumer and producer and the data
+(kernel/bpf/ringbuf.c). It maps the data twice in a row, so that a record never
+wraps. All records of a ring have the same length here: a run of them is one
+strided array and leaves the ring with one copy. Only the part that is read is
+mapped, and only while it is read: a mapping of the whole ring would add twice
+its size to the resident memory of the process.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ _MAP_FAILED = c_void_p(-1).value
 class _Mapping:
     """Shared memory of a map, for numpy: arrays keep it alive.
 
-    Python's own mmap duplicates the descriptor, so that a process without any
-    left could not read.
+    Python's mmap duplicates the descriptor, which fails when none is left.
     """
 
     def __init__(self, fd: int, offset: int, length: int, access: int) -> None:
@@ -71,7 +70,7 @@ class RingBuffer(Map):
 
     ``size`` is a power of two and a multiple of the page size. ``fd`` becomes
     readable when records arrive (level-triggered polling works). One thread
-    reads at a time; ``close`` may come from anywhere, ``read`` then returns
+    reads at a time; any thread may call ``close``, after which ``read`` returns
     nothing.
     """
 
@@ -80,7 +79,7 @@ class RingBuffer(Map):
     ) -> None:
         page = mmap.PAGESIZE
         if size < page or size & (size - 1):
-            raise KernelError(f"ring {spec.name}: {size} is no power of two of at least {page}")
+            raise KernelError(f"ring {spec.name}: {size} is not a power of two of at least {page}")
         super().__init__(spec, size, fd=fd)
         self.size = size
         self.record_dtype = record_dtype
@@ -88,7 +87,7 @@ class RingBuffer(Map):
         self._entry = np.dtype(
             {
                 "names": ["length", "record"],
-                # Opaque octets are copied whole, a structure field by field.
+                # numpy copies void items by memcpy, structures field by field.
                 "formats": [np.uint32, np.dtype((np.void, record_dtype.itemsize))],
                 "offsets": [0, HEADER_SIZE],
                 "itemsize": self.stride,
@@ -103,9 +102,9 @@ class RingBuffer(Map):
             raise
         self._consumed = consumer[:8].view(np.uint64)
         self._produced = producer[:8].view(np.uint64)
-        # Taking and releasing it also orders our reads of position and headers
-        # before the data, and the data before the new position, on CPUs that
-        # would reorder them.
+        # Acquiring and releasing it is also the barrier that weakly ordered CPUs need:
+        # positions and headers are read before the data, and the data before the
+        # consumer's position is written.
         self._lock = threading.Lock()
 
     @property
@@ -127,9 +126,9 @@ class RingBuffer(Map):
     def read(self, most: int) -> NDArray[Any]:
         """Take up to ``most`` submitted records out of the ring.
 
-        The result has shape (n,) and owns its memory. A record that is reserved
-        but not yet submitted ends the run. LayoutError when a record has
-        another length than ``record_dtype``.
+        The result has shape (n,) and owns its memory. It ends before a record that
+        is reserved but not yet submitted. LayoutError when a record has another length
+        than ``record_dtype``.
         """
         with self._lock:
             if self.fd < 0:
@@ -157,7 +156,7 @@ class RingBuffer(Map):
         """View ``count`` entries from octet ``start`` of the data; unmapped with the array."""
         page = mmap.PAGESIZE
         skipped = start % page
-        # The pages of the two positions come before the data.
+        # Two pages with the positions precede the data.
         window = self._map(2 * page + start - skipped, skipped + count * self.stride)
         return np.ndarray(count, self._entry, window, skipped)
 
@@ -177,9 +176,9 @@ class RingBuffer(Map):
             )
 
     def close(self) -> None:
-        """End reading; harmless twice and from any thread."""
+        """Close the ring; harmless twice and from any thread."""
         lock = getattr(self, "_lock", None)
-        if lock is None:  # not mapped: __init__ failed on the way
+        if lock is None:  # __init__ failed before the mapping
             super().close()
             return
         with lock:

@@ -106,7 +106,7 @@ class ConsumerDouble:
         timeout_ms: int = 0,
         max_records: int | None = None,
     ) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
-        """Return up to ``max_records`` records; none at the end (``wait``: after a timeout)."""
+        """Return up to ``max_records`` records; none at the end (``wait``: after the timeout)."""
         self._check()
         if max_records is not None and (not isinstance(max_records, int) or max_records < 1):
             raise ValueError("`max_records` must be a positive Integer")

@@ -43,15 +43,15 @@ log.retention.ms=-1
 
 
 def java(*args: str) -> list[str]:
-    """The command line that runs a class of Kafka, its jars fetched when missing."""
+    """Command line that runs a class of Kafka; missing jars are fetched."""
     subprocess.run([HERE / "fetch.sh"], check=True)
-    # Start-up counts here, not throughput: the first compiler only, one collector thread.
+    # For a fast start, not for throughput: only the first compiler, one collector thread.
     options = ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dlog4j2.level=warn"]
     return ["java", *options, "-cp", f"{LIBS}/*", *args]
 
 
 def dump_log(segment: Path) -> str:
-    """What Kafka's own tool makes of a log segment: text, the batches' records included."""
+    """Output of Kafka's own tool for a log segment, with the batches' records."""
     arguments = ("--deep-iteration", "--print-data-log", "--files", str(segment))
     command = java("kafka.tools.DumpLogSegments", *arguments)
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
@@ -59,7 +59,7 @@ def dump_log(segment: Path) -> str:
 
 
 class Broker:
-    """A broker that is up when made; stop and start it as often as the test wants.
+    """A broker that runs once constructed; tests may stop and start it.
 
     ``properties`` are further lines of server.properties, by name.
     """

@@ -1,4 +1,4 @@
-"""Run a command for which fsync fails by EIO, as on a disk that lost what it was given.
+"""Run a command whose fsync calls fail with EIO, as on a failing disk.
 
 python failing_fsync.py COMMAND [ARGUMENT...]
 """
@@ -36,7 +36,7 @@ class Program(ctypes.Structure):
 
 
 def fail_fsync() -> None:
-    """From now on, in this process and all that it becomes; needs CAP_SYS_ADMIN."""
+    """Make fsync fail in this process and the programs it executes; needs CAP_SYS_ADMIN."""
     instructions = (Instruction * 4)(
         Instruction(LOAD, 0, 0, 0),
         Instruction(JUMP_IF_EQUAL, 0, 1, FSYNC[os.uname().machine]),
