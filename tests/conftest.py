@@ -32,12 +32,6 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-def recording_url(tmp_path: Path) -> str:
-    """URL of a recording that does not exist yet."""
-    return f"file:{tmp_path}/recording"
-
-
-@pytest.fixture
 def registry() -> Iterator[Registry]:
     """An empty schema registry."""
     with Registry() as server:
@@ -60,5 +54,5 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture
 def recording(tmp_path: Path) -> str:
-    """URL of a recording of the test's own, not there yet."""
+    """URL of a recording that does not exist yet."""
     return f"file:{tmp_path}/recording"

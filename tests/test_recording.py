@@ -16,17 +16,18 @@ import pytest
 from broker import dump_log
 from packets.pcap_files import pcap
 from support.copies import Content, batch_of, content
-from support.outcomes import Account, make_batch
+from support.outcomes import Account, eventually, make_batch
 from support.pcap_runs import packets
 from support.published import Published, publish
 
 from flowstream.audit import audit
 from flowstream.cli.main import main
+from flowstream.delivery.stdout import StdoutSink
 from flowstream.errors import SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
 from flowstream.kafka.sink import KafkaSink
 from flowstream.messages import Message, MessageBatch
-from flowstream.recording import record, replay
+from flowstream.recording import copying, record, replay
 from flowstream.segments.sink import SegmentSink
 from flowstream.segments.source import SegmentSource
 from flowstream.source import open_source
@@ -444,6 +445,29 @@ async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
         f"flowstream: error: {place}: [0-9]+ messages could not be written; "
         r"[0-9]+ were before; raise the topic's max\.message\.bytes\n",
         err,
+    )
+
+
+async def test_messages_in_doubt_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch is being written when the time is over, the second one waits."""
+    monkeypatch.setattr(copying, "FLUSH_TIMEOUT_S", 0.2)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        with copying.Copy("replaying", 1_008) as copy:
+            sink = StdoutSink(copy)
+            await sink.start(["t"])
+            messages = [Message("t", 0, n, BEGIN_MS, None, b"v" * 203) for n in range(7, 1_015)]
+            await copy.send(sink, messages[:997])
+            await copy.send(sink, messages[997:])
+            with pytest.raises(SinkError) as ended:
+                await copy.finish(sink)
+        # Let the thread end before its descriptor does.
+        os.close(reader)
+        await eventually(lambda: sink.fault is not None)
+    assert str(ended.value) == (
+        "topic t, partition 0, offset 7: shutdown: 11 messages could not be written, "
+        "997 may have been; 0 were before"
     )
 
 

@@ -42,9 +42,9 @@ class Copy:
         """Acknowledged messages, by topic."""
         self.oldest_ms: dict[str, int] = {}
         """Least timestamp of the messages sent, by topic."""
-        # By cause; the error names the first cause and its first place.
-        self._failed: Counter[str] = Counter()
-        self._first_failure = ""
+        self._failed = self._in_doubt = 0
+        # The error names the first one only.
+        self._first_cause = self._first_place = ""
         self._progress = progress_bars()
         self._task = self._progress.add_task(verb, total=total)
 
@@ -62,15 +62,14 @@ class Copy:
         self._progress.advance(self._task, count)
 
     def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
-        """Count messages that the sink gave up."""
-        if not self._failed:
-            offset = f", offset {batch.offsets[part.start]}" if batch.offsets else ""
-            self._first_failure = f"topic {batch.topic}, partition {batch.partition}{offset}"
-        self._failed[cause] += part.stop - part.start
+        """Count messages that did not arrive."""
+        self._note(batch, part, cause)
+        self._failed += part.stop - part.start
 
     def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
-        """Count messages that may have arrived as failed: the copy may be incomplete."""
-        self.failed(batch, part, cause)
+        """Count messages that may have arrived."""
+        self._note(batch, part, cause)
+        self._in_doubt += part.stop - part.start
 
     async def send(self, sink: Sink, messages: Sequence[Message]) -> None:
         """Send messages of one partition; SinkError once any message has failed."""
@@ -87,13 +86,21 @@ class Copy:
         # It was an estimate: not every offset has a message.
         self._progress.update(self._task, total=self.copied.total())
 
+    def _note(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        if not self._first_cause:
+            offset = f", offset {batch.offsets[part.start]}" if batch.offsets else ""
+            self._first_cause = cause
+            self._first_place = f"topic {batch.topic}, partition {batch.partition}{offset}"
+
     def _check(self) -> None:
-        if self._failed:
-            cause = next(iter(self._failed))
-            raise SinkError(
-                f"{self._first_failure}: {cause}: {self._failed.total():,} messages could not be "
-                f"written; {self.copied.total():,} were before{_REMEDIES.get(cause, '')}"
-            )
+        if not self._first_cause:
+            return
+        doubt = f", {self._in_doubt:,} may have been" if self._in_doubt else ""
+        raise SinkError(
+            f"{self._first_place}: {self._first_cause}: {self._failed:,} messages could not be "
+            f"written{doubt}; {self.copied.total():,} were before"
+            f"{_REMEDIES.get(self._first_cause, '')}"
+        )
 
 
 def cluster_settings(url: str) -> ClientSettings:
