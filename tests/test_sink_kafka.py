@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from flowstream.messages import Message
 
 # Kafka's numbers of the operations in an access rule (AclOperation.java).
-WRITE, CREATE = 4, 5
+ALL, WRITE, CREATE = 2, 4, 5
+# Of the kinds of rules (AclPermissionType.java).
+DENY, ALLOW = 2, 3
+AUTHORIZING = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
 
 pytestmark = pytest.mark.anyio
 
@@ -73,15 +79,18 @@ class CreateAclsRequest(Request[CreateAclsRequestV1]):
         return request_struct_class(self._creations)
 
 
-async def deny(broker: Broker, topic: str) -> None:
-    """Deny everybody the right to create and write this topic."""
+async def add_rules(broker: Broker, topic: str, *rules: tuple[int, int]) -> None:
+    """Add rules of (permission, operation) on this topic, for everybody."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
     await admin.start()
     try:
-        # Resource type 2: topic; pattern 3: literal; permission 2: deny.
-        rules = [(2, topic, 3, "User:ANONYMOUS", "*", what, 2) for what in (CREATE, WRITE)]
-        answer = await admin._send_request(CreateAclsRequest(*rules))
-        assert [code for code, _ in answer.results] == [0, 0]
+        # Resource type 2: topic; pattern 3: literal.
+        creations = [
+            (2, topic, 3, "User:ANONYMOUS", "*", operation, permission)
+            for permission, operation in rules
+        ]
+        answer = await admin._send_request(CreateAclsRequest(*creations))
+        assert [code for code, _ in answer.results] == [0] * len(rules)
     finally:
         await admin.close()
 
@@ -143,16 +152,33 @@ async def test_topic_that_cannot_be_created_is_named(broker: Broker) -> None:
 async def test_refused_authorization_is_an_error_at_the_start(
     broker_factory: Callable[..., Broker],
 ) -> None:
-    settings = {
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "allow.everyone.if.no.acl.found": "true",
-    }
-    broker = broker_factory(**settings)
-    await create_topic(broker, "closed", 1)
-    await deny(broker, "denied")
+    broker = broker_factory(**AUTHORIZING)
+    await add_rules(broker, "denied", (DENY, CREATE), (DENY, WRITE))
     sink = open_sink(broker.url, Account(), partitions=1, record_format="json")
     with pytest.raises(SinkError, match=r"TopicAuthorizationFailed.*denied.*right to"):
         await sink.start(["denied"])
+
+
+async def test_records_that_the_broker_refused_each_time_fail(
+    broker_factory: Callable[..., Broker],
+) -> None:
+    """Nothing is in doubt: the broker answered that it wrote nothing."""
+    broker, account = broker_factory(**AUTHORIZING), Account()
+    limits = Limits(delivery_timeout=2)
+    sink = KafkaSink(broker.cluster, account, partitions=1, limits=limits)
+    await sink.start(["t"])
+    await sink.send(make_batch("t", 0, 0, 101))
+    await sink.flush(10)
+    await add_rules(broker, "t", (ALLOW, ALL), (DENY, WRITE))
+    with structlog.testing.capture_logs() as logs:
+        await sink.send(make_batch("t", 0, 101, 103))
+        await eventually(lambda: account.settled == 204, 20)
+    reasons = {entry["reason"] for entry in logs if entry["event"] == "kafka_producer_given_up"}
+    assert reasons == {"TopicAuthorizationFailedError"}
+    assert account.causes == {"delivery_timeout": 103}
+    assert not account.doubts
+    assert [number(m.value) for m in await read(broker.url, "t")] == list(range(101))
+    await sink.close(5)
 
 
 async def test_batch_that_the_broker_finds_too_large_is_split(broker: Broker) -> None:
