@@ -14,12 +14,14 @@ from support.net import Interface, namespace, veth_pair
 from support.traffic import flood
 
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.run import PROBES
 from flowstream.config.run import load
 from flowstream.encode import Identity, make_encoder
 from flowstream.errors import UsageError
+from flowstream.host.identity import new_epoch
 from flowstream.kernel.link import Mode
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
@@ -53,7 +55,7 @@ class Rig:
         config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
         names: dict[int, str] = {}
         self.url = url
-        identity = Identity(time.time_ns(), bytes(16), "host-a", names)
+        identity = Identity(new_epoch(), bytes(16), "host-a", bytes(16), names)
         ledger = Ledger()
         self.probe = PROBES[program](max_flows=config.max_flows, sampling=1)
         sink = open_sink(url, ledger, partitions=3, record_format="json")
@@ -86,7 +88,7 @@ class Rig:
 async def finals(url: str) -> list[int]:
     """Interfaces by index that have final counters."""
     counters = await asyncio.to_thread(records_of, url, "flowstream.counters")
-    return [record.in_if for record in counters if record.final]
+    return [record.if_index for record in counters if record.final]
 
 
 @pytest.mark.parametrize("program", ["flow", "counter"])
@@ -104,10 +106,10 @@ async def test_one_is_added_and_one_removed_while_traffic_flows(tmp_path, pairs,
         other = asyncio.ensure_future(
             asyncio.to_thread(delivered, other_sender, second, 5 * PACKETS, "-f", FLOWS)
         )
-        seen = attachment.counters().rx_packets
-        while attachment.counters().rx_packets == seen:  # noqa: ASYNC110 - the kernel's
+        seen = attachment.counters().seen.packets
+        while attachment.counters().seen.packets == seen:  # noqa: ASYNC110 - the kernel's
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(rig.agent.remove(first.index), 30)
+        await asyncio.wait_for(rig.agent.remove(attachment.key), 30)
         assert not flooding.done()
         # The sink writes in its own time.
         deadline = time.monotonic() + 30
@@ -119,13 +121,13 @@ async def test_one_is_added_and_one_removed_while_traffic_flows(tmp_path, pairs,
         other_arrived += await asyncio.to_thread(delivered, other_sender, second, PACKETS)
     assert await finals(rig.url) == [first.index, second.index]
     one, two = await asyncio.to_thread(audited, rig.url)
-    assert (one["in_if"], two["in_if"]) == (first.index, second.index)
-    assert one["rx"]["packets"] > arrived
-    assert two["rx"]["packets"] == other_arrived
+    assert (one["if_index"], two["if_index"]) == (first.index, second.index)
+    assert one["seen"]["packets"] > arrived
+    assert two["seen"]["packets"] == other_arrived
     if program == "flow":
-        assert one["flows"] == one["rx"]
+        assert one["flows"] == one["seen"]
         assert await asyncio.to_thread(carried, rig.url) == {
-            first.index: one["rx"]["packets"],
+            first.index: one["seen"]["packets"],
             second.index: other_arrived,
         }
 
@@ -136,12 +138,12 @@ async def test_an_interface_that_comes_back_is_counted_on(tmp_path, pairs):
     rig.add(device)
     async with rig.running():
         before = await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
-        await asyncio.wait_for(rig.agent.remove(device.index), 30)
+        await asyncio.wait_for(rig.agent.remove(AttachmentKey(device.index)), 30)
         await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
         rig.add(device)
         after = await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
     (interface,) = await asyncio.to_thread(audited, rig.url)
-    assert interface["rx"]["packets"] == interface["flows"]["packets"] == before + after
+    assert interface["seen"]["packets"] == interface["flows"]["packets"] == before + after
 
 
 async def test_packets_that_found_the_table_full_come_along(tmp_path, pairs):
@@ -151,10 +153,10 @@ async def test_packets_that_found_the_table_full_come_along(tmp_path, pairs):
     rig.add(device)
     async with rig.running():
         arrived = await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
-        await asyncio.wait_for(rig.agent.remove(device.index), 30)
+        await asyncio.wait_for(rig.agent.remove(AttachmentKey(device.index)), 30)
     (interface,) = await asyncio.to_thread(audited, rig.url)
     lost = interface["losses"]["overflow_lost"]["packets"]
-    assert interface["rx"]["packets"] == arrived
+    assert interface["seen"]["packets"] == arrived
     assert interface["flows"]["packets"] == arrived - lost
 
 
@@ -164,7 +166,7 @@ async def test_an_end_during_a_removal_does_the_rest(tmp_path, pairs):
     rig.add(device)
     async with rig.running():
         arrived = await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
-        removal = asyncio.ensure_future(rig.agent.remove(device.index))
+        removal = asyncio.ensure_future(rig.agent.remove(AttachmentKey(device.index)))
         await asyncio.sleep(0)
         rig.agent.stop()
     await asyncio.wait_for(removal, 30)
@@ -181,4 +183,4 @@ async def test_what_is_there_or_not_there_is_an_error(tmp_path, pairs):
         with pytest.raises(UsageError, match=f"{device.name}: already attached"):
             rig.agent.add(attachment)
         with pytest.raises(KeyError):
-            await rig.agent.remove(other.index)
+            await rig.agent.remove(AttachmentKey(other.index))
