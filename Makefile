@@ -17,8 +17,9 @@ TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc lib
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats community_id config \
 	encode imports log partition pipeline profiles records reference registry schemas \
 	sink_kafka_lanes sink_stdout)
-COMPILE := $(BIN)/pip-compile -q --no-build-isolation --generate-hashes --allow-unsafe \
-	--strip-extras --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --generate-hashes \
+	--allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
