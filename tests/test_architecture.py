@@ -10,6 +10,8 @@ import sys
 
 from test_imports import LIBRARIES, PACKAGE, ROOMS
 
+from flowstream.accounting.terms import LOSSES
+
 ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 
@@ -69,6 +71,13 @@ def test_architecture_names_types_that_exist():
         content = "".join(file.read_text(encoding="utf-8") for file in files)
         for name in re.findall(r"`(?:struct )?(\w+)`", names):
             assert re.search(rf"^(?:class |struct )?{name}\b", content, re.MULTILINE), name
+
+
+def test_architecture_places_every_cause_of_loss():
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    _, _, section = text.partition("## Where each loss is counted\n")
+    rows = re.findall(r"^\| [^|]+ \| (`.*) \|$", section.partition("\n##")[0], re.MULTILINE)
+    assert {cause for row in rows for cause in re.findall(r"`(\w+)`", row)} == LOSSES.keys()
 
 
 def test_architecture_draws_the_same_picture():
