@@ -23,7 +23,7 @@ from flowstream.registry import client as registry_client
 from flowstream.registry.encoder import prefixes_of
 from flowstream.streams import Stream
 
-IDENTITY = Identity(1_700_000_000_000_000_003, bytes(range(16)), "host-a", {3: "eth0"})
+IDENTITY = Identity(1_700_000_000_000_000_000, bytes(range(16)), "host-a", bytes(16), {3: "eth0"})
 
 
 @pytest.fixture
