@@ -13,6 +13,7 @@ import uuid
 
 import pytest
 from structlog.testing import capture_logs
+from support.agent import Agent, last_counters
 from support.net import namespace
 
 from flowstream.host import identity
@@ -116,3 +117,20 @@ def test_an_epoch_is_now_and_exact_as_a_double():
     assert before - 1_024 < epoch <= time.time_ns()
     assert epoch % 1_024 == 0
     assert int(float(epoch)) == epoch
+
+
+@pytest.mark.parametrize("options", [(), ("--agent-address", "2001:db8::17")])
+def test_published_records_carry_the_identity(tmp_path, options):
+    """Host id, epoch and address of a run, in its counters."""
+    url = f"file:{tmp_path}/recording"
+    with (
+        namespace() as place,
+        Agent("-i", "lo", "--netns", place.name, "--sink", url, *options) as agent,
+    ):
+        begin = time.time_ns()
+        agent.publishing().stop()
+    record = last_counters(url)
+    assert record.host_id == identity.host_id()
+    assert record.sampler_address == identity.agent_address(*options[1:])
+    assert record.agent_epoch % 1_024 == 0
+    assert 0 < begin - record.agent_epoch < 60 * 10**9 or record.agent_epoch > begin

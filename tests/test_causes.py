@@ -1,0 +1,42 @@
+"""Causes of loss: those that the sources can produce are the listed ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.causes import causes
+
+import flowstream
+from flowstream.accounting import terms
+
+PACKAGE = Path(flowstream.__file__).parent
+# Rooms that report losses. Elsewhere a cause is read, or is an exception's.
+ROOMS = ("accounting", "agent", "delivery", "kafka", "kernel", "segments")
+
+
+def test_the_causes_of_the_sources_are_the_listed_ones():
+    paths = (path for room in ROOMS for path in (PACKAGE / room).glob("*.py"))
+    assert causes(path.read_text(encoding="utf-8") for path in paths) == set(terms.LOSSES)
+
+
+def test_causes_of_doubt_are_causes_of_loss():
+    assert set(terms.IN_DOUBT) <= set(terms.LOSSES)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def failed(self, batch, part, cause): ...\nself.o.failed(b, slice(0), 'made_up')",
+        "def lost(tally, cause): ...\nlost(tally, cause='made_up')",
+        "def lost(tally, cause): ...\nMADE_UP: Final = 'made_up'\nledger.lost(tally, MADE_UP)",
+        "async def flush(self, timeout, cause): ...\nawait self.flush(1, 'made_up')",
+        "def write(batch):\n    return written, 'made_up'",
+        "written, cause = write(batch) or (0, 'made_up')",
+        "publisher.discard = 'made_up'",
+        "KernelCounts(losses={'made_up': LossCount()})",
+        "self.losses = {'made_up': LossCount()}",
+    ],
+)
+def test_a_made_up_cause_is_found(source):
+    assert causes([source]) == {"made_up"}
