@@ -10,7 +10,7 @@ from support.programs import FlowBench
 from bench.feed import V4_TCP, V4_UDP, V6_TCP, PassProgram, run_distinct, run_same
 from bench.measure import ROUNDS, Row, Table, interleave
 from flowstream.kernel.counter import CounterProbe
-from flowstream.layouts.xdp_flow import EndReason
+from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
 
 def _check_hits(flow: FlowBench, flows: int) -> None:
     """Every packet must stand in its flow's record: else it was not a hit that was measured."""
-    drained = list(flow.probe.drain(EndReason.END_ACTIVE_TIMEOUT))
+    drained = list(flow.probe.drain(EndReason.INTERVAL_OVER))
     packets = [count for records in drained for count in records["packets"].tolist()]
     if packets != [(ROUNDS + 1) * REPEAT] * flows:
         raise RuntimeError(f"flows of {packets} packets: another path was measured")
@@ -125,7 +125,7 @@ def _distinct_frames(passing: PassProgram, stack: ExitStack) -> Table:
 
 def _empty(flows: FlowBench) -> None:
     """Take everything out of table and rings."""
-    for _ in flows.probe.drain(EndReason.END_ACTIVE_TIMEOUT):
+    for _ in flows.probe.drain(EndReason.INTERVAL_OVER):
         pass
     for ring in (*flows.probe.rings, flows.probe.wakeups):
         while len(ring.read(DISTINCT)):

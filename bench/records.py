@@ -25,7 +25,7 @@ from flowstream.encode import (
     split,
     stamp,
 )
-from flowstream.layouts.xdp_flow import EndReason
+from flowstream.layouts.constants import EndReason
 from flowstream.records import decode_many
 from flowstream.streams import Stream
 
@@ -118,7 +118,7 @@ def _drained(bench: FlowBench) -> float:
     run_distinct(bench.program.fd, 0, DRAINED)
 
     def run() -> int:
-        return sum(map(len, bench.probe.drain(EndReason.END_ACTIVE_TIMEOUT)))
+        return sum(map(len, bench.probe.drain(EndReason.INTERVAL_OVER)))
 
     return cpu_us(run)
 

@@ -8,10 +8,12 @@
 /*
  * A constant that the loader writes into the bytecode before it loads a
  * program: the verifier then knows its value, removes the branches that it
- * rules out, and nothing is looked up per packet. The magic number must agree
- * with flowstream/kernel/object.py.
+ * rules out, and nothing is looked up per packet. The loader finds the places
+ * by the magic number, whose low octet is the slot.
  */
-#define PATCH_MAGIC 0xf10a57e000000000ULL
+enum {
+	PATCH_MAGIC = 0xf10a57e000000000,
+};
 #define PATCHED(slot)                                                                              \
 	({                                                                                         \
 		u64 value_;                                                                        \
@@ -19,6 +21,7 @@
 		value_;                                                                            \
 	})
 
+/* Constants that the loader sets. */
 enum patch_slot {
 	PATCH_IF_INDEX,  /* interface index */
 	PATCH_DIRECTION, /* 0 ingress, 1 egress (IPFIX 61) */

@@ -15,32 +15,35 @@
 
 #include <linux/types.h>
 
-#define FLOW_RECORD_FIELDS 34
-#define SCHEMA_VERSION 1
-
-#define TAG_U8 0xcc
-#define TAG_U16 0xcd
-#define TAG_U32 0xce
-#define TAG_U64 0xcf
-#define TAG_BIN8 0xc4
-#define TAG_STR15 0xaf
-#define TAG_ARRAY16 0xdc
-
-enum record_type {
-	RECORD_NONE,
-	RECORD_FLOW,
-	RECORD_NEW_FLOW,
-	RECORD_COUNTERS,
+enum {
+	SCHEMA_VERSION = 1,      /* of every record */
+	FLOW_RECORD_FIELDS = 34, /* elements of the MessagePack array */
 };
 
-/* IANA IPFIX registry, flowEndReason (element 136). */
+/* Type tags of MessagePack. */
+enum msgpack_tag {
+	TAG_U8 = 0xcc,
+	TAG_U16 = 0xcd,
+	TAG_U32 = 0xce,
+	TAG_U64 = 0xcf,
+	TAG_BIN8 = 0xc4,
+	TAG_STR15 = 0xaf,
+	TAG_ARRAY16 = 0xdc,
+};
+
+/* First field of every record. */
+enum record_type {
+	RECORD_FLOW = 1,
+	RECORD_NEW_FLOW = 2,
+	RECORD_COUNTERS = 3,
+};
+
+/* Values of end_reason that flowstream publishes: flowEndReason (IPFIX 136). */
 enum end_reason {
-	END_NONE, /* announcements */
-	END_IDLE_TIMEOUT,
-	END_ACTIVE_TIMEOUT, /* the interval is over */
-	END_OF_FLOW,
-	END_FORCED,            /* shutdown */
-	END_LACK_OF_RESOURCES, /* the table was nearly full and swapped early, or full */
+	END_NONE = 0, /* announcements */
+	END_INTERVAL_OVER = 2,
+	END_FORCED = 4,            /* shutdown */
+	END_LACK_OF_RESOURCES = 5, /* the table was nearly full and swapped early, or full */
 };
 
 struct flow_record {

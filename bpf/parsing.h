@@ -121,6 +121,7 @@ enum no_flow_reason {
 	NO_FLOW_REASONS,
 };
 
+/* Whether a packet belongs to a flow. */
 enum verdict {
 	VERDICT_FLOW,
 	VERDICT_NON_IP,

@@ -29,14 +29,6 @@ BPF_TABLE("hash", u32, u64, seen_ips, 131072);
 BPF_RINGBUF_OUTPUT(new_flow_events, 64);
 _Static_assert(PKT_COUNTERS <= 16, "pkt_count has room for every counter");
 
-#ifdef LAYOUTS
-struct constants {
-	enum pkt_counter pkt_counter;
-	enum patch_slot patch_slot;
-};
-BPF_ARRAY(layout_constants, struct constants, 1);
-#endif
-
 /* Per CPU, and a program is never interrupted by another run of it: no atomic needed. */
 INLINE void count(u32 which, u64 amount)
 {

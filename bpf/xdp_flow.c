@@ -79,16 +79,9 @@ BPF_RINGBUF_OUTPUT(overflow, 4096);
 BPF_RINGBUF_OUTPUT(wakeups, 1);
 
 #ifdef LAYOUTS
-/* Only for the generator: layouts of what is in no map. */
-struct constants {
-	enum record_type record_type;
-	enum end_reason end_reason;
-	enum no_flow_reason no_flow_reason;
-	enum patch_slot patch_slot;
-};
+/* Only for the generator: layouts of structs that are in no map. */
 BPF_ARRAY(layout_flow_record, struct flow_record, 1);
 BPF_ARRAY(layout_capture_meta, struct capture_meta, 1);
-BPF_ARRAY(layout_constants, struct constants, 1);
 #endif
 
 /* A ring-buffer record is unaligned. */

@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(sources):
     [("count(SEEN_PACKETS, 1)", "expected ';'"), ("undeclared(1);", "undeclared")],
 )
 def test_clangs_messages_are_in_the_error(sources, broken, message):
-    edit(sources / f"{NAME}.c", "count(RX_PACKETS, 1);", broken)
+    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", broken)
     with pytest.raises(CompileError, match=f"bcc refused .*{NAME}") as refused:
         bpf_compile.obtain(NAME)
     assert message in str(refused.value)

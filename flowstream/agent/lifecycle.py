@@ -21,7 +21,7 @@ import structlog
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.attachments import Attachments
 from flowstream.errors import FlowstreamError, SinkError
-from flowstream.layouts.xdp_flow import EndReason
+from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, MutableMapping, Sequence
@@ -99,7 +99,7 @@ class Agent:
         await asyncio.shield(removal)
 
     async def _remove(self, key: AttachmentKey) -> None:
-        await self._attachments.empty(key, EndReason.END_FORCED)
+        await self._attachments.empty(key, EndReason.FORCED)
         await self._publisher.passed()
         while not (self._stopping.is_set() or self._ledger.account(key).settled):
             with contextlib.suppress(TimeoutError):
@@ -203,7 +203,7 @@ class Agent:
             if self._stopping.is_set():
                 return
             self._drain_now.clear()
-            reason = EndReason.END_LACK_OF_RESOURCES if early else EndReason.END_ACTIVE_TIMEOUT
+            reason = EndReason.LACK_OF_RESOURCES if early else EndReason.INTERVAL_OVER
             await self._attachments.drain(reason)
             if not early:
                 # Intervals missed because of a slow sink are skipped.
@@ -279,7 +279,7 @@ class Agent:
         await asyncio.wait([draining, *self._removals])
         # Drains both tables: a drain that failed may have left entries in the other one.
         # The swap's grace period also ends the last runs of the programs.
-        await self._attachments.drain(EndReason.END_FORCED)
+        await self._attachments.drain(EndReason.FORCED)
         await self._attachments.finish()
         await self._publisher.finish()
         await asyncio.wait([publishing])

@@ -21,7 +21,7 @@ from flowstream.kernel.link import Mode, interface_index
 from flowstream.kernel.maps import HashMap, PerCpuArray
 from flowstream.kernel.program import INGRESS, Program
 from flowstream.kernel.ringbuf import RingBuffer
-from flowstream.layouts.xdp_counter import PktCounter
+from flowstream.layouts.constants import PktCounter
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class CounterMaps(Closing):
 
     def counters(self) -> KernelCounts:
         """What the program counted, summed over all possible CPUs."""
-        count = {each.name: self.pkt_count.total(each)[""] for each in list(PktCounter)[:-1]}
+        count = {each.name: self.pkt_count.total(each)[""] for each in PktCounter}
         amounts = {
             name: Amount(count[f"{name.upper()}_PACKETS"], count[f"{name.upper()}_L2_BYTES"])
             for name in ("seen", *terms.NO_FLOW)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
@@ -24,6 +23,7 @@ from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.program import INGRESS, Program
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts.constants import NoFlowReason
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def kernel_counts(counters: PerCpuArray) -> KernelCounts:
         seen=Amount(total["seen_packets"], total["seen_l2_bytes"]),
         no_flow=dict(
             zip(
-                terms.NO_FLOW,
+                (reason.name.lower() for reason in NoFlowReason),
                 map(Amount, total["no_flow_packets"], total["no_flow_l2_bytes"]),
                 strict=True,
             )

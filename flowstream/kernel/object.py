@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowstream.errors import LayoutError
+from flowstream.layouts.constants import PATCH_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 INSTRUCTION_SIZE = 8
 LD_IMM64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM, linux/bpf.h: takes two instructions
 PSEUDO_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
-PATCH_MAGIC = 0xF10A57E000000000  # PATCH_MAGIC of bpf/common.h
-PATCH_MASK = 0xFFFFFFFFFFFFFF00
+PATCH_MASK = 0xFFFFFFFFFFFFFF00  # the low octet of a patched constant is its slot
 
 
 class MapSpec(msgspec.Struct, frozen=True):

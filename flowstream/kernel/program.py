@@ -10,7 +10,7 @@ from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import features, libbpf
 from flowstream.kernel.link import Link, Mode
-from flowstream.layouts.xdp_flow import PatchSlot
+from flowstream.layouts.constants import PatchSlot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,10 +41,10 @@ class Program(Closing):
         code = spec.link(
             map_fds,
             {
-                PatchSlot.PATCH_IF_INDEX: if_index,
-                PatchSlot.PATCH_DIRECTION: INGRESS,
-                PatchSlot.PATCH_SAMPLING: sampling,
-                PatchSlot.PATCH_HAS_FRAGS: int(frags),
+                PatchSlot.IF_INDEX: if_index,
+                PatchSlot.DIRECTION: INGRESS,
+                PatchSlot.SAMPLING: sampling,
+                PatchSlot.HAS_FRAGS: int(frags),
             },
         )
         flags = libbpf.BPF_F_XDP_HAS_FRAGS if frags else 0

@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts.constants import (
+    FLOW_RECORD_FIELDS,
+    SCHEMA_VERSION,
+    MsgpackTag,
+    RecordType,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.kernel.clock import ClockPair
 
-SCHEMA_VERSION = 1
-_TAGS = {
-    "u1": 0xCC,
-    ">u2": 0xCD,
-    ">u4": 0xCE,
-    ">u8": 0xCF,
-}
-_TAG_BIN8 = 0xC4
-_TAG_STR = 0xA0
-_TAG_ARRAY16 = 0xDC
+_TAGS = {1: MsgpackTag.U8, 2: MsgpackTag.U16, 4: MsgpackTag.U32, 8: MsgpackTag.U64}
 
 
 def _template() -> NDArray[np.void]:
@@ -33,12 +30,12 @@ def _template() -> NDArray[np.void]:
     for name in values[1:]:
         base, shape = layout.FLOW_RECORD[name].subdtype or (layout.FLOW_RECORD[name], ())
         if not shape:
-            record[f"tag_{name}"] = _TAGS[base.str.replace("|", "")]
+            record[f"tag_{name}"] = _TAGS[base.itemsize]
         elif f"size_{name}" in names:
-            record[f"tag_{name}"], record[f"size_{name}"] = _TAG_BIN8, shape[0]
+            record[f"tag_{name}"], record[f"size_{name}"] = MsgpackTag.BIN8, shape[0]
         else:
-            record[f"tag_{name}"] = _TAG_STR | shape[0]
-    record["tag_array"], record["array_fields"] = _TAG_ARRAY16, len(values) - 1
+            record[f"tag_{name}"] = MsgpackTag.STR15
+    record["tag_array"], record["array_fields"] = MsgpackTag.ARRAY16, FLOW_RECORD_FIELDS
     record["schema_version"] = SCHEMA_VERSION
     return record
 
@@ -70,7 +67,7 @@ def from_table(
 ) -> NDArray[np.void]:
     """Flow records of drained entries: keys FLOW_KEY, values FLOW_VALUE, both of shape (n,)."""
     records = _blank(len(keys))
-    records["record_type"] = layout.RecordType.RECORD_FLOW
+    records["record_type"] = RecordType.FLOW
     # Addresses keep the order of their octets.
     for name in ("src_addr", "dst_addr"):
         records[name] = np.ascontiguousarray(keys[name]).view(np.uint8)
@@ -102,7 +99,7 @@ def from_sources(
 ) -> NDArray[np.void]:
     """New-flow records with only the IPv4 source set (network byte order, shape (n,))."""
     records = _blank(len(sources))
-    records["record_type"] = layout.RecordType.RECORD_NEW_FLOW
+    records["record_type"] = RecordType.NEW_FLOW
     records["etype"] = _ETYPE_IPV4
     records["src_net"] = 32  # dst_net 0: any destination
     records["flow_count"] = 1

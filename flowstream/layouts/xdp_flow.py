@@ -2,77 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 
 import numpy as np
-
-
-class EndReason(enum.IntEnum):
-    """enum end_reason."""
-
-    END_NONE = 0
-    END_IDLE_TIMEOUT = 1
-    END_ACTIVE_TIMEOUT = 2
-    END_OF_FLOW = 3
-    END_FORCED = 4
-    END_LACK_OF_RESOURCES = 5
-
-
-class IpProtocol(enum.IntEnum):
-    """enum ip_protocol."""
-
-    PROTO_HOPOPTS = 0
-    PROTO_ICMP = 1
-    PROTO_TCP = 6
-    PROTO_UDP = 17
-    PROTO_DCCP = 33
-    PROTO_ROUTING = 43
-    PROTO_FRAGMENT = 44
-    PROTO_AH = 51
-    PROTO_ICMPV6 = 58
-    PROTO_DSTOPTS = 60
-    PROTO_SCTP = 132
-    PROTO_MOBILITY = 135
-    PROTO_UDPLITE = 136
-    PROTO_HIP = 139
-    PROTO_SHIM6 = 140
-
-
-class NoFlowReason(enum.IntEnum):
-    """enum no_flow_reason."""
-
-    NO_FLOW_NON_IP = 0
-    NO_FLOW_MALFORMED = 1
-    NO_FLOW_SAMPLED_OUT = 2
-    NO_FLOW_COUNTED = 3
-    NO_FLOW_REASONS = 4
-
-
-class PatchSlot(enum.IntEnum):
-    """enum patch_slot."""
-
-    PATCH_IF_INDEX = 0
-    PATCH_DIRECTION = 1
-    PATCH_SAMPLING = 2
-    PATCH_HAS_FRAGS = 3
-
-
-class RecordType(enum.IntEnum):
-    """enum record_type."""
-
-    RECORD_NONE = 0
-    RECORD_FLOW = 1
-    RECORD_NEW_FLOW = 2
-    RECORD_COUNTERS = 3
-
-
-class Verdict(enum.IntEnum):
-    """enum verdict."""
-
-    VERDICT_FLOW = 0
-    VERDICT_NON_IP = 1
-    VERDICT_MALFORMED = 2
 
 
 FLOW_RECORD = np.dtype(

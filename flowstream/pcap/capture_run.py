@@ -13,7 +13,7 @@ from flowstream.agent.readers import READ_RECORDS
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.link import Mode
 from flowstream.kernel.packets import PacketFeed
-from flowstream.layouts.xdp_flow import EndReason
+from flowstream.layouts.constants import EndReason
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class CaptureRun:
         try:
             await self._run(file.packets(), publisher, lambda: progressed(completed=file.position))
         finally:
-            await self._drain(publisher, EndReason.END_FORCED)
+            await self._drain(publisher, EndReason.FORCED)
             self._counts = self._feed.counters()
             self._feed.close()
 
@@ -101,14 +101,14 @@ class CaptureRun:
             waiting: Packet | None = first
             while waiting is not None:
                 if waiting[0] >= due:
-                    await self._drain(publisher, EndReason.END_ACTIVE_TIMEOUT)
+                    await self._drain(publisher, EndReason.INTERVAL_OVER)
                     # Intervals without packets have no records.
                     due += ((waiting[0] - due) // self._interval_ns + 1) * self._interval_ns
                 waiting = self._run_until(waiting, packets, due)
                 now_ns = self._clock.read()
                 await self._publish(publisher, Stream.NEW_FLOWS, self._feed.announcements(now_ns))
                 if self._feed.nearly_full():
-                    await self._drain(publisher, EndReason.END_LACK_OF_RESOURCES)
+                    await self._drain(publisher, EndReason.LACK_OF_RESOURCES)
                 progressed()
                 # Lets publisher and sink run while the capture is read.
                 await asyncio.sleep(0)

@@ -16,10 +16,11 @@ Fields are only ever added at the end, so values of a newer agent stay readable,
 unless its ``schema_version`` differs: then their meaning has changed.
 """
 
+from flowstream.layouts.constants import SCHEMA_VERSION, EndReason, RecordType
 from flowstream.records.community import community_id
 from flowstream.records.counters import Amount, CountersRecord, Loss, StageCounts
 from flowstream.records.decoding import decode, decode_many
-from flowstream.records.flow import SCHEMA_VERSION, EndReason, FlowRecord, RecordType
+from flowstream.records.flow import FlowRecord
 
 __all__ = [
     "SCHEMA_VERSION",

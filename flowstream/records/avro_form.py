@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import fastavro
 import msgspec
 
+from flowstream.layouts.constants import RecordType
 from flowstream.records import avro_schema
 from flowstream.records.counters import CountersRecord
-from flowstream.records.flow import FlowRecord, RecordType
+from flowstream.records.flow import FlowRecord
 from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
 
 if TYPE_CHECKING:

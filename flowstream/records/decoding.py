@@ -9,8 +9,9 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from flowstream.errors import DecodeError
+from flowstream.layouts.constants import SCHEMA_VERSION, RecordType
 from flowstream.records.counters import CountersRecord
-from flowstream.records.flow import SCHEMA_VERSION, FlowRecord, RecordType
+from flowstream.records.flow import FlowRecord
 from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
 
 if TYPE_CHECKING:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
+
+from flowstream.layouts.constants import RecordType
 
 # msgspec reads the annotations at run time.
 from flowstream.records.fields import (  # noqa: TC001
@@ -26,26 +27,6 @@ from flowstream.records.text import ip_address, mac_text
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
-
-SCHEMA_VERSION: Final = 1
-"""``schema_version`` of the records described here; a field is only ever added at the end."""
-
-
-class RecordType(enum.IntEnum):
-    """First field of every record."""
-
-    FLOW = 1
-    NEW_FLOW = 2
-    COUNTERS = 3
-
-
-class EndReason(enum.IntEnum):
-    """Values of ``FlowRecord.end_reason`` that flowstream publishes (IPFIX 136)."""
-
-    NONE = 0
-    INTERVAL_OVER = 2
-    FORCED = 4
-    LACK_OF_RESOURCES = 5
 
 
 class FlowRecord(Struct, array_like=True, frozen=True, gc=False):

@@ -8,10 +8,11 @@ import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError as WireError
 
+from flowstream.layouts.constants import RecordType
 from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields, protobuf_fields
 from flowstream.records.fields import Kind
-from flowstream.records.flow import FlowRecord, RecordType
+from flowstream.records.flow import FlowRecord
 from flowstream.records.protobuf_schema import MESSAGES, PACKAGE, scalar_type
 from flowstream.records.text import V4_MAPPED
 

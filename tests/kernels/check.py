@@ -30,7 +30,7 @@ from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 from flowstream.kernel.maps import Map
 from flowstream.kernel.object import MapSpec
-from flowstream.layouts.xdp_flow import EndReason, RecordType
+from flowstream.layouts.constants import EndReason, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -203,18 +203,18 @@ def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
             traffic = TRAFFIC[number]
             sender.send(number)
             wait_for_packets(attachment.counters, sum(map(total, TRAFFIC[: number + 1])))
-            batches = list(kernel.drain(EndReason.END_ACTIVE_TIMEOUT))
+            batches = list(kernel.drain(EndReason.INTERVAL_OVER))
             equal("flows", flows_of(batches), Counter(each.flow for each in traffic if each.flow))
             for batch in batches:
-                check_constants(batch[0], interface, RecordType.RECORD_FLOW)
+                check_constants(batch[0], interface, RecordType.FLOW)
             news = kernel.announcements.read(1009)
             first = {
                 (*each.flow[:6], *each.flow[7:8], each.source) for each in traffic if each.flow
             }
             equal("announcements", len(news), len(first - announced))
-            check_constants(news[0], interface, RecordType.RECORD_NEW_FLOW)
+            check_constants(news[0], interface, RecordType.NEW_FLOW)
             announced |= first
-        equal("flows left", flows_of(kernel.drain(EndReason.END_FORCED)), Counter())
+        equal("flows left", flows_of(kernel.drain(EndReason.FORCED)), Counter())
         equal("overflow records", len(kernel.overflow.read(1009)), 0)
         attachment.detach()
         sender.send(1)
@@ -238,10 +238,10 @@ def check_overflow(mode: Mode, interface: str, sender: Sender) -> str:
         become_nobody()
         sender.send(0)
         wait_for_packets(attachment.counters, total(TRAFFIC[0]))
-        drained = sum(int(b["packets"].sum()) for b in kernel.drain(EndReason.END_FORCED))
+        drained = sum(int(b["packets"].sum()) for b in kernel.drain(EndReason.FORCED))
         spilled = kernel.overflow.read(1009)
         assert drained, "no flow found room in the table"
-        equal("end_reason", set(spilled["end_reason"]), {EndReason.END_LACK_OF_RESOURCES})
+        equal("end_reason", set(spilled["end_reason"]), {EndReason.LACK_OF_RESOURCES})
         flows = total(each for each in TRAFFIC[0] if each.flow)
         equal("packets drained and spilled", drained + int(spilled["packets"].sum()), flows)
         attachment.close()
