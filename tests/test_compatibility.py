@@ -15,6 +15,7 @@ RELEASED = schemas.files(schemas.VALUE_FORMATS)
 AVRO, PROTO, JSON = "flows.avsc", "flows.proto", "flows.schema.json"
 COUNTERS_AVRO, COUNTERS_PROTO = "counters.avsc", "counters.proto"
 COUNTERS_JSON = "counters.schema.json"
+LAYOUT = "flows.layout.json"
 
 
 def changed(file: str, old: str, new: str) -> list[str]:
@@ -63,6 +64,7 @@ FIELDS = {
     AVRO: 38,
     PROTO: 39,
     JSON: 38,
+    LAYOUT: 34,
     "new_flows.schema.json": 38,
     COUNTERS_AVRO: 28 + PARTS,
     COUNTERS_PROTO: 28 + PARTS,
@@ -168,6 +170,22 @@ def test_avro_part_of_a_record():
     assert edited(COUNTERS_AVRO, edit) == [
         "counters.avsc: Loss.records was retyped from long to int"
     ]
+
+
+def test_layout_field_moved_or_resized():
+    def edit(document: Any) -> None:
+        document["fields"][-1]["offset"] += 1
+        document["fields"][0]["octets"] = 2
+
+    assert edited(LAYOUT, edit) == [
+        "flows.layout.json: layout.record_type was retyped from u8 of 1 octets to u8 of 2 octets",
+        "flows.layout.json: layout.flow_direction was renumbered from 229 to 230",
+    ]
+
+
+def test_layout_field_added_at_the_end():
+    added = {"name": "added", "offset": 231, "octets": 1, "type": "u8"}
+    assert edited(LAYOUT, lambda it: it["fields"].append(added)) == []
 
 
 def test_json_property_removed():

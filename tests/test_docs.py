@@ -26,6 +26,7 @@ from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
+from flowstream.records.describe import named_fields
 from flowstream.records.json_form import FlowJson
 from flowstream.testing.replayed import DoubleTopic
 
@@ -96,16 +97,25 @@ def test_the_options_are_the_programs():
 def test_flow_record_fields_stand_in_their_order():
     names = [row[0].strip("`") for row in table(section(RECORDS, "## Flow record"))]
     assert names == list(FlowRecord.__struct_fields__)
-    assert [name for name in FlowJson.__struct_fields__ if name != "host"] == names
+
+
+def test_fields_of_named_formats_stand_in_their_places():
+    _, after = section(RECORDS, "## Flow record").split("\n\nJSON, Protobuf and Avro, whose", 1)
+    rows = {row[0].strip("`"): row for row in table(after)}
+    assert rows.pop("sequence_num")[1:3] == ["", "Protobuf"]
+    names = list(FlowJson.__struct_fields__)
+    assert set(names) - set(FlowRecord.__struct_fields__) == set(rows)
+    described = {field.name: field.description for field in named_fields(FlowRecord)}
+    for name, (_, after_which, formats, _, ipfix) in rows.items():
+        assert names[names.index(name) - 1] == after_which.strip("`")
+        assert formats == "JSON, Protobuf, Avro"
+        said = re.search(r"\(IPFIX ([\d, ]+)\)", described[name])
+        assert ipfix == (said[1] if said else "")
 
 
 @pytest.mark.parametrize("row", table(section(RECORDS, "## Flow record")), ids=lambda row: row[0])
 def test_a_flow_record_field_is_the_layouts(row):
     name, wire, at = row[0].strip("`"), row[1], row[2]
-    if name not in FLOW_RECORD.names:
-        # What follows the fixed layout has no offset of its own.
-        assert at == ""
-        return
     dtype, offset = FLOW_RECORD.fields[name][:2]
     octets = WIDTHS.get(wire) or int(re.search(r"(\d+) octets", wire)[1])
     assert (octets, int(at)) == (dtype.itemsize, offset)
@@ -173,6 +183,19 @@ def test_every_logged_event_is_documented():
     assert logged - documented == set()
     # Some events are logged by way of a variable.
     assert documented - texts == set()
+
+
+@pytest.mark.parametrize(
+    ("heading", "known"),
+    [
+        ("### Reasons for no flow", terms.NO_FLOW),
+        ("### Causes of loss", terms.LOSSES),
+        ("### Records in doubt", terms.IN_DOUBT),
+    ],
+)
+def test_every_term_of_the_loss_equation_is_documented(heading, known):
+    documented = [row[0].strip("`") for row in table(section(RECORDS, heading))]
+    assert documented == list(known)
 
 
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])

@@ -73,6 +73,30 @@ def test_key_is_the_same_on_every_machine():
     assert key(ONE, OTHER, proto=6).hex() == "f294242187c20b75"
 
 
+GOLDEN_RATIO = 0x9E3779B97F4A7C15
+
+
+def mix(x: int) -> int:
+    x ^= x >> 30
+    x = x * 0xBF58476D1CE4E5B9 % 2**64
+    x ^= x >> 27
+    x = x * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+def end(address: bytes, port: int) -> int:
+    high, low = int.from_bytes(address[:8]), int.from_bytes(address[8:])
+    return mix(mix((high + GOLDEN_RATIO) % 2**64) ^ low ^ port << 48)
+
+
+@given(st.tuples(addresses, ports), st.tuples(addresses, ports), st.integers(0, 255))
+def test_key_is_the_one_of_the_documents(one, other, proto):
+    """docs/records.md gives this formula, for producers and readers of other languages."""
+    both = (end(*one) + end(*other)) % 2**64
+    expected = mix(both ^ proto * GOLDEN_RATIO % 2**64)
+    assert key(one, other, proto=proto) == expected.to_bytes(8)
+
+
 @given(st.lists(st.binary(min_size=8, max_size=8), max_size=20), st.integers(1, 1_000))
 def test_partition_is_that_of_kafkas_default_partitioner(keys, count):
     array = octets(b"".join(keys)).reshape(-1, 8)

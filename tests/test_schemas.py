@@ -13,6 +13,7 @@ from support.records import COUNTERS, EPOCH, SAMPLER, random_flows
 from flowstream import __version__, schemas
 from flowstream.cli.main import main
 from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.records import decode
 from flowstream.schemas import json_schema
 from flowstream.streams import Stream
 from tools import schema_files as command
@@ -131,11 +132,15 @@ def test_check_fails_on_what_breaks_a_release(tmp_path, capsys):
 @pytest.mark.parametrize("name", schemas.FORMATS)
 @pytest.mark.parametrize("stream", Stream)
 def test_the_command_prints_what_is_checked_in(name, stream, capsys):
+    if (name, stream) == ("layout", Stream.COUNTERS):
+        assert main(["schema", name, "--topic", stream]) == 2
+        assert "counters have no fixed layout" in capsys.readouterr().err
+        return
     assert main(["schema", name, "--topic", stream]) == 0
     printed = capsys.readouterr().out
-    one_for_both = name in ("avro", "protobuf") and stream is Stream.NEW_FLOWS
+    one_for_both = name in ("avro", "protobuf", "layout") and stream is Stream.NEW_FLOWS
     topic = Stream.FLOWS if one_for_both else stream
-    endings = {"json": "schema.json", "avro": "avsc", "protobuf": "proto"}
+    endings = {"json": "schema.json", "avro": "avsc", "protobuf": "proto", "layout": "layout.json"}
     file = CHECKED_IN / f"{topic}.{endings.get(name, f'{name}.sql')}"
     assert printed == file.read_text()
 
@@ -143,6 +148,27 @@ def test_the_command_prints_what_is_checked_in(name, stream, capsys):
 def test_flows_are_what_the_command_prints_by_default(capsys):
     assert main(["schema", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "flowstream flows"
+
+
+def test_a_record_is_read_by_its_layout():
+    """As a program does that knows nothing else."""
+    layout = json.loads(schemas.text("layout", Stream.FLOWS))
+    records = random_flows(1)
+    stamp(records, IDENTITY, 127)
+    (value,) = make_encoder("msgpack", IDENTITY).encode(records)
+    assert len(value) == layout["octets"]
+    record = decode(value)
+    assert [field["name"] for field in layout["fields"]] == list(record.__struct_fields__)
+    for field in layout["fields"]:
+        octets = value[field["offset"] :][: field["octets"]]
+        expected = getattr(record, field["name"])
+        if field["type"] == "text":
+            assert octets.rstrip(b"\0").decode() == expected
+        elif field["type"] == "octets":
+            assert octets == expected
+        else:
+            assert field["type"] == f"u{8 * field['octets']}"
+            assert int.from_bytes(octets) == expected
 
 
 @pytest.mark.parametrize("name", ["clickhouse", "spark", "flink"])

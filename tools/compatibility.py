@@ -84,6 +84,8 @@ def _fields(file: str, text: str) -> Iterator[_Field]:
         return _proto_fields(text)
     if file.endswith(".avsc"):
         return _avro_fields(json.loads(text))
+    if file.endswith(".layout.json"):
+        return _layout_fields(json.loads(text))
     return _json_fields(json.loads(text))
 
 
@@ -113,6 +115,12 @@ def _avro_type(schema: Any) -> str:
         return str(schema)
     # A named type is compared by itself, wherever it is defined.
     return str(schema.get("name") or json.dumps(schema, sort_keys=True))
+
+
+def _layout_fields(layout: Any) -> Iterator[_Field]:
+    for field in layout.get("fields", ()):
+        size = f"{field['type']} of {field['octets']} octets"
+        yield _Field("layout", field["name"], size, field["offset"], optional=True)
 
 
 def _is_map(schema: Any) -> bool:

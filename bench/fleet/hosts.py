@@ -1,4 +1,4 @@
-"""The hosts: who they are and what their kernels would have handed on, by seed."""
+"""The simulated hosts and the records that their kernels would have made, by seed."""
 
 from __future__ import annotations
 
@@ -106,15 +106,18 @@ class Fleet:
             proto=np.where(rng.random(n) < 0.8, 6, 17),
             src_addr=_addresses(rng, v6),
             dst_addr=_addresses(rng, v6),
+            src_net=np.where(v6, 128, 32),
+            dst_net=np.where(v6, 128, 32),
             src_port=rng.integers(1_024, 1 << 16, n),
             dst_port=rng.choice([53, 80, 443], n),
             ip_ttl=64,
-            in_if=rng.choice(list(INTERFACES), n),
+            if_index=rng.choice(list(INTERFACES), n),
             src_mac=np.frombuffer(b"\x02\0\0\0\0\1", np.uint8),
             dst_mac=np.frombuffer(b"\x02\0\0\0\0\2", np.uint8),
             packets=packets,
             bytes=octets,
             l2_bytes=octets + packets * 14,
+            flow_count=1,
             sampling_rate=1,
             end_reason=2,
         )
@@ -122,12 +125,11 @@ class Fleet:
 
 
 def announcements(records: NDArray[np.void]) -> NDArray[np.void]:
-    """The records of new_flows that the same flows have: one packet each."""
+    """Announcements of the same flows, without packets."""
     announced = records.copy()
     announced["record_type"] = RecordType.NEW_FLOW
-    announced["bytes"] //= announced["packets"]
-    announced["l2_bytes"] //= announced["packets"]
-    announced["packets"] = 1
+    for name in ("packets", "bytes", "l2_bytes", "end_reason"):
+        announced[name] = 0
     return announced
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flowstream.cli.options import Commands
 
 # flowstream.schemas.FORMATS, which is too heavy to import for --help.
-_FORMATS = ("json", "avro", "protobuf", "clickhouse", "spark", "flink")
+_FORMATS = ("json", "avro", "protobuf", "layout", "clickhouse", "spark", "flink")
 _TOPICS = tuple(map(str, Stream))
 
 _EXAMPLES = """\
@@ -21,9 +21,9 @@ examples:
   flowstream schema protobuf > flows.proto
   flowstream schema clickhouse --topic counters | clickhouse-client --multiquery
 
-json, avro and protobuf describe the values; the others define tables over a
-topic of JSON values with the names goflow2. The same texts are in schemas/ of
-the source.
+json, avro and protobuf describe the values, layout the offsets of flow records in
+MessagePack; the others define tables over a topic of JSON values with the names
+goflow2. The same texts are in schemas/ of the source.
 """
 
 

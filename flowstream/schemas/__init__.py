@@ -1,9 +1,9 @@
 """Schemas and table definitions of the topics, generated from the records' Structs.
 
 ``python -m tools.schema_files --write`` writes them into ``schemas/``, ``--check``
-compares, also with what was released (``tools.compatibility``).
-They describe the JSON of the names ``goflow2``, Avro and Protobuf; MessagePack
-is an array of the Avro schema's fields in their order.
+compares, also with the schemas of every release (``tools.compatibility``).
+They describe JSON with the names ``goflow2``, Avro, Protobuf and the layout of
+MessagePack.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from flowstream.errors import UsageError
 from flowstream.records import avro_schema, protobuf_schema
-from flowstream.schemas import clickhouse, engines, json_schema
+from flowstream.schemas import clickhouse, engines, json_schema, layout
 from flowstream.schemas.topics import record_of
 from flowstream.streams import Stream
 
@@ -24,10 +25,19 @@ def _pretty(document: object) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def _layout(stream: Stream) -> str:
+    if stream is Stream.COUNTERS:
+        raise UsageError(
+            "counters have no fixed layout: in MessagePack their numbers are shortened"
+        )
+    return _pretty(layout.document())
+
+
 _TEXTS: Final[dict[str, Callable[[Stream], str]]] = {
     "json": lambda stream: _pretty(json_schema.document(stream)),
     "avro": lambda stream: _pretty(avro_schema.schema(record_of(stream))),
     "protobuf": lambda stream: protobuf_schema.definition(record_of(stream)),
+    "layout": _layout,
     "clickhouse": clickhouse.definition,
     "spark": engines.spark,
     "flink": engines.flink,
@@ -36,23 +46,27 @@ _SUFFIXES: Final = {
     "json": "schema.json",
     "avro": "avsc",
     "protobuf": "proto",
+    "layout": "layout.json",
     "clickhouse": "clickhouse.sql",
     "spark": "spark.sql",
     "flink": "flink.sql",
 }
 # These describe records, not topics: one file for both topics that carry flows,
 # because a name may be defined only once in a program.
-_OF_RECORDS: Final = ("avro", "protobuf")
+_OF_RECORDS: Final = ("avro", "protobuf", "layout")
 
 FORMATS: Final = tuple(_TEXTS)
 """Names that ``text`` knows."""
 
 VALUE_FORMATS: Final = ("json", *_OF_RECORDS)
-"""Those that describe values; the others are definitions for a reader's own tables."""
+"""Formats that describe values; the others are definitions for a reader's own tables."""
 
 
 def text(name: str, stream: Stream) -> str:
-    """Schema or definition of one topic, in the format ``name``, one of ``FORMATS``."""
+    """Schema or definition of one topic, in the format ``name``, one of ``FORMATS``.
+
+    Raises UsageError for the layout of counters, which have none.
+    """
     return _TEXTS[name](stream)
 
 
@@ -62,5 +76,6 @@ def files(formats: tuple[str, ...] = FORMATS) -> dict[str, str]:
         f"{stream}.{_SUFFIXES[name]}": text(name, stream)
         for name in formats
         for stream in Stream
-        if stream is not Stream.NEW_FLOWS or name not in _OF_RECORDS
+        if (stream is not Stream.NEW_FLOWS or name not in _OF_RECORDS)
+        and (stream is not Stream.COUNTERS or name != "layout")
     }
