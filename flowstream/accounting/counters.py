@@ -73,7 +73,9 @@ def counters_record(
 def _amounts(known: Iterable[str], amounts: Mapping[str, RecordAmount]) -> dict[str, Loss]:
     """Every known cause, 0 where nothing happened: engines infer columns from the first record."""
     none = RecordAmount()
-    return {cause: Loss(*amounts.get(cause, none)) for cause in known}
+    return {
+        cause: Loss(*amount) for cause, amount in {**dict.fromkeys(known, none), **amounts}.items()
+    }
 
 
 def _stages(count: StageCount) -> StageCounts:
