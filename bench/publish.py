@@ -20,6 +20,7 @@ from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.tally import AttachmentKey, Tally
 from flowstream.agent.pipeline import ENCODE_RECORDS, Publisher, RecordBatch
 from flowstream.agent.readers import READ_RECORDS
+from flowstream.agent.state import Run
 from flowstream.encode import (
     partition_keys,
     partitions,
@@ -97,7 +98,7 @@ class Lane:
 
     async def _publish(self, records: NDArray[np.void]) -> int:
         encoder = new_encoder(self.format)
-        publisher = Publisher(self.sink, encoder, IDENTITY, self.ledger, self.prefix)
+        publisher = Publisher(self.sink, encoder, Run(IDENTITY, self.ledger), self.prefix)
         faults: list[Exception] = []
         running = asyncio.ensure_future(publisher.run(faults.append))
         for start in range(0, len(records), READ_RECORDS):

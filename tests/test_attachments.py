@@ -13,11 +13,11 @@ from support.agent import audited, carried, delivered, records_of
 from support.net import Interface, namespace, veth_pair
 from support.traffic import flood
 
-from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.run import PROBES
+from flowstream.agent.state import Run
 from flowstream.config.run import load
 from flowstream.encode import Identity, make_encoder
 from flowstream.errors import UsageError
@@ -53,14 +53,12 @@ class Rig:
 
     def __init__(self, url: str, program: str, **options: object) -> None:
         config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
-        names: dict[int, str] = {}
         self.url = url
-        identity = Identity(new_epoch(), bytes(16), "host-a", bytes(16), names)
-        ledger = Ledger()
+        run = Run(Identity(new_epoch(), bytes(16), "host-a", bytes(16)))
         self.probe = PROBES[program](max_flows=config.max_flows, sampling=1)
-        sink = open_sink(url, ledger, partitions=3, record_format="json")
-        publisher = Publisher(sink, make_encoder("json", identity), identity, ledger, "flowstream")
-        self.agent = Agent(config, self.probe, sink, publisher, ledger, identity, names)
+        sink = open_sink(url, run.ledger, partitions=3, record_format="json")
+        publisher = Publisher(sink, make_encoder("json", run.identity), run, "flowstream")
+        self.agent = Agent(config, self.probe, sink, publisher, run)
         self.topics = [f"flowstream.{stream}" for stream in Stream]
         sink.prepare(self.topics)
 

@@ -13,8 +13,7 @@ import pytest
 from support.outcomes import eventually
 from support.records import COUNTERS, random_flows
 
-from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
@@ -24,6 +23,7 @@ from flowstream.agent.pipeline import (
     RecordBatch,
 )
 from flowstream.agent.readers import RingReader, move_table
+from flowstream.agent.state import Run, RunState
 from flowstream.encode import Identity, make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, decode
@@ -100,11 +100,11 @@ def pipe():
 class Rig:
     """A publisher between a shelf and a ledger."""
 
-    def __init__(self, record_format: str = "msgpack") -> None:
-        identity = Identity(EPOCH, bytes(16), "host-a", bytes(16), NAMES)
-        self.shelf, self.ledger = Shelf(), Ledger()
-        self.encoder = make_encoder(record_format, identity)
-        self.publisher = Publisher(self.shelf, self.encoder, identity, self.ledger, "t")
+    def __init__(self, record_format: str = "msgpack", run: Run | None = None) -> None:
+        self.run = run or Run(Identity(EPOCH, bytes(16), "host-a", bytes(16), NAMES))
+        self.shelf, self.ledger = Shelf(), self.run.ledger
+        self.encoder = make_encoder(record_format, self.run.identity)
+        self.publisher = Publisher(self.shelf, self.encoder, self.run, "t")
 
     @property
     def account(self):
@@ -389,3 +389,76 @@ async def test_a_drain_that_fails_is_no_silent_loss():
     with pytest.raises(ValueError, match="the kernel said no"):
         await move_table(drain(), rig.publisher)
     assert rig.account.flows.drained == 7
+
+
+async def test_a_restored_run_goes_on_where_the_state_was_saved():
+    first = Rig()
+    sent = flows(ENCODE_RECORDS + 101)
+    async with running(first.publisher):
+        await first.publisher.put(RecordBatch(Stream.FLOWS, sent.copy()))
+        await first.publisher.put(RecordBatch(Stream.NEW_FLOWS, sent[:7].copy()))
+    await first.publisher.publish_counters(lambda seq: msgspec.structs.replace(COUNTERS, seq=seq))
+    settle(first, failed=211, in_doubt=11)
+    saved = msgspec.msgpack.encode(first.run.state())
+
+    second = Rig(run=Run.restore(msgspec.msgpack.decode(saved, type=RunState)))
+    assert second.run.identity == first.run.identity
+    assert second.ledger.accounts() == first.ledger.accounts()
+    assert second.account.losses["delivery_timeout"].records == 211
+    assert second.account.in_doubt["delivery_timeout"].records == 11
+    assert second.account.settled
+    async with running(second.publisher):
+        await second.publisher.put(RecordBatch(Stream.FLOWS, sent[:13].copy()))
+        await second.publisher.put(RecordBatch(Stream.NEW_FLOWS, sent[:3].copy()))
+    await second.publisher.publish_counters(lambda seq: msgspec.structs.replace(COUNTERS, seq=seq))
+    seqs = {
+        topic: [record.seq for record in second.shelf.records(topic)]
+        for topic in ("t.flows", "t.new_flows", "t.counters")
+    }
+    assert seqs == {
+        "t.flows": list(range(len(sent), len(sent) + 13)),
+        "t.new_flows": [7, 8, 9],
+        "t.counters": [1],
+    }
+    assert {record.agent_epoch for record in second.shelf.records()} == {EPOCH}
+    assert {record.if_name for record in second.shelf.records()} == {"eth0"}
+    assert second.account.flows.encoded == len(sent) + 13
+
+
+async def test_a_saved_state_does_not_change_with_its_run():
+    rig = Rig()
+    async with running(rig.publisher):
+        await rig.publisher.put(RecordBatch(Stream.FLOWS, flows(101)))
+    state = rig.run.state()
+    saved = msgspec.msgpack.encode(state)
+    settle(rig, failed=3, in_doubt=5)
+    rig.run.take_seq(Stream.FLOWS, 7)
+    rig.run.names[5] = "eth1"
+    assert msgspec.msgpack.encode(state) == saved
+
+
+def test_a_restored_run_keeps_the_counts_of_removed_attachments():
+    run = Run(Identity(EPOCH, bytes(16), "host-a", bytes(16), NAMES))
+    counts = KernelCounts(
+        Amount(101, 10_007), {"non_ip": Amount(3, 211)}, {"overflow_lost": RecordAmount(5, 5, 307)}
+    )
+    run.removed[AttachmentKey(IF_INDEX, 1)] = counts
+    run.ledger.counters_failed = 7
+    saved = msgspec.json.encode(run.state())
+    restored = Run.restore(msgspec.json.decode(saved, type=RunState))
+    assert restored.removed == {AttachmentKey(IF_INDEX, 1): counts}
+    assert restored.ledger.counters_failed == 7
+
+
+def settle(rig: Rig, *, failed: int, in_doubt: int) -> None:
+    """Give every record of the flows and new flows that were sent an outcome."""
+    batches = [batch for batch in rig.shelf.batches if batch.stream is not Stream.COUNTERS]
+    for batch in batches:
+        lost, doubted = min(failed, len(batch)), 0
+        failed -= lost
+        doubted = min(in_doubt, len(batch) - lost)
+        in_doubt -= doubted
+        parts = (slice(0, lost), slice(lost, lost + doubted), slice(lost + doubted, len(batch)))
+        rig.ledger.failed(batch, parts[0], "delivery_timeout")
+        rig.ledger.in_doubt(batch, parts[1], "delivery_timeout")
+        rig.ledger.acknowledged(batch, parts[2])

@@ -15,7 +15,7 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from flowstream.accounting.tally import AttachmentKey, Tally
 
@@ -70,14 +70,20 @@ class Account:
 class Ledger:
     """Books of all attachments; also the sinks' ``Outcomes``."""
 
-    def __init__(self) -> None:
-        self._accounts: defaultdict[AttachmentKey, Account] = defaultdict(Account)
-        self.counters_failed = 0
+    def __init__(
+        self, accounts: Mapping[AttachmentKey, Account] | None = None, counters_failed: int = 0
+    ) -> None:
+        self._accounts: defaultdict[AttachmentKey, Account] = defaultdict(Account, accounts or {})
+        self.counters_failed = counters_failed
         """Records of the counters topic that were given up or are in doubt."""
 
     def account(self, key: AttachmentKey) -> Account:
         """The books of one attachment."""
         return self._accounts[key]
+
+    def accounts(self) -> Mapping[AttachmentKey, Account]:
+        """The books of every attachment that has any."""
+        return self._accounts
 
     def drained(self, stream: Stream, tally: Tally) -> None:
         """Records left the kernel."""

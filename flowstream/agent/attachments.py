@@ -12,13 +12,13 @@ from flowstream.errors import UsageError
 from flowstream.kernel import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from flowstream.accounting.ledger import Ledger
     from flowstream.accounting.snapshot import Snapshot
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.pipeline import Publisher
     from flowstream.agent.probe import Attachment, Probe, Ring
+    from flowstream.agent.state import Run
 
     Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
 
@@ -26,25 +26,17 @@ if TYPE_CHECKING:
 class Attachments:
     """Registry of attachments; moves what they and their probe hold to the publisher.
 
-    ``names`` is kept as the names of the interfaces by index. ``spawn`` runs a
-    coroutine as a task whose failure ends the run.
+    The run's names follow the attachments. ``spawn`` runs a coroutine as a task
+    whose failure ends the run.
     """
 
-    def __init__(
-        self,
-        probe: Probe,
-        publisher: Publisher,
-        ledger: Ledger,
-        names: MutableMapping[int, str],
-        spawn: Spawn,
-    ) -> None:
-        self._probe, self._publisher, self._ledger = probe, publisher, ledger
-        self._names, self._spawn = names, spawn
+    def __init__(self, probe: Probe, publisher: Publisher, run: Run, spawn: Spawn) -> None:
+        self._probe, self._publisher = probe, publisher
+        self._run, self._spawn = run, spawn
         self._present: dict[AttachmentKey, Attachment] = {}
         self._draining = asyncio.Lock()
         self._shared: _Readers | None = None
         self._own: dict[AttachmentKey, _Readers] = {}
-        self._removed: dict[AttachmentKey, Snapshot] = {}
 
     def __contains__(self, key: AttachmentKey) -> bool:
         return key in self._present
@@ -61,7 +53,7 @@ class Attachments:
         if key in self._present:
             raise UsageError(f"{attachment.interface}: already attached")
         self._present[key] = attachment
-        self._names[key.if_index] = attachment.interface
+        self._run.names[key.if_index] = attachment.interface
         if self._shared:
             self._own[key] = _Readers(attachment.rings, self._publisher, self._spawn)
 
@@ -78,11 +70,11 @@ class Attachments:
     def forget(self, last: Snapshot) -> None:
         """Close an attachment that was emptied; ``last`` are its final counts."""
         key = last.key
-        self._removed[key] = last
+        self._run.removed[key] = last.kernel
         self._present.pop(key).close()
         self._own.pop(key, None)
         if not any(each.if_index == key.if_index for each in self._present):
-            del self._names[key.if_index]
+            del self._run.names[key.if_index]
 
     async def drain(self, end_reason: int) -> None:
         """Swap the probe's tables and move the one that was active."""
@@ -102,18 +94,20 @@ class Attachments:
 
     def snapshot(self, key: AttachmentKey) -> Snapshot:
         """All counts of one attachment; they go on where those of an earlier one ended."""
-        counts = snapshot(self._present[key], self._probe, self._ledger, clock.now())
-        if (earlier := self._removed.get(key)) is None:
+        counts = snapshot(self._present[key], self._probe, self._run.ledger, clock.now())
+        if (earlier := self._run.removed.get(key)) is None:
             return counts
-        return dataclasses.replace(counts, kernel=counts.kernel.plus(earlier.kernel))
+        return dataclasses.replace(counts, kernel=counts.kernel.plus(earlier))
 
     def snapshots(self) -> list[Snapshot]:
         """All counts of every attachment, in the order in which they were added."""
         return [self.snapshot(key) for key in self._present]
 
-    def removed(self) -> list[Snapshot]:
-        """Final counts of attachments that are gone."""
-        return [last for key, last in self._removed.items() if key not in self._present]
+    def seen_packets(self) -> int:
+        """Packets that the programs of all attachments of the run saw, also of those removed."""
+        removed = (counts for key, counts in self._run.removed.items() if key not in self._present)
+        kernel = (*removed, *(each.kernel for each in self.snapshots()))
+        return sum(counts.seen.packets for counts in kernel)
 
 
 class _Readers:

@@ -24,15 +24,14 @@ from flowstream.errors import FlowstreamError, SinkError
 from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from flowstream.accounting.ledger import Ledger
     from flowstream.accounting.snapshot import Snapshot
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.pipeline import Publisher
     from flowstream.agent.probe import Attachment, Probe
+    from flowstream.agent.state import Run
     from flowstream.config.run import RunConfig
-    from flowstream.encode import Identity
     from flowstream.sink import Sink
 
 DATA_SHARE: Final = 0.8
@@ -44,11 +43,7 @@ log = structlog.get_logger()
 
 
 class Agent:
-    """One run. Its collaborators come in by the constructor.
-
-    ``names`` has the names of the interfaces by index: it grows and shrinks with
-    the attachments.
-    """
+    """The process of a run. Its collaborators come in by the constructor."""
 
     def __init__(
         self,
@@ -56,17 +51,15 @@ class Agent:
         probe: Probe,
         sink: Sink,
         publisher: Publisher,
-        ledger: Ledger,
-        identity: Identity,
-        names: MutableMapping[int, str],
+        run: Run,
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher = sink, publisher
-        self._ledger, self._identity = ledger, identity
+        self._run = run
         self._rhythm = Rhythm(
             round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
         )
-        self._attachments = Attachments(probe, publisher, ledger, names, self._spawn)
+        self._attachments = Attachments(probe, publisher, run, self._spawn)
         self._removals: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._drain_now = asyncio.Event()
@@ -101,7 +94,7 @@ class Agent:
     async def _remove(self, key: AttachmentKey) -> None:
         await self._attachments.empty(key, EndReason.FORCED)
         await self._publisher.passed()
-        while not (self._stopping.is_set() or self._ledger.account(key).settled):
+        while not (self._stopping.is_set() or self._run.ledger.account(key).settled):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), SETTLE_POLL_S)
         if self._stopping.is_set():
@@ -234,7 +227,7 @@ class Agent:
     async def _publish(self, counts: Snapshot, *, final: bool) -> None:
         build = functools.partial(
             counters_record,
-            identity=self._identity,
+            identity=self._run.identity,
             rhythm=self._rhythm,
             snapshot=counts,
             final=final,
@@ -264,12 +257,12 @@ class Agent:
         await self._sink.flush(max(deadline - time.monotonic(), 0.5) * DATA_SHARE)
         await asyncio.wait([counting], timeout=1)
         counting.cancel()
-        failed = self._ledger.counters_failed
+        failed = self._run.ledger.counters_failed
         await self._counters(final=True)
         await self._sink.close(max(deadline - time.monotonic(), 0.5))
         if self._sink.fault:
             self._fail(SinkError(self._sink.fault))
-        if self._ledger.counters_failed > failed:
+        if self._run.ledger.counters_failed > failed:
             log.error("the final counters could not be published: the end looks unclean")
             self._unclean = True
         log.info("ended", **self._summary())
@@ -285,10 +278,10 @@ class Agent:
         await asyncio.wait([publishing])
 
     def _summary(self) -> dict[str, int]:
-        counts = [*self._attachments.removed(), *self._attachments.snapshots()]
+        accounts = self._run.ledger.accounts().values()
         return {
-            "seen_packets": sum(each.kernel.seen.packets for each in counts),
-            "flow_records": sum(each.account.flows.acknowledged for each in counts),
-            "new_flow_records": sum(each.account.new_flows.acknowledged for each in counts),
-            "failed_records": sum(each.account.flows.failed for each in counts),
+            "seen_packets": self._attachments.seen_packets(),
+            "flow_records": sum(account.flows.acknowledged for account in accounts),
+            "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
+            "failed_records": sum(account.flows.failed for account in accounts),
         }

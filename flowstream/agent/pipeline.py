@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.accounting.ledger import Ledger
-    from flowstream.encode import Encoder, Identity
+    from flowstream.agent.state import Run
+    from flowstream.encode import Encoder
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink
 
@@ -60,28 +60,20 @@ class RecordBatch:
 
 
 class Publisher:
-    """Encoder and sink behind the bounded queue; nothing else assigns ``seq``.
+    """Encoder and sink behind the bounded queue; only this assigns the run's ``seq``.
 
     Messages carry the time of their records, so that the same records make the
     same messages. With ``discard`` set, further records are counted as lost under
     that cause and not published: for the end of a run that has no time left.
     """
 
-    def __init__(
-        self,
-        sink: Sink,
-        encoder: Encoder,
-        identity: Identity,
-        ledger: Ledger,
-        prefix: str,
-    ) -> None:
-        self._sink, self._encoder, self._identity = sink, encoder, identity
-        self._ledger = ledger
+    def __init__(self, sink: Sink, encoder: Encoder, run: Run, prefix: str) -> None:
+        self._sink, self._encoder, self._run = sink, encoder, run
+        self._ledger = run.ledger
         self._queue: asyncio.Queue[tuple[RecordBatch, Tally] | asyncio.Event | None] = (
             asyncio.Queue(QUEUE_BATCHES)
         )
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
-        self._seq = dict.fromkeys(Stream, 0)
         self.discard: str | None = None
 
     async def put(self, batch: RecordBatch) -> None:
@@ -126,7 +118,7 @@ class Publisher:
         if self.discard:
             self._ledger.lost(tally, self.discard)
             return
-        stamp(records, self._identity, self._seq[stream])
+        stamp(records, self._run.identity, self._run.next_seq(stream))
         values = self._encoder.encode(records)
         topic = self._topics[stream]
         keys = partition_keys(records)
@@ -134,7 +126,7 @@ class Publisher:
         timestamp_ms = int(records["time_received_ns"].max()) // 1_000_000
         batches = split(stream, topic, values, keys, to, tally, timestamp_ms)
         # Only now: records that cannot be encoded must leave no gap.
-        self._next_seq(stream, len(records))
+        self._run.take_seq(stream, len(records))
         self._ledger.encoded(stream, tally)
         for batch in batches:
             self._ledger.queued(batch)
@@ -145,7 +137,7 @@ class Publisher:
 
         All counters of a host go to one partition, so that they stay in order.
         """
-        record = build(self._next_seq(Stream.COUNTERS, 1))
+        record = build(self._run.take_seq(Stream.COUNTERS, 1))
         topic = self._topics[Stream.COUNTERS]
         await self._sink.send(
             MessageBatch(
@@ -158,8 +150,3 @@ class Publisher:
                 tally=Tally.empty(1),
             )
         )
-
-    def _next_seq(self, stream: Stream, count: int) -> int:
-        first = self._seq[stream]
-        self._seq[stream] = first + count
-        return first

@@ -13,9 +13,9 @@ import structlog
 import uvloop
 
 from flowstream import log as logs
-from flowstream.accounting.ledger import Ledger
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
+from flowstream.agent.state import Run
 from flowstream.encode import Identity
 from flowstream.host import identity as host
 from flowstream.host import namespaces as netns
@@ -47,21 +47,19 @@ def run(config: RunConfig) -> int:
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
     features.raise_descriptor_limit()
-    epoch = host.new_epoch()
-    interfaces: dict[int, str] = {}
-    identity = Identity(
-        epoch,
-        host.host_id(),
-        host.host_name(),
-        host.agent_address(config.agent_address),
-        interfaces,
+    this = Run(
+        Identity(
+            host.new_epoch(),
+            host.host_id(),
+            host.host_name(),
+            host.agent_address(config.agent_address),
+        )
     )
     # Before the sink creates anything: a registry may refuse.
-    encoder = encoder_of(config, identity)
-    ledger = Ledger()
+    encoder = encoder_of(config, this.identity)
     sink = open_sink(
         config.sink,
-        ledger,
+        this.ledger,
         partitions=config.partitions,
         record_format=config.format,
         owner=user if os.geteuid() == 0 else None,
@@ -89,8 +87,8 @@ def run(config: RunConfig) -> int:
         privileges.give_up(user)
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)
-        publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
-        agent = Agent(config, probe, sink, publisher, ledger, identity, interfaces)
+        publisher = Publisher(sink, encoder, this, config.topic_prefix)
+        agent = Agent(config, probe, sink, publisher, this)
         for attachment in attached:
             agent.add(attachment)
         return uvloop.run(agent.run(topics))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import uvloop
 
 from flowstream.accounting.counters import Rhythm, counters_record
-from flowstream.accounting.ledger import Ledger
 from flowstream.agent.pipeline import Publisher
+from flowstream.agent.state import Run
 from flowstream.errors import SinkError, SourceError
 from flowstream.kafka.settings import KEEP_FOREVER, ClientSettings
 from flowstream.pcap.capture_run import CaptureRun, Clock
@@ -62,10 +62,10 @@ def run(config: CaptureConfig) -> Published:
 
 
 async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> Published:
-    ledger = Ledger()
+    this = Run(identity)
     sink = open_sink(
         config.sink,
-        ledger,
+        this.ledger,
         partitions=config.partitions,
         record_format=config.format,
         topic_settings=KEEP_FOREVER,
@@ -74,7 +74,7 @@ async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> P
     sink.prepare(topics)
     await sink.start(topics)
     try:
-        done = await _publish(config, identity, encoder, sink, ledger)
+        done = await _publish(config, this, encoder, sink)
     finally:
         await sink.close(CLOSE_TIMEOUT_S)
     if sink.fault:
@@ -82,11 +82,10 @@ async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> P
     return done
 
 
-async def _publish(
-    config: CaptureConfig, identity: Identity, encoder: Encoder, sink: Sink, ledger: Ledger
-) -> Published:
+async def _publish(config: CaptureConfig, this: Run, encoder: Encoder, sink: Sink) -> Published:
+    identity, ledger = this.identity, this.ledger
     clock = Clock(identity.agent_epoch)
-    publisher = Publisher(sink, encoder, identity, ledger, config.topic_prefix)
+    publisher = Publisher(sink, encoder, this, config.topic_prefix)
     faults: list[Exception] = []
     publishing = asyncio.ensure_future(publisher.run(faults.append))
     captures: list[CaptureRun] = []
