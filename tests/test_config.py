@@ -235,6 +235,10 @@ def test_a_file_without_permission(tmp_path):
         ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary and the sink"),
         ({"format": "avro"}, "format: avro can only be read with its schema; name a registry"),
         ({"registry": "http://x"}, "registry: json needs none; leave it out or use format"),
+        (
+            {"format": "msgpack", "community_id": "true"},
+            "community-id: msgpack has a fixed layout without it; leave it out or use another",
+        ),
         ({"format": "msgpack", "names": "ecs"}, "names: ecs are names in JSON and the format is"),
         ({"sink": "ftp://x"}, "'ftp://x': unknown scheme 'ftp'"),
         ({"sink": "kafka://x"}, "'kafka://x': 'x' is not HOST:PORT"),

@@ -21,9 +21,9 @@ examples:
   flowstream schema protobuf > flows.proto
   flowstream schema clickhouse --topic counters | clickhouse-client --multiquery
 
-json, avro and protobuf describe the values, layout the offsets of flow records in
-MessagePack; the others define tables over a topic of JSON values with the names
-goflow2. The same texts are in schemas/ of the source.
+json, avro and protobuf describe the values, layout the offsets of flow records
+in MessagePack; the others define tables over a topic of JSON values with the
+names goflow2. The same texts are in schemas/ of the source.
 """
 
 

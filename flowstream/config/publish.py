@@ -77,6 +77,11 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
     def __post_init__(self) -> None:
         check_sink(self.sink, self.format)
         _check_format(self.format, self.names, self.registry)
+        if self.community_id and self.format == "msgpack":
+            raise UsageError(
+                "community-id: msgpack has a fixed layout without it; leave it out "
+                "or use another format"
+            )
 
 
 def check_sink(sink: str, record_format: str) -> None:
