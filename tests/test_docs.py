@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import numpy as np
 import pytest
-from support.causes import causes
 from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 
 from flowstream.accounting import terms
@@ -159,34 +158,6 @@ def test_the_length_of_a_value_is_right():
 def test_every_term_of_the_loss_equation_is_documented(heading, known):
     documented = [row[0].strip("`") for row in table(section(RECORDS, heading))]
     assert documented == list(known)
-
-
-ACCOUNTABLE = ("accounting", "agent", "delivery", "kafka", "kernel", "segments")
-
-
-def test_every_cause_in_the_sources_is_a_term():
-    rooms = (TOP / "flowstream" / room for room in ACCOUNTABLE)
-    paths = [path for room in rooms for path in room.glob("*.py")]
-    found = causes(path.read_text(encoding="utf-8") for path in paths)
-    assert found == set(terms.LOSSES) | set(terms.IN_DOUBT)
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "def failed(self, batch, part, cause): ...\nself.o.failed(b, slice(0), 'made_up')",
-        "def lost(tally, cause): ...\nlost(tally, cause='made_up')",
-        "def lost(tally, cause): ...\nMADE_UP: Final = 'made_up'\nledger.lost(tally, MADE_UP)",
-        "async def flush(self, timeout, cause): ...\nawait self.flush(1, 'made_up')",
-        "def write(batch):\n    return written, 'made_up'",
-        "written, cause = write(batch) or (0, 'made_up')",
-        "publisher.discard = 'made_up'",
-        "KernelCounts(losses={'made_up': LossCount()})",
-        "self.losses = {'made_up': LossCount()}",
-    ],
-)
-def test_a_made_up_cause_is_found(source):
-    assert causes([source]) == {"made_up"}
 
 
 def first_column(heading: str) -> list[str]:
