@@ -51,7 +51,7 @@ def test_an_outage_longer_than_the_queue_is_counted(wire, broker_factory):
     assert interface["seen"]["packets"] == arrived
     assert interface["flows"]["packets"] + sum(lost.values()) == arrived
     assert lost["overflow_lost"] > 0
-    assert last_counters(broker.url).flows.acknowledged > 0
+    assert last_counters(broker.url).stages["flows"].acknowledged > 0
 
 
 def test_a_broker_gone_for_good(wire, broker_factory):

@@ -19,6 +19,11 @@ class Values:
         return self
 
 
+def sent(topic: str, partition: int) -> bool:
+    """Whether a flight was sent."""
+    return True
+
+
 def launch(lane: Lane, now: float) -> list[int]:
     builder = Values()
     lane.launch(builder, now)
@@ -48,7 +53,7 @@ def test_flights_shrink_without_an_answer_and_grow_when_it_is_prompt() -> None:
     lanes = lanes_with(account, (0, 0, 331))
     (lane,) = lanes
     assert len(launch(lane, 0)) == 331
-    lanes.recall()
+    lanes.recall(sent)
     assert launch(lane, 0) == list(range(20))
     lanes.acknowledge(lane, 1.1)
     assert launch(lane, 2) == list(range(20, 40))
@@ -66,7 +71,7 @@ def test_unanswered_records_stay_in_doubt_after_a_refusal() -> None:
     (lane,) = lanes
     lane.max_records = 7
     assert launch(lane, 0) == list(range(7))
-    lanes.recall()
+    lanes.recall(sent)
     # One record is refused; the other six, sent before, still wait.
     assert launch(lane, 1) == [0]
     lanes.refuse_size(lane)
@@ -77,12 +82,12 @@ def test_unanswered_records_stay_in_doubt_after_a_refusal() -> None:
     assert sorted(map(number, account.doubtful_values)) == list(range(7))
 
 
-def test_records_that_no_producer_got_fail() -> None:
+def test_records_that_were_never_sent_fail() -> None:
     account = Account()
     lanes = lanes_with(account, (0, 0, 7))
     (lane,) = lanes
     launch(lane, 0)
-    lane.recall(answered=True)
+    lanes.recall(lambda *_: False)
     lanes.expire(30.0)
     assert account.causes == {"delivery_timeout": 7}
     assert not account.doubts
@@ -94,7 +99,7 @@ def test_flight_at_the_end_is_in_doubt_and_waiting_records_fail() -> None:
     (lane,) = lanes
     lane.max_records = 7
     launch(lane, 0)
-    lanes.fail_all("shutdown")
+    lanes.give_up_all("shutdown", sent)
     assert account.doubts == {"shutdown": 7}
     assert account.causes == {"shutdown": 4}
 

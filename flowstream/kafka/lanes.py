@@ -6,9 +6,9 @@ an acknowledgement or goes back to the head of the queue, so the order within a
 partition outlives any producer. One flight per partition is enough: while some
 partitions are in flight, the others are packed.
 
-A flight that ends without an answer leaves its records in doubt: the broker may
-have written them. They are sent again, and a record that is given up after that
-is in doubt, not failed, even when the last attempt was refused.
+A flight that was sent and ends without an answer leaves its records in doubt: the
+broker may have written them. They are sent again, and a record that is given up
+after that is in doubt, not failed, even when the last attempt was refused.
 
 The number of records in a flight depends on the outcome of earlier ones: fewer
 after a refusal for its size or after no answer, slightly more after each prompt
@@ -24,7 +24,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.delivery.space import Space
@@ -130,15 +130,14 @@ class Lane:
         chunks, self.flight = self.flight.chunks, None
         return chunks
 
-    def recall(self, *, answered: bool) -> None:
+    def recall(self, *, in_doubt: bool) -> None:
         """End the flight; its records wait again, first in line.
 
-        ``answered``: the broker has not written them for certain, because it refused
-        or because the producer never got them. Otherwise they are in doubt.
+        ``in_doubt``: the broker may have written them; it was sent and not refused.
         """
         chunks = self.land()
         for chunk in chunks:
-            chunk.in_doubt |= not answered
+            chunk.in_doubt |= in_doubt
         self.waiting.extendleft(reversed(chunks))
 
     def shrink(self, divisor: int) -> None:
@@ -225,7 +224,7 @@ class Lanes:
         """Send the lane's flight again in parts; give up a single record that is too large."""
         lane.shrink(_REFUSED)
         if len(lane.flight or ()) > 1:
-            lane.recall(answered=True)
+            lane.recall(in_doubt=False)
             return
         for chunk in lane.land():
             self._give_up(chunk, "message_too_large")
@@ -236,19 +235,19 @@ class Lanes:
             while lane.waiting and lane.waiting[0].deadline <= now:
                 self._give_up(lane.waiting.popleft(), "delivery_timeout")
 
-    def fail_all(self, cause: str) -> None:
-        """Give up everything, flights included: those are in doubt."""
+    def give_up_all(self, cause: str, was_sent: Callable[[str, int], bool]) -> None:
+        """Give up everything; flights that were sent, by topic and partition, are in doubt."""
         for lane in self:
-            lane.recall(answered=False)
+            lane.recall(in_doubt=was_sent(lane.topic, lane.partition))
             while lane.waiting:
                 self._give_up(lane.waiting.popleft(), cause)
 
-    def recall(self) -> None:
-        """End every flight without an answer: its records are in doubt."""
+    def recall(self, was_sent: Callable[[str, int], bool]) -> None:
+        """End every flight; those that were sent, by topic and partition, are in doubt."""
         for lane in self:
             if lane.flight is not None:
                 lane.shrink(_UNANSWERED)
-                lane.recall(answered=False)
+                lane.recall(in_doubt=was_sent(lane.topic, lane.partition))
 
     def in_flight(self) -> bool:
         """Say whether there is any flight."""

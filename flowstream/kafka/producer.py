@@ -10,9 +10,13 @@ import asyncio
 import math
 import socket
 import struct
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from aiokafka.errors import BrokerResponseError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    BrokerResponseError,
+    NodeNotReadyError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.structs import TopicPartition
 
 from flowstream.errors import SinkError
@@ -25,12 +29,15 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
     from aiokafka.conn import AIOKafkaConnection, CloseReason
+    from aiokafka.protocol.api import Request
 
     from flowstream.kafka.lanes import BatchBuilder
     from flowstream.kafka.settings import ClientSettings
 
 # How long a request may take to notice that its connection is gone.
 _ABANDON_TIMEOUT = 1.0
+# The API key of requests that write records (ApiKeys.java).
+_PRODUCE = 0
 
 
 class Producer:
@@ -39,6 +46,10 @@ class Producer:
     def __init__(self, producer: AIOKafkaProducer, partitions: dict[str, int]) -> None:
         self._producer = producer
         self._partitions = partitions
+        # Partitions whose batch is in no request so far.
+        self._unsent: set[tuple[str, int]] = set()
+        self._sealed = False
+        self._watch_requests(producer.client)
 
     @classmethod
     async def connect(
@@ -105,10 +116,19 @@ class Producer:
         # aiokafka only asserts it.
         if partition not in await self._producer.partitions_for(topic):
             raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition} any more")
+        self._unsent.add((topic, partition))
         future: asyncio.Future[object] = await self._producer.send_batch(
             builder, topic, partition=partition
         )
         return future
+
+    def was_sent(self, topic: str, partition: int) -> bool:
+        """Say whether the last batch of this partition may have been sent to a broker."""
+        return (topic, partition) not in self._unsent
+
+    def seal(self) -> None:
+        """Send nothing from now on: ``was_sent`` is final."""
+        self._sealed = True
 
     def withdraw(self, topic: str, partition: int, records: int) -> None:
         """Reuse the sequence numbers of a batch that was refused and not written.
@@ -119,7 +139,8 @@ class Producer:
         numbers.increment_sequence_number(TopicPartition(topic, partition), -records)
 
     async def abandon(self) -> None:
-        """End within seconds, without waiting for answers; nothing is sent after that."""
+        """End within seconds, without waiting for answers."""
+        self.seal()
         sender, client = self._producer._sender.sender_task, self._producer.client  # noqa: SLF001
         # As stop() does, but without waiting: the batches' futures stay pending.
         self._producer._closed = True  # noqa: SLF001
@@ -138,6 +159,21 @@ class Producer:
             # Requests to other nodes may wait for metadata that nobody fetches any more.
             if waited_for is not None and not waited_for.done():
                 waited_for.set_result(False)
+
+    def _watch_requests(self, client: AIOKafkaClient) -> None:
+        """Note what is sent, and send nothing once sealed."""
+        send = client.send
+
+        async def watched(node_id: int, request: Request[Any], **options: Any) -> object:
+            if request.API_KEY == _PRODUCE:
+                # As ``send`` does it, which only then writes to the connection.
+                if not await client.ready(node_id) or self._sealed:
+                    raise NodeNotReadyError(f"node {node_id}")
+                # Which batches are in a request aiokafka does not say in all versions.
+                self._unsent.clear()
+            return await send(node_id, request, **options)
+
+        client.send = watched
 
     def _cut_connections(self) -> None:
         for connection in tuple(self._producer.client._conns.values()):  # noqa: SLF001 - see above

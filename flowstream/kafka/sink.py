@@ -153,11 +153,12 @@ class KafkaSink:
             await asyncio.sleep(0)
 
     async def _flush(self, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        if await self._space.wait_empty(timeout):
+        if await self._space.wait_empty(timeout) or self._producer is None:
             return
-        # A producer that still holds records must not publish them much later.
+        # The producer must not publish what is reported as failed.
+        self._producer.seal()
         self._give_up("flush ran out of time")
-        self._lanes.fail_all("shutdown")
+        self._lanes.give_up_all("shutdown", self._producer.was_sent)
         self._log_given_up()
 
     async def _supervise(self, producer: Producer) -> None:
@@ -195,7 +196,7 @@ class KafkaSink:
         except Exception as err:
             if not isinstance(err, KafkaError):
                 log.exception("kafka_sink_fault")
-            lane.recall(answered=True)
+            lane.recall(in_doubt=False)
             self._lanes.postpone(lane)
             self._give_up(name_of(err))
             return
@@ -217,7 +218,9 @@ class KafkaSink:
             producer.withdraw(lane.topic, lane.partition, len(flight))
             self._lanes.refuse_size(lane)
         else:
-            lane.recall(answered=isinstance(error, _REFUSED))
+            refused = isinstance(error, _REFUSED)
+            sent = producer.was_sent(lane.topic, lane.partition)
+            lane.recall(in_doubt=sent and not refused)
             self._give_up(name_of(error))
 
     def _give_up(self, trouble: str) -> None:
@@ -237,7 +240,8 @@ class KafkaSink:
                     await self._wakeup.wait()
 
     def _end(self, producer: Producer) -> None:
-        self._lanes.recall()
+        producer.seal()
+        self._lanes.recall(producer.was_sent)
         if not self._closed:
             log.warning("kafka_producer_given_up", reason=self._trouble, to_send=len(self._lanes))
         task = asyncio.create_task(producer.abandon(), name="kafka-sink-abandon")
