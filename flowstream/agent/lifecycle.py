@@ -284,4 +284,7 @@ class Agent:
             "flow_records": sum(account.flows.acknowledged for account in accounts),
             "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
             "failed_records": sum(account.flows.failed for account in accounts),
+            "in_doubt_records": sum(
+                amount.records for account in accounts for amount in account.in_doubt.values()
+            ),
         }
