@@ -108,8 +108,8 @@ def test_table_that_is_too_small_loses_nothing(run: Runner) -> None:
 def test_sampled_capture_passes_the_audit(run: Runner) -> None:
     done = run(pcap(packets(1_009)), options=["--sampling", "7"])
     assert done.status == 0
-    counted = done.counters[0]
-    assert counted.sampled_out_packets + sum(flow.packets for flow in done.flows) == 1_009
+    sampled_out = done.counters[0].no_flow["sampled_out"].packets
+    assert sampled_out + sum(flow.packets for flow in done.flows) == 1_009
 
 
 @pytest.mark.parametrize("make", [pcap, pcapng])
@@ -117,7 +117,7 @@ def test_capture_of_nothing_is_published_as_such(run: Runner, make: object) -> N
     done = run(make([]))
     assert (done.status, done.error) == (0, "")
     assert done.recording.messages("flowstream.flows") == []
-    assert [counters.seen.packets for counters in done.counters] == [0]
+    assert [counters.seen_packets for counters in done.counters] == [0]
 
 
 def host_id(run: Runner, *files: Path | bytes, options: str = "") -> str:
