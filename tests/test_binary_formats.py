@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.decoder import _DecodeVarint
 from google.protobuf.internal.encoder import _VarintBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,6 +114,13 @@ def sized(message) -> bytes:
     """As GoFlow2 writes it: the length, a varint, before the message."""
     octets = message.SerializeToString(deterministic=True)
     return _VarintBytes(len(octets)) + octets
+
+
+def undelimited(value: bytes) -> bytes:
+    """Return the message behind its length, which must be the length of the rest."""
+    size, start = _DecodeVarint(value, 0)
+    assert len(value) == start + size
+    return value[start:]
 
 
 def fill(message, part: msgspec.Struct) -> None:
