@@ -38,6 +38,7 @@ LOSSES: Final[Mapping[str, str]] = {
 
 IN_DOUBT: Final[Mapping[str, str]] = {
     "delivery_timeout": "records sent to the broker and not answered in time",
+    "message_too_large": "single records that were sent once without an answer and later refused",
     "shutdown": "records sent or being written when the time of the end of the run was over",
 }
 """Causes for which a record that was sent has no answer: it may or may not be published."""
