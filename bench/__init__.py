@@ -1,8 +1,9 @@
 """Measurements on this machine: ``python -m bench [SECTION…]``, as root.
 
-Machines are shared and noisy. So what is compared is measured in turn, round by
-round; of every case the fastest sample and the median are shown, and ratios are
-taken between equals. Broker, devices and traffic are those of the tests.
+Machines are shared and noisy. Cases that are compared are therefore measured in
+turn, round by round; the table shows the fastest sample and the median of every
+case, and ratios compare like with like. Broker, devices and traffic are those of
+the tests.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The command ``python -m bench``: the sections asked for, or all of them."""
+"""The command ``python -m bench``: all sections, or those that are named."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
 
 
 def main() -> int:
-    """Measure and print; 1 when a target is missed by the fastest sample too."""
+    """Measure and print; return 1 when even the fastest sample misses a target."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "sections", nargs="*", metavar="SECTION", help=f"out of: {', '.join(SECTIONS)}"
     )
     wanted = parser.parse_args().sections or list(SECTIONS)
     if unknown := set(wanted) - set(SECTIONS):
-        parser.error(f"no section {', '.join(unknown)}; there are: {', '.join(SECTIONS)}")
+        parser.error(f"unknown section {', '.join(unknown)}; sections are: {', '.join(SECTIONS)}")
     began = time.monotonic()
     print(f"Linux {platform.release()}, Python {platform.python_version()}, {_processor()}")
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start")

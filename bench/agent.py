@@ -1,4 +1,4 @@
-"""The agent as a process: how soon it is attached, what memory and CPU time it takes."""
+"""The agent as a process: time until it is attached, memory and CPU time."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def measure() -> Iterator[Table]:
 
 
 class Agent:
-    """A running agent that watches ``interface``; its messages are read as they come.
+    """A running agent that observes ``interface``; its log is read as it is written.
 
-    A context manager: at its end the agent is told to stop, and must do so well.
+    A context manager: it kills an agent that is still running at the end.
     """
 
     def __init__(self, interface: Interface, sink: str, *options: str) -> None:
@@ -65,7 +65,7 @@ class Agent:
         self.pid = self._process.pid
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """Return the message named ``event``; RuntimeError with all others when none comes."""
+        """Wait for the log record ``event``; RuntimeError with the log when the agent ends first."""
         assert self._process.stderr is not None
         others = []
         for line in self._process.stderr:
@@ -73,12 +73,12 @@ class Agent:
             if message["event"] == event:
                 return message
             if message["level"] in ("warning", "error"):
-                print(f"the agent says: {line.strip()}", file=sys.stderr)
+                print(f"agent: {line.strip()}", file=sys.stderr)
             others.append(line)
         raise RuntimeError(f"the agent ended without {event!r}:\n{''.join(others)}")
 
     def stop(self) -> dict[str, Any]:
-        """Stop it in order and return its summary."""
+        """Stop it by SIGTERM and return its summary."""
         self._process.send_signal(signal.SIGTERM)
         summary = self.wait_for("ended")
         if self._process.wait(DEADLINE_S) != 0:
@@ -86,7 +86,7 @@ class Agent:
         return summary
 
     def memory_mb(self, which: str) -> float:
-        """A value of /proc/PID/status in MB: VmRSS is resident now, VmHWM was at the most."""
+        """A value of /proc/PID/status in MB: VmRSS is the resident memory, VmHWM its peak."""
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
             name, _, value = line.partition(":")
             if name == which:
@@ -109,7 +109,7 @@ class Agent:
 
 
 def _installed() -> dict[str, str]:
-    """The environment, but modules are compiled once, as by an installation."""
+    """The environment, but with compiled modules, as after an installation."""
     return {name: it for name, it in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -174,7 +174,7 @@ def _load(near: Interface, far: Interface, sinks: dict[str, str]) -> Iterator[Ta
         memory.rows += [
             _row(memory, f"idle, {label}", idle, IDLE_MB),
             _row(memory, f"under load, {label}", loaded, LOADED_MB),
-            _row(memory, f"at the most, {label}", peak, LOADED_MB),
+            _row(memory, f"peak, {label}", peak, LOADED_MB),
         ]
         cpu.rows.append(_row(cpu, label, share * 100))
         cpu.notes.append(

@@ -1,4 +1,4 @@
-"""Frames for BPF_PROG_TEST_RUN, and the programs that they are handed to."""
+"""Packets for BPF_PROG_TEST_RUN, and the functions that run programs on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ V4_TCP: Final = v4(6, tcp())
 V6_TCP: Final = v6(6, tcp())
 
 _SOURCE_AT: Final = 14 + 12
-"""Offset of the IPv4 source address in an untagged frame."""
+"""Offset of the IPv4 source address in an untagged packet."""
 # struct bpf_insn: r0 = 2 (XDP_PASS); exit.
 _PASS: Final = struct.pack("=BBhi", 0xB7, 0, 0, 2) + struct.pack("=BBhi", 0x95, 0, 0, 0)
 
@@ -40,33 +40,33 @@ class PassProgram:
         os.close(self.fd)
 
 
-def run_same(program_fd: int, frame: bytes, repeat: int) -> float:
-    """Ns per packet, by the kernel's own clock, of one frame that comes ``repeat`` times."""
+def run_same(program_fd: int, packet: bytes, repeat: int) -> float:
+    """Ns per run, by the kernel's clock, of one packet that is run ``repeat`` times."""
     options = libbpf.TestRunOpts(
-        data_in=ctypes.cast(ctypes.c_char_p(frame), c_void_p),
-        data_size_in=len(frame),
+        data_in=ctypes.cast(ctypes.c_char_p(packet), c_void_p),
+        data_size_in=len(packet),
         repeat=repeat,
     )
     done = libbpf.library().bpf_prog_test_run_opts(program_fd, byref(options))
-    libbpf.check(done, "running a program on a frame")
+    libbpf.check(done, "running a program on a packet")
     return float(options.duration)
 
 
-def run_distinct(program_fd: int, first: int, count: int, frame: bytes = V4_UDP) -> float:
-    """Ns per packet of ``count`` IPv4 frames with source addresses from ``first`` on.
+def run_distinct(program_fd: int, first: int, count: int, packet: bytes = V4_UDP) -> float:
+    """Ns per packet of ``count`` IPv4 packets with source addresses from ``first`` on.
 
-    Each is a system call of its own. The kernel's clock covers the program and
-    not the call, but its own reading and cold caches count: compare only with
-    the same of another program.
+    Each packet is a system call. The kernel's clock covers the program and not the
+    call, but includes reading the clock and cold caches: compare only with another
+    program's value.
     """
-    data = ctypes.create_string_buffer(frame, len(frame))
+    data = ctypes.create_string_buffer(packet, len(packet))
     options = libbpf.TestRunOpts(
-        data_in=ctypes.cast(data, c_void_p), data_size_in=len(frame), repeat=1
+        data_in=ctypes.cast(data, c_void_p), data_size_in=len(packet), repeat=1
     )
     run, reference = libbpf.library().bpf_prog_test_run_opts, byref(options)
     total = 0
     for source in range(first, first + count):
         struct.pack_into("!I", data, _SOURCE_AT, 0x0A000000 + source)
-        libbpf.check(run(program_fd, reference), "running a program on a frame")
+        libbpf.check(run(program_fd, reference), "running a program on a packet")
         total += options.duration
     return total / count

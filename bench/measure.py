@@ -1,4 +1,4 @@
-"""Samples taken in turn, and the table that they end in."""
+"""Interleaved samples, and the table that shows them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ ROUNDS: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What one case took, each time."""
+    """The durations or costs of one case."""
 
     values: tuple[float, ...]
 
     @property
     def fastest(self) -> float:
-        """The sample that was disturbed least."""
+        """The smallest sample, which was disturbed least."""
         return min(self.values)
 
     @property
     def median(self) -> float:
-        """The usual sample."""
+        """The median sample."""
         return statistics.median(self.values)
 
 
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(slots=True)
 class Table:
-    """Rows under one title; ``base`` says in the heading what the ratios are over."""
+    """Rows under one title; ``base`` names the base of the ratios in the heading."""
 
     title: str
     unit: str

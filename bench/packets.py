@@ -1,4 +1,4 @@
-"""What a packet costs in the kernel, by BPF_PROG_TEST_RUN."""
+"""Cost of a packet in the kernel, by BPF_PROG_TEST_RUN."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TARGET_NS: Final = 90
 
 
 def measure() -> Iterator[Table]:
-    """Every way through the programs, over the empty one."""
+    """Every path through the programs, relative to the empty program."""
     with ExitStack() as stack:
         passing = stack.enter_context(PassProgram())
-        yield _same_frame(passing, stack)
-        yield _distinct_frames(passing, stack)
+        yield _same_packet(passing, stack)
+        yield _distinct_packets(passing, stack)
 
 
-def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
+def _same_packet(passing: PassProgram, stack: ExitStack) -> Table:
     counter = stack.enter_context(stack.enter_context(CounterProbe()).maps(IN_IF))
     flow = stack.enter_context(FlowBench())
     full = stack.enter_context(FlowBench(max_flows=16))
@@ -43,16 +43,16 @@ def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
         "XDP_PASS": lambda: run_same(passing.fd, V4_UDP, REPEAT),
         "count_ipv4, known source": lambda: run_same(counter.program.fd, V4_UDP, REPEAT),
     }
-    for name, frame in hits.items():
-        cases[f"xdp_flow, hit, {name}"] = lambda frame=frame: run_same(  # type: ignore[misc]
-            flow.program.fd, frame, REPEAT
+    for name, packet in hits.items():
+        cases[f"xdp_flow, hit, {name}"] = lambda packet=packet: run_same(  # type: ignore[misc]
+            flow.program.fd, packet, REPEAT
         )
     cases["xdp_flow, table full, ring has room"] = lambda: _overflow(full, room=True)
     cases["xdp_flow, table full, ring full"] = lambda: _overflow(full, room=False)
     samples = interleave(cases)
     _check_hits(flow, len(hits))
     base = samples["XDP_PASS"]
-    table = Table(f"One frame, {REPEAT:,} times a sample", "ns per packet", "XDP_PASS")
+    table = Table(f"One packet, {REPEAT:,} times a sample", "ns per packet", "XDP_PASS")
     for name, taken in samples.items():
         hit = ", hit, " in name
         table.rows.append(Row(name, taken, base, TARGET_NS if hit else None, over=hit))
@@ -60,7 +60,7 @@ def _same_frame(passing: PassProgram, stack: ExitStack) -> Table:
 
 
 def _check_hits(flow: FlowBench, flows: int) -> None:
-    """Every packet must stand in its flow's record: else it was not a hit that was measured."""
+    """Check that every packet was a hit: all of them are in the records of their flows."""
     drained = list(flow.probe.drain(EndReason.INTERVAL_OVER))
     packets = [count for records in drained for count in records["packets"].tolist()]
     if packets != [(ROUNDS + 1) * REPEAT] * flows:
@@ -68,7 +68,7 @@ def _check_hits(flow: FlowBench, flows: int) -> None:
 
 
 def _overflow(full: FlowBench, *, room: bool) -> float:
-    """One sample of a packet that finds the table full; the ring is emptied or filled first."""
+    """Run a packet that finds the table full; the ring is emptied or filled before."""
     while len(full.probe.overflow.read(OVERFLOWS)):
         pass
     if not room:
@@ -83,7 +83,7 @@ def _overflow(full: FlowBench, *, room: bool) -> float:
     return taken
 
 
-def _distinct_frames(passing: PassProgram, stack: ExitStack) -> Table:
+def _distinct_packets(passing: PassProgram, stack: ExitStack) -> Table:
     flows = stack.enter_context(FlowBench(max_flows=2 * MANY_FLOWS))
     crowd = stack.enter_context(FlowBench(max_flows=2 * MANY_FLOWS))
     run_distinct(crowd.program.fd, 0, MANY_FLOWS)
@@ -115,16 +115,16 @@ def _distinct_frames(passing: PassProgram, stack: ExitStack) -> Table:
         }
     )
     return Table(
-        f"{DISTINCT:,} frames that differ, a system call each",
+        f"{DISTINCT:,} different packets, a system call each",
         "ns per packet",
         "XDP_PASS",
         [Row(name, taken, samples["XDP_PASS"]) for name, taken in samples.items()],
-        ["the kernel's reading of its clock and caches that the system call has cooled count in"],
+        ["includes reading the kernel's clock, and caches that the system call has cooled"],
     )
 
 
 def _empty(flows: FlowBench) -> None:
-    """Take everything out of table and rings."""
+    """Empty the table and the rings."""
     for _ in flows.probe.drain(EndReason.INTERVAL_OVER):
         pass
     for ring in (*flows.probe.rings, flows.probe.wakeups):

@@ -41,7 +41,7 @@ STEP_NS: Final = 500_000
 
 
 def measure() -> Iterator[Table]:
-    """Small and full-size frames, each over bare calls of the kernel with such a frame."""
+    """Small and full-size packets, relative to bare calls of the kernel with such packets."""
     with tempfile.TemporaryDirectory(prefix="flowstream-bench-") as directory:
         for name, size in SIZES.items():
             path = Path(directory, f"{size}.pcap")
@@ -100,7 +100,7 @@ def _config(
 
 
 def _bare(size: int) -> float:
-    """One frame by one system call per packet, and nothing else."""
+    """Run one packet by a system call each time, and nothing else."""
     frame = next(frame for path in captures.CAPTURES for frame in captures.frames(path))
     content = bytes(CAPTURE_META.itemsize) + frame[:size].ljust(size, b"\0")
     data = ctypes.create_string_buffer(content, len(content))
@@ -121,7 +121,7 @@ def _bare(size: int) -> float:
             for _ in range(PACKETS):
                 options.data_size_out = 0
                 if call(fd, reference) < 0:
-                    raise RuntimeError("the kernel runs no program on the frame")
+                    raise RuntimeError("the kernel refuses to run the packet")
             return feed.counters().seen.packets
 
         return cpu_us(run)

@@ -1,4 +1,4 @@
-"""How runs end, and what a run may do while it lasts."""
+"""The end of runs, and the privileges of a running agent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def program_on(interface: Interface) -> int | None:
 
 @contextlib.contextmanager
 def full_load(sender: Interface) -> Iterator[None]:
-    """Packets of many flows at full rate for the block's time."""
+    """Send packets of many flows at full rate during the block."""
     command = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", FLOWS)
     flood = sender.namespace.popen(*command, stdout=subprocess.DEVNULL)
     try:
@@ -91,7 +91,7 @@ def test_a_second_signal_ends_at_once(wire, broker_factory):
         delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.signal(signal.SIGTERM)
         assert agent.saw("stopping", 10)
-        # Without the broker the end takes its time.
+        # Without the broker the end takes a while.
         agent.signal(signal.SIGTERM)
         assert agent.wait(10) == 1
         assert agent.logs("second signal: ending at once, unpublished records are lost")
@@ -107,10 +107,10 @@ def test_the_first_signal_after_an_end_of_its_own_interrupts_nothing(wire, broke
         agent.publishing()
         broker.stop(signal.SIGKILL)
         delivered(sender, receiver, FLOWS, "-f", FLOWS)
-        # Detached because its time is over; without the broker the rest takes a while.
+        # It detached after its duration; without the broker the rest takes a while.
         assert wait_until(lambda: program_on(receiver) is None)
         agent.signal(signal.SIGTERM)
-        # In order, but the final counters found no broker.
+        # An orderly end, but without a broker for the final counters.
         assert agent.wait() == 1
         assert agent.logs("ended")
 
@@ -130,7 +130,7 @@ def test_no_privilege_is_left_once_it_runs(wire, recording):
     with Agent(*on(receiver), "--sink", recording, "--interval", 0.1) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
-        # By now every stage has run, and with it every thread that there will be.
+        # Every stage has run by now, and so has every thread.
         assert agent.status("Uid") == {"\t".join([str(nobody.pw_uid)] * 4)}
         assert agent.status("Gid") == {"\t".join([str(nobody.pw_gid)] * 4)}
         assert agent.status("Groups") == {""}

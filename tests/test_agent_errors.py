@@ -1,4 +1,4 @@
-"""What stands in the way is said in one line that names it, before anything is attached."""
+"""Obstacles to a start are reported in one line, before anything is attached."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loopback() -> Iterator[Interface]:
 
 
 def complaint(*options: str | float, before: tuple[str, ...] = ()) -> str:
-    """Run the agent, which must fail at once by one line; return the line."""
+    """Run the agent, which must fail at once with one line; return the line."""
     with Agent(*options, before=before) as agent:
         status = agent.wait()
         lines = agent.output().splitlines()
@@ -43,7 +43,7 @@ def complaint(*options: str | float, before: tuple[str, ...] = ()) -> str:
     return told[0].removeprefix(ERROR)
 
 
-def test_a_missing_interface_is_told_with_those_that_are_there(wire, recording):
+def test_a_missing_interface_is_reported_with_the_existing_ones(wire, recording):
     _, receiver = wire
     text = complaint("-i", "nowhere", "--netns", receiver.namespace.name, "--sink", recording)
     assert text == "no interface 'nowhere'; there are: far, lo"
@@ -54,7 +54,7 @@ def test_a_missing_namespace(recording):
     assert text.startswith("no network namespace 'nowhere'; there are: ")
 
 
-def test_another_program_is_told_by_name_and_id(wire, recording):
+def test_another_program_is_reported_by_name_and_id(wire, recording):
     _, receiver = wire
     with CounterProbe() as other:
         with receiver.namespace.entered():
@@ -64,13 +64,13 @@ def test_another_program_is_told_by_name_and_id(wire, recording):
         assert f"program {name} (id {number}) is already there" in text
         assert receiver.name in text
         attachment.close()
-    # And with that one gone there is room.
+    # Once it is detached, the agent can attach.
     with Agent(*on(receiver), "--sink", recording) as agent:
         agent.publishing().stop()
 
 
-def test_a_driver_that_has_too_few_queues_is_attached_to_in_generic_mode(recording):
-    """A veth says ENOSPC when its peer sends by more queues than it receives by."""
+def test_a_driver_with_too_few_queues_gets_generic_mode(recording):
+    """A veth returns ENOSPC when its peer has more transmit queues than it has receive queues."""
     shape = ("numrxqueues", "1", "numtxqueues", "1")
     peer = ("numrxqueues", "4", "numtxqueues", "4")
     with namespace() as place:
@@ -87,11 +87,11 @@ def test_a_driver_that_has_too_few_queues_is_attached_to_in_generic_mode(recordi
         assert attached["mode"] == "generic"
 
 
-def test_a_signal_before_the_broker_is_there_is_no_success(wire):
+def test_a_signal_before_the_sink_connected_is_a_failure(wire):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", "kafka://127.0.0.1:1") as agent:
         assert agent.saw("attached", 20)
-        # Attached, it still has to give up its privileges before it heeds a signal.
+        # It handles signals only after it has dropped its privileges.
         deadline = time.monotonic() + 20
         while not any(int(mask, 16) >> signal.SIGTERM - 1 & 1 for mask in agent.status("SigCgt")):
             assert time.monotonic() < deadline
@@ -101,7 +101,7 @@ def test_a_signal_before_the_broker_is_there_is_no_success(wire):
     assert ended["flow_records"] == 0
 
 
-def test_the_second_of_two_agents_is_told_of_the_first(wire, recording, tmp_path):
+def test_the_second_of_two_agents_reports_the_first(wire, recording, tmp_path):
     sender, receiver = wire
     with Agent(*on(receiver), "--sink", recording) as first:
         (attached,) = first.publishing().logs("attached")
@@ -119,7 +119,7 @@ def test_a_driver_without_native_xdp(loopback, recording):
     assert "--mode generic" in text
 
 
-def test_auto_falls_back_to_generic_and_says_so(loopback, recording):
+def test_auto_falls_back_to_generic_and_logs_it(loopback, recording):
     with Agent(*on(loopback), "--sink", recording) as agent:
         (attached,) = agent.publishing().logs("attached")
         agent.stop()
@@ -146,7 +146,7 @@ def test_without_privilege_the_capabilities_are_named(program):
 
 @contextlib.contextmanager
 def public_directory() -> Iterator[Path]:
-    """A directory that anybody may write to; pytest's own are closed to others."""
+    """A directory that everybody may write to; pytest's directories are private."""
     directory = Path("/tmp", f"flowstream-public-{os.getpid()}")
     directory.mkdir()
     directory.chmod(0o1777)
@@ -156,7 +156,7 @@ def public_directory() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def test_a_recording_in_a_place_that_is_a_file(wire, tmp_path):
+def test_a_recording_whose_path_is_a_file(wire, tmp_path):
     _, receiver = wire
     (tmp_path / "recording").write_text("not a directory")
     text = complaint(*on(receiver), "--sink", f"file:{tmp_path}/recording")
@@ -170,7 +170,7 @@ def test_an_unknown_user(wire, recording):
         assert agent.output() == (f"{ERROR}--user: no user 'no-such-user' on this host\n")
 
 
-def test_an_interface_that_is_deleted_while_it_is_watched(recording):
+def test_an_interface_that_is_deleted_while_attached(recording):
     with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
         sender, receiver = ends
         with Agent(*on(receiver), "--sink", recording, "--interval", 0.2) as agent:

@@ -1,4 +1,4 @@
-"""What the kernel program makes of frames, in the terms of the independent reading."""
+"""The kernel program's reading of packets, in the terms of the independent reading."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WIRE_FIELDS = (
     *("flow_count", "sampling_rate", "end_reason", "flow_direction"),
 )
 
-# Not in the corpus: it takes the only place in a table of one flow.
+# Not in the corpus: it occupies the only entry of a table for one flow.
 OCCUPANT = ethernet(0x0800, ip4(17, udp(), src="192.0.2.1", dst="192.0.2.2"))
 
 
@@ -74,7 +74,7 @@ class Kernel:
             self.run(OCCUPANT)
 
     def run(self, frame: bytes) -> None:
-        """Hand over one frame; it must pass unchanged and be counted once."""
+        """Run one packet, which must pass unchanged and be counted once."""
         before = self.bench.counters()
         ran = self.bench.run(frame)
         after = self.bench.counters()
@@ -84,7 +84,7 @@ class Kernel:
         assert after["seen_l2_bytes"] - before["seen_l2_bytes"] == len(frame)
 
     def observe(self, frame: bytes) -> Reading | Refusal:
-        """Hand over one frame and return the one place where it ended (``max_flows=1`` only)."""
+        """Run one packet and return the one place where it ended (``max_flows=1`` only)."""
         before = self.bench.counters()
         self.run(frame)
         after = self.bench.counters()
@@ -116,7 +116,7 @@ class Kernel:
         return {reason: count for reason, count in counts if count}
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         self.bench.close()
 
     def __enter__(self) -> Self:

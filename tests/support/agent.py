@@ -1,4 +1,4 @@
-"""The agent as users run it: a process of its own, told what to do by options and signals."""
+"""The agent as users run it: a process, controlled by options and signals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEW_FLOWS = 500_009
 
 
 class Agent:
-    """``flowstream run`` with these options; ended with the block, however the test ends."""
+    """``flowstream run`` with these options; killed at the end of the block if it still runs."""
 
     def __init__(
         self, *options: str | float, before: tuple[str, ...] = (), stdout: Path | None = None
@@ -50,7 +50,7 @@ class Agent:
         return self.process.pid
 
     def output(self) -> str:
-        """What it has written to standard error."""
+        """Its standard error so far."""
         return Path(self._log.name).read_text(encoding="utf-8")
 
     def logs(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ class Agent:
         return [each for each in records if event in (None, each["event"])]
 
     def publishing(self) -> Self:
-        """Wait until it has attached, has given up its privileges and publishes."""
+        """Wait until it has attached, dropped its privileges and publishes."""
         assert self.saw("publishing", START_TIMEOUT_S), self.output()
         return self
 
@@ -83,13 +83,13 @@ class Agent:
         return status
 
     def stop(self, timeout: float = END_TIMEOUT_S, status: int = 0) -> None:
-        """End it by SIGTERM; it must end in order, with the exit status ``status``."""
+        """Stop it by SIGTERM; it must end in order, with the exit status ``status``."""
         self.signal(signal.SIGTERM)
         assert self.wait(timeout) == status, self.output()
         assert "Traceback" not in self.output(), self.output()
 
     def status(self, field: str) -> set[str]:
-        """A field of /proc/PID/task/TID/status: the values that the threads have."""
+        """The values that its threads have for a field of /proc/PID/task/TID/status."""
         values = set()
         for path in Path(f"/proc/{self.pid}/task").glob("*/status"):
             # The thread may have just ended.
@@ -112,7 +112,7 @@ class Agent:
 
 
 def on(*interfaces: Interface) -> list[str]:
-    """Options that name these interfaces, all in one namespace."""
+    """Options for these interfaces, which are in one namespace."""
     (namespace,) = {interface.namespace.name for interface in interfaces}
     names = [option for interface in interfaces for option in ("-i", interface.name)]
     return [*names, "--netns", namespace]
@@ -149,7 +149,7 @@ def records_of(url: str, topic: str) -> list[FlowRecord | CountersRecord]:
 
 
 def carried(url: str, prefix: str = "flowstream") -> Counter[int]:
-    """Packets by interface, summed over the flow records without the audit's help."""
+    """Packets by interface, summed over the flow records without the audit."""
     packets: Counter[int] = Counter()
     for record in records_of(url, f"{prefix}.flows"):
         assert isinstance(record, FlowRecord)
@@ -193,6 +193,6 @@ def flood_for(seconds: float, sender: Interface, receiver: Interface) -> int:
 
 
 def _backlog() -> int:
-    """Frames that wait in the CPUs' queues: what a generic program has not seen yet."""
+    """Packets in the CPUs' queues, which a generic program has not seen yet."""
     lines = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[11], 16) for line in lines)

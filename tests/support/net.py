@@ -1,7 +1,7 @@
-"""Network namespaces and veth pairs that vanish with the test, whatever happened in it.
+"""Network namespaces and veth pairs that are removed after the test, also when it fails.
 
-Everything here is quiet: no address, no IPv6 of the kernel's own, no ARP, no
-offload. So a device carries the frames that a test sends, unchanged, and no other.
+Devices have no addresses, no IPv6 autoconfiguration, no ARP and no offloads: they
+carry only the packets that a test sends, unchanged.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Wire(NamedTuple):
 
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:
-    """Make a namespace with loopback up and the kernel's own IPv6 traffic off."""
+    """Create a namespace with loopback up and without the kernel's IPv6 traffic."""
     made = Namespace(f"flowstream-{os.getpid()}-{next(_numbers)}")
     _run("ip", "netns", "add", made.name)
     try:
@@ -99,10 +99,10 @@ def veth_pair(
     mtu: int = LARGEST_MTU,
     queues: int = 1,
 ) -> Iterator[Wire]:
-    """Make a veth pair between two namespaces (or within one), both ends up.
+    """Create a veth pair between two namespaces (or within one), with both ends up.
 
-    With one queue, frames arrive in the order in which they were sent. The
-    names must be free; the pair goes with the block.
+    With one queue, packets arrive in the order in which they were sent. The
+    names must be free. The pair is deleted at the end of the block.
     """
     far = far or near
     ends = tuple(zip((near, far), names, strict=True))
@@ -116,7 +116,7 @@ def veth_pair(
             place.run("ip", "link", "set", name, "multicast", "off", "up")
         yield Wire(*(_interface(place, name) for place, name in ends))
     finally:
-        # A test may have deleted or moved the device: then it goes with its namespace.
+        # A test may have deleted or moved the device: its namespace takes it along.
         subprocess.run(
             near.argv("ip", "link", "delete", names[0]), check=False, capture_output=True
         )

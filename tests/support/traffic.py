@@ -1,4 +1,4 @@
-"""Sends traffic into a device: captures by tcpreplay, floods by tests/tools/gen.c."""
+"""Sends traffic to a device: captures by tcpreplay, floods by tests/tools/gen.c."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TESTS = Path(__file__).parent.parent
 GENERATOR_SOURCE = TESTS / "tools" / "gen.c"
 CACHE = TESTS.parent / ".cache"
 
-# A veth's queue holds 256 frames: slow enough that none is lost even when the
-# receiving CPU is busy for a while.
+# A veth's queue holds 256 packets: at this rate none is lost, even when the receiving
+# CPU is busy for a while.
 REPLAY_PPS = 4999
 
 
 @functools.cache
 def generator() -> Path:
-    """Return the flow generator's binary, compiled when its source has changed."""
+    """Return the flow generator's binary; compile it when its source has changed."""
     digest = hashlib.sha256(GENERATOR_SOURCE.read_bytes()).hexdigest()[:16]
     binary = CACHE / f"gen-{digest}"
     if not binary.exists():
@@ -43,7 +43,7 @@ def generator() -> Path:
 def flood(device: Interface, *options: str | float, timeout: float = 120) -> dict[str, Any]:
     """Run the generator on ``device`` (options: see gen.c) and return what it reports.
 
-    The report has ``sent`` and ``err`` (frames the device refused), ``sec`` and ``pps``.
+    The report has ``sent`` and ``err`` (packets the device refused), ``sec`` and ``pps``.
     """
     argv = (str(generator()), "-i", device.name, *map(str, options))
     report: dict[str, Any] = json.loads(device.namespace.run(*argv, timeout=timeout))
@@ -51,22 +51,22 @@ def flood(device: Interface, *options: str | float, timeout: float = 120) -> dic
 
 
 def replay(device: Interface, capture: Path, pps: int = REPLAY_PPS) -> None:
-    """Send the frames of a capture in order; returns when the device has taken the last one."""
+    """Send the packets of a capture in order; return when the device has taken the last one."""
     device.namespace.run("tcpreplay", "--quiet", f"--pps={pps}", "-i", device.name, capture)
 
 
-def write_capture(path: Path, frames: Iterable[bytes]) -> Path:
-    """Write frames as an Ethernet capture, one millisecond apart, and return its path."""
+def write_capture(path: Path, packets: Iterable[bytes]) -> Path:
+    """Write packets as an Ethernet capture, one millisecond apart, and return its path."""
     with RawPcapWriter(str(path), linktype=1, snaplen=1 << 18) as writer:
         writer.write_header(None)
-        for number, frame in enumerate(frames):
+        for number, packet in enumerate(packets):
             sec, millisecond = divmod(number, 1000)
-            writer.write_packet(frame, sec=sec, usec=millisecond * 1000)
+            writer.write_packet(packet, sec=sec, usec=millisecond * 1000)
     return path
 
 
 def wait_until(true: Callable[[], bool], timeout: float = 10) -> bool:
-    """Ask until it is true, at most ``timeout`` seconds; return what it was at last."""
+    """Poll until it is true, for at most ``timeout`` seconds; return the last result."""
     deadline = time.monotonic() + timeout
     while not true():
         if time.monotonic() > deadline:
