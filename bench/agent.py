@@ -65,7 +65,7 @@ class Agent:
         self.pid = self._process.pid
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """Wait for the log record ``event``; RuntimeError with the log when the agent ends first."""
+        """Wait for the log record ``event``; RuntimeError with the log if the agent ends first."""
         assert self._process.stderr is not None
         others = []
         for line in self._process.stderr:

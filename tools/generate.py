@@ -186,7 +186,7 @@ def generated() -> dict[Path, bytes]:
 
 
 def other_sources() -> list[str]:
-    """Programs whose embedded object was not made from the sources that stand beside it."""
+    """Programs whose embedded object was not made from the current sources."""
     return [
         name
         for name in bpf_compile.BUILDS
@@ -195,7 +195,7 @@ def other_sources() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write or check the generated files; exit status 1 when one is out of date."""
+    """Write or check the generated files; return 1 when one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--check", action="store_true", help="compare only, write nothing")

@@ -61,7 +61,7 @@ class RingReader:
             # A record that is still being written holds up those behind it.
             await asyncio.sleep(0)
         async with self._moving:
-            pass  # What ``run`` has taken out is with the publisher.
+            pass  # The records that ``run`` has taken out are with the publisher now.
 
     async def _move(self) -> int:
         async with self._moving:

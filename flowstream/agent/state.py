@@ -1,4 +1,4 @@
-"""What lasts over a whole run: identity, sequence numbers and books, saved and restored as one."""
+"""State of a whole run: identity, sequence numbers and ledger, saved and restored as one."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class CounterMaps(Closing):
         return self.new_flow_events.consumed
 
     def read(self, most: int) -> NDArray[np.void]:
-        """Announcements as new-flow records: of a flow only the source address is known."""
+        """Announcements as new-flow records, with only the IPv4 source set."""
         return records.from_sources(
             self.new_flow_events.read(most), self.if_index, self.sampling, clock.now()
         )
@@ -101,7 +101,7 @@ class CounterMaps(Closing):
         }
 
     def counters(self) -> KernelCounts:
-        """What the program counted, summed over all possible CPUs."""
+        """The program's counts, summed over all possible CPUs."""
         count = {each.name: self.pkt_count.total(each)[""] for each in PktCounter}
         amounts = {
             name: Amount(count[f"{name.upper()}_PACKETS"], count[f"{name.upper()}_L2_BYTES"])
@@ -185,16 +185,16 @@ class CounterProbe(Closing):
 
     def table_entries(self) -> int:
         """Sources known, over all interfaces."""
-        # A source is never removed, and counted as it is inserted: a walk of the table
+        # A source is never removed and is counted when it is inserted: walking the table
         # would take seconds.
         return sum(each.maps.pkt_count.total(PktCounter.ANNOUNCED)[""] for each in self._attached)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
-        """Nothing: this program makes no flow records."""
+        """Return no records: this program has none."""
         del end_reason
         return iter(())
 
     def close(self) -> None:
-        """Detach from every interface and give everything back; harmless twice."""
+        """Detach from every interface and release everything; harmless twice."""
         for attachment in list(self._attached):
             attachment.close()

@@ -1,8 +1,8 @@
-"""xdp_flow: its maps, one load per interface, and what comes out of it.
+"""xdp_flow: its maps, one load per attachment, and its records.
 
-`FlowProbe` owns the maps that all attachments share: two flow tables, of which
-one is active, the set of flows seen, three ring buffers. A `FlowAttachment` is one
-interface: its own load of the program, its own counters, its link.
+`FlowProbe` owns the maps that all attachments share: two flow tables, one of them
+active, the set of flows seen, three ring buffers. A `FlowAttachment` has a load of
+the program, counters and a link of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAKEUPS_SIZE = 1 << 16
 SEEN_FACTOR = 2
 """Flows remembered as announced, per flow that the table holds."""
 EARLY_SWAP = 0.875
-"""Fill of the active table at which the kernel asks to be relieved of it."""
+"""Fill of the active table at which the kernel requests an early swap."""
 
 
 def kernel_counts(counters: PerCpuArray) -> KernelCounts:
@@ -102,7 +102,7 @@ class FlowAttachment(Closing):
         self.rings: tuple[()] = ()
 
     def counters(self) -> KernelCounts:
-        """What the program counted, summed over all possible CPUs."""
+        """The program's counts, summed over all possible CPUs."""
         return kernel_counts(self._counters)
 
     def detach(self) -> None:
@@ -110,7 +110,7 @@ class FlowAttachment(Closing):
         self._link.close()
 
     def close(self) -> None:
-        """Detach and give everything back."""
+        """Detach and release everything."""
         self._stack.close()
 
 
@@ -118,7 +118,7 @@ class FlowProbe(Closing):
     """The maps of xdp_flow and what is drained from them.
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
-    packet of so many is read, by chance. The methods that drain block (up to
+    packet in so many is read, at random. The methods that drain block (up to
     about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
     thread, one at a time. A context manager; closing twice is harmless.
     """
@@ -192,7 +192,7 @@ class FlowProbe(Closing):
         with self._drain_lock:
             old = self._tables[self._active]
             twin = self._tables[1 - self._active]
-            # What an abandoned drain left behind.
+            # The rest of an abandoned drain.
             yield from self._drain_table(twin, end_reason)
             # Before the swap: inserts from here to it are counted twice at
             # most, while after it those of the grace period would be lost.

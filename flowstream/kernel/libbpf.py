@@ -246,7 +246,7 @@ def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
 
 
 _KINDS: Final = {MapInfo: "bpf-map", ProgInfo: "bpf-prog", LinkInfo: "bpf_link"}
-"""What the kernel calls the anonymous inode behind a descriptor."""
+"""The kernel's name of the anonymous inode behind a descriptor."""
 
 
 def object_info(kind: type[Info], fd: int) -> Info:
