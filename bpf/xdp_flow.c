@@ -385,14 +385,15 @@ int xdp_flow(struct xdp_md *ctx)
 
 	if (!bpf_map_update_elem(table, &key, &packet, BPF_NOEXIST)) {
 		note_insert();
-		announce(count, &key, &packet);
-		return XDP_PASS;
-	}
-	/* Another CPU was first, or there is no room. */
-	flow = bpf_map_lookup_elem(table, &key);
-	if (flow)
-		add_packet(flow, &packet);
-	else
+	} else {
+		/* Another CPU was first, or there is no room. */
+		flow = bpf_map_lookup_elem(table, &key);
+		if (flow) {
+			add_packet(flow, &packet);
+			return XDP_PASS;
+		}
 		overflow_packet(count, &key, &packet);
+	}
+	announce(count, &key, &packet);
 	return XDP_PASS;
 }

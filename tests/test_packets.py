@@ -79,15 +79,18 @@ def test_corpus_sums_to_the_flows_of_the_reference() -> None:
         assert kernel.flows() == {}
 
 
-def test_new_flows_are_announced_once_with_their_first_packet() -> None:
+@pytest.mark.parametrize("max_flows", [4099, 16])
+def test_new_flows_are_announced_once_with_their_first_packet(max_flows: int) -> None:
+    """Also those that find the table full: their packets are records of their own."""
     first: dict[reference.FlowKey, reference.Reading] = {}
     for frame in FRAMES.values():
         read = reference.read(frame)
         if not isinstance(read, str):
             first.setdefault(read.key, read)
-    with Kernel(max_flows=4099) as kernel:
+    with Kernel(max_flows=max_flows) as kernel:
         for frame in FRAMES.values():
             kernel.run(frame)
+        assert (kernel.bench.counters()["overflow_packets"] > 0) == (max_flows < len(first))
         records = wire(kernel.bench.probe.announcements.read(len(FRAMES)))
     assert {record["record_type"] for record in records} == {2}
     # Packets are counted in the flow's own record, so that nobody counts them twice.

@@ -90,7 +90,7 @@ class Kernel:
         after = self.bench.counters()
         records = wire(self.bench.probe.overflow.read(2))
         grown = {name for name in after if after[name] != before[name]}
-        grown -= {"seen_packets", "seen_l2_bytes"}
+        grown -= {"seen_packets", "seen_l2_bytes", "announced", "announcement_lost"}
         if grown == {"no_flow_packets", "no_flow_l2_bytes"} and not records:
             packets = np.subtract(after["no_flow_packets"], before["no_flow_packets"]).tolist()
             l2_bytes = np.subtract(after["no_flow_l2_bytes"], before["no_flow_l2_bytes"]).tolist()
