@@ -178,3 +178,25 @@ def test_nothing_stays_open_after_a_refused_attach(probe_type):
 def open_files() -> int:
     gc.collect()
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_full_table_of_sources_is_emptied():
+    """Spoofed sources must not hide all others for the rest of the run."""
+    with CounterProbe(max_flows=5) as probe, probe.maps(IF_INDEX) as maps:
+        for number in range(1, 12):
+            run_packet(maps.program, frame(f"192.0.2.{number}"), repeat=3)
+        assert (maps.known(), len(maps.read(100))) == (5, 5)
+        assert maps.forget_when_full()
+        assert (maps.known(), maps.sources()) == (0, {})
+        # It was full once: nothing more is forgotten.
+        run_packet(maps.program, frame("192.0.2.1"))
+        assert not maps.forget_when_full()
+        run_packet(maps.program, frame("198.51.100.7"), repeat=11)
+        announced = maps.read(100)["src_addr"][:, 12:]
+        assert {row.tobytes() for row in announced} == {
+            socket.inet_aton("192.0.2.1"), socket.inet_aton("198.51.100.7"),
+        }  # fmt: skip
+        assert maps.sources() == {address("192.0.2.1"): 1, address("198.51.100.7"): 11}
+        counts = maps.counters()
+        assert counts.no_flow["counted"].packets == counts.seen.packets == 33 + 1 + 11
+        assert counts.losses["source_table_full"] == RecordAmount(18)

@@ -48,6 +48,7 @@ class CounterMaps(Closing):
         offload: bool = False,
     ) -> None:  # fmt: skip
         self.if_index, self.sampling = if_index, sampling
+        self._found_full = self._forgotten = 0
         with ExitStack() as stack:
             self.pkt_count = stack.enter_context(
                 PerCpuArray(obj.map("pkt_count"), np.dtype(np.uint64))
@@ -100,6 +101,24 @@ class CounterMaps(Closing):
             for source, packets in zip(keys, values, strict=True)
         }
 
+    def known(self) -> int:
+        """Sources in the table."""
+        # Counted as they are inserted and deleted: a walk of the table would take seconds.
+        return self.pkt_count.total(PktCounter.ANNOUNCED)[""] - self._forgotten
+
+    def forget_when_full(self) -> bool:
+        """Empty the table of sources if packets found it full since the last call.
+
+        Else new sources would never be announced again. Those that were known are
+        announced once more when they next send. Blocks, 0.1 µs per source.
+        """
+        full = self.pkt_count.total(PktCounter.SOURCE_TABLE_FULL)[""]
+        if full == self._found_full:
+            return False
+        self._found_full = full
+        self._forgotten += sum(len(keys) for keys, _ in self.seen_ips.drain())
+        return True
+
     def counters(self) -> KernelCounts:
         """The program's counts, summed over all possible CPUs."""
         count = {each.name: self.pkt_count.total(each)[""] for each in PktCounter}
@@ -149,13 +168,13 @@ class CounterAttachment(Closing):
 class CounterProbe(Closing):
     """xdp_counter as a capture: ``max_flows`` is the number of sources per interface."""
 
-    swaps = 0
-
     def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
         features.require_kernel()
         features.raise_memlock()
         self._object = bpf_compile.obtain(NAME)
         self.max_flows, self.sampling = max_flows, sampling
+        self.swaps = 0
+        """How often a table of sources was full and emptied."""
         self._attached: list[CounterAttachment] = []
         self.rings: tuple[()] = ()
         self.wakeups: None = None
@@ -185,14 +204,14 @@ class CounterProbe(Closing):
 
     def table_entries(self) -> int:
         """Sources known, over all interfaces."""
-        # A source is never removed and is counted when it is inserted: walking the table
-        # would take seconds.
-        return sum(each.maps.pkt_count.total(PktCounter.ANNOUNCED)[""] for each in self._attached)
+        return sum(each.maps.known() for each in self._attached)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
-        """Return no records: this program has none."""
+        """Empty the tables of sources that were full; no batches: there are no flow records."""
         del end_reason
-        return iter(())
+        for each in self._attached:
+            self.swaps += each.maps.forget_when_full()
+        yield from ()
 
     def close(self) -> None:
         """Detach from every interface and release everything; harmless twice."""
