@@ -15,7 +15,7 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from flowstream.accounting.tally import AttachmentKey, Tally
 
@@ -89,6 +89,14 @@ class Ledger:
         """Records left the kernel."""
         for key, amount in tally.sums():
             self._accounts[key].stage(stream).drained += amount.records
+
+    def aggregated(self, before: Iterable[Tally], after: Tally) -> None:
+        """Flow records were merged into fewer with the same packets and octets."""
+        for tally in before:
+            for key, amount in tally.sums():
+                self._accounts[key].flows.aggregated += amount.records
+        for key, amount in after.sums():
+            self._accounts[key].flows.aggregated -= amount.records
 
     def encoded(self, stream: Stream, tally: Tally) -> None:
         """Records got a seq and a value."""

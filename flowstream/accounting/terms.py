@@ -22,11 +22,14 @@ NO_FLOW: Final[Mapping[str, str]] = {
 }
 """Reasons for a packet to be in no flow record (enum no_flow_reason of bpf/parsing.h)."""
 
+ANNOUNCEMENT_LIMITED: Final = "announcement_limited"
+
 LOSSES: Final[Mapping[str, str]] = {
     "overflow_lost": "packets that found the flow table and its ring buffer full",
     "announcement_lost": "announcements that found their ring buffer full; no packets",
     "source_table_full": "program counter: packets whose source found the table of sources full; "
     "no packets, they are in no_flow.counted",
+    ANNOUNCEMENT_LIMITED: "announcements beyond --max-records; no packets",
     "delivery_timeout": "records that the sink could not store in time",
     "message_too_large": "single records larger than the broker accepts",
     "io_error": "records that could not be written: a recording's disk, standard output",
