@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from support.agent import Agent, audited, carried, delivered, last_counters, on, records_of
 from support.net import namespace, veth_pair
+from support.traffic import wait_until
 
 from flowstream.records import CountersRecord, FlowRecord, decode
 
@@ -153,6 +154,30 @@ def test_the_counting_program(wire, recording):
     assert len(set(announced)) == len(announced)
     lost = last_counters(recording).losses["announcement_lost"].records
     assert SOURCES - lost <= len(announced) <= SOURCES
+
+
+def test_the_counting_program_forgets_spoofed_sources(wire, recording):
+    """A full table of sources is emptied at the end of the interval; the next ones are seen."""
+    sender, receiver = wire
+    options = ("--program", "counter", "--max-flows", SOURCES // 3, "--interval", 0.5)
+    with Agent(*on(receiver), "--sink", recording, *options) as agent:
+        agent.publishing()
+        spoofed = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+
+        def room() -> bool:
+            counters = records_of(recording, "flowstream.counters")
+            return any(each.table_swaps and not each.table_entries for each in counters)
+
+        assert wait_until(room)
+        others = delivered(sender, receiver, 101, "-s", "203.0.113.7")
+        agent.stop()
+    (interface,) = audited(recording)
+    assert interface["seen"]["packets"] == spoofed + others
+    assert interface["no_flow"]["counted"]["packets"] == spoofed + others
+    final = last_counters(recording)
+    assert final.losses["source_table_full"].records > 0
+    announced = [record.src_addr[12:] for record in records_of(recording, "flowstream.new_flows")]
+    assert announced.count(bytes((203, 0, 113, 7))) == 1
 
 
 def test_a_duration_ends_the_run(wire, recording):

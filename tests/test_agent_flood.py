@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 
-from support.agent import Agent, audited, flood_for, on, records_of
+from support.agent import Agent, audited, flood_for, last_counters, on, records_of
 from support.net import namespace, veth_pair
 
 DURATION_S = float(os.environ.get("FLOWSTREAM_FLOOD_SECONDS", "5"))
@@ -14,6 +15,10 @@ TABLE = 131_072
 MEMORY = 400 << 20
 SILENCE_S = 5
 MIB = 1 << 20
+MAX_RECORDS = 2_003
+PACKET = 64
+JSON_OCTETS = 1_000
+"""More than a record has in JSON, with its part of a batch's header."""
 
 
 def test_a_flood_shortens_the_interval_and_nothing_vanishes(tmp_path, record_property, capsys):
@@ -53,3 +58,49 @@ def test_a_flood_shortens_the_interval_and_nothing_vanishes(tmp_path, record_pro
     assert peak < MEMORY
     assert silence < SILENCE_S
     assert times == sorted(times)
+
+
+def test_a_flood_writes_no_more_than_max_records(tmp_path, capsys):
+    recording = tmp_path / "recording"
+    with (
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there) as (sender, receiver),
+        Agent(
+            *(*on(receiver), "--sink", f"file:{recording}", "--max-records", MAX_RECORDS),
+            *("--interval", 1, "--max-flows", TABLE),
+        ) as agent,
+    ):
+        agent.publishing()
+        began = time.monotonic()
+        arrived = flood_for(DURATION_S, sender, receiver)
+        agent.stop()
+        budget = MAX_RECORDS * (time.monotonic() - began + 1)
+        peak = agent.peak
+    (interface,) = audited(f"file:{recording}")
+    final = last_counters(f"file:{recording}")
+    flows, announcements = final.stages["flows"], final.stages["new_flows"]
+    written = {
+        stream: sum(path.stat().st_size for path in recording.glob(f"flowstream.{stream}-*/*.log"))
+        for stream in ("flows", "new_flows")
+    }
+    records = f"{flows.acknowledged} flow records, {announcements.acknowledged} announcements"
+    with capsys.disabled():
+        print(f"\n{arrived} packets: {records}, {written} octets, peak {peak // MIB} MiB")  # noqa: T201
+    assert 0 < flows.acknowledged <= budget
+    assert 0 < announcements.acknowledged <= budget
+    assert max(written.values()) < budget * JSON_OCTETS
+    assert peak < MEMORY
+    # Every packet is there, though few records are.
+    lost = final.losses["overflow_lost"].packets
+    assert interface["seen"]["packets"] == arrived > 2 * TABLE
+    records = records_of(f"file:{recording}", "flowstream.flows")
+    assert sum(record.packets for record in records) == arrived - lost
+    assert sum(record.l2_bytes for record in records) == (arrived - lost) * PACKET
+    # So is every flow, and every record has its place in the books.
+    assert sum(record.flow_count for record in records) == flows.drained
+    assert flows.drained == flows.encoded + flows.aggregated
+    # Each packet is a new flow: it was announced or is counted.
+    limited, announced = final.losses["announcement_limited"].records, announcements.encoded
+    assert announcements.drained == announced + limited
+    assert arrived == announcements.drained + final.losses["announcement_lost"].records

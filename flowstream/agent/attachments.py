@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.snapshot import Snapshot
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.agent.pipeline import Publisher
+    from flowstream.agent.pipeline import Intake
     from flowstream.agent.probe import Attachment, Probe, Ring
     from flowstream.agent.state import Run
 
@@ -30,8 +30,8 @@ class Attachments:
     whose failure ends the run.
     """
 
-    def __init__(self, probe: Probe, publisher: Publisher, run: Run, spawn: Spawn) -> None:
-        self._probe, self._publisher = probe, publisher
+    def __init__(self, probe: Probe, intake: Intake, run: Run, spawn: Spawn) -> None:
+        self._probe, self._intake = probe, intake
         self._run, self._spawn = run, spawn
         self._present: dict[AttachmentKey, Attachment] = {}
         self._draining = asyncio.Lock()
@@ -43,9 +43,9 @@ class Attachments:
 
     def start(self) -> None:
         """Start reading, for attachments that are there and those added later."""
-        self._shared = _Readers(self._probe.rings, self._publisher, self._spawn)
+        self._shared = _Readers(self._probe.rings, self._intake, self._spawn)
         for key, attachment in self._present.items():
-            self._own[key] = _Readers(attachment.rings, self._publisher, self._spawn)
+            self._own[key] = _Readers(attachment.rings, self._intake, self._spawn)
 
     def add(self, attachment: Attachment) -> None:
         """Take in an attachment; UsageError for a second one of its key."""
@@ -55,7 +55,7 @@ class Attachments:
         self._present[key] = attachment
         self._run.names[key.if_index] = attachment.interface
         if self._shared:
-            self._own[key] = _Readers(attachment.rings, self._publisher, self._spawn)
+            self._own[key] = _Readers(attachment.rings, self._intake, self._spawn)
 
     async def empty(self, key: AttachmentKey, end_reason: int) -> None:
         """Detach one attachment and move all that its packets left in the kernel."""
@@ -79,7 +79,7 @@ class Attachments:
     async def drain(self, end_reason: int) -> None:
         """Swap the probe's tables and move the one that was active."""
         async with self._draining:
-            await move_table(self._probe.drain(end_reason), self._publisher)
+            await move_table(self._probe.drain(end_reason), self._intake)
 
     def detach(self) -> None:
         """Detach all attachments; they can still be read and counted."""
@@ -113,8 +113,8 @@ class Attachments:
 class _Readers:
     """Running readers of some rings."""
 
-    def __init__(self, rings: Sequence[Ring], publisher: Publisher, spawn: Spawn) -> None:
-        self._readers = [RingReader(ring, publisher) for ring in rings]
+    def __init__(self, rings: Sequence[Ring], intake: Intake, spawn: Spawn) -> None:
+        self._readers = [RingReader(ring, intake) for ring in rings]
         self._tasks = [spawn(reader.run()) for reader in self._readers]
 
     async def catch_up(self) -> None:

@@ -20,6 +20,7 @@ import structlog
 
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.attachments import Attachments
+from flowstream.agent.limit import RecordLimit
 from flowstream.errors import FlowstreamError, SinkError
 from flowstream.layouts.constants import EndReason
 
@@ -59,7 +60,8 @@ class Agent:
         self._rhythm = Rhythm(
             round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
         )
-        self._attachments = Attachments(probe, publisher, run, self._spawn)
+        self._limit = RecordLimit.of_run(config, publisher, run.ledger)
+        self._attachments = Attachments(probe, self._limit, run, self._spawn)
         self._removals: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._drain_now = asyncio.Event()
@@ -93,6 +95,7 @@ class Agent:
 
     async def _remove(self, key: AttachmentKey) -> None:
         await self._attachments.empty(key, EndReason.FORCED)
+        await self._limit.flush()
         await self._publisher.passed()
         while not (self._stopping.is_set() or self._run.ledger.account(key).settled):
             with contextlib.suppress(TimeoutError):
@@ -193,12 +196,15 @@ class Agent:
         due = time.monotonic() + self._config.interval_s
         while not self._stopping.is_set():
             early = await self._told_to_drain(due - time.monotonic())
+            # A flood that asks again and again must not put off the interval's end.
+            early = early and time.monotonic() < due
             if self._stopping.is_set():
                 return
             self._drain_now.clear()
             reason = EndReason.LACK_OF_RESOURCES if early else EndReason.INTERVAL_OVER
             await self._attachments.drain(reason)
             if not early:
+                await self._limit.begin_interval()
                 # Intervals missed because of a slow sink are skipped.
                 due = max(due + self._config.interval_s, time.monotonic())
 
@@ -274,6 +280,7 @@ class Agent:
         # The swap's grace period also ends the last runs of the programs.
         await self._attachments.drain(EndReason.FORCED)
         await self._attachments.finish()
+        await self._limit.flush()
         await self._publisher.finish()
         await asyncio.wait([publishing])
 

@@ -7,7 +7,7 @@ counted. Within it records pass untouched.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.ledger import Ledger
     from flowstream.agent.pipeline import Publisher
+    from flowstream.config.run import RunConfig
 
 CHUNK_RECORDS: Final = 65_536
 """Records that gather before held ones are merged again: bounds work and memory."""
@@ -47,6 +48,13 @@ class RecordLimit:
         self._flows_left = self._announcements_left = most
         self._held: list[NDArray[np.void]] = []
         self._merging = asyncio.Lock()
+
+    @classmethod
+    def of_run(cls, config: RunConfig, publisher: Publisher, ledger: Ledger) -> Self:
+        """Return the limit that ``--max-records`` sets."""
+        most = max(round(config.max_records * config.interval_s), 1)
+        reserve = max(config.max_flows // 2, CHUNK_RECORDS)
+        return cls(publisher, ledger, most=most, reserve=reserve)
 
     async def put(self, batch: RecordBatch) -> None:
         """Take a batch; wait while the publisher's queue is full or held records are merged."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.accounting.tally import Tally
 from flowstream.encode import (
@@ -57,6 +57,13 @@ class RecordBatch:
 
     stream: Stream
     records: NDArray[np.void]
+
+
+class Intake(Protocol):
+    """Where readers put records."""
+
+    async def put(self, batch: RecordBatch) -> None:
+        """Take a batch; wait while there is no room."""
 
 
 class Publisher:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.agent.pipeline import Publisher
+    from flowstream.agent.pipeline import Intake
     from flowstream.agent.probe import Ring
 
 READ_RECORDS: Final = 8_192
@@ -30,8 +30,8 @@ class RingReader:
     kernel counts what it loses.
     """
 
-    def __init__(self, ring: Ring, publisher: Publisher) -> None:
-        self._ring, self._publisher = ring, publisher
+    def __init__(self, ring: Ring, intake: Intake) -> None:
+        self._ring, self._intake = ring, intake
         self._moving = asyncio.Lock()
         self._stopped = asyncio.Event()
 
@@ -67,7 +67,7 @@ class RingReader:
         async with self._moving:
             records = self._ring.read(READ_RECORDS)
             if len(records):
-                await self._publisher.put(RecordBatch(self._ring.stream, records))
+                await self._intake.put(RecordBatch(self._ring.stream, records))
         return len(records)
 
 
@@ -87,7 +87,7 @@ async def _readable(fd: int, stopping: asyncio.Future[Any]) -> None:
         loop.remove_reader(fd)
 
 
-async def move_table(batches: Iterator[NDArray[np.void]], publisher: Publisher) -> int:
+async def move_table(batches: Iterator[NDArray[np.void]], intake: Intake) -> int:
     """Drain a table in a worker thread; return the number of records.
 
     The next batch is drained only once the queue has room for the previous one.
@@ -96,5 +96,5 @@ async def move_table(batches: Iterator[NDArray[np.void]], publisher: Publisher) 
     count = 0
     while (records := await loop.run_in_executor(None, next, batches, None)) is not None:
         count += len(records)
-        await publisher.put(RecordBatch(Stream.FLOWS, records))
+        await intake.put(RecordBatch(Stream.FLOWS, records))
     return count

@@ -78,6 +78,16 @@ class RunConfig(PublishConfig, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    max_records: Annotated[
+        int,
+        described(
+            "N",
+            "flow records per second, averaged over an interval: those beyond are aggregated, "
+            "announcements beyond as many are dropped and counted",
+            ge=1,
+            le=100_000_000,
+        ),
+    ] = 100_000
     counters_period_s: Annotated[
         float,
         described("SECONDS", "time between two counters records", ge=0.1, le=3600),

@@ -6,6 +6,7 @@ only the ring buffer that it came by tells the interface.
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class CounterMaps(Closing):
     ) -> None:  # fmt: skip
         self.if_index, self.sampling = if_index, sampling
         self._found_full = self._forgotten = 0
+        self._emptying = threading.Lock()
         with ExitStack() as stack:
             self.pkt_count = stack.enter_context(
                 PerCpuArray(obj.map("pkt_count"), np.dtype(np.uint64))
@@ -104,7 +106,8 @@ class CounterMaps(Closing):
     def known(self) -> int:
         """Sources in the table."""
         # Counted as they are inserted and deleted: a walk of the table would take seconds.
-        return self.pkt_count.total(PktCounter.ANNOUNCED)[""] - self._forgotten
+        announced: int = self.pkt_count.total(PktCounter.ANNOUNCED)[""]
+        return announced - self._forgotten
 
     def forget_when_full(self) -> bool:
         """Empty the table of sources if packets found it full since the last call.
@@ -112,12 +115,15 @@ class CounterMaps(Closing):
         Else new sources would never be announced again. Those that were known are
         announced once more when they next send. Blocks, 0.1 µs per source.
         """
-        full = self.pkt_count.total(PktCounter.SOURCE_TABLE_FULL)[""]
-        if full == self._found_full:
-            return False
-        self._found_full = full
-        self._forgotten += sum(len(keys) for keys, _ in self.seen_ips.drain())
-        return True
+        with self._emptying:
+            if self.seen_ips.fd < 0:
+                return False
+            full = self.pkt_count.total(PktCounter.SOURCE_TABLE_FULL)[""]
+            if full == self._found_full:
+                return False
+            self._found_full = full
+            self._forgotten += sum(len(keys) for keys, _ in self.seen_ips.drain())
+            return True
 
     def counters(self) -> KernelCounts:
         """The program's counts, summed over all possible CPUs."""
@@ -137,7 +143,9 @@ class CounterMaps(Closing):
 
     def close(self) -> None:
         """Release everything; harmless twice."""
-        self._stack.close()
+        # The maps must not vanish from under a worker thread.
+        with self._emptying:
+            self._stack.close()
 
 
 class CounterAttachment(Closing):
@@ -209,7 +217,7 @@ class CounterProbe(Closing):
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Empty the tables of sources that were full; no batches: there are no flow records."""
         del end_reason
-        for each in self._attached:
+        for each in tuple(self._attached):
             self.swaps += each.maps.forget_when_full()
         yield from ()
 
