@@ -15,6 +15,7 @@ from support.records import EPOCH, SAMPLER, random_flows
 from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream.accounting.tally import Tally
+from flowstream.agent.aggregate import aggregate
 from flowstream.agent.pipeline import ENCODE_RECORDS
 from flowstream.agent.readers import READ_RECORDS
 from flowstream.encode import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 RECORDS: Final = 16_384
 DRAINED: Final = 65_536
+AGGREGATED: Final = 131_072
 OVERFLOWS: Final = 50_000
 PARTITIONS: Final = 6
 IDENTITY: Final = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0"})
@@ -67,6 +69,8 @@ def measure() -> Iterator[Table]:
             "overflow ring read": lambda: _ring_read(ring_bench),
             "stamped": lambda: in_parts(records, lambda part: stamp(part, IDENTITY, 0)),
         }
+        many = flows(AGGREGATED)
+        cases["aggregated to a tenth, beyond --max-records"] = lambda: _aggregated(many)
         cases["tally, keys, partitions, split"] = lambda: _split(records, values["msgpack"])
         for name, encoded in values.items():
             cases[f"decoded from {name} (a consumer)"] = lambda encoded=encoded: _all_of(  # type: ignore[misc]
@@ -96,6 +100,14 @@ def in_parts(records: NDArray[np.void], work: Callable[[NDArray[np.void]], objec
     def run() -> int:
         for start in range(0, len(records), ENCODE_RECORDS):
             work(records[start : start + ENCODE_RECORDS])
+        return len(records)
+
+    return cpu_us(run)
+
+
+def _aggregated(records: NDArray[np.void]) -> float:
+    def run() -> int:
+        aggregate(records, len(records) // 10)
         return len(records)
 
     return cpu_us(run)
