@@ -87,7 +87,8 @@ def test_a_flood_writes_no_more_than_max_records(tmp_path, capsys):
     records = f"{flows.acknowledged} flow records, {announcements.acknowledged} announcements"
     with capsys.disabled():
         print(f"\n{arrived} packets: {records}, {written} octets, peak {peak // MIB} MiB")  # noqa: T201
-    assert 0 < flows.acknowledged <= budget
+    # Intervals end although the table asks to be swapped all the time.
+    assert 3 * MAX_RECORDS <= flows.acknowledged <= budget
     assert 0 < announcements.acknowledged <= budget
     assert max(written.values()) < budget * JSON_OCTETS
     assert peak < MEMORY
