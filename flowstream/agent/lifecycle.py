@@ -291,4 +291,7 @@ class Agent:
             "flow_records": sum(each.account.flows.acknowledged for each in counts),
             "new_flow_records": sum(each.account.new_flows.acknowledged for each in counts),
             "failed_records": sum(each.account.flows.failed for each in counts),
+            "records_in_doubt": sum(
+                amount.records for each in counts for amount in each.account.in_doubt.values()
+            ),
         }
