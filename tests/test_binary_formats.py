@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.decoder import _DecodeVarint
 from google.protobuf.internal.encoder import _VarintBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,6 +132,13 @@ def from_avro(value: bytes, stream: Stream) -> dict[str, object]:
     read = fastavro.schemaless_reader(stream_of_bytes, avro_schema(stream), None)
     assert not stream_of_bytes.read()
     return read
+
+
+def unsized(value: bytes) -> bytes:
+    """The message behind its length."""
+    size, start = _DecodeVarint(value, 0)
+    assert size == len(value) - start
+    return value[start:]
 
 
 def as_avro(record: FlowRecord, *, with_id: bool) -> dict[str, object]:
