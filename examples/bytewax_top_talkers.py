@@ -39,13 +39,16 @@ NEEDED = {
     "agent_epoch": int,
     "seq": int,
     "time_flow_end_ns": int,
+    "flow_direction": int,
     "src_addr": str,
     "packets": int,
     "bytes": int,
 }
-"""What the program needs of a record."""
+"""Fields that the program needs, and their types."""
 
 WINDOW_S = 10
+INGRESS = 0
+"""A packet that a host forwards is seen again going out: ingress counts it once."""
 EPOCH = datetime.fromtimestamp(0, UTC)
 REMEMBERED = 100_000
 """Records per run among which a repeated one is found."""
@@ -96,7 +99,7 @@ class Talkers:
 
 
 def parse(message: KafkaSourceMessage[Any, Any]) -> Record:
-    """Return the record of a message; ValueError names the place of what is none."""
+    """Return the record of a message; ValueError names the place of a value that is none."""
     try:
         record: Record = json.loads(message.value)
         readable = (
@@ -118,20 +121,21 @@ def run_of(record: Record) -> str:
 
 
 def new_only(seen: Seen | None, record: Record) -> tuple[Seen, Record | None]:
-    """Let a record through that was not seen before."""
+    """Pass on a record that was not seen before."""
     seen = seen or Seen()
     return seen, record if seen.add(record["seq"]) else None
 
 
 def dataflow(args: argparse.Namespace) -> Dataflow:
-    """Topic, without what came twice, into windows by the time of the last packet."""
+    """Topic, without duplicates, into windows by the time of the last packet."""
     flow = Dataflow("top_talkers")
     topic = kop.input(
         "topic", flow, brokers=[args.brokers], topics=[args.topic], tail=not args.once
     )
     op.raises("unreadable", topic.errs)
     records = op.map("parse", topic.oks, parse)
-    by_run = op.key_on("by_run", records, run_of)
+    ingress = op.filter("ingress", records, lambda record: record["flow_direction"] == INGRESS)
+    by_run = op.key_on("by_run", ingress, run_of)
     once = op.filter_map_value(
         "new", op.stateful_map("seen", by_run, new_only), lambda record: record
     )

@@ -25,7 +25,8 @@ WITH lines AS (
     FROM read_json($file, format = 'newline_delimited', columns = {
         record_type: 'UTINYINT', schema_version: 'UTINYINT',
         host_id: 'VARCHAR', agent_epoch: 'UBIGINT', seq: 'UBIGINT',
-        time_flow_end_ns: 'UBIGINT', src_addr: 'VARCHAR', packets: 'UBIGINT', bytes: 'UBIGINT'
+        time_flow_end_ns: 'UBIGINT', flow_direction: 'UTINYINT', src_addr: 'VARCHAR',
+        packets: 'UBIGINT', bytes: 'UBIGINT'
     })
 ), records AS (
     SELECT DISTINCT ON (host_id, agent_epoch, seq) *
@@ -34,8 +35,10 @@ WITH lines AS (
         WHEN schema_version = 1 AND record_type IN (2, 3) THEN false
         WHEN schema_version = 1 AND record_type = 1
             AND host_id IS NOT NULL AND agent_epoch IS NOT NULL AND seq IS NOT NULL
-            AND time_flow_end_ns IS NOT NULL AND src_addr IS NOT NULL
-            AND packets IS NOT NULL AND bytes IS NOT NULL THEN true
+            AND time_flow_end_ns IS NOT NULL AND flow_direction IS NOT NULL
+            AND src_addr IS NOT NULL AND packets IS NOT NULL AND bytes IS NOT NULL
+            -- A packet that a host forwards is seen again going out: ingress counts it once.
+            THEN flow_direction = 0
         ELSE error($file || ': line ' || line || ': not a record of schema version 1')
     END
 ), talkers AS (

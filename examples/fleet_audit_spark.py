@@ -8,10 +8,12 @@
 A batch job over the JSON topics, from their beginning to their present end:
 
 - duplicates: the same ``seq`` of the same run and topic again; summed once;
-- missing: numbers below the highest ``seq``, or below what the final counters
-  say was made, that are not there, and how many of them were counted as failed;
-- the loss equation of every run and interface, in packets and frame octets;
-- traffic by host and destination prefix, /16 of IPv4 and /48 of IPv6.
+- missing: numbers below the highest ``seq``, or below the number of records that
+  the final counters report, that are not there, and how many of them were counted
+  as failed or are in doubt;
+- the loss equation of every run, interface and direction, in packets and frame octets;
+- traffic by host and destination prefix, /16 of IPv4 and /48 of IPv6, of ingress:
+  a packet that a host forwards is seen again going out.
 
 Exit status 1 when a run's accounts do not hold (losses that are counted do not
 break them).
@@ -34,20 +36,22 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 RUN = ["host_id", "agent_epoch"]
+ATTACHMENT = ["if_index", "flow_direction"]
+INGRESS = 0
 AMOUNTS = ["packets", "bytes", "l2_bytes"]
 
 FLOW = """
-    record_type INT, schema_version INT, agent_epoch LONG, host_id STRING, seq LONG, in_if LONG,
-    dst_addr STRING, packets LONG, bytes LONG, l2_bytes LONG
+    record_type INT, schema_version INT, agent_epoch LONG, host_id STRING, seq LONG,
+    if_index LONG, flow_direction INT, dst_addr STRING, packets LONG, bytes LONG, l2_bytes LONG
 """
-STAGES = "STRUCT<encoded: LONG, acknowledged: LONG, failed: LONG>"
+LOSSES = "MAP<STRING, STRUCT<records: LONG, packets: LONG, l2_bytes: LONG>>"
 COUNTERS = f"""
-    record_type INT, schema_version INT, agent_epoch LONG, host_id STRING, seq LONG, in_if LONG,
-    host STRING, in_if_name STRING, rx_packets LONG, rx_bytes LONG,
-    non_ip_packets LONG, non_ip_bytes LONG, malformed_packets LONG, malformed_bytes LONG,
-    sampled_out_packets LONG, sampled_out_bytes LONG, counted_packets LONG, counted_bytes LONG,
-    losses MAP<STRING, STRUCT<records: LONG, packets: LONG, bytes: LONG>>,
-    flows {STAGES}, new_flows {STAGES}, final BOOLEAN
+    record_type INT, schema_version INT, agent_epoch LONG, host_id STRING, seq LONG,
+    if_index LONG, flow_direction INT, host STRING, if_name STRING,
+    seen_packets LONG, seen_l2_bytes LONG,
+    no_flow MAP<STRING, STRUCT<packets: LONG, l2_bytes: LONG>>,
+    losses {LOSSES}, in_doubt {LOSSES},
+    stages MAP<STRING, STRUCT<encoded: LONG, failed: LONG>>, final BOOLEAN
 """
 
 
@@ -103,18 +107,18 @@ def prefix(address: Column) -> Column:
 
 
 def cube(flows: DataFrame) -> DataFrame:
-    """Sums per topic, run, interface and prefix: the only pass over all records.
+    """Sums per topic, run, interface, direction and prefix: the only pass over all records.
 
-    Rows are dealt out by run, so that finding duplicates and summing need no
-    further shuffle. ``copies`` counts what came, ``records`` what was summed.
+    Records are distributed by run, so that finding duplicates and summing need no
+    further shuffle. ``copies`` counts all records, ``records`` without duplicates.
     """
     distinct = (
         flows.withColumn("prefix", prefix(f.col("dst_addr")))
         .repartition(*RUN)
-        .groupBy(*RUN, "topic", "seq", "in_if", "prefix")
+        .groupBy(*RUN, "topic", "seq", *ATTACHMENT, "prefix")
         .agg(f.count("*").alias("copies"), *(f.first(name).alias(name) for name in AMOUNTS))
     )
-    return distinct.groupBy(*RUN, "topic", "in_if", "prefix").agg(
+    return distinct.groupBy(*RUN, "topic", *ATTACHMENT, "prefix").agg(
         f.sum("copies").alias("copies"),
         f.count("*").alias("records"),
         f.max("seq").alias("last_seq"),
@@ -123,45 +127,41 @@ def cube(flows: DataFrame) -> DataFrame:
 
 
 def last_counters(counters: DataFrame) -> DataFrame:
-    """The last counters record of every run and interface: they are cumulative."""
+    """The last counters record of every run, interface and direction: they are cumulative."""
     fields = f.struct("seq", *(name for name in counters.columns if name != "seq"))
     return (
-        counters.groupBy(*RUN, "in_if")
+        counters.groupBy(*RUN, *ATTACHMENT)
         .agg(f.max_by(fields, "seq").alias("last"))
         .select("last.*")
         .drop("topic")
     )
 
 
-def lost(counters: Column, what: str) -> Column:
-    """Sum over all causes of loss."""
-    amounts = f.transform(f.map_values(counters), lambda loss: loss[what])
-    return f.aggregate(amounts, f.lit(0).cast("long"), lambda total, amount: total + amount)
+def total(amounts: str, what: str) -> Column:
+    """Sum over all keys of a map, also those that this program does not know."""
+    each = f.transform(f.map_values(f.col(amounts)), lambda amount: amount[what])
+    return f.aggregate(each, f.lit(0).cast("long"), lambda before, amount: before + amount)
 
 
 def interfaces(sums: DataFrame, counters: DataFrame, flow_topic: str) -> DataFrame:
-    """The loss equation: what was received less what is explained, by run and interface."""
+    """The loss equation by run, interface and direction: packets and octets not explained."""
     published = (
         sums.where(f.col("topic") == flow_topic)
-        .groupBy(*RUN, "in_if")
+        .groupBy(*RUN, *ATTACHMENT)
         .agg(f.sum("packets").alias("packets"), f.sum("l2_bytes").alias("l2_bytes"))
     )
-    joined = counters.join(published, [*RUN, "in_if"], "full_outer")
-    for name, flow_sum, unit in (
-        ("packets_off", "packets", "packets"),
-        ("octets_off", "l2_bytes", "bytes"),
-    ):
-        explained = f.coalesce(f.col(flow_sum), f.lit(0)) + lost(f.col("losses"), unit)
-        for part in ("non_ip", "malformed", "sampled_out", "counted"):
-            explained = explained + f.col(f"{part}_{unit}")
-        joined = joined.withColumn(name, f.col(f"rx_{unit}") - explained)
-    return joined.withColumn(
-        "lost_records", f.coalesce(lost(f.col("losses"), "records"), f.lit(0))
-    )
+    joined = counters.join(published, [*RUN, *ATTACHMENT], "full_outer")
+    for unit in ("packets", "l2_bytes"):
+        explained = (
+            total("no_flow", unit) + total("losses", unit) + f.coalesce(f.col(unit), f.lit(0))
+        )
+        joined = joined.withColumn(f"{unit}_off", f.col(f"seen_{unit}") - explained)
+        joined = joined.withColumn(f"{unit}_in_doubt", total("in_doubt", unit))
+    return joined.withColumn("lost_records", f.coalesce(total("losses", "records"), f.lit(0)))
 
 
 def topics(sums: DataFrame, counters: DataFrame, streams: dict[str, str]) -> DataFrame:
-    """Missing, failed and duplicate records by run and topic of ``streams`` (stream: topic)."""
+    """Missing, failed, doubtful and duplicate records by run and topic (``streams``)."""
     seen = sums.groupBy(*RUN, "topic").agg(
         f.sum("copies").alias("copies"),
         f.sum("records").alias("records"),
@@ -171,12 +171,13 @@ def topics(sums: DataFrame, counters: DataFrame, streams: dict[str, str]) -> Dat
     for stream, topic in streams.items():
         of_topic = counters.groupBy(*RUN).agg(
             f.lit(topic).alias("topic"),
-            f.when(f.min("final"), f.sum(f"{stream}.encoded")).alias("encoded"),
-            f.sum(f"{stream}.failed").alias("failed"),
+            f.when(f.min("final"), f.sum(f.col("stages")[stream]["encoded"])).alias("encoded"),
+            f.sum(f.col("stages")[stream]["failed"]).alias("failed"),
+            f.sum(total("in_doubt", "records")).alias("in_doubt"),
         )
         made = of_topic if made is None else made.unionByName(of_topic)
     joined = seen.join(made, [*RUN, "topic"], "full_outer").fillna(
-        {"copies": 0, "records": 0, "last_seq": -1, "failed": 0}
+        {"copies": 0, "records": 0, "last_seq": -1, "failed": 0, "in_doubt": 0}
     )
     end = f.greatest(f.col("last_seq") + 1, f.coalesce(f.col("encoded"), f.lit(0)))
     return joined.select(
@@ -184,13 +185,14 @@ def topics(sums: DataFrame, counters: DataFrame, streams: dict[str, str]) -> Dat
         "topic",
         "records",
         "failed",
+        "in_doubt",
         (end - f.col("records")).alias("missing"),
         (f.col("copies") - f.col("records")).alias("duplicates"),
     )
 
 
 def audit(spark: SparkSession, brokers: str, topic_prefix: str) -> dict[str, Any]:
-    """Everything that the topics of a fleet say."""
+    """Audit the topics of a fleet."""
     streams = {name: f"{topic_prefix}.{name}" for name in ("flows", "new_flows")}
     sums = cube(records(spark, brokers, list(streams.values()), FLOW)).persist()
     counters = last_counters(
@@ -199,40 +201,46 @@ def audit(spark: SparkSession, brokers: str, topic_prefix: str) -> dict[str, Any
     equation = interfaces(sums, counters, streams["flows"])
     sequences = topics(sums, counters, streams)
     traffic = (
-        sums.where(f.col("topic") == streams["flows"])
+        sums.where((f.col("topic") == streams["flows"]) & (f.col("flow_direction") == INGRESS))
         .groupBy("host_id", "prefix")
         .agg(*(f.sum(name).alias(name) for name in ["records", *AMOUNTS]))
     )
-    # A term that is missing makes a sum NULL, which is not 0 either.
-    even = f.col("packets_off").eqNullSafe(0) & f.col("octets_off").eqNullSafe(0)
-    broken = equation.where(~even | ~f.coalesce("final", f.lit(False)))
+    even = f.lit(True)
+    for unit in ("packets", "l2_bytes"):
+        even &= f.col(f"{unit}_off").between(f.lit(0), f.col(f"{unit}_in_doubt"))
+    # A missing term makes a sum NULL, which does not hold either.
+    broken = equation.where(~f.coalesce(even & f.col("final"), f.lit(False)))
     lossy = equation.where(f.col("lost_records") > 0)
     gaps = sequences.where((f.col("missing") > 0) | (f.col("duplicates") > 0))
     result = {
         "records": sums.agg(f.sum("copies")).first()[0] or 0,
         "runs": counters.select(*RUN).distinct().count(),
         "traffic": [list(row) for row in traffic.collect()],
-        "equation_broken": _rows(broken, *RUN, "in_if", "final", "packets_off", "octets_off"),
-        "losses": _rows(lossy, *RUN, "host", "in_if_name", "losses"),
-        "sequences": _rows(gaps, *RUN, "topic", "missing", "failed", "duplicates"),
+        "equation_broken": _found(
+            broken, *RUN, *ATTACHMENT, "final", "packets_off", "l2_bytes_off", "packets_in_doubt"
+        ),
+        "losses": _found(lossy, *RUN, "host", "if_name", "flow_direction", "losses"),
+        "sequences": _found(gaps, *RUN, "topic", "missing", "failed", "in_doubt", "duplicates"),
     }
     sums.unpersist()
     counters.unpersist()
     return result
 
 
-def _rows(frame: DataFrame, *names: str) -> list[dict[str, Any]]:
+def _found(frame: DataFrame, *names: str) -> list[dict[str, Any]]:
     return [row.asDict(recursive=True) for row in frame.select(*names).collect()]
 
 
 def holds(result: dict[str, Any]) -> bool:
     """Whether every packet and every record is accounted for."""
-    unexplained = any(row["missing"] > row["failed"] for row in result["sequences"])
+    unexplained = any(
+        row["missing"] > row["failed"] + row["in_doubt"] for row in result["sequences"]
+    )
     return not result["equation_broken"] and not unexplained
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print what is not as it should be, and the sums."""
+    """Print faults, losses and sums."""
     for name in ("equation_broken", "losses", "sequences"):
         for row in result[name]:
             print(f"{name}: {row}")

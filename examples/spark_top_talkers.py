@@ -25,12 +25,17 @@ from pyspark.sql import functions as f
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-# What the job needs of a record; schemas/flows.spark.sql has all fields.
+# Fields that the job needs; schemas/flows.spark.sql has all.
 RECORD = """
     record_type INT, schema_version INT, host_id STRING, agent_epoch BIGINT, seq BIGINT,
-    time_flow_end_ns BIGINT, src_addr STRING, packets BIGINT, bytes BIGINT
+    time_flow_end_ns BIGINT, flow_direction INT, src_addr STRING, packets BIGINT, bytes BIGINT
 """
-NEEDED = ["host_id", "agent_epoch", "seq", "time_flow_end_ns", "src_addr", "packets", "bytes"]
+NEEDED = [
+    *("host_id", "agent_epoch", "seq", "time_flow_end_ns", "flow_direction"),
+    *("src_addr", "packets", "bytes"),
+]
+# A packet that a host forwards is seen again going out: ingress counts it once.
+INGRESS = 0
 
 
 def records(messages: DataFrame) -> DataFrame:
@@ -60,6 +65,7 @@ def top_talkers(messages: DataFrame, wait: str) -> DataFrame:
     end = f.expr("timestamp_micros(time_flow_end_ns DIV 1000)")
     return (
         records(messages)
+        .where(f.col("flow_direction") == INGRESS)
         .withColumn("end", end)
         .withWatermark("end", wait)
         .dropDuplicatesWithinWatermark(["host_id", "agent_epoch", "seq"])
@@ -113,7 +119,7 @@ def main() -> None:
         for state in progress["stateOperators"]
     )
     if late:
-        print(f"{late} rows came too late: give a longer --wait", file=sys.stderr)
+        print(f"{late} records came too late: use a longer --wait", file=sys.stderr)
 
 
 if __name__ == "__main__":

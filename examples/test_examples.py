@@ -39,6 +39,7 @@ BAD = {
     "no JSON": b"no record",
     "other names": FlowFactory().values([FlowFactory()()], names="ecs")[0],
     "no packets": GOOD.replace(b'"packets":1,', b""),
+    "no direction": GOOD.replace(b',"flow_direction":0', b""),
     "packets are no number": GOOD.replace(b'"packets":1,', b'"packets":"one",'),
     "later version": GOOD.replace(b'"schema_version":1,', b'"schema_version":2,'),
     "unknown type": GOOD.replace(b'"record_type":1,', b'"record_type":4,'),
@@ -303,8 +304,9 @@ def test_fleet_audit_finds_what_is_repeated_and_what_is_made_up(published, tmp_p
     # The equation, a gap where none was written, a duplicate, and that host is not lossy.
     assert len(compare(result, truth)) == 5
     (broken,) = result["equation_broken"]
-    assert [broken[name] for name in ("host_id", "in_if", "packets_off", "octets_off")] == [
-        *(record["host_id"], record["in_if"], -record["packets"], -record["l2_bytes"])
+    names = ("host_id", "if_index", "flow_direction", "packets_off", "l2_bytes_off")
+    assert [broken[name] for name in names] == [
+        *(record["host_id"], record["if_index"], 0, -record["packets"], -record["l2_bytes"])
     ]
     (gap,) = (row for row in result["sequences"] if row["host_id"] == record["host_id"])
     assert gap["duplicates"] == 1

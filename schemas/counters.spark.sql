@@ -1,4 +1,4 @@
--- Put your brokers in. For a stream, make flowstream_counters_topic of
+-- Insert your brokers. For a stream, make flowstream_counters_topic from
 -- spark.readStream.format("kafka"). A value that is no such record is an error.
 CREATE OR REPLACE TEMPORARY VIEW flowstream_counters_topic
 USING kafka

@@ -1,4 +1,4 @@
--- Put your brokers in. A lasting flow's record comes when its interval is over:
+-- Insert your brokers. A lasting flow's record comes when its interval is over:
 -- the watermark waits for intervals of up to 30 seconds.
 CREATE TABLE flowstream_flows (
   `record_type` SMALLINT COMMENT '1 = flow, 2 = new_flow',

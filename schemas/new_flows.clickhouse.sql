@@ -1,5 +1,5 @@
--- The topic's JSON as it comes. Put your brokers in. Reading stops at a value that is no
--- such record: system.kafka_consumers has the error, "flowstream audit" names the offset.
+-- The topic's JSON. Insert your brokers. Reading stops at a value that is no such record:
+-- system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE flowstream_new_flows_queue
 (
     `record_type` UInt8,
@@ -48,7 +48,7 @@ SETTINGS kafka_broker_list = 'localhost:9092',
          kafka_format = 'JSONEachRow',
          input_format_skip_unknown_fields = 1;
 
--- A record that came twice is one row once parts are merged, or with FINAL.
+-- Duplicates become one row when parts are merged, or with FINAL.
 -- IPv4 addresses are shown as ::ffff:10.0.0.1; as 10.0.0.1 by
 -- replaceRegexpOne(toString(src_addr), '^::ffff:([0-9.]+)$', '\\1').
 CREATE TABLE flowstream_new_flows

@@ -1,4 +1,4 @@
-"""What the agent publishes in every format and under other names, read without its help."""
+"""Records of the agent in every format and under other names, read without its decoder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, delivered, on, records_of
-from test_binary_formats import from_avro, message_class, undelimited
+from test_binary_formats import from_avro, message_class, unsized
 
 from flowstream import schemas
 from flowstream.encode.community_id import LENGTH
-from flowstream.records import community_id, decode
+from flowstream.records import community_id
 from flowstream.source import open_source
 from flowstream.streams import Stream
 
@@ -24,7 +24,7 @@ FLOWS = 1_009
 
 
 def published(wire, url: str, *options: str) -> int:
-    """Run the agent over some traffic; how many packets its program saw."""
+    """Run the agent over some traffic; return the number of packets that its program saw."""
     sender, receiver = wire
     with Agent(*on(receiver), "--sink", url, "--interval", 1, *options) as agent:
         agent.publishing()
@@ -44,7 +44,7 @@ def values_of(url: str, stream: Stream) -> list[bytes]:
 
 def protobuf_reader(stream: Stream, name: str) -> Callable[[bytes], object]:
     read = message_class(schemas.text("protobuf", stream), f"flowstream.{name}").FromString
-    return lambda value: read(undelimited(value))
+    return lambda value: read(unsized(value))
 
 
 def test_protobuf(wire, tmp_path):
@@ -52,11 +52,18 @@ def test_protobuf(wire, tmp_path):
     arrived = published(wire, url, "--format", "protobuf")
     (interface,) = audited(url)
     assert interface["flows"]["packets"] == arrived
-    read = protobuf_reader(Stream.FLOWS, "FlowMessage")
-    assert sum(read(value).packets for value in values_of(url, Stream.FLOWS)) == arrived
-    assert len({read(value).src_addr for value in values_of(url, Stream.NEW_FLOWS)}) > 1
+    flow = protobuf_reader(Stream.FLOWS, "FlowMessage")
+    flows, announcements = (
+        [flow(unsized(value)) for value in values_of(url, stream)]
+        for stream in (Stream.FLOWS, Stream.NEW_FLOWS)
+    )
+    assert sum(each.packets for each in flows) == arrived
+    assert {len(each.src_addr) for each in flows} == {4}
+    assert len({each.src_addr for each in announcements}) > 1
+    assert {each.packets for each in announcements} == {0}
     read = protobuf_reader(Stream.COUNTERS, "CountersMessage")
-    (final,) = (each for each in map(read, values_of(url, Stream.COUNTERS)) if each.final)
+    counters = [read(unsized(value)) for value in values_of(url, Stream.COUNTERS)]
+    (final,) = (each for each in counters if each.final)
     assert (final.seen_packets, final.stages["flows"].failed) == (arrived, 0)
 
 
@@ -74,15 +81,30 @@ def test_the_prefix_of_a_registry(wire, registry, tmp_path, record_format, prefi
     assert sum(packets) == arrived
 
 
-def test_community_ids_change_nothing_else(wire, tmp_path):
+def json_id(value: bytes) -> str:
+    text: str = json.loads(value)["community_id"]
+    return text
+
+
+def protobuf_id(value: bytes) -> str:
+    text: str = protobuf_reader(Stream.FLOWS, "FlowMessage")(unsized(value)).community_id
+    return text
+
+
+@pytest.mark.parametrize(
+    ("record_format", "id_of"), [("json", json_id), ("protobuf", protobuf_id)]
+)
+def test_community_ids_change_nothing_else(wire, tmp_path, record_format, id_of):
     url = f"file:{tmp_path}/recording"
-    arrived = published(wire, url, "--community-id")
+    arrived = published(wire, url, "--format", record_format, "--community-id")
     (interface,) = audited(url)
     assert interface["flows"]["packets"] == arrived
-    values = values_of(url, Stream.FLOWS)
-    found = [json.loads(value)["community_id"] for value in values]
-    assert found == [community_id(decode(value)) for value in values]
+    records = records_of(url, "flowstream.flows")
+    found = list(map(id_of, values_of(url, Stream.FLOWS)))
     assert {len(each) for each in found} == {LENGTH}
+    assert found == list(map(community_id, records))
+    keys = {(each.src_addr, each.dst_addr, each.src_port, each.dst_port) for each in records}
+    assert len(set(found)) == len(keys)
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,6 @@ def sized(message) -> bytes:
     return _VarintBytes(len(octets)) + octets
 
 
-def undelimited(value: bytes) -> bytes:
-    """Return the message behind its length, which must be the length of the rest."""
-    size, start = _DecodeVarint(value, 0)
-    assert len(value) == start + size
-    return value[start:]
-
-
 def fill(message, part: msgspec.Struct) -> None:
     message.SetInParent()
     for name in part.__struct_fields__:
@@ -139,6 +132,13 @@ def from_avro(value: bytes, stream: Stream) -> dict[str, object]:
     read = fastavro.schemaless_reader(stream_of_bytes, avro_schema(stream), None)
     assert not stream_of_bytes.read()
     return read
+
+
+def unsized(value: bytes) -> bytes:
+    """The message behind its length."""
+    size, start = _DecodeVarint(value, 0)
+    assert size == len(value) - start
+    return value[start:]
 
 
 def as_avro(record: FlowRecord, *, with_id: bool) -> dict[str, object]:

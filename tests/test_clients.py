@@ -1,4 +1,4 @@
-"""Readers that are not ours: kcat, Kafka's console consumer and librdkafka's own client."""
+"""Readers of others: kcat, Kafka's console consumer and librdkafka's own client."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from broker import Broker, java
 from packets.captures import TRACES
 from support.agent import FLOWSTREAM
 
+from flowstream.encode import counters_key
 from flowstream.records import RecordType, decode
 from flowstream.source import open_source
 from flowstream.streams import Stream
@@ -31,7 +32,7 @@ TIMEOUT_S = 60
 
 
 class Read(NamedTuple):
-    """A record of a topic as a client gives it; sorted by its place."""
+    """A record of a topic as a client returns it; sorted by its place."""
 
     partition: int
     offset: int
@@ -46,7 +47,7 @@ class Published(NamedTuple):
     prefix: str
 
     def expected(self, stream: Stream) -> list[Read]:
-        """What the recording holds, which no Kafka client has touched."""
+        """Records of the recording, which no Kafka client has touched."""
         topic = f"{self.prefix}.{stream}"
 
         async def read() -> list[Read]:
@@ -80,7 +81,7 @@ def published(request, broker, tmp_path_factory) -> Published:
 
 
 def by_kcat(broker: Broker, topic: str, count: int) -> list[Read]:
-    """To the end of the topic. Values may hold any octet: their lengths come first."""
+    """Read to the end of the topic. Values may hold any octet: their lengths come first."""
     layout = r"%p %o %K %S %k%s"
     command = ["kcat", "-C", "-q", "-e", "-b", broker.address, "-t", topic, "-f", layout]
     done = subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
@@ -94,7 +95,7 @@ def by_kcat(broker: Broker, topic: str, count: int) -> list[Read]:
 
 
 def by_console_consumer(broker: Broker, topic: str, count: int) -> list[Read]:
-    """As many as there must be, then it ends; it escapes what is not printable."""
+    """Read ``count`` records; octets that are not printable are escaped."""
     formatter = {
         "print.partition": "true",
         "print.offset": "true",
@@ -162,4 +163,7 @@ def test_reads_a_topic(published, broker, client, stream):
     assert sorted(read) == expected
     records = [decode(each.value) for each in read]
     assert {record.record_type for record in records} == {RECORD_TYPES[stream]}
-    assert {len(each.key) for each in read} == {8}
+    if stream == Stream.COUNTERS:
+        assert [each.key for each in read] == [counters_key(record) for record in records]
+    else:
+        assert {len(each.key) for each in read} == {8}

@@ -1,4 +1,4 @@
-"""What docs/consumers.md tells readers to do, done on a capture with known sums."""
+"""The instructions of docs/consumers.md, followed on a capture with known sums."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import pytest
 from support import capture
 from support.agent import FLOWSTREAM
-from support.records import COUNTERS, random_flows
+from support.records import (
+    COUNTERS,
+    EPOCH,
+    PREFIXES,
+    SAMPLER,
+    encoder_of,
+    random_flows,
+)
 
 from flowstream.encode import Identity, make_encoder
-from flowstream.records import RecordType, decode
+from flowstream.encode.value_builder import varint
+from flowstream.records import Amount, Loss, RecordType, decode
 from flowstream.records.decoding import format_of
 from flowstream.source import open_source
 from flowstream.streams import Stream
@@ -98,14 +107,32 @@ def test_finding_losses(read):
     accounts = documented("accounts")
     flows = [decode(each.value) for each in read.flows]
     counters = [decode(each.value) for each in read.counters]
-    ((run, in_if),) = accounts(flows + counters)
+    ((run, *attachment),) = accounts(flows + counters)
     assert run == (flows[0].host_id, flows[0].agent_epoch)
-    assert accounts(flows + counters) == {(run, in_if): (0, 0)}
+    assert attachment == [flows[0].if_index, 0]
+    key = (run, *attachment)
+    assert accounts(flows + counters) == {key: (0, 0, 0, 0)}
     missing = flows.pop(17)
     assert missing.packets > 0
-    assert accounts(flows + counters) == {(run, in_if): (missing.packets, 1)}
+    assert accounts(flows + counters) == {key: (missing.packets, 0, 1, 0)}
     assert accounts(flows + [each for each in counters if not each.final]) == {}
     assert documented("lost")(counters[-1]) == {}
+    # The same record in doubt: both differences are within the doubts.
+    last = counters[-1]
+    doubt = {"delivery_timeout": Loss(1, missing.packets, missing.l2_bytes)}
+    doubtful = msgspec.structs.replace(last, in_doubt=last.in_doubt | doubt)
+    assert accounts([*flows, *counters[:-1], doubtful]) == {
+        key: (missing.packets, missing.packets, 1, 1)
+    }
+    # A cause of a newer version, and nothing missing: sums over the maps stay right.
+    newer = msgspec.structs.replace(
+        last,
+        seen_packets=last.seen_packets + 5,
+        losses=last.losses | {"made_up": Loss(1, 3, 5)},
+        no_flow=last.no_flow | {"made_up": Amount(2, 3)},
+    )
+    assert accounts([*flows, missing, *counters[:-1], newer]) == {key: (0, 0, 0, 0)}
+    assert documented("lost")(newer) == {"made_up": 3}
 
 
 def test_joining_both_directions(read):
@@ -128,25 +155,41 @@ def test_joining_both_directions(read):
     assert {len(each) for each in places.values()} == {1}
 
 
-def test_the_first_octet_tells_the_format(read):
-    told = {
-        int(octet, 16): formats
-        for octets, formats in re.findall(r"^\| (`0x.*?) \| (.*?) \|", TEXT, re.MULTILINE)
-        for octet in re.findall(r"`0x(\w\w)`", octets)
-    }
-    assert told.keys() == {0x00, ord("{"), 0xDC, 0x18, 0x32, 0x90}
+NAMED = {"json": "JSON", "msgpack": "MessagePack", "protobuf": "Protobuf"}
+
+
+def beginning(value: bytes) -> str:
+    """Format by the document's table, in its order."""
+    section = TEXT.partition("## Telling the formats apart")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|", section, re.MULTILINE)[1:]
+    octets = [re.findall(r"`0x(\w\w)(?: 0x(\w\w))?`", first) for first, _ in rows]
+    assert octets[:2] == [[("00", "")], [("dc", "00")]]
+    assert rows[2][0] == "a varint of the rest's length"
+    assert rows[3][0] == "`{`"
+    told = [
+        value.startswith(b"\0"),
+        value.startswith(b"\xdc\0"),
+        any(value.startswith(varint(len(value) - n)) for n in (1, 2, 3) if len(value) >= n),
+        value.startswith(b"{"),
+    ]
+    return rows[told.index(True)][1]
+
+
+def test_the_beginning_tells_the_format(read):
     for message in read.all():
-        named = told[message.value[0]]
-        assert format_of(message.value) == {"JSON": "json", "MessagePack": "msgpack"}[named]
+        assert beginning(message.value) == NAMED[format_of(message.value)]
 
 
-def test_the_first_octet_tells_protobuf():
-    encoder = make_encoder("protobuf", Identity(0, bytes(16), "host-a"))
-    records = random_flows(2)
-    records["sampling_rate"] = [1, 0]
-    values = [*encoder.encode(records), encoder.encode_counters(COUNTERS)]
-    assert [value[0] for value in values] == [0x18, 0x32, 0x90]
-    assert {format_of(value) for value in values} == {"protobuf"}
+@pytest.mark.parametrize("name", ["protobuf", "avro"])
+def test_the_beginning_tells_binary_formats(name):
+    identity = Identity(EPOCH, bytes(16), "host-a", SAMPLER)
+    for encoder in (
+        encoder_of(name, identity),
+        make_encoder(name, identity, prefixes=PREFIXES[name]),
+    ):
+        for value in [*encoder.encode(random_flows(101)), encoder.encode_counters(COUNTERS)]:
+            assert format_of(value) == name
+            assert ("Protobuf" if name == "protobuf" else "Avro") in beginning(value)
 
 
 def test_the_big_integers_are_named(json_read):

@@ -62,7 +62,7 @@ def office(pytester: pytest.Pytester) -> Path:
 
 @pytest.mark.usefixtures("office")
 def test_example_of_the_documents_passes_without_a_broker(pytester: pytest.Pytester) -> None:
-    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=4)
+    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=6)
 
 
 @pytest.mark.usefixtures("office")
@@ -74,14 +74,14 @@ def test_example_of_the_documents_passes_with_a_broker(
     if how == "variable":
         options = []
         monkeypatch.setenv("FLOWSTREAM_BROKER", broker.url)
-    pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=4)
+    pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=6)
 
 
 @pytest.mark.usefixtures("office")
 def test_example_fails_when_the_consumer_is_wrong(pytester: pytest.Pytester) -> None:
     service = pytester.path / "top_talkers.py"
     service.write_text(service.read_text().replace("flow.bytes", "flow.packets"))
-    pytester.runpytest_subprocess().assert_outcomes(failed=4)
+    pytester.runpytest_subprocess().assert_outcomes(failed=6)
 
 
 def test_plugin_imports_nothing_before_a_fixture_is_used() -> None:

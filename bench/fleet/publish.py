@@ -154,6 +154,7 @@ class FleetPublisher:
             build = partial(
                 counters_record,
                 identity=run.identity,
+                rhythm=RHYTHM,
                 snapshot=interface.snapshot(
                     self.books.ledger.account(AttachmentKey(interface.index)), now
                 ),

@@ -1,6 +1,6 @@
 """The command ``python -m bench.fleet.sizes``: bytes per record in a broker's log.
 
-For every format (with a registry's frame where it has one) and every
+For every format (behind a registry's prefix where it has one) and every
 ``compression.type`` of the topic, with few records in a batch and with many.
 The agent itself compresses nothing: the broker does, batch by batch, which is
 also what its CPU time here shows.

@@ -91,8 +91,8 @@ def _equation(interfaces: Sequence[Interface], lines: box.Box) -> Table:
 def _table(lines: box.Box) -> Table:
     table = Table(box=lines)
     table.add_column("interface", overflow="fold")
-    table.add_column("packets", overflow="fold")
-    table.add_column("number", justify="right")
+    table.add_column("term", overflow="fold")
+    table.add_column("packets", justify="right")
     table.add_column("frame octets", justify="right")
     return table
 

@@ -1,4 +1,4 @@
-"""Who publishes, and the columns of a record that say so."""
+"""Identity of the publisher, and the columns of a record that carry it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCH_STEP_NS: Final = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is the same in every record of a run.
+    """Values that are the same in every record of a run.
 
     ``agent_epoch`` in Unix ns, a multiple of 1,024 (so that a double holds it);
     ``host_id`` 16 bytes; ``host`` the host's name; ``sampler_address`` the

@@ -34,8 +34,8 @@ ICMP_ANSWERS: Final = {
 def community_id(record: FlowRecord) -> str:
     """Community ID of a flow record: "1:" and 28 characters of base64.
 
-    A fragment past the first counts with the ports 0, as in its record. An
-    aggregated record (``flow_count`` above 1) has the ID of what is left of it.
+    A fragment past the first counts with the ports 0, as in its record. The ID
+    of an aggregated record (``flow_count`` above 1) is that of its masked fields.
     """
     src_port, dst_port, one_way = _ports(record)
     source, destination = (record.src_addr, src_port), (record.dst_addr, dst_port)

@@ -36,8 +36,8 @@ _FEW_VALUES: Final = (
 )
 
 _TEMPLATE: Final = """\
--- The topic's JSON as it comes. Put your brokers in. Reading stops at a value that is no
--- such record: system.kafka_consumers has the error, "flowstream audit" names the offset.
+-- The topic's JSON. Insert your brokers. Reading stops at a value that is no such record:
+-- system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE {name}_queue
 (
 {queue}
@@ -49,7 +49,7 @@ SETTINGS kafka_broker_list = 'localhost:9092',
          kafka_format = 'JSONEachRow',
          input_format_skip_unknown_fields = 1;
 
--- A record that came twice is one row once parts are merged, or with FINAL.{shown}
+-- Duplicates become one row when parts are merged, or with FINAL.{shown}
 CREATE TABLE {name}
 (
 {table}

@@ -30,7 +30,7 @@ _TYPES: Final = {
 }
 
 _SPARK: Final = """\
--- Put your brokers in. For a stream, make {name}_topic of
+-- Insert your brokers. For a stream, make {name}_topic from
 -- spark.readStream.format("kafka"). A value that is no such record is an error.
 CREATE OR REPLACE TEMPORARY VIEW {name}_topic
 USING kafka
@@ -61,7 +61,7 @@ FROM (
 """
 
 _FLINK: Final = """\
--- Put your brokers in. A lasting flow's record comes when its interval is over:
+-- Insert your brokers. A lasting flow's record comes when its interval is over:
 -- the watermark waits for intervals of up to 30 seconds.
 CREATE TABLE {name} (
 {columns},

@@ -23,8 +23,8 @@ def document(stream: Stream) -> dict[str, Any]:
     """JSON Schema of one topic.
 
     Properties stand in the order of the record's fields. Unknown properties are
-    allowed, as fields may be added; integers of 64 bits exceed what a reader
-    that takes JSON numbers for doubles can hold exactly.
+    allowed, as fields may be added. Integers of 63 bits are not exact in readers
+    that treat JSON numbers as doubles.
     """
     form, record_type = _TOPICS[stream]
     (reference,), definitions = msgspec.json.schema_components(

@@ -1,11 +1,11 @@
-"""A Spark job: what the views of schemas/*.spark.sql and an example's reader make of topics.
+"""A Spark job: reads topics by the views of schemas/*.spark.sql and by an example's reader.
 
 ::
 
     spark-submit spark_views.py BROKERS RESULT STREAM=TOPIC...
 
-RESULT becomes JSON: by topic, for ``view`` and of flows for ``example`` too, the rows or
-an error's text.
+RESULT becomes JSON: by topic, for ``view`` and of flows for ``example`` too, the records
+or an error's text.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_by_the_example(spark: SparkSession, stream: str) -> DataFrame:
 
 
 def outcome(frame: DataFrame) -> list[dict[str, Any]] | str:
-    """All rows, or the error that reading them gives."""
+    """All records, or the error of reading them."""
     try:
         return [row.asDict(recursive=True) for row in frame.collect()]
     except PySparkException as err:
