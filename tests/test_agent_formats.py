@@ -54,7 +54,7 @@ def test_protobuf(wire, tmp_path):
     assert interface["flows"]["packets"] == arrived
     flow = protobuf_reader(Stream.FLOWS, "FlowMessage")
     flows, announcements = (
-        [flow(unsized(value)) for value in values_of(url, stream)]
+        [flow(value) for value in values_of(url, stream)]
         for stream in (Stream.FLOWS, Stream.NEW_FLOWS)
     )
     assert sum(each.packets for each in flows) == arrived
@@ -62,7 +62,7 @@ def test_protobuf(wire, tmp_path):
     assert len({each.src_addr for each in announcements}) > 1
     assert {each.packets for each in announcements} == {0}
     read = protobuf_reader(Stream.COUNTERS, "CountersMessage")
-    counters = [read(unsized(value)) for value in values_of(url, Stream.COUNTERS)]
+    counters = [read(value) for value in values_of(url, Stream.COUNTERS)]
     (final,) = (each for each in counters if each.final)
     assert (final.seen_packets, final.stages["flows"].failed) == (arrived, 0)
 
@@ -87,7 +87,7 @@ def json_id(value: bytes) -> str:
 
 
 def protobuf_id(value: bytes) -> str:
-    text: str = protobuf_reader(Stream.FLOWS, "FlowMessage")(unsized(value)).community_id
+    text: str = protobuf_reader(Stream.FLOWS, "FlowMessage")(value).community_id
     return text
 
 
