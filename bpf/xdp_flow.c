@@ -98,7 +98,6 @@ BPF_ARRAY(layout_capture_meta, struct capture_meta, 1);
 INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 			const struct flow_key *key, const struct flow_value *value)
 {
-	__builtin_memset(record, 0, sizeof(*record));
 	record->tag_array = TAG_ARRAY16;
 	put16(record->array_fields, FLOW_RECORD_FIELDS);
 	record->tag_record_type = TAG_U8;
@@ -106,12 +105,17 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 	record->tag_schema_version = TAG_U8;
 	record->schema_version = SCHEMA_VERSION;
 	record->tag_agent_epoch = TAG_U64;
+	put64(record->agent_epoch, 0);
 	record->tag_host_id = TAG_BIN8;
 	record->size_host_id = sizeof(record->host_id);
+	__builtin_memset(record->host_id, 0, sizeof(record->host_id));
 	record->tag_sampler_address = TAG_BIN8;
 	record->size_sampler_address = sizeof(record->sampler_address);
+	__builtin_memset(record->sampler_address, 0, sizeof(record->sampler_address));
 	record->tag_seq = TAG_U64;
+	put64(record->seq, 0);
 	record->tag_time_received_ns = TAG_U64;
+	put64(record->time_received_ns, 0);
 	record->tag_time_flow_start_ns = TAG_U64;
 	put64(record->time_flow_start_ns, value->time_start_ns);
 	record->tag_time_flow_end_ns = TAG_U64;
@@ -152,6 +156,7 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 	record->tag_if_index = TAG_U32;
 	put32(record->if_index, key->if_index);
 	record->tag_if_name = TAG_STR15;
+	__builtin_memset(record->if_name, 0, sizeof(record->if_name));
 	record->tag_src_mac = TAG_BIN8;
 	record->size_src_mac = sizeof(record->src_mac);
 	record->tag_dst_mac = TAG_BIN8;
@@ -164,11 +169,9 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 	record->tag_packets = TAG_U64;
 	record->tag_bytes = TAG_U64;
 	record->tag_l2_bytes = TAG_U64;
-	if (type == RECORD_FLOW) {
-		put64(record->packets, value->packets);
-		put64(record->bytes, value->bytes);
-		put64(record->l2_bytes, value->l2_bytes);
-	}
+	put64(record->packets, type == RECORD_FLOW ? value->packets : 0);
+	put64(record->bytes, type == RECORD_FLOW ? value->bytes : 0);
+	put64(record->l2_bytes, type == RECORD_FLOW ? value->l2_bytes : 0);
 	record->tag_flow_count = TAG_U32;
 	put32(record->flow_count, 1);
 	record->tag_sampling_rate = TAG_U32;

@@ -196,3 +196,24 @@ def test_headers_beyond_the_first_buffer_count_as_cut(one_by_one: Kernel) -> Non
 
     assert len(beyond) == 2
     assert differences(beyond, compare) == []
+
+
+def test_every_octet_of_a_record_is_written() -> None:
+    """Ring memory is used again at other offsets: octets that were not written would show."""
+    with Kernel(max_flows=1) as kernel:
+        ring = kernel.bench.probe.overflow.raw
+        room = ring.size // ring.stride
+        kernel.bench.run(FRAMES["v4-tcp-every-flag"], repeat=room // 2)
+        kernel.bench.probe.overflow.read(room)
+        kernel.bench.run(FRAMES["v4-tcp-every-flag"], repeat=room)
+        records = kernel.bench.probe.overflow.read(2 * room)
+    for name in ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns"):
+        records[name] = 0
+    assert len(records) == room
+    assert len({record.tobytes() for record in records}) == 1
+    (record,) = wire(records[:1])
+    for name in ("agent_epoch", "seq"):
+        assert record[name] == 0
+    for name in ("host_id", "sampler_address"):
+        assert record[name] == bytes(16)
+    assert record["if_name"] == "\0" * 15
