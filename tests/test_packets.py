@@ -199,17 +199,21 @@ def test_headers_beyond_the_first_buffer_count_as_cut(one_by_one: Kernel) -> Non
 
 
 def test_every_octet_of_a_record_is_written() -> None:
-    """Ring memory is used again at other offsets: octets that were not written would show."""
-    with Kernel(max_flows=1) as kernel:
-        ring = kernel.bench.probe.overflow.raw
-        room = ring.size // ring.stride
-        kernel.bench.run(FRAMES["v4-tcp-every-flag"], repeat=room // 2)
-        kernel.bench.probe.overflow.read(room)
-        kernel.bench.run(FRAMES["v4-tcp-every-flag"], repeat=room)
-        records = kernel.bench.probe.overflow.read(2 * room)
-    for name in ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns"):
-        records[name] = 0
+    """Ring memory is used again, 64 octets further: what was not written would show."""
+    frame = FRAMES["v4-tcp-every-flag"]
+    with Kernel(max_flows=65_537) as kernel:
+        ring = kernel.bench.probe.announcements
+        room = ring.raw.size // ring.raw.stride
+        assert ring.raw.size % ring.raw.stride == 64
+        for number in range(2 * room):
+            if number == room:
+                assert len(ring.read(2 * room)) == room
+            source = number.to_bytes(4, "big")
+            kernel.bench.run(frame[:26] + source + frame[30:])
+        records = ring.read(2 * room)
     assert len(records) == room
+    for name in ("src_addr", "time_received_ns", "time_flow_start_ns", "time_flow_end_ns"):
+        records[name] = 0
     assert len({record.tobytes() for record in records}) == 1
     (record,) = wire(records[:1])
     for name in ("agent_epoch", "seq"):
