@@ -61,7 +61,7 @@ lower-bounds: setup ## run the unit tests with the lowest versions that pyprojec
 	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	@$(BIN)/python -m tools.lower_bounds >$(LOWEST)/constraints.txt
 	@$(LOWEST)/$(PIP_INSTALL) -c $(LOWEST)/constraints.txt \
-		-e '.[dev,registry,readers]'
+		-e '.[dev,readers]'
 	@$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(UNIT_TESTS)
 
 bench: setup ## measure throughput and cost, as ratios
@@ -78,8 +78,8 @@ generate: setup ## rebuild kernel objects, layouts and schema files
 	$(BIN)/python -m tools.schema_files --write schemas
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
-	$(COMPILE) --extra dev --extra registry --extra readers -o requirements-dev.txt pyproject.toml
-	$(COMPILE) --extra registry --extra readers -c requirements-dev.txt -o requirements.txt \
+	$(COMPILE) --extra dev --extra readers -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in
 

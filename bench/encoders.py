@@ -15,7 +15,8 @@ from bench.fleet.hosts import Fleet
 from bench.measure import Row, Table, interleave
 from bench.records import IDENTITY, RECORDS, in_parts
 from flowstream.encode import PROFILES, make_encoder, stamp
-from flowstream.registry import client as registry
+from flowstream.host.privileges import find_user
+from flowstream.registry.encoder import prefixes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ def prefixes(record_format: str) -> Prefixes | None:
     if record_format in ("json", "msgpack"):
         return None
     with Registry() as server:
-        return registry.prefixes(registry.connect(server.url), record_format, "bench")
+        return prefixes_of(server.url, record_format, "bench", find_user("nobody"))
 
 
 def _encoders() -> dict[str, Encoder]:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # At level info these log every request and rebalance.
 _TALKATIVE = ("aiokafka", "asyncio", "pyroute2")
-# HTTP clients of the registry: they log URLs, which may contain a password.
-_INDISCREET = ("httpcore", "httpcore2", "httpx", "httpx2")
 
 
 def configure(
@@ -58,8 +56,6 @@ def configure(
         logging.getLogger(name).setLevel(
             logging.NOTSET if level == "debug" else max(root.level, logging.WARNING)
         )
-    for name in _INDISCREET:
-        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
     # A full disk or closed pipe behind stderr must not cause a traceback per line.
     logging.raiseExceptions = False
     logging.captureWarnings(capture=True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import reprlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from flowstream.errors import UsageError
 
 KAFKA_FORM: Final = "kafka://HOST:PORT[,HOST:PORT...]"
 SINK_FORMS: Final = f"{KAFKA_FORM}, file:DIR or stdout:"
 SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR or DIR"
+REGISTRY_FORMS: Final = "http://HOST:PORT or https://HOST:PORT"
 
 # A name, an IPv4 address or an IPv6 address in brackets, then the port.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
+# A name, an IPv4 address, or an IPv6 address without brackets.
+_REGISTRY_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*")
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,23 @@ class StdoutUrl:
         return "stdout:"
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryUrl:
+    """A schema registry. ``login`` is USER:PASSWORD, never shown."""
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+    login: bytes = field(default=b"", repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        scheme, usual = ("https", 443) if self.secure else ("http", 80)
+        port = "" if self.port == usual else f":{self.port}"
+        return f"{scheme}://{host}{port}{self.path}"
+
+
 def without_secret(url: str) -> str:
     """Return ``url`` without user and password, for messages."""
     return re.sub(r"^(\w+://)[^/]*@", r"\1", url)
@@ -73,6 +96,35 @@ def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
     """Parse a source's URL; text without a known scheme is the name of a directory."""
     has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout")
     return parse_url(text if has_scheme else f"file:{text}")
+
+
+def parse_registry(url: str) -> RegistryUrl:
+    """Parse the URL of a schema registry. Raises ``UsageError``."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    host = parts.hostname or ""
+    if (
+        parts.scheme not in ("http", "https")
+        or not _REGISTRY_HOST.fullmatch(host)
+        or not _VISIBLE.fullmatch(url)
+        or port == 0
+        or parts.query
+        or parts.fragment
+    ):
+        # A URL with a mistake may have its password anywhere.
+        shown = "the URL" if "@" in url else reprlib.repr(url)
+        raise UsageError(f"registry: {shown} is not allowed; it takes {REGISTRY_FORMS}")
+    secure = parts.scheme == "https"
+    return RegistryUrl(
+        secure,
+        host,
+        port or (443 if secure else 80),
+        parts.path.rstrip("/"),
+        unquote_to_bytes(parts.netloc.rpartition("@")[0]),
+    )
 
 
 def _parse_kafka(url: str, rest: str) -> KafkaUrl:

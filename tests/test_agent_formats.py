@@ -12,6 +12,7 @@ from test_binary_formats import from_avro, message_class, unsized
 
 from flowstream import schemas
 from flowstream.encode.community_id import LENGTH
+from flowstream.host.privileges import find_user
 from flowstream.records import community_id
 from flowstream.source import open_source
 from flowstream.streams import Stream
@@ -131,3 +132,18 @@ def test_no_registry_no_agent(wire, tmp_path):
         (line,) = agent.output().splitlines()
     assert not (tmp_path / "recording").exists()
     assert line.startswith("flowstream: error: registry http://127.0.0.1:1: cannot be used: ")
+
+
+def test_a_registry_meets_an_agent_without_privileges(wire, registry, tmp_path):
+    """Its answer is read by the agent's user, before anything is attached or created."""
+    registry.raw = lambda: [b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"id": -1}']
+    options = ("--format", "avro", "--registry", registry.url)
+    with Agent(*on(wire[1]), "--sink", f"file:{tmp_path}/recording", *options) as agent:
+        assert agent.wait() == 1
+        (line,) = agent.output().splitlines()
+    assert not (tmp_path / "recording").exists()
+    assert line.startswith(
+        f"flowstream: error: registry {registry.url}: subject flowstream.flows-value: "
+        "its answer names no schema id: "
+    )
+    assert registry.users == [find_user("nobody").uid]

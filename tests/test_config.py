@@ -317,6 +317,13 @@ def test_the_agents_address_is_a_literal(address):
     )
 
 
+@pytest.mark.parametrize("url", ["http://[bad", "http://registry:port", "http://registry/?a"])
+def test_the_url_of_a_registry_is_checked_before_the_start(url):
+    assert refusal({"interfaces": ["a"], "format": "avro", "registry": url}) == (
+        f"registry: {url!r} is not allowed; it takes http://HOST:PORT or https://HOST:PORT"
+    )
+
+
 @pytest.mark.parametrize("url", ["mock://registry", "registry:8081", "ftp://registry", "http://"])
 def test_a_registry_is_reached_by_http(url):
     assert refusal({"format": "avro", "registry": url}) == (

@@ -35,7 +35,7 @@ ROOMS = {
         "messages": "errors streams accounting",
         "kernel": "errors streams closing layouts accounting",
         "encode": "errors streams layouts records accounting messages",
-        "registry": "errors streams records schemas encode",
+        "registry": "errors streams host urls records schemas encode",
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors streams closing urls accounting messages delivery",
         "segments": "errors streams closing urls accounting messages delivery",
@@ -46,8 +46,8 @@ ROOMS = {
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
-        "pcap": "errors streams closing progress layouts urls config records accounting messages "
-        "kernel encode registry kafka sink agent",
+        "pcap": "errors streams closing progress layouts host urls config records accounting "
+        "messages kernel encode registry kafka sink agent",
         "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
         "segments sink source recording",
         "demo": "errors streams host records source audit",
@@ -61,9 +61,8 @@ LIBRARIES = {
     "aiokafka": ("kafka", "segments", "testing"),
     "argparse": ("cli",),
     "bcc": ("kernel.bcc_child",),
-    "confluent_kafka": ("registry.client",),
     "cramjam": ("segments.compression",),
-    "ctypes": ("kernel", "host.privileges", "host.namespaces"),
+    "ctypes": ("kernel", "host.privileges", "host.unprivileged", "host.namespaces"),
     "fastavro": ("records.avro_form",),
     "google": ("records.protobuf_form",),
     "pyroute2": ("host.interfaces",),
@@ -83,7 +82,7 @@ LAZY = {
     "segments.writer": "the agent attaches before it imports aiokafka",
     "segments.compression": "an extra",
     "records.decoding": "an extra",
-    "registry": "an extra",
+    "registry": "only with a registry",
     "testing.plugin": "pytest loads it in every project of the environment",
     "kernel.bcc_child": "only its main() runs under bcc's interpreter",
 }

@@ -14,11 +14,11 @@ _LOWEST = re.compile(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)")
 
 
 def lowest_versions() -> dict[str, str]:
-    """Return name and lowest version of what the package and its run-time extras require."""
+    """Return name and lowest version of what the package and its run-time extra require."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     lowest = {}
-    for requirement in (*project["dependencies"], *extras["registry"], *extras["readers"]):
+    for requirement in (*project["dependencies"], *extras["readers"]):
         match = _LOWEST.match(requirement)
         if match is None:
             raise SystemExit(f"{requirement}: no lower bound")

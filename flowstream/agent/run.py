@@ -56,7 +56,7 @@ def run(config: RunConfig) -> int:
         )
     )
     # Before the sink creates anything: a registry may refuse.
-    encoder = encoder_of(config, this.identity)
+    encoder = encoder_of(config, this.identity, user)
     sink = open_sink(
         config.sink,
         this.ledger,

@@ -8,7 +8,7 @@ import msgspec
 
 from flowstream.config.options import described, option_name
 from flowstream.errors import UsageError
-from flowstream.urls import SINK_FORMS, StdoutUrl, parse_url
+from flowstream.urls import REGISTRY_FORMS, SINK_FORMS, StdoutUrl, parse_registry, parse_url
 
 
 class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_name):
@@ -42,7 +42,7 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
             described(
                 "URL",
                 "schema registry (Confluent's API) for protobuf and avro",
-                title="http://HOST:PORT or https://HOST:PORT",
+                title=REGISTRY_FORMS,
                 pattern=r"\Ahttps?://[^\s,]+\Z",
             ),
         ]
@@ -74,9 +74,21 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
         ),
     ] = "flowstream"
 
+    user: Annotated[
+        str,
+        described(
+            "USER",
+            "name or number of the user to become once nothing more needs privileges",
+            title="a user's name or number as text",
+            pattern=r"\A[^\s:\0]{1,256}\Z",
+        ),
+    ] = "nobody"
+
     def __post_init__(self) -> None:
         check_sink(self.sink, self.format)
         _check_format(self.format, self.names, self.registry)
+        if self.registry is not None:
+            parse_registry(self.registry)
         if self.community_id and self.format == "msgpack":
             raise UsageError(
                 "community-id: msgpack has a fixed layout without it; leave it out "

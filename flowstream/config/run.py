@@ -99,15 +99,6 @@ class RunConfig(PublishConfig, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    user: Annotated[
-        str,
-        described(
-            "USER",
-            "name or number of the user that the agent becomes once attached",
-            title="a user's name or number as text",
-            pattern=r"\A[^\s:\0]{1,256}\Z",
-        ),
-    ] = "nobody"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         described("LEVEL", "lowest level of messages to log"),

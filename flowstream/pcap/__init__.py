@@ -17,6 +17,7 @@ from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.state import Run
 from flowstream.errors import SinkError, SourceError
+from flowstream.host import privileges
 from flowstream.kafka.settings import KEEP_FOREVER, ClientSettings
 from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import identify
@@ -57,7 +58,7 @@ def run(config: CaptureConfig) -> Published:
     """
     identity = identify(config)
     # Before the sink creates anything: a registry may refuse.
-    encoder = encoder_of(config, identity)
+    encoder = encoder_of(config, identity, privileges.find_user(config.user))
     return uvloop.run(_run(config, identity, encoder))
 
 

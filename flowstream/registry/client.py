@@ -1,86 +1,175 @@
 """Registers schemas with a schema registry that speaks Confluent's API.
 
-This module alone uses the client library; importing it requires the extra ``registry``.
+A client of its own, because the registry is not trusted: an answer is bounded in size,
+is not decompressed, and no redirect is followed. Confluent's client reads whatever comes.
 """
 
 from __future__ import annotations
 
-from typing import Final
-from urllib.parse import urlsplit
+import base64
 
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
+# The codec of host names, which the first look-up would import: its files may be out of reach.
+import encodings.idna  # noqa: F401
+import http.client
+import ssl
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import quote
+
+import msgspec
 
 from flowstream import schemas
-from flowstream.encode import Prefixes
 from flowstream.errors import SinkError
 from flowstream.schemas.topics import RECORD_TYPES
+from flowstream.urls import without_secret
 
-_TIMEOUT_S: Final = 10
+if TYPE_CHECKING:
+    from flowstream.urls import RegistryUrl
+
+TIMEOUT_S: Final = 10.0
+"""Time limit for everything that is asked of a registry at a start."""
+LARGEST_ANSWER: Final = 1 << 20
+_LONGEST_TEXT: Final = 200
+"""Characters of a registry's text that an error shows."""
 _TYPES: Final = {"avro": "AVRO", "protobuf": "PROTOBUF"}
-_NOT_FOUND, _CONFLICT, _DENIED = 404, 409, (401, 403)
-# https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop:
-# a zero octet, the schema's id in 4 octets, and for Protobuf the index of the message (0).
-_MAGIC: Final = b"\0"
-_FIRST_MESSAGE: Final = {"avro": b"", "protobuf": b"\0"}
+_OK, _MOVED, _NOT_FOUND, _CONFLICT, _DENIED = 200, range(300, 400), 404, 409, (401, 403)
+_CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
 
-def connect(url: str) -> SchemaRegistryClient:
-    """Return a client that gives up within half a minute; nothing is sent yet."""
-    return SchemaRegistryClient({"url": url, "timeout": _TIMEOUT_S, "max.retries": 1})
+class _Registered(msgspec.Struct):
+    id: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
-def prefixes(client: SchemaRegistryClient, record_format: str, topic_prefix: str) -> Prefixes:
-    """Look up or register the schemas of all topics; return the prefixes of their values.
-
-    ``record_format`` is avro or protobuf; the subjects are ``TOPIC-value``.
-    Blocks. Raises ``SinkError`` when the registry cannot be reached or refuses
-    a schema.
-    """
-    by_type = {}
-    for stream, record_type in RECORD_TYPES.items():
-        schema = Schema(schemas.text(record_format, stream), _TYPES[record_format])
-        number = _identifier(client, f"{topic_prefix}.{stream}-value", schema)
-        by_type[record_type] = _MAGIC + number.to_bytes(4) + _FIRST_MESSAGE[record_format]
-    return Prefixes(by_type)
+class _Refusal(msgspec.Struct):
+    message: str
 
 
-def _identifier(client: SchemaRegistryClient, subject: str, schema: Schema) -> int:
+class _WrongAnswerError(Exception):
+    """An answer that the API does not have."""
+
+
+class _RefusedError(Exception):
+    """An answer other than 200: its status and its text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{text} (HTTP {status})" if text else f"HTTP {status}")
+        self.status = status
+
+
+class RegistryClient:
+    """Asks one registry; every request has a connection of its own. Nothing is sent yet."""
+
+    def __init__(self, url: RegistryUrl) -> None:
+        self._url = url
+        # Reads the certificates of the host now: later they may be out of reach.
+        self._context = ssl.create_default_context() if url.secure else None
+
+    def identifiers(self, record_format: str, topic_prefix: str) -> list[int]:
+        """Look up or register the schemas of all topics; return their ids.
+
+        The order is that of RECORD_TYPES.
+        ``record_format`` is avro or protobuf; the subjects are ``TOPIC-value``. Blocks, at
+        most ``TIMEOUT_S`` without any octet from the registry. Raises ``SinkError`` when the
+        registry cannot be reached, refuses a schema, or answers anything else than the API says.
+        """
+        return [
+            self._identifier(
+                f"{topic_prefix}.{stream}-value",
+                {
+                    "schema": schemas.text(record_format, stream),
+                    "schemaType": _TYPES[record_format],
+                },
+            )
+            for stream in RECORD_TYPES
+        ]
+
+    def _identifier(self, subject: str, schema: dict[str, str]) -> int:
+        try:
+            return self._found_or_registered(f"/subjects/{quote(subject, safe='')}", schema)
+        except _RefusedError as err:
+            raise SinkError(f"{self}: subject {subject}: {_explained(err)}") from err
+        except _WrongAnswerError as err:
+            raise SinkError(f"{self}: subject {subject}: {err}") from err
+        # ValueError: for example a host name that cannot be encoded.
+        except (OSError, http.client.HTTPException, ValueError) as err:
+            cause = _printable(str(err)) or type(err).__name__
+            raise SinkError(f"{self}: cannot be used: {cause}") from err
+
+    def _found_or_registered(self, path: str, schema: dict[str, str]) -> int:
+        # An agent may lack the right to register.
+        try:
+            return self._post(path, schema)
+        except _RefusedError as err:
+            if err.status != _NOT_FOUND:
+                raise
+        return self._post(f"{path}/versions", schema)
+
+    def _post(self, path: str, schema: dict[str, str]) -> int:
+        """Return the schema's id in the answer to a request."""
+        connection = self._connection()
+        try:
+            connection.request(
+                "POST", self._url.path + path, msgspec.json.encode(schema), self._headers()
+            )
+            with connection.getresponse() as answer:
+                body = answer.read(LARGEST_ANSWER + 1)
+        finally:
+            connection.close()
+        if len(body) > LARGEST_ANSWER:
+            raise _WrongAnswerError(f"its answer is larger than {LARGEST_ANSWER >> 20} MiB")
+        if answer.status != _OK:
+            raise _RefusedError(answer.status, _said(answer, body))
+        kind = answer.headers.get_content_type()
+        if not kind.endswith("json"):
+            raise _WrongAnswerError(
+                f"its answer is not JSON but {_printable(kind)}: is it a schema registry?"
+            )
+        try:
+            return msgspec.json.decode(body, type=_Registered).id
+        # A deep nesting of lists ends the decoder's recursion.
+        except (msgspec.DecodeError, RecursionError, ValueError) as err:
+            raise _WrongAnswerError(f"its answer names no schema id: {err}") from err
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._url.host, self._url.port
+        if self._context is None:
+            return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self._context)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": _CONTENT_TYPE, "Accept": _CONTENT_TYPE}
+        if self._url.login:
+            headers["Authorization"] = f"Basic {base64.b64encode(self._url.login).decode()}"
+        return headers
+
+    def __str__(self) -> str:
+        return f"registry {self._url}"
+
+
+def _said(answer: http.client.HTTPResponse, body: bytes) -> str:
+    """Return the text of a refusal, or where a redirect points to."""
+    if answer.status in _MOVED:
+        return _printable(without_secret(answer.headers.get("Location", "")))
     try:
-        return _found(client, subject, schema) or client.register_schema(subject, schema)
-    except SchemaRegistryError as err:
-        raise SinkError(f"{_where(client)}: subject {subject}: {_refusal(err)}") from err
-    # The library lets the errors of its HTTP client through; their types are not its API.
-    except Exception as err:
-        cause = str(err) or type(err).__name__
-        raise SinkError(f"{_where(client)}: cannot be used: {cause}") from err
+        return _printable(msgspec.json.decode(body, type=_Refusal).message)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return ""
 
 
-def _found(client: SchemaRegistryClient, subject: str, schema: Schema) -> int | None:
-    """Return the id of a registered schema: an agent may lack the right to register."""
-    try:
-        return client.lookup_schema(subject, schema).schema_id
-    except SchemaRegistryError as err:
-        if err.http_status_code == _NOT_FOUND:
-            return None
-        raise
+def _printable(text: str) -> str:
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown if len(shown) <= _LONGEST_TEXT else f"{shown[:_LONGEST_TEXT]}..."
 
 
-def _refusal(err: SchemaRegistryError) -> str:
-    said = f"{err.error_message} (HTTP {err.http_status_code})"
-    if err.http_status_code == _CONFLICT:
+def _explained(err: _RefusedError) -> str:
+    if err.status == _CONFLICT:
         return (
-            f"its schema is not compatible with this version's: {said}; "
+            f"its schema is not compatible with this version's: {err}; "
             "use another topic prefix or change the subject's compatibility"
         )
-    if err.http_status_code == _NOT_FOUND:
+    if err.status == _NOT_FOUND:
         return "no registry API at this path (HTTP 404); Apicurio's path is /apis/ccompat/v7"
-    if err.http_status_code in _DENIED:
-        return f"access denied: {said}; put USER:PASSWORD@ before the registry's host"
-    return f"the schema was refused: {said}"
-
-
-def _where(client: SchemaRegistryClient) -> str:
-    """Name the registry, without user and password."""
-    parts = urlsplit(client.config()["url"])  # type: ignore[no-untyped-call]
-    return f"registry {parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()}"
+    if err.status in _DENIED:
+        return f"access denied: {err}; put USER:PASSWORD@ before the registry's host"
+    if err.status in _MOVED:
+        return f"the registry is elsewhere, and no redirect is followed: {err}"
+    return f"the schema was refused: {err}"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND = 40401, 40402, 40403
@@ -36,17 +38,23 @@ class Registry:
     """Schemas by subject; ids start at 1 and a schema has one id in all subjects.
 
     ``refusals`` maps "lookup" or "register" to the status and text that such requests
-    get instead of an answer. With ``login`` ("USER:PASSWORD") others get status 401.
+    get instead of an answer; with ``raw`` every request gets these octets, status line
+    included, and the end of the connection. With ``login`` ("USER:PASSWORD") others get
+    status 401. ``users`` has the owner of each connection's other end.
     """
 
     def __init__(self, *, login: str | None = None) -> None:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.subjects: dict[str, list[int]] = {}
+        self.raw: Callable[[], Iterable[bytes]] | None = None
+        self.users: list[int] = []
         self._ids: dict[Definition, int] = {}
         self._login = login
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"registry": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        # A slow answer may last longer than the test.
+        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -153,10 +161,24 @@ class Registry:
         self.close()
 
 
+def owner_of(port: int) -> int:
+    """User of the socket that is bound to a local port of 127.0.0.1."""
+    local = f"0100007F:{port:04X}"
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines():
+        fields = line.split()
+        if fields[1] == local:
+            return int(fields[7])
+    raise LookupError(port)
+
+
 class _Handler(BaseHTTPRequestHandler):
     registry: Registry
 
     def _handle(self) -> None:
+        self.registry.users.append(owner_of(self.client_address[1]))
+        if self.registry.raw is not None:
+            self._answer_raw(self.registry.raw())
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path
         try:
@@ -171,6 +193,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _answer_raw(self, parts: Iterable[bytes]) -> None:
+        self.close_connection = True
+        # The client may have had enough.
+        with contextlib.suppress(OSError):
+            for part in parts:
+                self.wfile.write(part)
 
     do_GET = do_POST = _handle  # noqa: N815 - named by http.server
 
