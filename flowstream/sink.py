@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.messages import MessageBatch
+    from flowstream.segments.retention import Retention
 
 
 class Sink(Protocol):
@@ -71,6 +72,7 @@ def open_sink(
     record_format: str,
     owner: tuple[int, int] | None = None,
     topic_settings: Mapping[str, str] | None = None,
+    retention: Retention | None = None,
 ) -> Sink:
     """Return the sink that ``url`` names, not started yet.
 
@@ -78,7 +80,7 @@ def open_sink(
     Kafka, with ``topic_settings``; existing topics keep their number.
     ``record_format`` is the format of the values. Directories and files that the sink
     creates belong to ``owner`` (uid, gid), so that a process can give up root after
-    ``start`` and continue. Raises ``UsageError``.
+    ``start`` and continue. ``retention`` limits a recording. Raises ``UsageError``.
     """
     for count in [partitions] if isinstance(partitions, int) else partitions.values():
         if count < 1:
@@ -97,7 +99,9 @@ def open_sink(
     if isinstance(where, DirectoryUrl):
         from flowstream.segments.sink import SegmentSink  # noqa: PLC0415
 
-        return SegmentSink(where.path, outcomes, partitions=partitions, owner=owner)
+        return SegmentSink(
+            where.path, outcomes, partitions=partitions, owner=owner, retention=retention
+        )
     if record_format != "json":
         raise UsageError(
             f"stdout: takes lines of text and {record_format} is binary; use format json"

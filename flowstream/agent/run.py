@@ -16,6 +16,7 @@ from flowstream import log as logs
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.state import Run
+from flowstream.config import units
 from flowstream.encode import Identity
 from flowstream.host import identity as host
 from flowstream.host import namespaces as netns
@@ -25,6 +26,7 @@ from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 from flowstream.registry.encoder import encoder_of
+from flowstream.segments.retention import Retention
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
 
@@ -40,6 +42,11 @@ PROBES: Final[dict[str, Callable[..., Probe]]] = {
     "flow": FlowProbe,
     "counter": CounterProbe,
 }
+
+
+def _retention(config: RunConfig) -> Retention:
+    age_s = units.seconds(config.recording_age)
+    return Retention(size=units.octets(config.recording_size), age_ms=age_s and age_s * 1000)
 
 
 def run(config: RunConfig) -> int:
@@ -63,6 +70,7 @@ def run(config: RunConfig) -> int:
         partitions=config.partitions,
         record_format=config.format,
         owner=user if os.geteuid() == 0 else None,
+        retention=_retention(config),
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)

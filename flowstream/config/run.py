@@ -17,6 +17,7 @@ from msgspec import Meta
 from flowstream.config.options import Option, described, options_of
 from flowstream.config.publish import PublishConfig
 from flowstream.config.toml import read_table
+from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +89,24 @@ class RunConfig(PublishConfig, frozen=True, kw_only=True):
             le=100_000_000,
         ),
     ] = 100_000
+    recording_size: Annotated[
+        str,
+        described(
+            "SIZE",
+            "limit of a recording (sink file:), whose oldest segments are deleted",
+            title=SIZE_FORMS,
+            pattern=SIZE_PATTERN,
+        ),
+    ] = "1GiB"
+    recording_age: Annotated[
+        str,
+        described(
+            "TIME",
+            "age at which segments of a recording are deleted",
+            title=AGE_FORMS,
+            pattern=AGE_PATTERN,
+        ),
+    ] = "unlimited"
     counters_period_s: Annotated[
         float,
         described("SECONDS", "time between two counters records", ge=0.1, le=3600),

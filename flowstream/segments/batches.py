@@ -32,6 +32,8 @@ class Batch:
         self.base_offset: int = fields[0]
         self.last_offset: int = fields[0] + fields[6]
         self._attributes: int = fields[5]
+        self.first_timestamp_ms: int = fields[7]
+        self.max_timestamp_ms: int = fields[8]
 
     def is_intact(self) -> bool:
         """Say whether the checksum is right; it does not cover base offset and length."""

@@ -95,6 +95,11 @@ class Directory(Closing):
             raise self._foreign(name)
         return descriptor
 
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        with self._told(name):
+            os.unlink(name, dir_fd=self._descriptor)
+
     def close(self) -> None:
         """Close the descriptor; harmless twice."""
         if self._descriptor >= 0:

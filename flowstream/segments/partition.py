@@ -57,7 +57,12 @@ class PartitionReader:
                 continue
             if reader is None or path != reader.path:
                 reader = self._segment = SegmentReader(path, gaps=True)
-            yield from self._read(reader, is_last=path == segments[-1])
+            try:
+                yield from self._read(reader, is_last=path == segments[-1])
+            except SourceError as err:
+                if not isinstance(err.__cause__, FileNotFoundError) or path == segments[-1]:
+                    raise
+                # Retention has deleted it since: the next one tells what is missing.
 
     def _read(self, reader: SegmentReader, *, is_last: bool) -> Iterator[list[Message]]:
         if self._offsets is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.errors import SourceError
 from flowstream.segments.batches import CONTROL, HEADER, Batch
@@ -55,18 +55,42 @@ def topics_of(directory: Path) -> list[str]:
 
 
 def count_records(segment: Path) -> int:
-    """Count the records of a segment by its batches' headers, up to any damage."""
-    count = 0
-    with segment.open("rb") as file:
-        while len(head := file.read(HEADER.size)) == HEADER.size:
-            fields = HEADER.unpack(head)
-            length, attributes, records = fields[1], fields[5], fields[-1]
-            if not HEADER.size - _LENGTH_END <= length <= _MAX_LENGTH or records < 0:
-                break
-            if not attributes & CONTROL:
-                count += records
-            file.seek(length + _LENGTH_END - HEADER.size, os.SEEK_CUR)
-    return count
+    """Count the records of a segment by its batches' headers, up to any damage.
+
+    0 where retention has deleted it meanwhile.
+    """
+    try:
+        with segment.open("rb") as file:
+            return sum(head.records for head in _heads(file) if not head.attributes & CONTROL)
+    except FileNotFoundError:
+        return 0
+
+
+def newest_ms(descriptor: int) -> int:
+    """Return the largest timestamp of a segment by its batches' headers, up to any damage.
+
+    0 without a batch. The descriptor stays open.
+    """
+    with open(descriptor, "rb", closefd=False) as file:
+        return max((head.max_timestamp_ms for head in _heads(file)), default=0)
+
+
+class _Head(NamedTuple):
+    """Part of a batch's header."""
+
+    attributes: int
+    max_timestamp_ms: int
+    records: int
+
+
+def _heads(file: BinaryIO) -> Iterator[_Head]:
+    while len(head := file.read(HEADER.size)) == HEADER.size:
+        fields = HEADER.unpack(head)
+        length, records = fields[1], fields[-1]
+        if not HEADER.size - _LENGTH_END <= length <= _MAX_LENGTH or records < 0:
+            return
+        yield _Head(fields[5], fields[8], records)
+        file.seek(length + _LENGTH_END - HEADER.size, os.SEEK_CUR)
 
 
 def segments_of(directory: Path) -> list[Path]:

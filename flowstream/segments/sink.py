@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,7 +15,8 @@ from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
 from flowstream.segments.directory import Directory
 from flowstream.segments.reader import PARTITION_NAME, SEGMENT_NAME, partitions_among
-from flowstream.segments.writer import SEGMENT_BYTES, SegmentWriter, load
+from flowstream.segments.retention import Retention
+from flowstream.segments.writer import SegmentWriter, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LOCK_NAME = ".lock"
+RETENTION_PERIOD_S = 1.0
+"""Seconds between two looks at the limits of the recording."""
 
 
 class SegmentSink:
@@ -34,7 +38,8 @@ class SegmentSink:
     It continues an existing recording. One process at a time writes; a directory
     that contains anything else is refused. Acknowledged means handed to the
     operating system; ``flush`` and ``close`` make the files durable. No link below
-    ``directory`` is followed.
+    ``directory`` is followed. ``retention`` limits the topics that it writes; the
+    number of octets in a segment follows from it unless ``segment_bytes`` is given.
     """
 
     def __init__(
@@ -44,13 +49,17 @@ class SegmentSink:
         *,
         partitions: int | Mapping[str, int],
         owner: tuple[int, int] | None = None,
-        segment_bytes: int = SEGMENT_BYTES,
+        segment_bytes: int | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._directory = directory
         self._outcomes = outcomes
         self._wanted = partitions
         self._owner = owner
         self._segment_bytes = segment_bytes
+        self._retention = retention or Retention()
+        self._retained_at = 0.0
+        self._retaining = True
         self._partitions: dict[str, int] = {}
         self._root: Directory | None = None
         self._writers: dict[tuple[str, int], SegmentWriter] = {}
@@ -138,8 +147,10 @@ class SegmentSink:
             root = self._root = Directory.open(self._directory, self._owner)
             self._check_contents(root)
             self._take_lock(root)
-            for topic in topics:
-                self._open_topic(root, topic)
+            counts = {topic: self._count(root, topic) for topic in topics}
+            size = self._segment_bytes or self._retention.segment_bytes(sum(counts.values()))
+            for topic, count in counts.items():
+                self._open_topic(root, topic, count, size)
         except SourceError as err:
             raise SinkError(f"{err}; record to another directory") from err
         except OSError as err:
@@ -182,18 +193,23 @@ class SegmentSink:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def _open_topic(self, root: Directory, topic: str) -> None:
+    def _count(self, root: Directory, topic: str) -> int:
+        """Return the number of partitions of a topic."""
         present = partitions_among(root.names(), topic)
         wanted = self._wanted if isinstance(self._wanted, int) else self._wanted[topic]
-        count = present[-1] + 1 if present else wanted
+        return present[-1] + 1 if present else wanted
+
+    def _open_topic(self, root: Directory, topic: str, count: int, segment_bytes: int) -> None:
         for partition in range(count):
             self._writers[topic, partition] = SegmentWriter(
-                root.directory(f"{topic}-{partition}"), segment_bytes=self._segment_bytes
+                root.directory(f"{topic}-{partition}"), segment_bytes=segment_bytes
             )
         self._partitions[topic] = count
 
     def _write(self, batch: MessageBatch) -> tuple[int, str]:
-        written, error = self._writers[batch.topic, batch.partition].append(batch)
+        writer = self._writers[batch.topic, batch.partition]
+        closed = len(writer.closed)
+        written, error = writer.append(batch)
         # Log only when it begins and when it ends: a full disk fails every batch.
         if (error is not None) != self._failing:
             self._failing = error is not None
@@ -201,7 +217,27 @@ class SegmentSink:
                 log.error("recording_write_failed", error=error.strerror, topic=batch.topic)
             else:
                 log.info("recording_write_recovered", topic=batch.topic)
+        self._retain(at_once=len(writer.closed) > closed)
         return written, "io_error"
+
+    def _retain(self, *, at_once: bool) -> None:
+        """Delete segments beyond the limits, when one was closed or every so often."""
+        now = time.monotonic()
+        if not at_once and now - self._retained_at < RETENTION_PERIOD_S:
+            return
+        self._retained_at = now
+        try:
+            deleted = self._retention.apply(self._writers.values(), time.time_ns() // 1_000_000)
+            for writer, segment in deleted:
+                log.info(
+                    "recording_segment_deleted", file=str(writer.path / segment.name),
+                    octets=segment.size, newest_ms=segment.newest_ms,
+                )  # fmt: skip
+            self._retaining = True
+        except (OSError, SinkError) as err:
+            if self._retaining:
+                log.error("recording_retention_failed", error=str(err))  # noqa: TRY400 - as above
+            self._retaining = False
 
     def _sync(self) -> None:
         for (topic, partition), writer in self._writers.items():
