@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 
-from support.agent import Agent, audited, flood_for, last_counters, on, records_of
+from support.agent import Agent, audit, audited, flood_for, last_counters, on, records_of
 from support.net import namespace, veth_pair
 
 DURATION_S = float(os.environ.get("FLOWSTREAM_FLOOD_SECONDS", "5"))
@@ -17,6 +17,7 @@ SILENCE_S = 5
 MIB = 1 << 20
 MAX_RECORDS = 2_003
 PACKET = 64
+RECORDING_MIB = 20
 JSON_OCTETS = 1_000
 """More than a record has in JSON, with its part of a batch's header."""
 
@@ -105,3 +106,26 @@ def test_a_flood_writes_no_more_than_max_records(tmp_path, capsys):
     limited, announced = final.losses["announcement_limited"].records, announcements.encoded
     assert announcements.drained == announced + limited
     assert arrived == announcements.drained + final.losses["announcement_lost"].records
+
+
+def test_a_recording_stays_within_its_size(tmp_path):
+    recording = tmp_path / "recording"
+    with (
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there) as (sender, receiver),
+        Agent(
+            *(*on(receiver), "--sink", f"file:{recording}", "--format", "msgpack"),
+            *("--interval", 1, "--max-flows", TABLE, "--partitions", 1),
+            *("--recording-size", f"{RECORDING_MIB}MiB"),
+        ) as agent,
+    ):
+        agent.publishing()
+        flood_for(DURATION_S, sender, receiver)
+        agent.stop()
+        assert agent.logs("recording_segment_deleted")
+    assert sum(path.stat().st_size for path in recording.glob("*/*.log")) <= RECORDING_MIB * MIB
+    status, result = audit(f"file:{recording}")
+    assert (status, result["holds"], result["warnings"]) == (1, False, [])
+    (run,) = result["runs"]
+    assert any("flowstream.flows: cannot be checked before" in text for text in run["problems"])

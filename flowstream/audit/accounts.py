@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.audit.balance import RunAccounts, balance
+from flowstream.audit.balance import Begins, RunAccounts, balance
 from flowstream.audit.columns import RunKey, columns, decode_message, place
 from flowstream.audit.result import Result
 from flowstream.errors import DecodeError
@@ -40,6 +41,7 @@ class Audit:
     def __init__(self, topic_prefix: str = "flowstream") -> None:
         self._streams = {f"{topic_prefix}.{stream}": stream for stream in Stream}
         self._runs: dict[RunKey, RunAccounts] = defaultdict(RunAccounts)
+        self._begins = {stream: Begins() for stream in Stream}
         # One message of each format, by topic.
         self._formats: dict[str, dict[str | None, Message]] = {
             topic: {} for topic in self._streams
@@ -61,6 +63,7 @@ class Audit:
             groups[message.topic, message.partition].append(message)
         for (topic, partition), group in groups.items():
             stream = self._streams[topic]
+            self._begins[stream].note(min(group, key=attrgetter("offset")))
             if stream is Stream.COUNTERS:
                 self._add_counters(group)
                 continue
@@ -71,7 +74,7 @@ class Audit:
     def _add_flows(self, stream: Stream, partition: int, part: Columns) -> None:
         for key, seqs, tally in part.by_run():
             run = self._runs[key]
-            run.partitions[stream].add(partition)
+            run.note_partition(stream, partition, int(seqs.min()))
             fresh = run.seqs[stream].add(seqs)
             if stream is Stream.NEW_FLOWS:
                 fresh[:] = False  # an announcement stands for no packets
@@ -84,7 +87,7 @@ class Audit:
                 raise DecodeError(f"{place(message)}: a record of type {record.record_type}")
             self._note_format(message)
             run = self._runs[RunKey(record.host_id, record.agent_epoch)]
-            run.partitions[Stream.COUNTERS].add(message.partition)
+            run.note_partition(Stream.COUNTERS, message.partition, record.seq)
             run.seqs[Stream.COUNTERS].add(np.array([record.seq], np.uint64))
             key = AttachmentKey(record.if_index, record.flow_direction)
             last = run.counters.get(key)
@@ -98,7 +101,7 @@ class Audit:
         """Balance the accounts as they are now, the oldest run first."""
         names = {stream: topic for topic, stream in self._streams.items()}
         runs = [
-            balance(key, self._runs[key], names)
+            balance(key, self._runs[key], names, self._begins)
             for key in sorted(self._runs, key=lambda key: (key.agent_epoch, key.host_id))
         ]
         mixed = [_mixed(formats) for formats in self._formats.values() if len(formats) > 1]

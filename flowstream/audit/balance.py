@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.audit.columns import RunKey
+    from flowstream.messages import Message
     from flowstream.records import CountersRecord, StageCounts
 
 _T = TypeVar("_T")
@@ -28,14 +29,19 @@ _T = TypeVar("_T")
 class RunAccounts:
     """Sums of one run per attachment, and its sequences per topic.
 
-    ``published`` has an entry for every attachment that any record names;
-    ``counters`` the last record of each.
+    ``partitions`` has the lowest number in each partition; ``published`` has an entry
+    for every attachment that any record names; ``counters`` the last record of each.
     """
 
     seqs: dict[Stream, SeqSet] = field(default_factory=lambda: {s: SeqSet() for s in Stream})
-    partitions: dict[Stream, set[int]] = field(default_factory=lambda: defaultdict(set))
+    partitions: dict[Stream, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     published: dict[AttachmentKey, RecordAmount] = field(default_factory=dict)
     counters: dict[AttachmentKey, CountersRecord] = field(default_factory=dict)
+
+    def note_partition(self, stream: Stream, partition: int, seq: int) -> None:
+        """Note a record's partition and number."""
+        lowest = self.partitions[stream]
+        lowest[partition] = min(seq, lowest.get(partition, seq))
 
     @property
     def ended(self) -> bool:
@@ -45,11 +51,35 @@ class RunAccounts:
         )
 
 
-def balance(key: RunKey, run: RunAccounts, topics: Mapping[Stream, str]) -> Run:
-    """Result of one run; ``topics`` has the name of each stream's topic."""
+class Begins:
+    """Where the partitions of a topic begin: above offset 0 once retention has deleted records."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[int, int]] = {}
+
+    def note(self, message: Message) -> None:
+        """Note a message, of which the first in each partition counts."""
+        place = message.offset, message.timestamp_ms
+        self._first[message.partition] = min(place, self._first.get(message.partition, place))
+
+    @property
+    def trimmed(self) -> dict[int, int]:
+        """Partitions that begin above offset 0, with the time of their first message."""
+        return {
+            partition: time_ms for partition, (offset, time_ms) in self._first.items() if offset
+        }
+
+
+def balance(
+    key: RunKey,
+    run: RunAccounts,
+    topics: Mapping[Stream, str],
+    begins: Mapping[Stream, Begins],
+) -> Run:
+    """Result of one run; ``topics`` has the name of each stream's topic, ``begins`` its begin."""
     attachments = sorted(run.counters.keys() | run.published.keys())
     interfaces = [_interface(attachment, run) for attachment in attachments]
-    sequences = _sequences(run, topics)
+    sequences = _sequences(run, topics, begins)
     return Run(
         host_id=key.host_id.hex(),
         host=next((record.host for record in run.counters.values()), ""),
@@ -107,7 +137,9 @@ def _ordered(terms: Mapping[str, _T], known: Iterable[str]) -> dict[str, _T]:
     return {name: terms[name] for name in names}
 
 
-def _sequences(run: RunAccounts, topics: Mapping[Stream, str]) -> list[Topic]:
+def _sequences(
+    run: RunAccounts, topics: Mapping[Stream, str], begins: Mapping[Stream, Begins]
+) -> list[Topic]:
     # The counters do not say which stream a record in doubt belongs to. No more of a
     # stream are in doubt than have no other outcome, and no more of all than counted.
     in_doubt = sum(
@@ -121,17 +153,25 @@ def _sequences(run: RunAccounts, topics: Mapping[Stream, str]) -> list[Topic]:
         unanswered = sum(each.encoded - each.acknowledged - each.failed for each in stages)
         share = min(max(unanswered, 0), in_doubt)
         in_doubt -= share
-        found.append(_topic(stream, name, run, stages, share))
+        found.append(_topic(stream, name, run, stages, share, begins[stream].trimmed))
     return found
 
 
 def _topic(
-    stream: Stream, name: str, run: RunAccounts, stages: list[StageCounts], in_doubt: int
+    stream: Stream,
+    name: str,
+    run: RunAccounts,
+    stages: list[StageCounts],
+    in_doubt: int,
+    trimmed: Mapping[int, int],
 ) -> Topic:
     seqs = run.seqs[stream]
     expected = sum(each.encoded for each in stages) if stages and run.ended else None
     seen = 0 if seqs.highest is None else seqs.highest + 1
     end = seen if expected is None else expected
+    # A partition without a record of this run may have had any of it.
+    kept_from = [run.partitions[stream].get(partition, end) for partition in trimmed]
+    deleted = seqs.missing(min(max(kept_from, default=0), end))
     return Topic(
         topic=name,
         stream=stream,
@@ -142,6 +182,8 @@ def _topic(
         failed=sum(each.failed for each in stages),
         in_doubt=in_doubt,
         missing=seqs.missing(end),
+        deleted=deleted,
+        complete_from_ms=max(trimmed.values()) if deleted else None,
         gaps=list(islice(seqs.gaps(end), GAPS_SHOWN)),
         duplicates=seqs.duplicates,
         partitions=len(run.partitions[stream]),

@@ -67,7 +67,9 @@ class Topic(Struct, frozen=True, kw_only=True):
     ``expected`` is the number of records that the run made, None when it is
     unknown; ``failed`` and ``in_doubt`` say how many of them the run counted as
     lost, and as sent but never answered. ``missing`` records are not in the topic;
-    ``gaps`` are their first ranges (first, last).
+    ``gaps`` are their first ranges (first, last). Of them ``deleted`` may have been
+    deleted by retention, because partitions begin above offset 0; from
+    ``complete_from_ms`` (Unix ms) on none was.
     """
 
     topic: str
@@ -79,6 +81,8 @@ class Topic(Struct, frozen=True, kw_only=True):
     failed: int
     in_doubt: int
     missing: int
+    deleted: int
+    complete_from_ms: int | None
     gaps: list[tuple[int, int]]
     duplicates: int
     partitions: int

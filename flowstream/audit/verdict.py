@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from flowstream.audit.result import GAPS_SHOWN, Amount
 from flowstream.streams import Stream
@@ -12,13 +14,21 @@ if TYPE_CHECKING:
 
     from flowstream.audit.result import Interface, Topic
 
+_DELETED: Final = ", or deleted since"
+
 
 def problems(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[str]:
     """Every reason why the accounts of a run do not hold."""
     # Once all records in doubt turn out to be published, nothing else may differ.
-    doubt = any(topic.stream is Stream.FLOWS and _unpublished(topic) for topic in topics)
+    flows = [topic for topic in topics if topic.stream is Stream.FLOWS]
+    doubt = any(map(_unpublished, flows))
+    deleted = any(topic.deleted for topic in flows)
     return [
-        *(text for interface in interfaces for text in _of_interface(interface, doubt=doubt)),
+        *(
+            text
+            for interface in interfaces
+            for text in _of_interface(interface, doubt=doubt, deleted=deleted)
+        ),
         *(text for topic in topics for text in _of_topic(topic)),
     ]
 
@@ -36,7 +46,7 @@ def in_doubt(interface: Interface) -> Amount:
     return Amount.total(interface.in_doubt.values())
 
 
-def _of_interface(interface: Interface, *, doubt: bool) -> Iterator[str]:
+def _of_interface(interface: Interface, *, doubt: bool, deleted: bool) -> Iterator[str]:
     off = interface.difference
     amount = f"{off.packets:+,} packets and {off.l2_bytes:+,} octets"
     doubtful = in_doubt(interface)
@@ -56,7 +66,7 @@ def _of_interface(interface: Interface, *, doubt: bool) -> Iterator[str]:
     elif off.packets > most.packets or off.l2_bytes > most.l2_bytes:
         yield (
             f"{interface.label}: difference of {amount}: "
-            "seen, but neither published nor counted as lost"
+            f"seen, but neither published nor counted as lost{_DELETED if deleted else ''}"
             f"{_beyond_doubt(doubtful, doubt=doubt)}"
         )
 
@@ -73,7 +83,13 @@ def _of_topic(topic: Topic) -> Iterator[str]:
     # Counters are cumulative: a lost record is made up for by the next.
     if topic.stream is Stream.COUNTERS:
         return
-    unexplained = topic.missing - topic.failed - topic.in_doubt
+    if topic.deleted and topic.complete_from_ms is not None:
+        yield (
+            f"{topic.topic}: cannot be checked before {_time(topic.complete_from_ms)}: "
+            f"retention deleted records (partitions begin above offset 0), perhaps all of the "
+            f"{topic.deleted:,} that are not there from seq 0 on"
+        )
+    unexplained = topic.missing - topic.failed - topic.in_doubt - topic.deleted
     if unexplained > 0:
         counted = f", {topic.failed:,} were counted as lost" if topic.failed else ""
         doubtful = f", {topic.in_doubt:,} were in doubt" if topic.in_doubt else ""
@@ -121,7 +137,12 @@ def _notes(topic: Topic) -> Iterator[str]:
 
 def _unpublished(topic: Topic) -> int:
     """How many of the records in doubt are not in the topic."""
-    return min(max(topic.missing - topic.failed, 0), topic.in_doubt)
+    return min(max(topic.missing - topic.failed - topic.deleted, 0), topic.in_doubt)
+
+
+def _time(time_ms: int) -> str:
+    # A value from outside, which datetime might refuse.
+    return f"{np.datetime64(time_ms, 'ms')}Z"
 
 
 def _ranges(topic: Topic) -> str:

@@ -125,11 +125,14 @@ class Published:
         values += [
             ("flowstream.counters", self._encoder.encode_counters(c)) for c in self.counters
         ]
-        offsets = itertools.count()
-        found = [
-            Message(topic, number % PARTITIONS, next(offsets), 0, b"", value)
-            for number, (topic, value) in enumerate(values)
-        ]
+        found = []
+        begun: set[tuple[str, int]] = set()
+        for number, (topic, value) in enumerate(values):
+            place = topic, number % PARTITIONS
+            # A partition begins at offset 0: nothing was deleted.
+            offset = number if place in begun else 0
+            begun.add(place)
+            found.append(Message(*place, offset, 0, b"", value))
         random.Random(11).shuffle(found)
         return found
 
