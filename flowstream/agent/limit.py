@@ -20,8 +20,6 @@ from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledger import Ledger
@@ -107,13 +105,14 @@ class RecordLimit:
         if not held:
             return
         loop = asyncio.get_running_loop()
+        tallies = [Tally.of_flows(records) for records in held]
         try:
             merged = await loop.run_in_executor(None, _merged, held, self._flows_left)
         except Exception:
-            for records in held:
-                self._ledger.lost(Tally.of_flows(records), INTERNAL_ERROR)
+            for tally in tallies:
+                self._ledger.lost(tally, INTERNAL_ERROR)
             raise
-        self._ledger.aggregated(map(Tally.of_flows, held), Tally.of_flows(merged))
+        self._ledger.aggregated(tallies, Tally.of_flows(merged))
         self._held.append(merged)
 
     async def _publish(self, records: NDArray[np.void]) -> None:
@@ -122,7 +121,9 @@ class RecordLimit:
             await self._publisher.put_drained(RecordBatch(Stream.FLOWS, part))
 
 
-def _merged(held: Sequence[NDArray[np.void]], budget: int) -> NDArray[np.void]:
+def _merged(held: list[NDArray[np.void]], budget: int) -> NDArray[np.void]:
+    """Merge records; ``held`` is emptied on the way, so that none is there twice for long."""
     # numpy copies void items by memcpy, structures field by field.
-    octets = [records.view((np.void, FLOW_RECORD.itemsize)) for records in held]
-    return aggregate(np.concatenate(octets).view(FLOW_RECORD), budget)
+    octets = np.concatenate([records.view((np.void, FLOW_RECORD.itemsize)) for records in held])
+    held.clear()
+    return aggregate(octets.view(FLOW_RECORD), budget)
