@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -281,6 +283,26 @@ def test_merging_again_goes_on_where_it_stopped():
         record.tobytes() for record in together[["src_addr", "dst_addr", "src_net", "dst_net"]]
     ]
     assert len(keys) == len(set(keys))
+
+
+def test_nothing_is_imported_while_records_are_merged():
+    """The agent has no privileges by then, perhaps not even to read its installation."""
+    script = """if True:
+        import sys
+        import numpy as np
+        from flowstream.agent.limit import _merged
+        from flowstream.layouts.xdp_flow import FLOW_RECORD
+        records = np.zeros(1009, FLOW_RECORD)
+        records["src_addr"][:, 15] = records["if_index"] = np.arange(1009) % 251
+        before = set(sys.modules)
+        for budget in (0, 7, 503):
+            _merged([records.copy()], budget)
+        print(sorted(set(sys.modules) - before))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_every_field_is_thought_of():
