@@ -15,9 +15,16 @@ PACKAGE = Path(flowstream.__file__).parent
 ROOMS = ("accounting", "agent", "delivery", "kafka", "kernel", "segments")
 
 
+PATHS = [path for room in ROOMS for path in (PACKAGE / room).glob("*.py")]
+
+
 def test_the_causes_of_the_sources_are_the_listed_ones():
-    paths = (path for room in ROOMS for path in (PACKAGE / room).glob("*.py"))
-    assert causes(path.read_text(encoding="utf-8") for path in paths) == set(terms.LOSSES)
+    assert causes(path.read_text(encoding="utf-8") for path in PATHS) == set(terms.LOSSES)
+
+
+def test_causes_are_named_in_one_module():
+    others = (path for path in PATHS if path.name != "terms.py")
+    assert causes(path.read_text(encoding="utf-8") for path in others) == set()
 
 
 def test_causes_of_doubt_are_causes_of_loss():

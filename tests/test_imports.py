@@ -42,7 +42,8 @@ ROOMS = {
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors streams urls messages delivery kafka segments",
         "audit": "errors streams progress layouts records accounting messages source",
-        "recording": "errors streams progress urls messages delivery kafka segments sink source",
+        "recording": "errors streams progress urls accounting messages delivery kafka segments "
+        "sink source",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",

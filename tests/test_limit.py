@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from support.records import random_flows
 
+from flowstream.accounting import terms
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent import limit
 from flowstream.agent.limit import RecordLimit
-from flowstream.agent.pipeline import INTERNAL_ERROR, RecordBatch
+from flowstream.agent.pipeline import RecordBatch
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.streams import Stream
 
@@ -172,7 +173,7 @@ async def test_held_records_that_cannot_be_merged_are_counted(monkeypatch):
         await rig.limit.begin_interval()
     (sent,) = rig.sent
     assert rig.account.losses == {
-        INTERNAL_ERROR: RecordAmount(
+        terms.INTERNAL_ERROR: RecordAmount(
             1_009, int(sent["packets"].sum()), int(sent["l2_bytes"].sum())
         )
     }

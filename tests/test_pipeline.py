@@ -13,11 +13,11 @@ import pytest
 from support.outcomes import eventually
 from support.records import COUNTERS, random_flows
 
+from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
-    INTERNAL_ERROR,
     QUEUE_BATCHES,
     Publisher,
     RecordBatch,
@@ -254,7 +254,7 @@ async def test_a_fault_of_our_own_counts_the_batch_in_hand(monkeypatch):
         await rig.publisher.put(RecordBatch(Stream.FLOWS, good.copy()))
     assert [str(fault) for fault in faults] == ["a bug"]
     # The part that failed, and all that came after it.
-    assert rig.account.losses == {INTERNAL_ERROR: loss_of(good[ENCODE_RECORDS:], good)}
+    assert rig.account.losses == {terms.INTERNAL_ERROR: loss_of(good[ENCODE_RECORDS:], good)}
     got = rig.shelf.records()
     assert [record.seq for record in got] == list(range(ENCODE_RECORDS))
     assert rig.account.flows.encoded == len(got)

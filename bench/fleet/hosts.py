@@ -155,7 +155,7 @@ class Interface:
         self.index = index
         self._swaps = 0
         self._seen = RecordAmount()
-        self._losses = {"overflow_lost": RecordAmount()}
+        self._losses = {terms.OVERFLOW_LOST: RecordAmount()}
 
     def saw(self, records: NDArray[np.void]) -> None:
         """Count an interval's records of this interface."""
@@ -167,7 +167,7 @@ class Interface:
 
     def overflow(self) -> None:
         """Lose ``OVERFLOW`` in the kernel."""
-        self._losses = {"overflow_lost": OVERFLOW}
+        self._losses = {terms.OVERFLOW_LOST: OVERFLOW}
 
     def snapshot(self, account: Account, time: Moment) -> Snapshot:
         """All counts of the attachment at ``time``."""
@@ -184,7 +184,7 @@ class Interface:
 
     def _counters(self) -> KernelCounts:
         """What the kernel would have counted."""
-        lost = self._losses["overflow_lost"]
+        lost = self._losses[terms.OVERFLOW_LOST]
         return KernelCounts(
             seen=Amount(
                 self._seen.packets + NON_IP.packets + MALFORMED.packets + lost.packets,

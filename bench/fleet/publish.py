@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench.fleet.hosts import INTERFACES, Interface, announcements
 from bench.fleet.truth import Traffic, Truth
+from flowstream.accounting import terms
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.snapshot import Moment
@@ -71,7 +72,7 @@ class Refusing:
             await self._sink.send(batch)
             return
         self.refused = [value for value in batch.values if value is not None]
-        self._outcomes.failed(batch, slice(None), "delivery_timeout")
+        self._outcomes.failed(batch, slice(None), terms.DELIVERY_TIMEOUT)
 
 
 class FleetPublisher:

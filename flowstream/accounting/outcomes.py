@@ -1,4 +1,4 @@
-"""Outcomes: how a sink reports what became of the records that it accepted."""
+"""Outcomes of the records that a sink accepted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Outcomes(Protocol[BatchT_contra]):
     """Receiver of outcomes; every record of every accepted batch gets exactly one.
 
     A sink calls these methods in the event loop's thread; none of them may block
-    or raise. ``part`` is a slice of the batch with step 1. ``cause`` is one of
-    delivery_timeout, message_too_large, io_error, pipe_closed, internal_error and
-    shutdown.
+    or raise. ``part`` is a slice of the batch with step 1. ``cause`` is a
+    key of ``terms.LOSSES`` where records failed, of ``terms.IN_DOUBT`` where they are
+    in doubt.
     """
 
     def acknowledged(self, batch: BatchT_contra, part: slice) -> None:

@@ -22,26 +22,35 @@ NO_FLOW: Final[Mapping[str, str]] = {
 }
 """Reasons for a packet to be in no flow record (enum no_flow_reason of bpf/parsing.h)."""
 
+OVERFLOW_LOST: Final = "overflow_lost"
+ANNOUNCEMENT_LOST: Final = "announcement_lost"
+SOURCE_TABLE_FULL: Final = "source_table_full"
 ANNOUNCEMENT_LIMITED: Final = "announcement_limited"
+DELIVERY_TIMEOUT: Final = "delivery_timeout"
+MESSAGE_TOO_LARGE: Final = "message_too_large"
+IO_ERROR: Final = "io_error"
+PIPE_CLOSED: Final = "pipe_closed"
+SHUTDOWN: Final = "shutdown"
+INTERNAL_ERROR: Final = "internal_error"
 
 LOSSES: Final[Mapping[str, str]] = {
-    "overflow_lost": "packets that found the flow table and its ring buffer full",
-    "announcement_lost": "announcements that found their ring buffer full; no packets",
-    "source_table_full": "program counter: packets whose source found the table of sources full; "
+    OVERFLOW_LOST: "packets that found the flow table and its ring buffer full",
+    ANNOUNCEMENT_LOST: "announcements that found their ring buffer full; no packets",
+    SOURCE_TABLE_FULL: "program counter: packets whose source found the table of sources full; "
     "no packets, they are in no_flow.counted",
     ANNOUNCEMENT_LIMITED: "announcements beyond --max-records; no packets",
-    "delivery_timeout": "records that the sink could not store in time",
-    "message_too_large": "single records larger than the broker accepts",
-    "io_error": "records that could not be written: a recording's disk, standard output",
-    "pipe_closed": "records for standard output after its reader went away",
-    "shutdown": "records that the end of the run left no time for",
-    "internal_error": "records after a fault in the agent itself, which also ends the run",
+    DELIVERY_TIMEOUT: "records that the sink could not store in time",
+    MESSAGE_TOO_LARGE: "single records larger than the broker accepts",
+    IO_ERROR: "records that could not be written: a recording's disk, standard output",
+    PIPE_CLOSED: "records for standard output after its reader went away",
+    SHUTDOWN: "records not published within the time of the run's end",
+    INTERNAL_ERROR: "records after a fault in the agent itself, which also ends the run",
 }
 """Causes of loss. The first three are counted by the kernel."""
 
 IN_DOUBT: Final[Mapping[str, str]] = {
-    "delivery_timeout": "records sent to the broker and not answered in time",
-    "message_too_large": "single records that were sent once without an answer and later refused",
-    "shutdown": "records sent or being written when the time of the end of the run was over",
+    DELIVERY_TIMEOUT: "records sent to the broker and not answered in time",
+    MESSAGE_TOO_LARGE: "single records that were sent once without an answer and later refused",
+    SHUTDOWN: "records sent, or being written, when the time of the run's end was over",
 }
 """Causes for which a record that was sent has no answer: it may or may not be published."""

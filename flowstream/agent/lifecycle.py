@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from flowstream.accounting import terms
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.attachments import Attachments
 from flowstream.agent.limit import RecordLimit
@@ -254,7 +255,7 @@ class Agent:
         await asyncio.wait([emptying], timeout=share)
         if not emptying.done():
             log.error("no time left to publish the remaining records: they are counted as lost")
-            self._publisher.discard = "shutdown"
+            self._publisher.discard = terms.SHUTDOWN
         # flush(0) makes the sink give up its records, which lets emptying go on.
         while not emptying.done():
             await self._sink.flush(0)

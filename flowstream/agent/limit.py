@@ -14,7 +14,7 @@ import numpy as np
 from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
 from flowstream.agent.aggregate import aggregate
-from flowstream.agent.pipeline import INTERNAL_ERROR, RecordBatch
+from flowstream.agent.pipeline import RecordBatch
 from flowstream.agent.readers import READ_RECORDS
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.streams import Stream
@@ -110,7 +110,7 @@ class RecordLimit:
             merged = await loop.run_in_executor(None, _merged, held, self._flows_left)
         except Exception:
             for tally in tallies:
-                self._ledger.lost(tally, INTERNAL_ERROR)
+                self._ledger.lost(tally, terms.INTERNAL_ERROR)
             raise
         self._ledger.aggregated(tallies, Tally.of_flows(merged))
         self._held.append(merged)

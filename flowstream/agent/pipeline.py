@@ -14,6 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
 from flowstream.encode import (
     counters_key,
@@ -41,8 +42,6 @@ QUEUE_BATCHES: Final = 16
 """Batches between the readers and the encoder: at most 16 · 8,192 records."""
 ENCODE_RECORDS: Final = 4_096
 """Records encoded without yielding to the event loop: about 10 ms of JSON."""
-INTERNAL_ERROR: Final = "internal_error"
-"""Cause of loss after a fault of the agent's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,8 @@ class Publisher:
                     await self._publish(batch.stream, batch.records[part], tally)
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the run ends in order
                     # None of these has a seq or reached the sink.
-                    self._ledger.lost(tally, INTERNAL_ERROR)
-                    self.discard = INTERNAL_ERROR
+                    self._ledger.lost(tally, terms.INTERNAL_ERROR)
+                    self.discard = terms.INTERNAL_ERROR
                     on_fault(fault)
 
     async def _publish(self, stream: Stream, records: NDArray[np.void], tally: Tally) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowstream.accounting import terms
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError
 
@@ -64,14 +65,14 @@ class StdoutSink:
     async def send(self, batch: MessageBatch) -> None:
         """Accept ``batch``; wait while the reader is slow."""
         if self._worker is None:
-            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            self._outcomes.failed(batch, slice(0, len(batch)), terms.SHUTDOWN)
             return
         await self._worker.put(batch)
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Wait until everything is written; give up by "shutdown" after ``timeout`` seconds."""
         if self._worker is not None:
-            await self._worker.flush(timeout, "shutdown")
+            await self._worker.flush(timeout, terms.SHUTDOWN)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then stop writing."""
@@ -79,12 +80,12 @@ class StdoutSink:
         if worker is None:
             return
         worker.refuse()
-        await worker.flush(timeout, "shutdown")
+        await worker.flush(timeout, terms.SHUTDOWN)
         worker.end()
 
     def _write(self, batch: MessageBatch) -> tuple[int, str]:
         if self._closed:
-            return 0, "pipe_closed"
+            return 0, terms.PIPE_CLOSED
         lines = b"\n".join(value or b"" for value in batch.values) + b"\n"
         done = 0
         try:
@@ -95,10 +96,10 @@ class StdoutSink:
             written = lines.count(b"\n", 0, done)
             if err.errno != errno.EPIPE:
                 log.warning("stdout_write_failed", error=err.strerror)
-                return written, "io_error"
+                return written, terms.IO_ERROR
             self._closed = True
             self._fail("the reader has closed the pipe")
-            return written, "pipe_closed"
+            return written, terms.PIPE_CLOSED
         return len(batch), ""
 
     def _fail(self, why: str) -> None:

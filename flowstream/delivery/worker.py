@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
+from flowstream.accounting import terms
 from flowstream.delivery.space import Space
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Worker:
             return
         size = max(batch.octets, 1)
         if not await self._space.take(size):
-            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            self._outcomes.failed(batch, slice(0, len(batch)), terms.SHUTDOWN)
             return
         number = self._accepted
         self._accepted += 1
@@ -134,7 +135,7 @@ class Worker:
         self._begun = number
         # A batch that was given up meanwhile must not be published.
         if number in self._unsettled:
-            written, cause = self._attempt(lambda: self._write(batch)) or (0, "internal_error")
+            written, cause = self._attempt(lambda: self._write(batch)) or (0, terms.INTERNAL_ERROR)
             self._tell(self._settle, number, written, cause)
 
     def _attempt(self, function: Callable[[], _T]) -> _T | None:

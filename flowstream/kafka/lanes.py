@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
+from flowstream.accounting import terms
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -227,13 +229,13 @@ class Lanes:
             lane.recall(in_doubt=False)
             return
         for chunk in lane.land():
-            self._give_up(chunk, "message_too_large")
+            self._give_up(chunk, terms.MESSAGE_TOO_LARGE)
 
     def expire(self, now: float) -> None:
         """Give up waiting records whose deadline has passed."""
         for lane in self:
             while lane.waiting and lane.waiting[0].deadline <= now:
-                self._give_up(lane.waiting.popleft(), "delivery_timeout")
+                self._give_up(lane.waiting.popleft(), terms.DELIVERY_TIMEOUT)
 
     def give_up_all(self, cause: str, was_sent: Callable[[str, int], bool]) -> None:
         """Give up everything; flights that were sent, by topic and partition, are in doubt."""

@@ -26,6 +26,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from flowstream.accounting import terms
 from flowstream.delivery.space import Space
 from flowstream.kafka.cluster import Cluster, name_of
 from flowstream.kafka.lanes import RECORD_OVERHEAD, Lanes
@@ -121,7 +122,7 @@ class KafkaSink:
             return
         size = batch.octets + RECORD_OVERHEAD * len(batch)
         if not await self._space.take(size):
-            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            self._outcomes.failed(batch, slice(0, len(batch)), terms.SHUTDOWN)
             return
         # The batch may have been made for more partitions than the topic has by now.
         partition = batch.partition % self.partitions(batch.topic)
@@ -158,7 +159,7 @@ class KafkaSink:
         # The producer must not publish what is reported as failed.
         self._producer.seal()
         self._give_up("flush ran out of time")
-        self._lanes.give_up_all("shutdown", self._producer.was_sent)
+        self._lanes.give_up_all(terms.SHUTDOWN, self._producer.was_sent)
         self._log_given_up()
 
     async def _supervise(self, producer: Producer) -> None:

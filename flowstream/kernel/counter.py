@@ -136,8 +136,8 @@ class CounterMaps(Closing):
             seen=amounts.pop("seen"),
             no_flow=amounts,
             losses={
-                "announcement_lost": RecordAmount(count["ANNOUNCEMENT_LOST"]),
-                "source_table_full": RecordAmount(count["SOURCE_TABLE_FULL"]),
+                terms.ANNOUNCEMENT_LOST: RecordAmount(count["ANNOUNCEMENT_LOST"]),
+                terms.SOURCE_TABLE_FULL: RecordAmount(count["SOURCE_TABLE_FULL"]),
             },
         )
 
@@ -174,7 +174,7 @@ class CounterAttachment(Closing):
 
 
 class CounterProbe(Closing):
-    """xdp_counter as a capture: ``max_flows`` is the number of sources per interface."""
+    """xdp_counter as a probe: ``max_flows`` is the number of sources per interface."""
 
     def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
         features.require_kernel()

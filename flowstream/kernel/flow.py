@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
@@ -56,8 +57,8 @@ def kernel_counts(counters: PerCpuArray) -> KernelCounts:
             )
         ),
         losses={
-            "overflow_lost": RecordAmount(lost, lost, total["overflow_lost_l2_bytes"]),
-            "announcement_lost": RecordAmount(total["announcement_lost"]),
+            terms.OVERFLOW_LOST: RecordAmount(lost, lost, total["overflow_lost_l2_bytes"]),
+            terms.ANNOUNCEMENT_LOST: RecordAmount(total["announcement_lost"]),
         },
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
+from flowstream.accounting import terms
 from flowstream.errors import SinkError, UsageError
 from flowstream.kafka.settings import ClientSettings
 from flowstream.messages import MessageBatch
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
-_REMEDIES: Final = {"message_too_large": "; raise the topic's max.message.bytes"}
+_REMEDIES: Final = {terms.MESSAGE_TOO_LARGE: "; raise the topic's max.message.bytes"}
 """What the user can do, by cause."""
 
 

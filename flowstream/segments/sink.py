@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowstream.accounting import terms
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
 from flowstream.segments.directory import Directory
@@ -103,7 +104,7 @@ class SegmentSink:
     async def send(self, batch: MessageBatch) -> None:
         """Accept ``batch``; wait while the disk is slow."""
         if self._worker is None:
-            self._outcomes.failed(batch, slice(0, len(batch)), "shutdown")
+            self._outcomes.failed(batch, slice(0, len(batch)), terms.SHUTDOWN)
             return
         await self._worker.put(batch)
 
@@ -132,11 +133,13 @@ class SegmentSink:
         """Return the seconds left of ``timeout``, and whether the disk answered."""
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
-        given_up = await worker.flush(timeout, "shutdown")
+        given_up = await worker.flush(timeout, terms.SHUTDOWN)
         if given_up.failed:
-            log.warning("recording_records_failed", cause="shutdown", records=given_up.failed)
+            log.warning("recording_records_failed", cause=terms.SHUTDOWN, records=given_up.failed)
         if given_up.in_doubt:
-            log.warning("recording_records_in_doubt", cause="shutdown", records=given_up.in_doubt)
+            log.warning(
+                "recording_records_in_doubt", cause=terms.SHUTDOWN, records=given_up.in_doubt
+            )
         answered = await worker.run(self._sync, max(deadline - now(), 0.1))
         if not answered:
             log.warning("recording_not_durable", error="the disk did not answer in time")
@@ -218,7 +221,7 @@ class SegmentSink:
             else:
                 log.info("recording_write_recovered", topic=batch.topic)
         self._retain(at_once=len(writer.closed) > closed)
-        return written, "io_error"
+        return written, terms.IO_ERROR
 
     def _retain(self, *, at_once: bool) -> None:
         """Delete segments beyond the limits, when one was closed or every so often."""
