@@ -44,6 +44,7 @@ demo: setup ## send real packets through the agent, audit the records
 test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest $(ARGS)
 
 lint: setup ## check style, types and generated files
@@ -82,6 +83,7 @@ lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in
+	$(COMPILE) -o tests/goflow2/requirements.txt tests/goflow2/requirements.in
 
 examples: setup ## run the examples on their stream engines
 	@$(INSTALL) $(TEST_PACKAGES)

@@ -14,10 +14,11 @@ from tools.lower_bounds import lowest_versions
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DEVELOPMENT, IMAGE, EXAMPLES = (
+DEVELOPMENT, IMAGE, EXAMPLES, GO = (
     "requirements-dev.txt",
     "requirements.txt",
     "examples/requirements.txt",
+    "tests/goflow2/requirements.txt",
 )
 
 
@@ -37,7 +38,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
 
 
-@pytest.mark.parametrize("lock", [DEVELOPMENT, IMAGE, EXAMPLES])
+@pytest.mark.parametrize("lock", [DEVELOPMENT, IMAGE, EXAMPLES, GO])
 def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
     lines = (TOP / lock).read_text(encoding="utf-8").splitlines()
     first_words = {line.split()[0] for line in lines if line and line[0] not in " #"}
