@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from broker import Broker
 from hypothesis import settings
-from support.net import Wire, namespace, veth_pair
+from support.net import Interface, Wire, namespace, veth_pair
 from support.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,6 +50,17 @@ def wire() -> Iterator[Wire]:
     """A sender and the device that it sends to."""
     with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
         yield ends
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[Interface, Interface]]]:
+    """Two senders, each with the device that it sends to."""
+    with ExitStack() as stack:
+        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
+        yield [
+            stack.enter_context(veth_pair(here, there, names=(f"near{n}", f"far{n}")))
+            for n in range(2)
+        ]
 
 
 @pytest.fixture

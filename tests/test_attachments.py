@@ -3,90 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import audited, carried, delivered, records_of
-from support.net import Interface, namespace, veth_pair
+from support.agent import audited, carried, delivered
+from support.rig import Rig, finals
 from support.traffic import flood
 
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.lifecycle import Agent
-from flowstream.agent.pipeline import Publisher
-from flowstream.agent.run import PROBES
-from flowstream.agent.state import Run
-from flowstream.config.run import load
-from flowstream.encode import Identity, make_encoder
 from flowstream.errors import UsageError
-from flowstream.host.identity import new_epoch
-from flowstream.kernel.link import Mode
-from flowstream.sink import open_sink
-from flowstream.streams import Stream
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from flowstream.agent.probe import Attachment
 
 pytestmark = pytest.mark.anyio
 
 PACKETS = 20_011
 FLOWS = 1_009
-
-
-@pytest.fixture
-def pairs() -> Iterator[list[tuple[Interface, Interface]]]:
-    """Two senders, each with the device that it sends to."""
-    with ExitStack() as stack:
-        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
-        yield [
-            stack.enter_context(veth_pair(here, there, names=(f"near{n}", f"far{n}")))
-            for n in range(2)
-        ]
-
-
-class Rig:
-    """An agent of this process with a probe and a recording."""
-
-    def __init__(self, url: str, program: str, **options: object) -> None:
-        config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
-        self.url = url
-        run = Run(Identity(new_epoch(), bytes(16), "host-a", bytes(16)))
-        self.probe = PROBES[program](max_flows=config.max_flows, sampling=1)
-        sink = open_sink(url, run.ledger, partitions=3, record_format="json")
-        publisher = Publisher(sink, make_encoder("json", run.identity), run, "flowstream")
-        self.agent = Agent(config, self.probe, sink, publisher, run)
-        self.topics = [f"flowstream.{stream}" for stream in Stream]
-        sink.prepare(self.topics)
-
-    def attach(self, device: Interface) -> Attachment:
-        with device.namespace.entered():
-            return self.probe.attach(device.name, Mode.NATIVE)
-
-    def add(self, device: Interface) -> Attachment:
-        attachment = self.attach(device)
-        self.agent.add(attachment)
-        return attachment
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        running = asyncio.ensure_future(self.agent.run(self.topics))
-        try:
-            yield
-            self.agent.stop()
-            assert await asyncio.wait_for(running, 60) == 0
-        finally:
-            running.cancel()
-            self.probe.close()
-
-
-async def finals(url: str) -> list[int]:
-    """Interfaces by index that have final counters."""
-    counters = await asyncio.to_thread(records_of, url, "flowstream.counters")
-    return [record.if_index for record in counters if record.final]
 
 
 @pytest.mark.parametrize("program", ["flow", "counter"])

@@ -1,0 +1,69 @@
+"""An agent in the test's own process, on real devices, with a real recording."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from flowstream.agent.lifecycle import Agent
+from flowstream.agent.pipeline import Publisher
+from flowstream.agent.run import PROBES
+from flowstream.agent.state import Run
+from flowstream.config.run import load
+from flowstream.encode import Identity, make_encoder
+from flowstream.host.identity import new_epoch
+from flowstream.kernel.link import Mode
+from flowstream.records import CountersRecord
+from flowstream.sink import open_sink
+from flowstream.streams import Stream
+from support.agent import records_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flowstream.agent.probe import Attachment
+    from support.net import Interface
+
+TOPICS = [f"flowstream.{stream}" for stream in Stream]
+
+
+class Rig:
+    """An agent with a probe and a recording; ``options`` are fields of RunConfig."""
+
+    def __init__(self, url: str, program: str = "flow", **options: object) -> None:
+        config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
+        self.url = url
+        run = Run(Identity(new_epoch(), bytes(16), "host-a", bytes(16)))
+        self.probe = PROBES[program](max_flows=config.max_flows, sampling=1)
+        self.sink = open_sink(url, run.ledger, partitions=3, record_format="json")
+        publisher = Publisher(self.sink, make_encoder("json", run.identity), run, "flowstream")
+        self.agent = Agent(config, self.probe, self.sink, publisher, run)
+        self.sink.prepare(TOPICS)
+
+    def attach(self, device: Interface) -> Attachment:
+        with device.namespace.entered():
+            return self.probe.attach(device.name, Mode.NATIVE)
+
+    def add(self, device: Interface) -> Attachment:
+        attachment = self.attach(device)
+        self.agent.add(attachment)
+        return attachment
+
+    @contextlib.asynccontextmanager
+    async def running(self, status: int = 0) -> AsyncIterator[asyncio.Future[int]]:
+        """Run the agent; it must end with this exit status when told to stop, or by itself."""
+        running = asyncio.ensure_future(self.agent.run(TOPICS))
+        try:
+            yield running
+            self.agent.stop()
+            assert await asyncio.wait_for(asyncio.shield(running), 60) == status
+        finally:
+            running.cancel()
+            self.probe.close()
+
+
+async def finals(url: str) -> list[int]:
+    """Interfaces by index that have final counters."""
+    counters = await asyncio.to_thread(records_of, url, "flowstream.counters")
+    return [each.if_index for each in counters if isinstance(each, CountersRecord) and each.final]
