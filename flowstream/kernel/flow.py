@@ -130,7 +130,7 @@ class FlowProbe(Closing):
         self._object = bpf_compile.obtain(build)
         self.max_flows, self.sampling = max_flows, sampling
         self.swaps = 0
-        self._drain_lock = threading.Lock()
+        self._lock = threading.Lock()
         spec = self._object.map
         with ExitStack() as stack:
             enter = stack.enter_context
@@ -188,20 +188,42 @@ class FlowProbe(Closing):
         """Swap the tables and drain the one that was active, as batches of flow records.
 
         Complete: when it ends, every packet that reached the old table has been
-        returned. An iteration that is abandoned leaves the rest to the next one.
+        returned. An iteration that is abandoned leaves the rest to the next one, and one
+        that is continued after the next one ends without further records.
         """
-        with self._drain_lock:
-            old = self._tables[self._active]
-            twin = self._tables[1 - self._active]
-            # The rest of an abandoned drain.
-            yield from self._drain_table(twin, end_reason)
+        # The rest of an abandoned drain.
+        yield from self._drain_inactive(end_reason)
+        self._swap()
+        yield from self._drain_inactive(end_reason)
+
+    def _swap(self) -> None:
+        """Make the other table the active one; returns when no program writes to the old one."""
+        with self._lock:
             # Before the swap: inserts from here to it are counted twice at
             # most, while after it those of the grace period would be lost.
             self._reset_fill()
-            self._slot.put(twin)
+            self._slot.put(self._tables[1 - self._active])
             self._active = 1 - self._active
             self.swaps += 1
-            yield from self._drain_table(old, end_reason)
+
+    def _drain_inactive(self, end_reason: int) -> Iterator[NDArray[np.void]]:
+        """Drain the table that is not active, until it is empty or becomes active.
+
+        The lock is held within a step only: whoever abandons the iteration, and in
+        whatever thread, holds up nobody. A table must not be drained once it is active,
+        since programs would still add to the entries that were taken out.
+        """
+        with self._lock:
+            table = self._tables[1 - self._active]
+        batches = table.drain()
+        while True:
+            with self._lock:
+                if table is self._tables[self._active]:
+                    return
+                entries = next(batches, None)
+            if entries is None:
+                return
+            yield records.from_table(*entries, end_reason, self.sampling, clock.now())
 
     def drain_active(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
         """Keys and values of the active table; only while no program runs."""
@@ -211,10 +233,6 @@ class FlowProbe(Closing):
     def table_entries(self) -> int:
         """Flows in the active table, about."""
         return min(int(self._fill.read()["inserts"][0]), self.max_flows)
-
-    def _drain_table(self, table: HashMap, end_reason: int) -> Iterator[NDArray[np.void]]:
-        for keys, values in table.drain():
-            yield records.from_table(keys, values, end_reason, self.sampling, clock.now())
 
     def _reset_fill(self) -> None:
         fill = np.zeros(1, layout.TABLE_FILL)
