@@ -12,10 +12,11 @@ from flowstream.errors import UsageError
 from flowstream.kernel import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from flowstream.accounting.snapshot import Snapshot
     from flowstream.accounting.tally import AttachmentKey
+    from flowstream.agent.faults import Faults
     from flowstream.agent.pipeline import Intake
     from flowstream.agent.probe import Attachment, Probe, Ring
     from flowstream.agent.state import Run
@@ -40,6 +41,10 @@ class Attachments:
 
     def __contains__(self, key: AttachmentKey) -> bool:
         return key in self._present
+
+    def __iter__(self) -> Iterator[AttachmentKey]:
+        """Iterate over the attachments, in the order in which they were added."""
+        return iter(tuple(self._present))
 
     def start(self) -> None:
         """Start reading, for attachments that are there and those added later."""
@@ -81,10 +86,11 @@ class Attachments:
         async with self._draining:
             await move_table(self._probe.drain(end_reason), self._intake)
 
-    def detach(self) -> None:
+    def detach(self, faults: Faults) -> None:
         """Detach all attachments; they can still be read and counted."""
         for attachment in self._present.values():
-            attachment.detach()
+            with faults.collected():
+                attachment.detach()
 
     async def finish(self) -> None:
         """Move what is left in all rings and end reading."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-import signal
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +19,9 @@ import structlog
 from flowstream.accounting import terms
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.attachments import Attachments
+from flowstream.agent.faults import Faults
 from flowstream.agent.limit import RecordLimit
+from flowstream.agent.signals import Signals
 from flowstream.errors import FlowstreamError, SinkError
 from flowstream.layouts.constants import EndReason
 
@@ -40,6 +40,8 @@ DATA_SHARE: Final = 0.8
 """Part of the shutdown's time that records get; the rest is for the final counters."""
 SETTLE_POLL_S: Final = 0.02
 """How often a removal checks whether the sink has settled the attachment's records."""
+FAULT_POLL_S: Final = 0.5
+"""How often the run checks whether the sink has failed."""
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class Agent:
         sink: Sink,
         publisher: Publisher,
         run: Run,
+        signals: Signals | None = None,
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher = sink, publisher
@@ -66,9 +69,9 @@ class Agent:
         self._removals: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._drain_now = asyncio.Event()
-        self._fault: BaseException | None = None
-        self._signalled = False
-        self._unclean = False
+        self._signals = signals or Signals()
+        self._faults = Faults(self.stop)
+        self._sink_failed = False
 
     def add(self, attachment: Attachment) -> None:
         """Publish an attachment's records and counters from now on, or from the start of ``run``.
@@ -99,8 +102,7 @@ class Agent:
         await self._limit.flush()
         await self._publisher.passed()
         while not (self._stopping.is_set() or self._run.ledger.account(key).settled):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), SETTLE_POLL_S)
+            await self._stops_within(SETTLE_POLL_S)
         if self._stopping.is_set():
             return
         last = self._attachments.snapshot(key)
@@ -109,7 +111,7 @@ class Agent:
 
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""
-        self._catch_signals()
+        self._signals.deliver(self.stop)
         if not await self._connect(topics):
             await self._sink.close(0)
             # The kernel's counts up to now are in no topic.
@@ -117,16 +119,17 @@ class Agent:
             return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
         self._attachments.start()
-        publishing = self._spawn(self._publisher.run(self._fail))
+        publishing = self._spawn(self._publisher.run(self._faults.add))
         draining = self._spawn(self._drain_tables())
         counting = self._spawn(self._publish_counters())
+        watching = self._spawn(self._watch_sink())
         waking = self._watch_wakeups()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), self._config.duration_s)
+        await self._stops_within(self._config.duration_s)
         self.stop()
         waking()
+        await asyncio.wait([watching])
         await self._end(draining, counting, publishing)
-        return 1 if self._fault or self._unclean else 0
+        return 1 if self._faults.any else 0
 
     async def _connect(self, topics: Sequence[str]) -> bool:
         """Start the sink; return False when a signal came first."""
@@ -141,20 +144,6 @@ class Agent:
         await starting
         return True
 
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-
-    def _on_signal(self, number: int) -> None:
-        if self._signalled:
-            log.error("second signal: ending at once, unpublished records are lost")
-            # The links end with the process: no program stays on an interface.
-            os._exit(1)
-        self._signalled = True
-        log.info("stopping", signal=signal.Signals(number).name)
-        self.stop()
-
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
         self._stopping.set()
@@ -168,15 +157,22 @@ class Agent:
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (fault := task.exception()) is not None:
-            self._fail(fault)
+            self._faults.add(fault)
 
-    def _fail(self, fault: BaseException) -> None:
-        if self._fault is None:
-            self._fault = fault
-            # Foreseen faults explain themselves; others need the traceback.
-            known = isinstance(fault, FlowstreamError)
-            log.error("a stage failed", error=str(fault), exc_info=None if known else fault)
-        self.stop()
+    async def _stops_within(self, seconds: float | None) -> bool:
+        """Wait for the end of the run, ``seconds`` at most; return whether it has come."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
+
+    async def _watch_sink(self) -> None:
+        while not await self._stops_within(FAULT_POLL_S):
+            self._check_sink()
+
+    def _check_sink(self) -> None:
+        if self._sink.fault and not self._sink_failed:
+            self._sink_failed = True
+            self._faults.add(SinkError(self._sink.fault))
 
     def _watch_wakeups(self) -> Callable[[], object]:
         """Set ``_drain_now`` when the kernel requests an early swap; return how to end that."""
@@ -186,7 +182,11 @@ class Agent:
         loop = asyncio.get_running_loop()
 
         def on_wakeup() -> None:
-            ring.read(1024)
+            try:
+                ring.read(1024)
+            except Exception as fault:  # noqa: BLE001 - the loop would call again at once
+                loop.remove_reader(ring.fd)
+                self._faults.add(fault)
             self._drain_now.set()
 
         loop.add_reader(ring.fd, on_wakeup)
@@ -217,19 +217,16 @@ class Agent:
 
     async def _publish_counters(self) -> None:
         due = time.monotonic() + self._config.counters_period_s
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), max(due - time.monotonic(), 0))
-            if self._stopping.is_set():
-                return
-            await self._counters(final=False)
-            if self._sink.fault:
-                raise SinkError(self._sink.fault)
+        while not await self._stops_within(max(due - time.monotonic(), 0)):
+            for counts in self._attachments.snapshots():
+                await self._publish(counts, final=False)
             due = max(due + self._config.counters_period_s, time.monotonic())
 
-    async def _counters(self, *, final: bool) -> None:
-        for counts in self._attachments.snapshots():
-            await self._publish(counts, final=final)
+    async def _publish_final_counters(self, deadline: float) -> None:
+        for key in self._attachments:
+            with self._faults.collected():
+                async with asyncio.timeout(max(deadline - time.monotonic(), 0.5)):
+                    await self._publish(self._attachments.snapshot(key), final=True)
 
     async def _publish(self, counts: Snapshot, *, final: bool) -> None:
         build = functools.partial(
@@ -247,52 +244,60 @@ class Agent:
         counting: asyncio.Task[None],
         publishing: asyncio.Task[None],
     ) -> None:
-        """Publish all that the kernel holds, within the deadline; count the rest as lost."""
+        """Publish all that the kernel holds, within the deadline; count the rest as lost.
+
+        Each step takes place whatever happened in those before it.
+        """
         deadline = time.monotonic() + self._config.shutdown_timeout_s
-        share = self._config.shutdown_timeout_s * DATA_SHARE
-        self._attachments.detach()
-        emptying = asyncio.ensure_future(self._empty(draining, publishing))
-        await asyncio.wait([emptying], timeout=share)
+        self._attachments.detach(self._faults)
+        await self._empty_until(deadline, self._empty(draining, publishing))
+        with self._faults.collected():
+            await self._sink.flush(max(deadline - time.monotonic(), 0.5) * DATA_SHARE)
+        await asyncio.wait([counting], timeout=1)
+        counting.cancel()
+        failed = self._run.ledger.counters_failed
+        await self._publish_final_counters(deadline)
+        with self._faults.collected():
+            await self._sink.close(max(deadline - time.monotonic(), 0.5))
+        self._check_sink()
+        if self._run.ledger.counters_failed > failed:
+            log.error("the final counters could not be published: the end looks unclean")
+            self._faults.any = True
+        log.info("ended", **self._summary())
+
+    async def _empty_until(self, deadline: float, work: Coroutine[object, object, None]) -> None:
+        """Do ``work``; with 80 % of the time over, records are lost, at the end it is given up."""
+        emptying = asyncio.ensure_future(work)
+        left = deadline - time.monotonic()
+        await asyncio.wait([emptying], timeout=left * DATA_SHARE)
         if not emptying.done():
             log.error("no time left to publish the remaining records: they are counted as lost")
             self._publisher.discard = terms.SHUTDOWN
         # flush(0) makes the sink give up its records, which lets emptying go on.
-        while not emptying.done():
-            await self._sink.flush(0)
+        while not emptying.done() and time.monotonic() < deadline:
+            with self._faults.collected():
+                await self._sink.flush(0)
             await asyncio.wait([emptying], timeout=0.1)
-        await emptying
-        await self._sink.flush(max(deadline - time.monotonic(), 0.5) * DATA_SHARE)
-        await asyncio.wait([counting], timeout=1)
-        counting.cancel()
-        failed = self._run.ledger.counters_failed
-        await self._counters(final=True)
-        await self._sink.close(max(deadline - time.monotonic(), 0.5))
-        if self._sink.fault:
-            self._fail(SinkError(self._sink.fault))
-        if self._run.ledger.counters_failed > failed:
-            log.error("the final counters could not be published: the end looks unclean")
-            self._unclean = True
-        log.info("ended", **self._summary())
+        if not emptying.done():
+            self._faults.add(FlowstreamError("records were left in the agent, in no count"))
+            emptying.cancel()
 
     async def _empty(self, draining: asyncio.Task[None], publishing: asyncio.Task[None]) -> None:
         """Move everything from the kernel to the sink, in the order that loses nothing."""
         await asyncio.wait([draining, *self._removals])
         # Drains both tables: a drain that failed may have left entries in the other one.
         # The swap's grace period also ends the last runs of the programs.
-        await self._attachments.drain(EndReason.FORCED)
-        await self._attachments.finish()
-        await self._limit.flush()
+        with self._faults.collected():
+            await self._attachments.drain(EndReason.FORCED)
+        with self._faults.collected():
+            await self._attachments.finish()
+        with self._faults.collected():
+            await self._limit.flush()
         await self._publisher.finish()
         await asyncio.wait([publishing])
 
     def _summary(self) -> dict[str, int]:
-        accounts = self._run.ledger.accounts().values()
-        return {
-            "seen_packets": self._attachments.seen_packets(),
-            "flow_records": sum(account.flows.acknowledged for account in accounts),
-            "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
-            "failed_records": sum(account.flows.failed for account in accounts),
-            "in_doubt_records": sum(
-                amount.records for account in accounts for amount in account.in_doubt.values()
-            ),
-        }
+        seen: dict[str, int] = {}
+        with self._faults.collected():
+            seen["seen_packets"] = self._attachments.seen_packets()
+        return seen | self._run.sums()

@@ -15,6 +15,7 @@ import uvloop
 from flowstream import log as logs
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
+from flowstream.agent.signals import Signals
 from flowstream.agent.state import Run
 from flowstream.config import units
 from flowstream.encode import Identity
@@ -74,11 +75,15 @@ def run(config: RunConfig) -> int:
     )
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
+    signals = Signals()
     with ExitStack() as stack:
         probe: Probe = PROBES[config.program](max_flows=config.max_flows, sampling=config.sampling)
         stack.callback(probe.close)
         attached: list[Attachment] = []
+        signals.catch()
         for name in config.interfaces:
+            if signals.received:
+                break
             with netns.entered(config.netns):
                 attachment = probe.attach(name, Mode(config.mode))
             stack.callback(attachment.close)
@@ -96,7 +101,7 @@ def run(config: RunConfig) -> int:
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, this, config.topic_prefix)
-        agent = Agent(config, probe, sink, publisher, this)
+        agent = Agent(config, probe, sink, publisher, this, signals)
         for attachment in attached:
             agent.add(attachment)
         return uvloop.run(agent.run(topics))

@@ -54,6 +54,18 @@ class Run:
         self._next_seq[stream] = first + count
         return first
 
+    def sums(self) -> dict[str, int]:
+        """Outcomes of the records so far, over all attachments."""
+        accounts = self.ledger.accounts().values()
+        return {
+            "flow_records": sum(account.flows.acknowledged for account in accounts),
+            "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
+            "failed_records": sum(account.flows.failed for account in accounts),
+            "in_doubt_records": sum(
+                amount.records for account in accounts for amount in account.in_doubt.values()
+            ),
+        }
+
     def state(self) -> RunState:
         """Return a copy of the state.
 

@@ -29,8 +29,8 @@ The keys of the TOML file are the names of the options, for example
   sink = "kafka://10.0.0.1:9092"
   interval = 5
   max-flows = 65536
-The command line takes precedence over the file. SIGTERM and SIGINT end the
-run: everything observed is published, then the final counters.
+The command line takes precedence over the file. SIGTERM, SIGINT, SIGQUIT and
+SIGHUP end the run: everything observed is published, then the final counters.
 """
 
 

@@ -1,0 +1,193 @@
+"""Faults while a run lasts and while it ends: each step of the end takes place all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+import structlog.testing
+from support.agent import Agent, audit, audited, delivered, last_counters, on
+from support.rig import Rig, finals
+
+from flowstream.errors import KernelError
+
+pytestmark = pytest.mark.anyio
+
+PACKETS = 10_007
+
+
+def refuse(*_: object) -> None:
+    raise KernelError("the kernel said no")
+
+
+async def test_a_drain_that_fails_at_the_end_skips_nothing_after_it(recording, pairs, monkeypatch):
+    (sender, device), _ = pairs
+    rig = Rig(recording, interval_s=3600)
+    rig.add(device)
+    with structlog.testing.capture_logs() as logs:
+        async with rig.running(status=1):
+            arrived = await asyncio.to_thread(delivered, sender, device, PACKETS)
+            monkeypatch.setattr(rig.probe, "drain", refuse)
+    assert [each["error"] for each in logs if each["event"] == "a stage failed"] == [
+        "the kernel said no"
+    ]
+    assert logs[-1]["event"] == "ended"
+    # The final counters tell what is missing.
+    assert await finals(recording) == [device.index]
+    counters = await asyncio.to_thread(last_counters, recording)
+    assert counters.seen_packets == arrived
+    # The sink is closed: another may write there.
+    Rig(recording).probe.close()
+
+
+async def test_final_counters_that_fail_do_not_take_the_others_along(
+    recording, pairs, monkeypatch
+):
+    (_, first), (_, second) = pairs
+    rig = Rig(recording)
+    broken = rig.add(first)
+    rig.add(second)
+    with structlog.testing.capture_logs() as logs:
+        async with rig.running(status=1):
+            await asyncio.sleep(0)
+            monkeypatch.setattr(broken, "counters", refuse)
+    assert await finals(recording) == [second.index]
+    events = [each["event"] for each in logs]
+    assert "a stage failed" in events
+    assert events[-1] == "ended"
+
+
+async def test_an_attachment_that_cannot_be_detached_does_not_keep_the_others(
+    recording, pairs, monkeypatch
+):
+    (_, first), (sender, second) = pairs
+    rig = Rig(recording)
+    broken, whole = rig.add(first), rig.add(second)
+    async with rig.running(status=1):
+        arrived = await asyncio.to_thread(delivered, sender, second, PACKETS)
+        monkeypatch.setattr(broken, "detach", refuse)
+    assert whole._link.fd == -1
+    assert await finals(recording) == [first.index, second.index]
+    _, result = await asyncio.to_thread(audit, recording)
+    (run,) = result["runs"]
+    assert [each["flows"]["packets"] for each in run["interfaces"]] == [0, arrived]
+
+
+async def test_a_sink_that_fails_to_flush_is_closed_after_the_final_counters(
+    recording, pairs, monkeypatch
+):
+    (_, device), _ = pairs
+    rig = Rig(recording)
+    rig.add(device)
+    async with rig.running(status=1):
+        await asyncio.sleep(0)
+        monkeypatch.setattr(rig.sink, "flush", refuse)
+    assert await finals(recording) == [device.index]
+
+
+async def test_a_publisher_that_is_gone_does_not_hold_up_the_end(recording, pairs, monkeypatch):
+    """Its queue is full and nobody reads it: the end gives up when its time is over."""
+    (sender, device), _ = pairs
+    rig = Rig(recording, shutdown_timeout_s=2)
+    rig.add(device)
+    monkeypatch.setattr("flowstream.agent.pipeline.QUEUE_BATCHES", 1)
+    monkeypatch.setattr(rig.agent._publisher, "run", refuse_later)
+    async with rig.running(status=1) as running:
+        await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", 1_009)
+        began = time.monotonic()
+        await asyncio.wait_for(asyncio.shield(running), 20)
+    assert time.monotonic() - began < 10
+    assert await finals(recording) == [device.index]
+
+
+async def refuse_later(_: object) -> None:
+    raise KernelError("the kernel said no")
+
+
+class BrokenRing:
+    """A ring with a wake-up that cannot be read."""
+
+    def __init__(self) -> None:
+        self.fd, into = os.pipe()
+        os.write(into, b".")
+        self.reads = 0
+
+    def read(self, most: int) -> None:
+        self.reads += 1
+        refuse()
+
+
+async def test_a_wakeup_that_cannot_be_read_ends_the_run(recording, pairs, monkeypatch):
+    (_, device), _ = pairs
+    rig = Rig(recording)
+    rig.add(device)
+    ring = BrokenRing()
+    monkeypatch.setattr(rig.probe, "wakeups", ring)
+    with structlog.testing.capture_logs() as logs:
+        async with rig.running(status=1) as running:
+            await asyncio.wait_for(asyncio.shield(running), 20)
+    assert ring.reads == 1
+    assert "the kernel said no" in [each.get("error") for each in logs]
+    assert await finals(recording) == [device.index]
+
+
+def test_a_sink_that_fails_ends_the_run_promptly_whatever_the_counters_period(wire, tmp_path):
+    sender, receiver = wire
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    options = ("--sink", "stdout:", "--interval", "0.2", "--counters-period", "3600")
+    with Agent(*on(receiver), *options, stdout=pipe) as agent:
+        agent.publishing()
+        os.close(reader)
+        delivered(sender, receiver, PACKETS)
+        # Well before the counters are due, which would be in an hour.
+        assert agent.wait(20) == 1
+        assert [each["error"] for each in agent.logs("a stage failed")] == [
+            "stdout: the reader has closed the pipe"
+        ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_other_signals_that_end_processes_end_the_run_in_order(wire, recording, number):
+    sender, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, "--interval", 3600) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS)
+        agent.signal(number)
+        assert agent.wait() == 0, agent.output()
+        assert [each["signal"] for each in agent.logs("stopping")] == [number.name]
+    (interface,) = audited(recording)
+    assert interface["flows"]["packets"] == arrived
+
+
+@pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 20, 50, 100, 200])
+def test_a_signal_at_any_time_after_the_first_attachment_ends_the_run_in_order(
+    pairs, recording, delay_ms
+):
+    devices = [device for _, device in pairs]
+    with Agent(*on(*devices), "--sink", recording) as agent:
+        deadline = time.monotonic() + 30
+        while not agent.logs("attached"):
+            assert time.monotonic() < deadline
+        time.sleep(delay_ms / 1000)
+        agent.signal(signal.SIGTERM)
+        status = agent.wait()
+        published = bool(agent.logs("publishing"))
+        assert status == (0 if published else 1), agent.output()
+        assert agent.logs("stopping")
+        event = "ended" if published else "ended before the sink connected: nothing was published"
+        assert agent.logs(event)
+        assert "Traceback" not in agent.output()
+
+
+def test_a_process_that_is_to_outlive_its_terminal_does(wire, recording):
+    _, receiver = wire
+    with Agent(*on(receiver), "--sink", recording, before=("nohup",)) as agent:
+        agent.publishing()
+        agent.signal(signal.SIGHUP)
+        agent.stop()
+        assert [each["signal"] for each in agent.logs("stopping")] == ["SIGTERM"]
