@@ -10,6 +10,7 @@ import structlog
 from flowstream.errors import FlowstreamError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
 log = structlog.get_logger()
@@ -29,6 +30,11 @@ class Faults:
         known = isinstance(fault, FlowstreamError)
         log.error("a stage failed", error=str(fault), exc_info=None if known else fault)
         self._stop()
+
+    def add_of(self, task: asyncio.Task[None]) -> None:
+        """Add the exception of a task that is done, if it has one."""
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self.add(fault)
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:

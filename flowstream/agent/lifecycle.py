@@ -40,6 +40,8 @@ DATA_SHARE: Final = 0.8
 """Part of the shutdown's time that records get; the rest is for the final counters."""
 SETTLE_POLL_S: Final = 0.02
 """How often a removal checks whether the sink has settled the attachment's records."""
+OVERTIME_S: Final = 5.0
+"""What counting lost records may take beyond the shutdown's time."""
 FAULT_POLL_S: Final = 0.5
 """How often the run checks whether the sink has failed."""
 
@@ -152,12 +154,8 @@ class Agent:
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a stage; its failure ends the run."""
         task = asyncio.ensure_future(work)
-        task.add_done_callback(self._on_done)
+        task.add_done_callback(self._faults.add_of)
         return task
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            self._faults.add(fault)
 
     async def _stops_within(self, seconds: float | None) -> bool:
         """Wait for the end of the run, ``seconds`` at most; return whether it has come."""
@@ -266,15 +264,14 @@ class Agent:
         log.info("ended", **self._summary())
 
     async def _empty_until(self, deadline: float, work: Coroutine[object, object, None]) -> None:
-        """Do ``work``; with 80 % of the time over, records are lost, at the end it is given up."""
+        """Do ``work`` in ``DATA_SHARE`` of the time; count what is left then as lost."""
         emptying = asyncio.ensure_future(work)
-        left = deadline - time.monotonic()
-        await asyncio.wait([emptying], timeout=left * DATA_SHARE)
+        await asyncio.wait([emptying], timeout=(deadline - time.monotonic()) * DATA_SHARE)
         if not emptying.done():
             log.error("no time left to publish the remaining records: they are counted as lost")
             self._publisher.discard = terms.SHUTDOWN
         # flush(0) makes the sink give up its records, which lets emptying go on.
-        while not emptying.done() and time.monotonic() < deadline:
+        while not emptying.done() and time.monotonic() < deadline + OVERTIME_S:
             with self._faults.collected():
                 await self._sink.flush(0)
             await asyncio.wait([emptying], timeout=0.1)
