@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Self
 
 from flowstream.closing import Closing
 from flowstream.errors import SinkError
+from flowstream.segments.descent import DIRECTORY, make_directory, open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a named pipe must not wait for its other end.
 _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
@@ -43,14 +43,11 @@ class Directory(Closing):
 
     @classmethod
     def open(cls, path: Path, owner: tuple[int, int] | None) -> Self:
-        """Open ``path``, which may be a symbolic link; create it and its parents if missing."""
-        try:
-            return cls(os.open(path, _DIRECTORY), path, owner)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        directory = cls(os.open(path, _DIRECTORY | os.O_NOFOLLOW), path, owner)
-        directory._hand_over(directory._descriptor)
+        """Open ``path`` as ``open_directory`` does; create it and its parents if missing."""
+        descriptor, created = open_directory(path)
+        directory = cls(descriptor, path, owner)
+        if created:
+            directory._hand_over(descriptor)
         return directory
 
     def names(self) -> list[str]:
@@ -69,20 +66,20 @@ class Directory(Closing):
     def directory(self, name: str) -> Directory:
         """Open a directory; create it if missing."""
         with self._told(name):
-            made = False
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, dir_fd=self._descriptor)
-                made = True
-            descriptor = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
-        if made:
-            self._hand_over(descriptor)
+            try:
+                descriptor = make_directory(self._descriptor, name)
+                self._hand_over(descriptor)
+            except FileExistsError:
+                descriptor = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
         return Directory(descriptor, self.path / name, self._owner)
 
-    def create(self, name: str) -> int:
-        """Create a file, which must not exist, and open it to read and write."""
+    def create(self, name: str, mode: int = 0o640) -> int:
+        """Create a file, which must not exist, with this mode; open it to read and write."""
         with self._told(name):
             flags = _FILE | os.O_CREAT | os.O_EXCL
-            descriptor = os.open(name, flags, 0o644, dir_fd=self._descriptor)
+            descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptor)
+            # Whatever the umask.
+            os.fchmod(descriptor, mode)
         self._hand_over(descriptor)
         return descriptor
 

@@ -181,18 +181,22 @@ class SegmentSink:
         )
 
     def _take_lock(self, root: Directory) -> None:
+        # Whoever may open a file may lock it, and keep the agent from starting.
         try:
-            self._lock = root.create(LOCK_NAME)
+            self._lock = root.create(LOCK_NAME, 0o600)
         except FileExistsError:
             self._lock = root.file(LOCK_NAME)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._lock, 20).decode(errors="replace").strip() or "another"
+            said = os.read(self._lock, 20).strip()
+            holder = f"process {said.decode()}" if said.isdigit() else "another process"
             raise SinkError(
-                f"file:{self._directory}: process {holder} is writing there; "
+                f"file:{self._directory}: {holder} is writing there; "
                 "stop it or use another directory"
             ) from None
+        with contextlib.suppress(PermissionError):
+            os.fchmod(self._lock, 0o600)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
@@ -200,7 +204,15 @@ class SegmentSink:
         """Return the number of partitions of a topic."""
         present = partitions_among(root.names(), topic)
         wanted = self._wanted if isinstance(self._wanted, int) else self._wanted[topic]
-        return present[-1] + 1 if present else wanted
+        count = present[-1] + 1 if present else wanted
+        # A copy of a broker's directory may lack partitions, which are created.
+        if len(present) < count > wanted:
+            raise SinkError(
+                f"file:{self._directory}: {topic}-{present[-1]} is there, and only "
+                f"{len(present):,} partitions of this topic; use another directory, or "
+                f"--partitions {count} if the topic has so many"
+            )
+        return count
 
     def _open_topic(self, root: Directory, topic: str, count: int, segment_bytes: int) -> None:
         for partition in range(count):
