@@ -14,18 +14,12 @@ from support.records import EPOCH, SAMPLER, random_flows
 
 from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
+from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import Tally
 from flowstream.agent.aggregate import aggregate
 from flowstream.agent.pipeline import ENCODE_RECORDS
 from flowstream.agent.readers import READ_RECORDS
-from flowstream.encode import (
-    Identity,
-    make_encoder,
-    partition_keys,
-    partitions,
-    split,
-    stamp,
-)
+from flowstream.encode import make_encoder, partition_keys, partitions, split, stamp
 from flowstream.layouts.constants import EndReason
 from flowstream.records import decode_many
 from flowstream.streams import Stream

@@ -24,7 +24,7 @@ from support.published import (
 from support.records import random_flows
 
 from flowstream.audit import Amount, Audit, Result, audit
-from flowstream.encode.identity import stamp
+from flowstream.encode import stamp
 from flowstream.errors import SourceError, UsageError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import Amount as RecordAmount

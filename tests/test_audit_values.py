@@ -10,7 +10,7 @@ from support.published import EPOCH, FLOWS, PARTITIONS, Published
 from support.records import COUNTERS, random_flows
 
 from flowstream.audit import Audit
-from flowstream.encode.identity import stamp
+from flowstream.encode import stamp
 from flowstream.errors import DecodeError
 from flowstream.messages import Message
 from flowstream.records import decode

@@ -31,7 +31,8 @@ from support.records import (
 )
 
 from flowstream import schemas
-from flowstream.encode import Identity, Prefixes, make_encoder, stamp
+from flowstream.accounting.identity import Identity
+from flowstream.encode import Prefixes, make_encoder, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, RecordType, community_id, decode
 from flowstream.records.describe import fields, named_fields, protobuf_fields

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import EPOCH, SAMPLER, encoder_of, flow_records, random_flows
 
-from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.accounting.identity import Identity
+from flowstream.encode import make_encoder, stamp
 from flowstream.encode.community_id import community_ids
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import community_id, decode, decode_many

@@ -12,10 +12,10 @@ from flowstream import __version__
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.counters import Rhythm, counters_record
+from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Account, Ledger, StageCount
 from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey, Tally
-from flowstream.encode import Identity
 from flowstream.messages import MessageBatch
 from flowstream.records import Amount as Packets
 from flowstream.records import CountersRecord, Loss, StageCounts, decode

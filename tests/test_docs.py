@@ -18,10 +18,11 @@ import pytest
 from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 
 from flowstream.accounting import terms
+from flowstream.accounting.identity import Identity
 from flowstream.cli import main as command_line
 from flowstream.config import run as config
 from flowstream.config.run import OPTIONS
-from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message

@@ -24,7 +24,8 @@ from support.records import (
     random_flows,
 )
 
-from flowstream.encode import Identity, make_encoder
+from flowstream.accounting.identity import Identity
+from flowstream.encode import make_encoder
 from flowstream.encode.value_builder import varint
 from flowstream.records import Amount, Loss, RecordType, decode
 from flowstream.records.decoding import format_of

@@ -20,10 +20,10 @@ from support.records import (
     random_flows,
 )
 
+from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import Tally
 from flowstream.encode import (
     FORMATS,
-    Identity,
     address_texts,
     counters_key,
     counters_partition,

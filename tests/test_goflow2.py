@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from support.records import EPOCH, SAMPLER, flow_records
 
-from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.accounting.identity import Identity
+from flowstream.encode import make_encoder, stamp
 from flowstream.records import FlowRecord, decode
 
 READER = Path(__file__).parent / "goflow2"

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from support.agent import Agent, last_counters
 from support.net import namespace
 
+from flowstream.accounting.identity import epoch_at
 from flowstream.host import identity
 
 MACHINE_ID = "b1a7c4e0d2f94c6f8f0e3a5d7c9b1e2f"
@@ -111,10 +112,10 @@ def test_the_default_address_is_that_of_the_default_route():
         assert route[0]["prefsrc"] == "198.51.100.8"
 
 
-def test_an_epoch_is_now_and_exact_as_a_double():
-    before = time.time_ns()
-    epoch = identity.new_epoch()
-    assert before - 1_024 < epoch <= time.time_ns()
+def test_an_epoch_is_just_before_its_time_and_exact_as_a_double():
+    now = time.time_ns()
+    epoch = epoch_at(now)
+    assert now - 1_024 < epoch <= now
     assert epoch % 1_024 == 0
     assert int(float(epoch)) == epoch
 

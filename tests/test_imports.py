@@ -35,7 +35,7 @@ ROOMS = {
         "messages": "errors streams accounting",
         "kernel": "errors streams closing layouts accounting",
         "encode": "errors streams layouts records accounting messages",
-        "registry": "errors streams host urls records schemas encode",
+        "registry": "errors streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors streams closing urls accounting messages delivery",
         "segments": "errors streams closing urls accounting messages delivery",

@@ -15,6 +15,7 @@ from support.records import COUNTERS, random_flows
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
@@ -24,7 +25,7 @@ from flowstream.agent.pipeline import (
 )
 from flowstream.agent.readers import RingReader, move_table
 from flowstream.agent.state import Run, RunState
-from flowstream.encode import Identity, make_encoder
+from flowstream.encode import make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, decode
 from flowstream.streams import Stream

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from support.columns import any_columns
 from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 
-from flowstream.encode import PROFILES, Identity, make_encoder, stamp
+from flowstream.accounting.identity import Identity
+from flowstream.encode import PROFILES, make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.records import decode
 

@@ -23,7 +23,8 @@ from support.records import (
     random_flows,
 )
 
-from flowstream.encode import Identity, make_encoder
+from flowstream.accounting.identity import Identity
+from flowstream.encode import make_encoder
 from flowstream.encode.value_builder import varint
 from flowstream.errors import DecodeError
 from flowstream.records import CountersRecord, FlowRecord, RecordType, decode, decode_many

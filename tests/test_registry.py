@@ -20,7 +20,8 @@ from support.registry import Registry
 from test_binary_formats import message_class
 
 from flowstream import schemas
-from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.accounting.identity import Identity
+from flowstream.encode import make_encoder, stamp
 from flowstream.errors import SinkError, UsageError
 from flowstream.host.privileges import find_user
 from flowstream.records import RecordType

@@ -11,8 +11,9 @@ import pytest
 from support.records import COUNTERS, EPOCH, SAMPLER, random_flows
 
 from flowstream import __version__, schemas
+from flowstream.accounting.identity import Identity
 from flowstream.cli.main import main
-from flowstream.encode import Identity, make_encoder, stamp
+from flowstream.encode import make_encoder, stamp
 from flowstream.records import decode
 from flowstream.schemas import json_schema
 from flowstream.streams import Stream

@@ -24,7 +24,8 @@ from support.copies import Content, content
 from support.published import Published, publish
 from support.records import encoder_of, flow_records
 
-from flowstream.encode import FORMATS, Identity, stamp
+from flowstream.accounting.identity import Identity
+from flowstream.encode import FORMATS, stamp
 from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
 from flowstream.messages import Message

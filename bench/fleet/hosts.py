@@ -10,10 +10,9 @@ from support.records import flow_records
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.encode import Identity
-from flowstream.encode.identity import EPOCH_STEP_NS
 from flowstream.records import RecordType
 from flowstream.records.text import V4_MAPPED
 
@@ -84,8 +83,7 @@ class Fleet:
                     )
 
     def _identity(self, host: int, interval: int) -> Identity:
-        epoch = _START + host * 1_009 + interval * 10 * _SECOND
-        epoch -= epoch % EPOCH_STEP_NS
+        epoch = epoch_at(_START + host * 1_009 + interval * 10 * _SECOND)
         host_id = np.random.default_rng([self.seed, host]).bytes(16)
         return Identity(epoch, host_id, f"host-{host:06d}", ADDRESS, INTERFACES)
 

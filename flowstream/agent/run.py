@@ -6,6 +6,7 @@ sink checked → maps created → programs attached → privileges given up → 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +14,12 @@ import structlog
 import uvloop
 
 from flowstream import log as logs
+from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.signals import Signals
 from flowstream.agent.state import Run
 from flowstream.config import units
-from flowstream.encode import Identity
 from flowstream.host import identity as host
 from flowstream.host import namespaces as netns
 from flowstream.host import privileges
@@ -57,7 +58,7 @@ def run(config: RunConfig) -> int:
     features.raise_descriptor_limit()
     this = Run(
         Identity(
-            host.new_epoch(),
+            epoch_at(time.time_ns()),
             host.host_id(),
             host.host_name(),
             host.agent_address(config.agent_address),

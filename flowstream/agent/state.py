@@ -9,9 +9,9 @@ import msgspec
 
 # msgspec reads the annotations at run time.
 from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
+from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Account, Ledger
 from flowstream.accounting.tally import AttachmentKey  # noqa: TC001
-from flowstream.encode import Identity
 from flowstream.streams import Stream
 
 

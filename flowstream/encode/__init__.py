@@ -9,7 +9,6 @@ The order of the calls for one batch::
 """
 
 from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
-from flowstream.encode.identity import Identity, stamp
 from flowstream.encode.partition import (
     counters_key,
     counters_partition,
@@ -19,12 +18,12 @@ from flowstream.encode.partition import (
 from flowstream.encode.prefixes import Prefixes
 from flowstream.encode.profiles import PROFILES
 from flowstream.encode.split import split
+from flowstream.encode.stamp import stamp
 
 __all__ = [
     "FORMATS",
     "PROFILES",
     "Encoder",
-    "Identity",
     "Prefixes",
     "counters_key",
     "counters_partition",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.encode.identity import Identity
+    from flowstream.accounting.identity import Identity
     from flowstream.encode.prefixes import Prefixes
     from flowstream.records import CountersRecord
 

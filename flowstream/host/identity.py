@@ -1,11 +1,10 @@
-"""Identity of this host and of a run: host id, name, address and epoch."""
+"""Identity of this host: id, name and address."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
 import socket
-import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -15,8 +14,6 @@ import structlog
 MACHINE_ID_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 APPLICATION_ID: Final = uuid.UUID("6e5152ff-0539-4c32-a54a-4c70f156d155")
 """Identifies flowstream in the derivation of ``host_id``; it must never change."""
-EPOCH_STEP_NS: Final = 1_024
-"""A multiple of it stays exact as a double until the year 2255 (53 + 10 bits of ns)."""
 
 _MACHINE_ID_OCTETS: Final = 16
 # RFC 5737 and RFC 3849: addresses for documentation, so routed by the default route.
@@ -88,8 +85,3 @@ def _routed_address() -> str:
             address: str = probe.getsockname()[0]
             return address
     return "0.0.0.0"  # noqa: S104 - the unspecified address, nothing is bound
-
-
-def new_epoch() -> int:
-    """Return the Unix time in ns that identifies a run, rounded down to ``EPOCH_STEP_NS``."""
-    return time.time_ns() // EPOCH_STEP_NS * EPOCH_STEP_NS

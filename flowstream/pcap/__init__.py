@@ -29,8 +29,9 @@ from flowstream.streams import Stream
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
+    from flowstream.accounting.identity import Identity
     from flowstream.config.pcap import CaptureConfig
-    from flowstream.encode import Encoder, Identity
+    from flowstream.encode import Encoder
     from flowstream.sink import Sink
 
 CLOSE_TIMEOUT_S: Final = 60.0

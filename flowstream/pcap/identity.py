@@ -8,8 +8,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
-from flowstream.encode import Identity
-from flowstream.encode.identity import EPOCH_STEP_NS
+from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.pcap.reader import CaptureFile
 from flowstream.records.text import V4_MAPPED
 
@@ -38,7 +37,7 @@ def identify(config: CaptureConfig) -> Identity:
     epoch = _first_time(config.files)
     # Names of interfaces have 15 characters at most.
     names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
-    return Identity(epoch - epoch % EPOCH_STEP_NS, _digest(config), HOST, _NO_ADDRESS, names)
+    return Identity(epoch_at(epoch), _digest(config), HOST, _NO_ADDRESS, names)
 
 
 def _first_time(files: Sequence[Path]) -> int:

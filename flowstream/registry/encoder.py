@@ -12,7 +12,8 @@ from flowstream.schemas.topics import RECORD_TYPES
 from flowstream.urls import parse_registry
 
 if TYPE_CHECKING:
-    from flowstream.encode import Encoder, Identity
+    from flowstream.accounting.identity import Identity
+    from flowstream.encode import Encoder
     from flowstream.host.privileges import User
 
 # https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop:

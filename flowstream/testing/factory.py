@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import msgspec
 import numpy as np
 
-from flowstream.encode import Identity, Prefixes, make_encoder, partition_keys, partitions
+from flowstream.accounting.identity import Identity
+from flowstream.encode import Prefixes, make_encoder, partition_keys, partitions
 from flowstream.kernel.records import TEMPLATE
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import Tally
-from flowstream.encode.identity import Identity, stamp
+from flowstream.encode.stamp import stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message, MessageBatch
 from flowstream.records import Amount, CountersRecord, Loss, StageCounts

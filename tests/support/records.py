@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowstream.encode import Encoder, Identity, Prefixes, make_encoder
+from flowstream.encode import Encoder, Prefixes, make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import Amount, CountersRecord, Loss, RecordType, StageCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from flowstream.accounting.identity import Identity
 
 FIELDS = [
     name

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
+from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.run import PROBES
 from flowstream.agent.state import Run
 from flowstream.config.run import load
-from flowstream.encode import Identity, make_encoder
-from flowstream.host.identity import new_epoch
+from flowstream.encode import make_encoder
 from flowstream.kernel.link import Mode
 from flowstream.records import CountersRecord
 from flowstream.sink import open_sink
@@ -34,7 +35,7 @@ class Rig:
     def __init__(self, url: str, program: str = "flow", **options: object) -> None:
         config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
         self.url = url
-        run = Run(Identity(new_epoch(), bytes(16), "host-a", bytes(16)))
+        run = Run(Identity(epoch_at(time.time_ns()), bytes(16), "host-a", bytes(16)))
         self.probe = PROBES[program](max_flows=config.max_flows, sampling=1)
         self.sink = open_sink(url, run.ledger, partitions=3, record_format="json")
         publisher = Publisher(self.sink, make_encoder("json", run.identity), run, "flowstream")
