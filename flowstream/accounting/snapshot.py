@@ -35,6 +35,11 @@ class Moment(NamedTuple):
     unix_ns: int
     boot_ns: int
 
+    @property
+    def offset_ns(self) -> int:
+        """Unix time minus boot time."""
+        return self.unix_ns - self.boot_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from flowstream.accounting.amounts import KernelCounts
     from flowstream.accounting.ledger import Ledger
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.kernel.clock import ClockPair
     from flowstream.kernel.link import Mode
     from flowstream.streams import Stream
 
@@ -136,7 +135,7 @@ class Probe(Protocol):
         """Release everything."""
 
 
-def snapshot(attachment: Attachment, probe: Probe, ledger: Ledger, now: ClockPair) -> Snapshot:
+def snapshot(attachment: Attachment, probe: Probe, ledger: Ledger, now: Moment) -> Snapshot:
     """Read all counts of one attachment."""
     kernel = attachment.counters()
     return Snapshot(
@@ -144,7 +143,7 @@ def snapshot(attachment: Attachment, probe: Probe, ledger: Ledger, now: ClockPai
         key=attachment.key,
         mode=attachment.mode.value,
         program=ProgramId(attachment.program.id, attachment.program.name),
-        time=Moment(now.unix_ns, now.boot_ns),
+        time=now,
         kernel=kernel,
         account=copy.deepcopy(ledger.account(attachment.key)),
         table=TableState(probe.table_entries(), probe.max_flows, probe.swaps),

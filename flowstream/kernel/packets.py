@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowstream.accounting.amounts import Amount, KernelCounts
+from flowstream.accounting.snapshot import Moment
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records
-from flowstream.kernel.clock import ClockPair
 from flowstream.kernel.flow import EARLY_SWAP, FlowProbe, kernel_counts
 from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD
 
@@ -126,7 +126,7 @@ class PacketFeed(Closing):
 
         Records are ordered by time and key: the table's own order differs from run to run.
         """
-        now = ClockPair(now_ns, now_ns)
+        now = Moment(now_ns, now_ns)
         drained = [
             records.from_table(keys, values, end_reason, self._probe.sampling, now)
             for keys, values in self._probe.drain_active()
@@ -135,7 +135,7 @@ class PacketFeed(Closing):
 
     def announcements(self, now_ns: int) -> NDArray[np.void]:
         """New-flow records since the previous call."""
-        now = ClockPair(now_ns, now_ns)
+        now = Moment(now_ns, now_ns)
         return _ordered(list(self._read(self._probe.announcements.raw, now)))
 
     def counters(self) -> KernelCounts:
@@ -151,7 +151,7 @@ class PacketFeed(Closing):
     def _with_short(self, amount: Amount) -> Amount:
         return Amount(amount.packets + self.short_packets, amount.l2_bytes + self.short_l2_bytes)
 
-    def _read(self, ring: RingBuffer, now: ClockPair) -> Iterator[NDArray[np.void]]:
+    def _read(self, ring: RingBuffer, now: Moment) -> Iterator[NDArray[np.void]]:
         while len(batch := ring.read(8192)):
             yield records.with_unix_times(batch, now)
 

@@ -17,7 +17,7 @@ from flowstream.layouts.constants import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowstream.kernel.clock import ClockPair
+    from flowstream.accounting.snapshot import Moment
 
 _TAGS = {1: MsgpackTag.U8, 2: MsgpackTag.U16, 4: MsgpackTag.U32, 8: MsgpackTag.U64}
 
@@ -63,7 +63,7 @@ def from_table(
     values: NDArray[np.void],
     end_reason: int,
     sampling: int,
-    now: ClockPair,
+    now: Moment,
 ) -> NDArray[np.void]:
     """Flow records of drained entries: keys FLOW_KEY, values FLOW_VALUE, both of shape (n,)."""
     records = _blank(len(keys))
@@ -86,7 +86,7 @@ def from_table(
     return records
 
 
-def with_unix_times(records: NDArray[np.void], now: ClockPair) -> NDArray[np.void]:
+def with_unix_times(records: NDArray[np.void], now: Moment) -> NDArray[np.void]:
     """Make boot times Unix times, in place, in records as they left a ring buffer."""
     for name in ("time_flow_start_ns", "time_flow_end_ns"):
         records[name] += np.uint64(now.offset_ns)
@@ -95,7 +95,7 @@ def with_unix_times(records: NDArray[np.void], now: ClockPair) -> NDArray[np.voi
 
 
 def from_sources(
-    sources: NDArray[np.uint32], if_index: int, sampling: int, now: ClockPair
+    sources: NDArray[np.uint32], if_index: int, sampling: int, now: Moment
 ) -> NDArray[np.void]:
     """New-flow records with only the IPv4 source set (network byte order, shape (n,))."""
     records = _blank(len(sources))
