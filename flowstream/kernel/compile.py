@@ -6,9 +6,11 @@ installed for the distribution's Python. PyPI's ``bcc`` is an unrelated package.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowstream.errors import CompileError, LayoutError
+from flowstream.kernel import cache
 from flowstream.kernel import object as kernel_object
 from flowstream.kernel.bcc_child import LAYOUT_PREFIX, WRONG_BCC
 from flowstream.kernel.object import KernelObject, MapSpec
@@ -56,26 +59,22 @@ def source_digest(name: str) -> str:
 def obtain(name: str) -> KernelObject:
     """Return the object ``name`` of BUILDS: embedded, cached, or compiled now.
 
-    The embedded one is used unless the sources are next to the package and differ.
+    The embedded one is used unless the package is in a checkout whose sources differ.
+    Raises CompileError when others than the package's owner may write to the sources.
     """
-    try:
-        obj = kernel_object.embedded(name)
-    except LayoutError:
-        if not SOURCE_DIR.is_dir():
-            raise
-        obj = None
-    if not SOURCE_DIR.is_dir():
-        assert obj is not None  # noqa: S101 - raised above otherwise
-        return obj
+    if not _in_checkout():
+        return kernel_object.embedded(name)
     digest = source_digest(name)
-    if obj is not None and obj.source_digest == digest:
-        return obj
-    cached = _cache_dir() / f"{name}-{sys.byteorder}-{digest}.json"
-    try:
-        return kernel_object.decode(cached.read_bytes(), str(cached))
-    except (OSError, LayoutError):
-        obj = compile_object(name)
-    _store(cached, kernel_object.encode(obj))
+    with contextlib.suppress(LayoutError):
+        obj = kernel_object.embedded(name)
+        if obj.source_digest == digest:
+            return obj
+    _require_trust()
+    cached = cache.load(name, digest)
+    if cached is not None:
+        return cached
+    obj = compile_object(name)
+    cache.store(obj)
     return obj
 
 
@@ -138,17 +137,19 @@ def _interpreters() -> list[str]:
     return list(dict.fromkeys(path for path in candidates if path and os.access(path, os.X_OK)))
 
 
-def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "flowstream"
+def _in_checkout() -> bool:
+    """Whether the sources are the package's: another ``bpf`` may be beside an installed one."""
+    return (SOURCE_DIR.parent / "pyproject.toml").is_file() and SOURCE_DIR.is_dir()
 
 
-def _store(path: Path, data: bytes) -> None:
-    """Write atomically; without a writable cache the next start compiles again."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        return
+def _require_trust() -> None:
+    """Raise CompileError when a source has another owner than the package, or more writers."""
+    package = Path(__file__).stat()
+    for path in (SOURCE_DIR, *sorted(SOURCE_DIR.rglob("*"))):
+        status = path.lstat()
+        writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~package.st_mode
+        if status.st_uid not in (0, package.st_uid) or writers or path.is_symlink():
+            raise CompileError(
+                f"{path} can be changed by others than the owner of {Path(__file__).parent}: "
+                "not compiled; correct its owner and mode"
+            )
