@@ -45,10 +45,10 @@ enum patch_slot {
 #define INLINE static inline __attribute__((always_inline))
 
 /*
- * The frame's length. data_end - data is only the first buffer of a frame
+ * The packet's length. data_end - data is only the first buffer of a packet
  * that is spread over several (XDP_HAS_FRAGS).
  */
-#define frame_length(ctx)                                                                          \
+#define full_length(ctx)                                                                           \
 	(PATCHED(PATCH_HAS_FRAGS) ? bpf_xdp_get_buff_len(ctx)                                      \
 				  : (u64)((ctx)->data_end - (ctx)->data))
 

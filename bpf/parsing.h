@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * How a packet is read (docs/records.md). Each function takes a cursor,
- * checks that what it reads ends before `end` right before it reads, and
+ * Parsing of a packet (docs/records.md). Each function takes a cursor,
+ * checks that a field ends before `end` right before it reads it, and
  * moves the cursor behind it. No map is touched here.
  */
 #ifndef PARSING_H
@@ -9,11 +9,13 @@
 
 #include "common.h"
 
-/* IEEE 802 numbers as they stand in the frame (big-endian). */
-#define ETH_P_IPV4 to_be16(0x0800)
-#define ETH_P_IPV6 to_be16(0x86dd)
-#define ETH_P_8021Q to_be16(0x8100)
-#define ETH_P_8021AD to_be16(0x88a8)
+/* EtherTypes (IEEE 802 Numbers, IANA). */
+enum ether_type {
+	ETHER_TYPE_IPV4 = 0x0800,
+	ETHER_TYPE_VLAN = 0x8100, /* 802.1Q */
+	ETHER_TYPE_IPV6 = 0x86dd,
+	ETHER_TYPE_SERVICE_VLAN = 0x88a8, /* 802.1ad */
+};
 
 #define VLAN_TAGS_MAX 2
 #define VLAN_VID_MASK 0x0fff
@@ -86,7 +88,7 @@ struct ipv6_extension {
 	u16 fragment; /* fragment header only */
 };
 
-/* What tells flows apart. Ports and VLAN are in host order. */
+/* Key of a flow. Ports, VLAN and EtherType are in host order. */
 struct flow_key {
 	u32 src_addr[4];
 	u32 dst_addr[4];
@@ -102,9 +104,9 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
 
-/* What is read beside the key. */
+/* The fields that are read beside the key. */
 struct packet {
-	u64 length; /* of the whole frame; set by the caller */
+	u64 length; /* of the whole packet; set by the caller */
 	u64 bytes;  /* IP octets, see ip_octets() */
 	u32 l2_header_len;
 	u8 ip_tos;
@@ -189,7 +191,7 @@ INLINE enum verdict parse_ipv4(void *pos, void *end, struct flow_key *key, struc
 	map_ipv4(key->src_addr, ip->src_addr);
 	map_ipv4(key->dst_addr, ip->dst_addr);
 	key->proto = ip->proto;
-	key->etype = 0x0800;
+	key->etype = ETHER_TYPE_IPV4;
 	packet->bytes = ip_octets(from_be16(ip->total_length), packet);
 	packet->ip_tos = ip->tos;
 	packet->ip_ttl = ip->ttl;
@@ -234,7 +236,7 @@ INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struc
 
 	__builtin_memcpy(key->src_addr, ip->src_addr, sizeof(key->src_addr));
 	__builtin_memcpy(key->dst_addr, ip->dst_addr, sizeof(key->dst_addr));
-	key->etype = 0x86dd;
+	key->etype = ETHER_TYPE_IPV6;
 	packet->bytes = ip_octets(
 		ip->payload_length ? IPV6_HEADER_LEN + from_be16(ip->payload_length) : 0, packet);
 	packet->ip_tos = ip->version_class << 4 | ip->class_label >> 4;
@@ -275,7 +277,7 @@ INLINE enum verdict parse_packet(void *data, void *end, struct flow_key *key, st
 {
 	struct eth_header *eth = data;
 	void *pos = eth + 1;
-	u16 etype;
+	u16 etype; /* in network order */
 
 	if (pos > end)
 		return VERDICT_MALFORMED;
@@ -285,7 +287,7 @@ INLINE enum verdict parse_packet(void *data, void *end, struct flow_key *key, st
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
 		struct vlan_tag *tag = pos;
 
-		if (etype != ETH_P_8021Q && etype != ETH_P_8021AD)
+		if (etype != to_be16(ETHER_TYPE_VLAN) && etype != to_be16(ETHER_TYPE_SERVICE_VLAN))
 			break;
 		if ((void *)(tag + 1) > end)
 			return VERDICT_MALFORMED;
@@ -295,9 +297,9 @@ INLINE enum verdict parse_packet(void *data, void *end, struct flow_key *key, st
 		packet->l2_header_len += sizeof(*tag);
 		pos = tag + 1;
 	}
-	if (etype == ETH_P_IPV4)
+	if (etype == to_be16(ETHER_TYPE_IPV4))
 		return parse_ipv4(pos, end, key, packet);
-	if (etype == ETH_P_IPV6)
+	if (etype == to_be16(ETHER_TYPE_IPV6))
 		return parse_ipv6(pos, end, key, packet);
 	return VERDICT_NON_IP;
 }

@@ -81,7 +81,7 @@ int count_ipv4(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	struct flow_key key = {};
-	struct packet packet = {.length = frame_length(ctx)};
+	struct packet packet = {.length = full_length(ctx)};
 	enum verdict verdict;
 
 	count(SEEN_PACKETS, 1);
@@ -96,7 +96,7 @@ int count_ipv4(struct xdp_md *ctx)
 	if (verdict == VERDICT_MALFORMED) {
 		count(MALFORMED_PACKETS, 1);
 		count(MALFORMED_L2_BYTES, packet.length);
-	} else if (verdict == VERDICT_NON_IP || key.etype != 0x0800) {
+	} else if (verdict == VERDICT_NON_IP || key.etype != ETHER_TYPE_IPV4) {
 		count(NON_IP_PACKETS, 1);
 		count(NON_IP_L2_BYTES, packet.length);
 	} else {

@@ -60,8 +60,8 @@ struct table_fill {
 };
 
 /*
- * The build for captures (CAPTURE): time and length of the packet stand before
- * the frame, as XDP metadata, where user space puts them.
+ * The build for captures (CAPTURE): user space puts time and length of a packet
+ * before it, as XDP metadata.
  */
 struct capture_meta {
 	u64 time_ns; /* Unix time */
@@ -134,7 +134,7 @@ INLINE void fill_record(struct flow_record *record, u8 type, u8 end_reason,
 		*(u32 *)&record->dst_addr[4 * i] = key->dst_addr[i];
 	}
 	record->tag_src_net = TAG_U8;
-	record->src_net = key->etype == 0x0800 ? 32 : 128;
+	record->src_net = key->etype == ETHER_TYPE_IPV4 ? 32 : 128;
 	record->tag_dst_net = TAG_U8;
 	record->dst_net = record->src_net;
 	record->tag_src_port = TAG_U16;
@@ -256,7 +256,7 @@ INLINE u64 packet_time(struct xdp_md *ctx, struct counters *count)
 
 INLINE u64 packet_length(struct xdp_md *ctx)
 {
-	return frame_length(ctx);
+	return full_length(ctx);
 }
 #endif
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.records.text import ETYPE_IPV4
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 ANY_PROTO: Final = 255
 """``proto`` of a record that several protocols were merged into (IANA: reserved)."""
 
-_IPV4: Final = 0x0800
 _IPV4_BITS, _IPV6_BITS = 32, 128
 
 
@@ -121,7 +121,7 @@ class _Keys:
     """What tells records apart, as rows of 64-bit words."""
 
     def __init__(self, records: NDArray[np.void]) -> None:
-        self.ipv4 = records["etype"] == _IPV4
+        self.ipv4 = records["etype"] == ETYPE_IPV4
         self.ends = {end: _address_words(records[f"{end}_addr"]) for end in ("src", "dst")}
         self.bits = {
             # A prefix cannot be longer than its address.

@@ -17,7 +17,7 @@ from msgspec import UNSET
 from flowstream.encode.value_builder import bytes_of
 from flowstream.records import RecordType
 from flowstream.records.json_form import FlowJson
-from flowstream.records.text import address_text
+from flowstream.records.text import ETYPE_IPV4, ETYPE_IPV6, address_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,7 +150,7 @@ _TRANSPORTS: Final = {
     132: "sctp",
     136: "udplite",
 }
-_NETWORK_TYPES: Final = {0x0800: "ipv4", 0x86DD: "ipv6"}
+_NETWORK_TYPES: Final = {ETYPE_IPV4: "ipv4", ETYPE_IPV6: "ipv6"}
 _DIRECTIONS: Final = {0: "ingress", 1: "egress"}
 
 

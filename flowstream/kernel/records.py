@@ -10,6 +10,7 @@ from flowstream.layouts import xdp_flow as layout
 from flowstream.layouts.constants import (
     FLOW_RECORD_FIELDS,
     SCHEMA_VERSION,
+    EtherType,
     MsgpackTag,
     RecordType,
 )
@@ -50,7 +51,7 @@ def _blank(count: int) -> NDArray[np.void]:
     return octets.view(layout.FLOW_RECORD)
 
 
-_ETYPE_IPV4 = 0x0800
+_ETYPE_IPV4 = EtherType.IPV4.value
 _SAME = (
     *("src_port", "dst_port", "vlan_id", "etype", "proto", "icmp_type", "icmp_code"),
     *("if_index", "flow_direction"),

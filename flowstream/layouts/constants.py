@@ -19,6 +19,15 @@ class EndReason(enum.IntEnum):
     LACK_OF_RESOURCES = 5  # the table was nearly full and swapped early, or full
 
 
+class EtherType(enum.IntEnum):
+    """EtherTypes (IEEE 802 Numbers, IANA)."""
+
+    IPV4 = 0x0800
+    VLAN = 0x8100  # 802.1Q
+    IPV6 = 0x86dd
+    SERVICE_VLAN = 0x88a8  # 802.1ad
+
+
 class IpProtocol(enum.IntEnum):
     """IANA protocol numbers."""
 

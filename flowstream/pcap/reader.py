@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.closing import Closing
 from flowstream.errors import SourceError
+from flowstream.layouts.constants import EtherType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,7 +228,7 @@ if TYPE_CHECKING:
     _Prefix = Callable[[int, int, memoryview], Packet]
 
 _NO_ADDRESSES = bytes(12)
-_BY_VERSION = {4: b"\x08\x00", 6: b"\x86\xdd"}
+_BY_VERSION = {4: EtherType.IPV4.to_bytes(2), 6: EtherType.IPV6.to_bytes(2)}
 
 
 def _from_raw(time_ns: int, length: int, packet: memoryview) -> Packet:
@@ -239,7 +240,7 @@ def _from_raw(time_ns: int, length: int, packet: memoryview) -> Packet:
 def _from_cooked(protocol_at: int, header: int) -> _Prefix:
     def prefix(time_ns: int, length: int, packet: memoryview) -> Packet:
         etype = bytes(packet[protocol_at : protocol_at + 2])
-        frame = _NO_ADDRESSES + etype + packet[header:]
-        return time_ns, max(length - header, 0) + 14, memoryview(frame)
+        octets = _NO_ADDRESSES + etype + packet[header:]
+        return time_ns, max(length - header, 0) + 14, memoryview(octets)
 
     return prefix

@@ -10,13 +10,20 @@ from base64 import b64encode
 from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
+from flowstream.layouts.constants import IpProtocol
 from flowstream.records.text import ETYPE_IPV4, V4_MAPPED
 
 if TYPE_CHECKING:
     from flowstream.records.flow import FlowRecord
 
-ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
-WITH_PORTS: Final = (ICMP, TCP, UDP, ICMPV6, SCTP)
+_ICMP, _ICMPV6 = IpProtocol.ICMP.value, IpProtocol.ICMPV6.value
+WITH_PORTS: Final = (
+    _ICMP,
+    _ICMPV6,
+    IpProtocol.TCP.value,
+    IpProtocol.UDP.value,
+    IpProtocol.SCTP.value,
+)
 """Protocols whose ports, or ICMP types, are part of the ID."""
 
 
@@ -25,8 +32,8 @@ def _both_ways(pairs: dict[int, int]) -> dict[int, int]:
 
 
 ICMP_ANSWERS: Final = {
-    ICMP: _both_ways({8: 0, 13: 14, 15: 16, 10: 9, 17: 18}),
-    ICMPV6: _both_ways({128: 129, 130: 131, 133: 134, 135: 136, 139: 140, 144: 145}),
+    _ICMP: _both_ways({8: 0, 13: 14, 15: 16, 10: 9, 17: 18}),
+    _ICMPV6: _both_ways({128: 129, 130: 131, 133: 134, 135: 136, 139: 140, 144: 145}),
 }
 """For each ICMP type the type that answers it; flows of other types have one direction."""
 

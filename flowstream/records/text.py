@@ -10,6 +10,10 @@ from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Final
 
+from flowstream.layouts.constants import EtherType
+
+ETYPE_IPV4: Final = EtherType.IPV4.value
+ETYPE_IPV6: Final = EtherType.IPV6.value
 V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 """The 12 bytes before the IPv4 address in a v4-mapped one (RFC 4291, 2.5.5.2)."""
 
@@ -17,12 +21,6 @@ V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 def utf8_text(text: str) -> str:
     """``text`` with "?" for every byte that was not UTF-8 (Python reads such as surrogates)."""
     return text.encode("utf-8", "replace").decode()
-
-
-ETYPE_IPV4: Final = 0x0800
-"""EtherType of IPv4 (IEEE 802 Numbers, IANA)."""
-ETYPE_IPV6: Final = 0x86DD
-"""EtherType of IPv6."""
 
 
 def address_text(address: bytes, etype: int = ETYPE_IPV4) -> str:
