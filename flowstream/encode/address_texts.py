@@ -21,7 +21,7 @@ _IPV4_WIDTH: Final = 16
 
 
 class TextCache(dict[Any, Any]):
-    """Texts that were made before. When full it starts anew, which costs no bookkeeping."""
+    """A cache of texts. When full it starts anew, which costs no bookkeeping."""
 
     def __init__(self, text: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class TextCache(dict[Any, Any]):
 
 
 class AddressTexts:
-    """Text of address columns, at a cost that hardly depends on how many differ.
+    """Text of address columns, at a cost that hardly depends on the number of different ones.
 
-    An IPv4 address is put together from the texts of its halves, of which there
-    are 65,536; of IPv6 addresses the last ones are remembered.
+    The text of an IPv4 address is joined from cached texts of its two halves, at most
+    65,536 of each; texts of IPv6 addresses are cached whole.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from flowstream.encode.address_texts import AddressCells, hex_cells, mac_cells
-from flowstream.encode.columns import is_constant, is_ipv4, number_column
+from flowstream.encode.columns import BLOCK_RECORDS, is_constant, is_ipv4, number_column
 from flowstream.encode.community_id import LENGTH, community_ids
 from flowstream.encode.value_builder import ValueBuilder, varint
 from flowstream.records import CountersRecord, FlowRecord
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from flowstream.encode.prefixes import Prefixes
 
-# Few enough that the cells stay in the CPU's cache.
-_BLOCK: Final = 1_024
 _ONE: Final = np.uint64(1)
 
 
@@ -38,8 +36,8 @@ class AvroEncoder:
     def encode(self, records: NDArray[np.void]) -> list[bytes]:
         """See ``Encoder``."""
         values: list[bytes] = []
-        for start in range(0, len(records), _BLOCK):
-            values += self._block(records[start : start + _BLOCK])
+        for start in range(0, len(records), BLOCK_RECORDS):
+            values += self._block(records[start : start + BLOCK_RECORDS])
         return values
 
     def _block(self, records: NDArray[np.void]) -> list[bytes]:

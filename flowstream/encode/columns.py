@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _V4_MAPPED: Final = np.frombuffer(V4_MAPPED, np.uint32)
 _32_BITS: Final = np.uint64(0xFFFF_FFFF)
 
+BLOCK_RECORDS: Final = 1_024
+"""Records encoded at once: few enough that their columns stay in the CPU's cache."""
+
 
 def number_column(records: NDArray[np.void], name: str) -> NDArray[Any]:
     """Column of numbers: a field of the record, or one that only named formats have."""
@@ -40,10 +43,15 @@ def is_ipv4(records: NDArray[np.void], name: str) -> NDArray[np.bool_]:
     return mapped
 
 
-def is_constant(column: NDArray[Any]) -> bool:
-    """Whether all of a column, of which there is at least one, is the same.
+def name_text(padded: bytes) -> str:
+    """Text of an ``if_name`` as the layout has it: without its NULs."""
+    return padded.rstrip(b"\0").decode("utf-8", "replace")
 
-    Half of the columns hold one value in a whole block: finding that out costs a
-    tenth of making a list.
+
+def is_constant(column: NDArray[Any]) -> bool:
+    """Whether all values of a column, which is not empty, are equal.
+
+    Half of the columns hold one value in a whole block: this check costs a tenth of
+    making a list.
     """
     return bool((column == column[0]).all())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from flowstream.encode.address_texts import AddressTexts, TextCache
-from flowstream.encode.columns import is_constant, is_ipv4, number_column
+from flowstream.encode.columns import BLOCK_RECORDS, is_constant, is_ipv4, name_text, number_column
 from flowstream.encode.community_id import community_ids
 from flowstream.encode.profiles import COMPUTED, PROFILES
 from flowstream.encode.value_builder import bytes_of
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from flowstream.encode.profiles import Tree
     from flowstream.records import CountersRecord
 
-# Records of this many are small enough to stay in the CPU's cache while their
-# columns are gathered one after the other.
-_BLOCK: Final = 1_024
 _ADDRESSES: Final = [field.name for field in fields(FlowRecord) if field.kind is Kind.ADDRESS]
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -51,7 +48,7 @@ class JsonEncoder:
         macs = _remembered(mac_text)
         self._texts: dict[str, Callable[[NDArray[np.uint8]], Iterable[str]]] = {
             "host_id": _remembered(bytes.hex),
-            "if_name": _remembered(_name_text),
+            "if_name": _remembered(name_text),
             "src_mac": macs,
             "dst_mac": macs,
         }
@@ -59,8 +56,8 @@ class JsonEncoder:
     def encode(self, records: NDArray[np.void]) -> list[bytes]:
         """See ``Encoder``."""
         values: list[bytes] = []
-        for start in range(0, len(records), _BLOCK):
-            block = records[start : start + _BLOCK]
+        for start in range(0, len(records), BLOCK_RECORDS):
+            block = records[start : start + BLOCK_RECORDS]
             values += map(_ENCODER.encode, self._objects(block, self._root))
         return values
 
@@ -130,10 +127,6 @@ def _part(name: str, tree: Tree) -> _Part:
 
 
 def _remembered(text: Callable[[bytes], str]) -> Callable[[NDArray[np.uint8]], Iterable[str]]:
-    """Text of each element of a column, of which few differ."""
+    """Text of each element of a column, cached: few elements differ."""
     texts = TextCache(text)
     return lambda column: map(texts.__getitem__, bytes_of(column))
-
-
-def _name_text(padded: bytes) -> str:
-    return padded.rstrip(b"\0").decode("utf-8", "replace")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from msgspec import UNSET
 
+from flowstream.encode.columns import name_text
 from flowstream.encode.value_builder import bytes_of
 from flowstream.records import RecordType
 from flowstream.records.json_form import FlowJson
@@ -193,10 +194,6 @@ def _time_text(source: str) -> Computed:
     return Computed((source,), values)
 
 
-def _name(padded: bytes) -> str:
-    return padded.rstrip(b"\0").decode("utf-8", "replace")
-
-
 def _interface(direction: int) -> Computed:
     """The interface as ECS has it under ``ingress`` or ``egress``; nothing under the other."""
 
@@ -204,7 +201,7 @@ def _interface(direction: int) -> Computed:
     def interface(seen: int, index: int, name: bytes) -> Any:
         if seen != direction:
             return UNSET
-        return {"interface": {"id": str(index), "name": _name(name)}}
+        return {"interface": {"id": str(index), "name": name_text(name)}}
 
     def values(
         directions: NDArray[np.uint8], indexes: NDArray[Any], names: NDArray[np.uint8]
@@ -228,7 +225,7 @@ COMPUTED: Final[Mapping[str, Computed]] = {
     "proto_text": _each("proto", str),
     "dscp": _each("ip_tos", lambda tos: tos >> 2),
     "interfaces": Computed(
-        ("if_name",), lambda names: ([_name(each)] for each in bytes_of(names))
+        ("if_name",), lambda names: ([name_text(each)] for each in bytes_of(names))
     ),
     "directions": _each("flow_direction", lambda direction: [direction]),
     "netobserv_src_mac": _mac("src_mac", lambda mac: mac.hex(":").upper()),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from flowstream.encode.columns import is_ipv4, number_column
+from flowstream.encode.columns import BLOCK_RECORDS, is_ipv4, number_column
 from flowstream.encode.community_id import LENGTH, community_ids
 from flowstream.encode.value_builder import ValueBuilder, varint
 from flowstream.records import CountersRecord, FlowRecord
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from flowstream.encode.prefixes import Prefixes
 
-# Few enough that the cells stay in the CPU's cache.
-_BLOCK: Final = 1_024
 _NUMBERS: Final = (Kind.U8, Kind.U16, Kind.U32, Kind.U64, Kind.BOOL, Kind.MAC)
 _VARINT, _LENGTH_DELIMITED = 0, 2
 _IPV4_START: Final = len(V4_MAPPED)
@@ -48,8 +46,8 @@ class ProtobufEncoder:
     def encode(self, records: NDArray[np.void]) -> list[bytes]:
         """See ``Encoder``."""
         values: list[bytes] = []
-        for start in range(0, len(records), _BLOCK):
-            values += self._block(records[start : start + _BLOCK])
+        for start in range(0, len(records), BLOCK_RECORDS):
+            values += self._block(records[start : start + BLOCK_RECORDS])
         return values
 
     def _block(self, records: NDArray[np.void]) -> list[bytes]:

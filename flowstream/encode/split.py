@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.accounting.tally import Tally
 from flowstream.messages import MessageBatch
-from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

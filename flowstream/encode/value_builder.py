@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOW_BITS: Final = np.uint64(0x7F)
-# Of a value's length: a record has far less than 2 MiB.
+# Octets of the varint of a value's length: no record reaches 2 MiB.
 _LENGTH_OCTETS: Final = 3
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
-from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields
+from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields, sql_comment
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def definition(stream: Stream) -> str:
         time="time_unix_ns" if stream is Stream.COUNTERS else "time_received_ns",
         queue=",\n".join(f"    `{each.name}` {_queue_type(each)}" for each in columns),
         table=",\n".join(
-            f"    `{each.name}` {_table_type(each)} COMMENT '{_quoted(each)}'" for each in columns
+            f"    `{each.name}` {_table_type(each)} COMMENT '{sql_comment(each)}'"
+            for each in columns
         ),
         select=",\n".join(f"    {_moved(each)}" for each in columns),
     )
@@ -110,7 +111,3 @@ def _moved(field: Field) -> str:
     if field.kind is Kind.ADDRESS:
         return f"toIPv6(`{field.name}`) AS `{field.name}`"
     return f"`{field.name}`"
-
-
-def _quoted(field: Field) -> str:
-    return field.description.replace("'", "''")

@@ -9,7 +9,7 @@ from msgspec import NODEFAULT
 from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
-from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields
+from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields, sql_comment
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def spark(stream: Stream) -> str:
 def flink(stream: Stream) -> str:
     """Return one table, with ``event_time`` and a watermark."""
     columns = ",\n".join(
-        f"  {_column(each, ' ')} COMMENT '{_quoted(each)}'" for each in json_fields(stream)
+        f"  {_column(each, ' ')} COMMENT '{sql_comment(each)}'" for each in json_fields(stream)
     )
     return _FLINK.format(**_names(stream), columns=columns)
 
@@ -120,7 +120,3 @@ def _type(field: Field, separator: str) -> str:
     )
     composite = "STRUCT" if separator == ": " else "ROW"
     return f"MAP<STRING, {composite}<{part}>>"
-
-
-def _quoted(field: Field) -> str:
-    return field.description.replace("'", "''")

@@ -28,3 +28,8 @@ def record_of(stream: Stream) -> type[Struct]:
 def json_fields(stream: Stream) -> tuple[Field, ...]:
     """Fields of the topic's JSON values, in their order."""
     return named_fields(record_of(stream))
+
+
+def sql_comment(field: Field) -> str:
+    """Description of a field for a literal in single quotes."""
+    return field.description.replace("'", "''")
