@@ -10,11 +10,12 @@ from msgspec import Meta, Struct
 from flowstream.records.fields import (  # noqa: TC001
     U32,
     U64,
-    Address,
+    AgentEpoch,
     CountersType,
     Direction,
     HostId,
     IfName,
+    SamplerAddress,
     Version,
 )
 
@@ -62,28 +63,16 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     """
 
     record_type: Annotated[CountersType, Meta(description="3 = counters")]
-    schema_version: Annotated[
-        Version, Meta(description="1; a field is only ever added at the end")
-    ]
-    agent_epoch: Annotated[
-        U64,
-        Meta(
-            description="Unix ns at which this agent run began, a multiple of 1,024: "
-            "with host_id it names the run"
-        ),
-    ]
-    host_id: Annotated[
-        HostId, Meta(description="id of the host, derived from its machine id (machine-id(5))")
-    ]
-    sampler_address: Annotated[
-        Address, Meta(description="the agent's own address (IPFIX 130, 131)")
-    ]
+    schema_version: Version
+    agent_epoch: AgentEpoch
+    host_id: HostId
+    sampler_address: SamplerAddress
     seq: Annotated[U64, Meta(description="gapless per run and topic, from 0")]
     host: Annotated[str, Meta(description="name of the host")]
     agent_version: Annotated[str, Meta(description="version of flowstream")]
     if_index: Annotated[U32, Meta(description="index of the interface")]
-    if_name: Annotated[IfName, Meta(description="name of the interface (IPFIX 82)")]
-    flow_direction: Annotated[Direction, Meta(description="0 ingress, 1 egress (IPFIX 61)")]
+    if_name: IfName
+    flow_direction: Direction
     program_name: Annotated[str, Meta(description="name of the kernel program")]
     program_id: Annotated[U32, Meta(description="id of the kernel program, 0 when it has none")]
     attach_mode: Annotated[

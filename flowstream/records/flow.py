@@ -15,12 +15,14 @@ from flowstream.records.fields import (  # noqa: TC001
     U32,
     U64,
     Address,
+    AgentEpoch,
     Direction,
     FlowType,
     HostId,
     IfName,
     Mac,
     PrefixLength,
+    SamplerAddress,
     Version,
 )
 from flowstream.records.text import ip_address, mac_text
@@ -40,22 +42,10 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     """
 
     record_type: Annotated[FlowType, Meta(description="1 = flow, 2 = new_flow")]
-    schema_version: Annotated[
-        Version, Meta(description="1; a field is only ever added at the end")
-    ]
-    agent_epoch: Annotated[
-        U64,
-        Meta(
-            description="Unix ns at which this agent run began, a multiple of 1,024: "
-            "with host_id it names the run"
-        ),
-    ]
-    host_id: Annotated[
-        HostId, Meta(description="id of the host, derived from its machine id (machine-id(5))")
-    ]
-    sampler_address: Annotated[
-        Address, Meta(description="the agent's own address (IPFIX 130, 131)")
-    ]
+    schema_version: Version
+    agent_epoch: AgentEpoch
+    host_id: HostId
+    sampler_address: SamplerAddress
     seq: Annotated[
         U64,
         Meta(
@@ -118,7 +108,7 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     if_index: Annotated[
         U32, Meta(description="index of the interface that saw the packets, in its namespace")
     ]
-    if_name: Annotated[IfName, Meta(description="name of the interface (IPFIX 82)")]
+    if_name: IfName
     src_mac: Annotated[Mac, Meta(description="source MAC of the first packet (IPFIX 56)")]
     dst_mac: Annotated[Mac, Meta(description="destination MAC of the first packet (IPFIX 80)")]
     packets: Annotated[U64, Meta(description="packets; 0 in announcements (IPFIX 2)")]
@@ -149,7 +139,7 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
             "0 in announcements (IPFIX 136)"
         ),
     ]
-    flow_direction: Annotated[Direction, Meta(description="0 ingress, 1 egress (IPFIX 61)")]
+    flow_direction: Direction
 
     @property
     def source(self) -> IPv4Address | IPv6Address:
