@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 
 def complain(text: str) -> None:
     """Print the error that ends the command."""
-    print(f"flowstream: error: {text}", file=sys.stderr)
+    _print(f"flowstream: error: {text}")
 
 
 def warn(text: str) -> None:
     """Print a warning; the command continues."""
-    print(f"flowstream: warning: {text}", file=sys.stderr)
+    _print(f"flowstream: warning: {text}")
+
+
+def _print(line: str) -> None:
+    # Without a reader, as after the terminal was closed, the exit status has to do.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import sys
@@ -43,19 +44,16 @@ class StdoutSink:
         """Why nothing can be written any more; None while records can be written."""
         return self._fault
 
-    def prepare(self, topics: Sequence[str]) -> None:
-        """Do nothing: standard output is open already."""
+    def prepare(self, topics: Sequence[str]) -> None:  # noqa: ARG002 - lines name no topic
+        """Raise ``SinkError`` when standard output is closed."""
+        self._find_output()
 
     def load(self) -> None:
         """Do nothing: everything is imported already."""
 
     async def start(self, topics: Sequence[str]) -> None:  # noqa: ARG002 - lines name no topic
         """Take standard output; ``SinkError`` when it is closed."""
-        try:
-            sys.stdout.flush()
-            self._descriptor = sys.stdout.fileno()
-        except (OSError, ValueError, AttributeError) as err:
-            raise SinkError(f"stdout: standard output is closed ({err}); open it") from err
+        self._find_output()
         self._worker = Worker("stdout-sink", self._write, self._outcomes, self._fail)
 
     def partitions(self, topic: str) -> int:  # noqa: ARG002 - lines name no partition
@@ -82,6 +80,16 @@ class StdoutSink:
         worker.refuse()
         await worker.flush(timeout, terms.SHUTDOWN)
         worker.end()
+
+    def _find_output(self) -> None:
+        try:
+            sys.stdout.flush()
+            self._descriptor = sys.stdout.fileno()
+            access = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        except (OSError, ValueError, AttributeError):
+            access = os.O_RDONLY
+        if access == os.O_RDONLY:
+            raise SinkError("stdout: standard output is closed; open it")
 
     def _write(self, batch: MessageBatch) -> tuple[int, str]:
         if self._closed:
