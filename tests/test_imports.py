@@ -52,8 +52,8 @@ ROOMS = {
         "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
         "segments sink source recording",
         "demo": "errors streams host records source audit",
-        "cli": "errors streams log progress urls config records schemas audit recording agent "
-        "check pcap demo",
+        "cli": "errors streams log progress host urls config records schemas audit recording "
+        "agent check pcap demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""

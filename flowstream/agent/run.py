@@ -6,6 +6,7 @@ sink checked → maps created → programs attached → privileges given up → 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -20,17 +21,18 @@ from flowstream.agent.pipeline import Publisher
 from flowstream.agent.signals import Signals
 from flowstream.agent.state import Run
 from flowstream.config import units
+from flowstream.errors import UsageError
 from flowstream.host import identity as host
+from flowstream.host import limits, privileges
 from flowstream.host import namespaces as netns
-from flowstream.host import privileges
-from flowstream.kernel import features
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
-from flowstream.kernel.link import Mode
+from flowstream.kernel.link import Mode, interface_index
 from flowstream.registry.encoder import encoder_of
 from flowstream.segments.retention import Retention
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
+from flowstream.urls import DirectoryUrl, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,10 @@ PROBES: Final[dict[str, Callable[..., Probe]]] = {
     "flow": FlowProbe,
     "counter": CounterProbe,
 }
+THREADS: Final = 2
+"""The sink's thread, and one that drains tables."""
+_DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
+"""Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 
 
 def _retention(config: RunConfig) -> Retention:
@@ -55,7 +61,8 @@ def run(config: RunConfig) -> int:
     """Run the agent to its end; return the exit status: 0, or 1 after a fault."""
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
-    features.raise_descriptor_limit()
+    limits.require_descriptors(_descriptors(config))
+    interfaces = _interfaces(config)
     this = Run(
         Identity(
             epoch_at(time.time_ns()),
@@ -82,7 +89,7 @@ def run(config: RunConfig) -> int:
         stack.callback(probe.close)
         attached: list[Attachment] = []
         signals.catch()
-        for name in config.interfaces:
+        for name in interfaces:
             if signals.received:
                 break
             with netns.entered(config.netns):
@@ -99,6 +106,7 @@ def run(config: RunConfig) -> int:
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
+        limits.require_threads(THREADS)
         if os.geteuid() == 0 and user.uid != 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, this, config.topic_prefix)
@@ -106,3 +114,25 @@ def run(config: RunConfig) -> int:
         for attachment in attached:
             agent.add(attachment)
         return uvloop.run(agent.run(topics))
+
+
+def _descriptors(config: RunConfig) -> int:
+    """Return the number of descriptors that a run has open; more with more brokers."""
+    shared, each = _DESCRIPTORS[config.program]
+    files = 0
+    if isinstance(parse_url(config.sink), DirectoryUrl):
+        # A directory and a segment of each partition; the recording and its lock.
+        files = 2 * config.partitions * len(Stream) + 2
+    return limits.DESCRIPTORS + shared + each * len(config.interfaces) + files
+
+
+def _interfaces(config: RunConfig) -> list[str]:
+    """Return the names of the interfaces by which the kernel calls them; they may be altnames."""
+    names: dict[int, str] = {}
+    with netns.entered(config.netns):
+        for name in config.interfaces:
+            index = interface_index(name)
+            if index in names:
+                raise UsageError(f"interface: {name} is the same interface as {names[index]}")
+            names[index] = name
+        return [socket.if_indextoname(index) for index in names]

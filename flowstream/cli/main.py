@@ -12,7 +12,9 @@ import flowstream
 from flowstream.cli import audit, check, demo, pcap, record, replay, run, schema
 from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
+from flowstream.cli.streams import open_closed_streams
 from flowstream.errors import FlowstreamError
+from flowstream.host.limits import require_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 
 # Errors of writing to standard output; they carry no file name.
-_DISK_FAULTS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_OUTPUT_FAULTS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
 _EPILOG = """\
 examples:
@@ -63,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Commands that log configure logging; in the others libraries stay silent,
     # and their exceptions become errors of this program.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    open_closed_streams()
     try:
+        require_descriptors()
         status = _execute(argv)
         # A failure here can still become the exit status.
         sys.stdout.flush()
@@ -76,10 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return PIPE_CLOSED
     except OSError as err:
-        if err.errno not in _DISK_FAULTS or err.filename is not None:
+        if err.errno in (errno.EMFILE, errno.ENFILE):
+            complain("too many open files: raise the limit, by ulimit -Hn or LimitNOFILE=")
+            return FAILED
+        if err.errno not in _OUTPUT_FAULTS or err.filename is not None:
             raise
         _discard_output()
-        complain(f"standard output: {err.strerror}")
+        closed = err.errno == errno.EBADF
+        complain(f"standard output{' is closed' if closed else f': {err.strerror}'}")
         return FAILED
     return status
 

@@ -50,12 +50,6 @@ def missing_capabilities() -> list[str]:
     return [name for name in NEEDED if name not in held and "CAP_SYS_ADMIN" not in held]
 
 
-def raise_descriptor_limit() -> None:
-    """Raise the soft limit of descriptors to the hard one: a recording has two per partition."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def raise_memlock() -> None:
     """Remove RLIMIT_MEMLOCK on kernels that charge maps to it."""
     if kernel_version() >= NO_MEMLOCK:
