@@ -55,6 +55,11 @@ class Message(NamedTuple):
     headers: Headers = ()
     is_null: bool = False
 
+    @property
+    def place(self) -> str:
+        """Topic, partition and offset, for people."""
+        return f"topic {self.topic}, partition {self.partition}, offset {self.offset}"
+
     @classmethod
     def of(cls, topic: str, partition: int, record: Record) -> Self:
         """Make a message of a record that aiokafka read."""
@@ -78,7 +83,7 @@ class MessageBatch:
     ``headers`` and ``offsets`` are parallel to them or empty: empty ``headers``
     mean that no message has any; ``offsets`` are those of the place that the
     messages were copied from. ``stream`` and ``tally`` are for accounting: None
-    for messages that belong to no run's books.
+    for messages that belong to no run's ledger.
     """
 
     topic: str

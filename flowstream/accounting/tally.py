@@ -1,9 +1,9 @@
-"""What each record of a batch stands for."""
+"""Tally of a batch: attachment, packets and octets of each record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -21,14 +21,26 @@ class AttachmentKey(NamedTuple):
     if_index: int
     flow_direction: int = 0
 
+    @classmethod
+    def of_code(cls, code: int) -> Self:
+        """Key whose code in a ``Tally`` is ``code``."""
+        return cls(code >> 1, code & 1)
+
+
+def attachment_codes(if_index: NDArray[Any], flow_direction: NDArray[Any]) -> NDArray[np.uint64]:
+    """Code of each attachment: ``2 * if_index + flow_direction``. All have shape (n,)."""
+    codes = if_index.astype(np.uint64)
+    codes <<= np.uint64(1)
+    codes |= flow_direction.astype(np.uint64)
+    return codes
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What each record of a batch stands for, so that any part of it can be accounted for.
+    """Attachment, packets and octets of each record, to account for any part of a batch.
 
-    Three arrays of shape (n,): the attachment as ``2 * if_index +
-    flow_direction``, packets, frame octets. Records of new_flows and counters
-    stand for no packets: zeros.
+    Three arrays of shape (n,): attachments (``attachment_codes``), packets, frame
+    octets. Records of new_flows and counters stand for no packets: zeros.
     """
 
     attachments: NDArray[np.uint64]
@@ -50,11 +62,8 @@ class Tally:
     @classmethod
     def of_flows(cls, records: NDArray[np.void]) -> Tally:
         """Tally of records of shape (n,) and dtype FLOW_RECORD."""
-        attachments = records["if_index"].astype(np.uint64)
-        attachments <<= np.uint64(1)
-        attachments |= records["flow_direction"]
         return cls(
-            attachments,
+            attachment_codes(records["if_index"], records["flow_direction"]),
             records["packets"].astype(np.uint64),
             records["l2_bytes"].astype(np.uint64),
         )
@@ -64,16 +73,12 @@ class Tally:
         codes = self.attachments
         if len(codes) and (codes == codes[0]).all():
             # A batch of one interface is the usual case: half the time.
-            yield _key(int(codes[0])), _sum(self)
+            yield AttachmentKey.of_code(int(codes[0])), _sum(self)
             return
         # np.unique would import numpy.ma, which an unprivileged agent may not be able to.
         for code in sorted(set(codes.tolist())):
-            yield _key(code), _sum(self[codes == code])
+            yield AttachmentKey.of_code(code), _sum(self[codes == code])
 
 
 def _sum(tally: Tally) -> RecordAmount:
     return RecordAmount(len(tally), int(tally.packets.sum()), int(tally.l2_bytes.sum()))
-
-
-def _key(code: int) -> AttachmentKey:
-    return AttachmentKey(code >> 1, code & 1)

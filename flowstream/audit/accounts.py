@@ -11,7 +11,7 @@ import numpy as np
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.audit.balance import Begins, RunAccounts, balance
-from flowstream.audit.columns import RunKey, columns, decode_message, place
+from flowstream.audit.columns import RunKey, columns, decode_message
 from flowstream.audit.result import Result
 from flowstream.errors import DecodeError
 from flowstream.records import CountersRecord, RecordType
@@ -84,7 +84,7 @@ class Audit:
         for message in messages:
             record = decode_message(message)
             if not isinstance(record, CountersRecord):
-                raise DecodeError(f"{place(message)}: a record of type {record.record_type}")
+                raise DecodeError(f"{message.place}: a record of type {record.record_type}")
             self._note_format(message)
             run = self._runs[RunKey(record.host_id, record.agent_epoch)]
             run.note_partition(Stream.COUNTERS, message.partition, record.seq)
@@ -114,11 +114,11 @@ def _add_published(run: RunAccounts, tally: Tally, counted: NDArray[np.bool_]) -
         here = tally[(tally.attachments == code) & counted]
         # Sums of numpy would wrap at 64 bits.
         amount = RecordAmount(len(here), sum(here.packets.tolist()), sum(here.l2_bytes.tolist()))
-        key = AttachmentKey(code >> 1, code & 1)
+        key = AttachmentKey.of_code(code)
         run.published[key] = run.published.get(key, RecordAmount()).plus(amount)
 
 
 def _mixed(formats: dict[str | None, Message]) -> str:
     """Warning for a topic with several formats: a consumer of one fails at the others."""
-    found = "; ".join(f"{name} at {place(message)}" for name, message in formats.items())
+    found = "; ".join(f"{name} at {message.place}" for name, message in formats.items())
     return f"values of {len(formats)} formats in one topic: {found}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from flowstream.accounting.tally import Tally
+from flowstream.accounting.tally import Tally, attachment_codes
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import SCHEMA_VERSION, CountersRecord, FlowRecord, RecordType, decode
@@ -56,8 +56,8 @@ class Columns:
         """Yield the sequence numbers and the tally of each run."""
         order = np.argsort(self.run, kind="stable")
         starts = np.searchsorted(self.run[order], np.arange(1, len(self.runs)))
-        for key, rows in zip(self.runs, np.split(order, starts), strict=True):
-            yield key, self.seq[rows], self.tally[rows]
+        for key, places in zip(self.runs, np.split(order, starts), strict=True):
+            yield key, self.seq[places], self.tally[places]
 
 
 def columns(messages: Sequence[Message], record_type: RecordType) -> list[Columns]:
@@ -87,12 +87,7 @@ def decode_message(message: Message) -> FlowRecord | CountersRecord:
     try:
         return decode(message.value)
     except DecodeError as err:
-        raise DecodeError(f"{place(message)}: {err}") from err.__cause__
-
-
-def place(message: Message) -> str:
-    """Name topic, partition and offset of a message."""
-    return f"topic {message.topic}, partition {message.partition}, offset {message.offset}"
+        raise DecodeError(f"{message.place}: {err}") from err.__cause__
 
 
 _ARRAY16: Final = b"\xdc\0"
@@ -131,12 +126,12 @@ _HIGHEST: Final = _highest()
 
 def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Columns | None:
     """Read values of the fixed layout; None unless all are surely records of this type."""
-    octets = np.frombuffer(b"".join(m.value for m in messages), np.uint8)
-    rows = octets.reshape(len(messages), FLOW_RECORD.itemsize)
-    records = octets.view(FLOW_RECORD)
+    joined = np.frombuffer(b"".join(m.value for m in messages), np.uint8)
+    octets = joined.reshape(len(messages), FLOW_RECORD.itemsize)
+    records = joined.view(FLOW_RECORD)
     if (
-        np.any(rows[:, _TAGS] != rows[0, _TAGS])
-        or np.any(rows > _HIGHEST)
+        np.any(octets[:, _TAGS] != octets[0, _TAGS])
+        or np.any(octets > _HIGHEST)
         or np.any(records["record_type"] != record_type)
         or np.any(records["schema_version"] != SCHEMA_VERSION)
     ):
@@ -144,7 +139,7 @@ def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Column
     # The tags of the first are right, so those of all are.
     decode_message(messages[0])
     # The key of a run is the epoch's and the host id's 24 octets.
-    keys = np.ascontiguousarray(rows[:, _RUN]).view("V24").ravel().tolist()
+    keys = np.ascontiguousarray(octets[:, _RUN]).view("V24").ravel().tolist()
     return Columns(
         messages[0],
         *_index(keys, lambda key: RunKey(key[8:], int.from_bytes(key[:8], "big"))),
@@ -176,7 +171,7 @@ def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns
     for message in messages:
         record = decode_message(message)
         if not isinstance(record, FlowRecord) or record.record_type != record_type:
-            raise DecodeError(f"{place(message)}: a record of type {record.record_type}")
+            raise DecodeError(f"{message.place}: a record of type {record.record_type}")
         records.append(record)
     keys = [RunKey(record.host_id, record.agent_epoch) for record in records]
     return _collect(messages[0], records, _index(keys, RunKey._make))
@@ -197,7 +192,7 @@ def _collect(
     def column(name: str) -> NDArray[np.uint64]:
         return np.fromiter(map(attrgetter(name), records), np.uint64, len(records))
 
-    attachments = column("if_index") << np.uint64(1) | column("flow_direction")
+    attachments = attachment_codes(column("if_index"), column("flow_direction"))
     return Columns(
         first,
         *runs,

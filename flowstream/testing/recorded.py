@@ -52,6 +52,4 @@ def _record(message: Message) -> FlowRecord | CountersRecord:
     try:
         return decode(message.value)
     except DecodeError as err:
-        raise DecodeError(
-            f"topic {message.topic}, partition {message.partition}, offset {message.offset}: {err}"
-        ) from err
+        raise DecodeError(f"{message.place}: {err}") from err
