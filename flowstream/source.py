@@ -31,7 +31,7 @@ class Source(Protocol):
         """Return an iterator over all messages in lists of bounded size, none empty.
 
         It ends where the topics ended when it began; with ``follow`` it goes on,
-        waits for what is added, also in new partitions, and never ends by itself.
+        waits for later messages, also in new partitions, and never ends by itself.
         Order holds within a partition. Raises ``SourceError``, naming topic,
         partition and offset where there is one, after everything before it.
         """

@@ -6,7 +6,7 @@ import enum
 
 
 class Stream(enum.StrEnum):
-    """What a record belongs to; the topic is ``PREFIX.STREAM``."""
+    """A stream of records; its topic is ``PREFIX.STREAM``."""
 
     FLOWS = "flows"
     NEW_FLOWS = "new_flows"

@@ -1,5 +1,5 @@
 -- Insert your brokers. For a stream, make flowstream_counters_topic from
--- spark.readStream.format("kafka"). A value that is no such record is an error.
+-- spark.readStream.format("kafka"). Any other value is an error.
 CREATE OR REPLACE TEMPORARY VIEW flowstream_counters_topic
 USING kafka
 OPTIONS (

@@ -1,4 +1,4 @@
--- The topic's JSON. Insert your brokers. Reading stops at a value that is no such record:
+-- The topic's JSON. Insert your brokers. Reading stops at any other value:
 -- system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE flowstream_new_flows_queue
 (

@@ -1,5 +1,5 @@
--- Insert your brokers. A lasting flow's record comes when its interval is over:
--- the watermark waits for intervals of up to 30 seconds.
+-- Insert your brokers. The record of a lasting flow comes at the end of its
+-- interval: the watermark waits for intervals of up to 30 seconds.
 CREATE TABLE flowstream_new_flows (
   `record_type` SMALLINT COMMENT '1 = flow, 2 = new_flow',
   `schema_version` SMALLINT COMMENT '1; a field is only ever added at the end',

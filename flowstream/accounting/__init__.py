@@ -1,1 +1,1 @@
-"""What became of every packet and record: the books, and the counters record made of them."""
+"""Accounting of packets and records: ledger, tallies, terms of the loss equation, counters."""

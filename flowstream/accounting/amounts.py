@@ -1,4 +1,4 @@
-"""What packets and records amount to: plain sums that only grow."""
+"""Sums of packets and of records, as plain values."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class RecordAmount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KernelCounts:
-    """What the program of one attachment counted.
+    """Counters of one attachment's program.
 
     ``no_flow`` has every reason of ``terms.NO_FLOW``; ``losses`` the causes
-    that the program counts itself, also those at 0.
+    that the program itself counts, those at 0 too.
     """
 
     seen: Amount

@@ -57,7 +57,7 @@ def counters_record(
         seen_packets=counts.seen.packets,
         seen_l2_bytes=counts.seen.l2_bytes,
         no_flow={reason: Amount(*counts.no_flow[reason]) for reason in terms.NO_FLOW},
-        # A cause stands for one place where records are lost: no key occurs in both.
+        # Kernel and ledger count different causes: no key occurs in both.
         losses=_amounts(terms.LOSSES, counts.losses | account.losses),
         in_doubt=_amounts(terms.IN_DOUBT, account.in_doubt),
         stages={

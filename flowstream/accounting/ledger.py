@@ -1,8 +1,8 @@
 """Per-attachment record and loss accounting.
 
-The kernel's counters say what a program saw; the `Ledger` says what became of
-the records that left the kernel, per interface and direction, with every loss
-under its cause. All counts only grow.
+The kernel's counters say what a program saw. The `Ledger` counts the outcomes of
+the records that left the kernel, per interface and direction, every loss by its
+cause. All counts only grow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class AccountedBatch(Protocol):
 
     @property
     def tally(self) -> Tally | None:
-        """What each record stands for; None when they belong to no ledger."""
+        """Attachment, packets and octets of each record; None when they belong to no ledger."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class StageCount:
 
 @dataclass(slots=True)
 class Account:
-    """The books of one attachment."""
+    """The ledger's counts of one attachment."""
 
     flows: StageCount = field(default_factory=StageCount)
     new_flows: StageCount = field(default_factory=StageCount)
@@ -68,7 +68,7 @@ class Account:
 
 
 class Ledger:
-    """Books of all attachments; also the sinks' ``Outcomes``."""
+    """The ledger of a run: an account per attachment; also the sinks' ``Outcomes``."""
 
     def __init__(
         self, accounts: Mapping[AttachmentKey, Account] | None = None, counters_failed: int = 0
@@ -78,11 +78,11 @@ class Ledger:
         """Records of the counters topic that were given up or are in doubt."""
 
     def account(self, key: AttachmentKey) -> Account:
-        """The books of one attachment."""
+        """Account of one attachment, empty at first."""
         return self._accounts[key]
 
     def accounts(self) -> Mapping[AttachmentKey, Account]:
-        """The books of every attachment that has any."""
+        """Accounts of all attachments that have one."""
         return self._accounts
 
     def drained(self, stream: Stream, tally: Tally) -> None:
@@ -99,7 +99,7 @@ class Ledger:
             self._accounts[key].flows.aggregated -= amount.records
 
     def encoded(self, stream: Stream, tally: Tally) -> None:
-        """Records got a seq and a value."""
+        """Records got a ``seq`` and a value."""
         for key, amount in tally.sums():
             self._accounts[key].stage(stream).encoded += amount.records
 

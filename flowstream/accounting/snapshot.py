@@ -1,4 +1,4 @@
-"""One attachment's counts at one moment, as plain values."""
+"""All counts of one attachment at one moment, as plain values."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Snapshot:
     """Everything that is counted for one attachment.
 
     ``mode`` is the attach mode in force: "native", "generic" or "offload". The
-    kernel's counts were read before the ledger's, so that no record is counted
-    in the ledger of a packet that the kernel has not counted.
+    kernel's counts are read before the ledger's: the ledger is never ahead of the
+    kernel.
     """
 
     interface: str

@@ -26,7 +26,7 @@ _IPV4_BITS, _IPV6_BITS = 32, 128
 
 
 class Level(NamedTuple):
-    """Leading bits that addresses keep, as (IPv4, IPv6), and what else tells records apart."""
+    """Leading bits that addresses keep, as (IPv4, IPv6), and the other parts of the key."""
 
     src: tuple[int, int]
     dst: tuple[int, int]
@@ -78,12 +78,12 @@ def aggregate(records: NDArray[np.void], budget: int) -> NDArray[np.void]:
 
     ``records`` has shape (n,) and dtype FLOW_RECORD, values below 2^63, not yet
     stamped. Up to ``budget`` records are returned as they are. Of more, the
-    largest by ``l2_bytes`` stay as they are, at least half of the budget: frame
-    octets rank floods of small packets and bulk transfers alike. The others
-    are merged at the first of ``LEVELS`` at which they fit, at the last one
-    even if they do not: the result has then one record per interface,
-    direction, EtherType and sampling rate. (What sums to more than its field
-    holds takes further records.)
+    largest by ``l2_bytes`` stay as they are: frame octets rank floods of small
+    packets and bulk transfers alike. The others are merged at the first of
+    ``LEVELS`` at which they fit into half of the budget, or, at the last two levels,
+    into all of it. Where they do not fit even then, the result has one record per
+    interface, direction, EtherType and sampling rate. (Sums that would leave their
+    field are split into several records.)
 
     Sums of packets, octets and flows per interface and direction are those of
     ``records``. A merged record has its addresses masked to ``src_net`` and
@@ -109,7 +109,7 @@ def aggregate(records: NDArray[np.void], budget: int) -> NDArray[np.void]:
 
 
 def _steps(budget: int) -> Iterator[tuple[int, Level]]:
-    """How many of the largest stay at least, and the level of the others, in order."""
+    """Yield how many of the largest stay at least, and the level of the others."""
     for level in LEVELS[:-1]:
         yield budget // 2, level
     # Protocols are worth more than single flows.
@@ -118,7 +118,7 @@ def _steps(budget: int) -> Iterator[tuple[int, Level]]:
 
 
 class _Keys:
-    """What tells records apart, as rows of 64-bit words."""
+    """Keys of records at any level, as 64-bit words."""
 
     def __init__(self, records: NDArray[np.void]) -> None:
         self.ipv4 = records["etype"] == ETYPE_IPV4

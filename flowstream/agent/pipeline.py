@@ -46,7 +46,7 @@ ENCODE_RECORDS: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
-    """Records as a probe hands them on.
+    """Records of one stream, on their way from a probe to the publisher.
 
     ``records`` has shape (n,) and the dtype ``flowstream.layouts.xdp_flow.FLOW_RECORD``
     (packed, big-endian fields, MessagePack tags in place). The array owns its

@@ -1,4 +1,4 @@
-"""Is every packet accounted for? The loss equation, checked from the topics alone.
+"""The audit: checks the loss equation from the topics alone.
 
 ::
 

@@ -45,7 +45,7 @@ class RunAccounts:
 
     @property
     def ended(self) -> bool:
-        """Whether all counters are final: only then they say how many records the run made."""
+        """Whether all counters are final: only then the number of records made is known."""
         return self.published.keys() <= self.counters.keys() and all(
             record.final for record in self.counters.values()
         )

@@ -34,7 +34,7 @@ def problems(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[s
 
 
 def notes(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[str]:
-    """Facts about a run that are worth knowing and break nothing."""
+    """Facts about a run that are worth knowing and harmless."""
     return [
         *(text for interface in interfaces for text in _doubts(interface)),
         *(text for topic in topics for text in _notes(topic)),

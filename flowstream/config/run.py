@@ -159,9 +159,9 @@ _NAMES: Final = ", ".join(_BY_NAME)
 def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConfig:
     """Merge the values of the command line with a configuration file and the defaults.
 
-    ``given`` maps field names to texts (``interfaces`` to a list of texts); None
-    and names of no option are ignored, so that ``vars()`` of a parsed command line
-    will do. Raises ``UsageError``.
+    ``given`` maps field names to texts (``interfaces`` to a list of texts), as
+    ``vars()`` of a parsed command line does; None and other names are ignored.
+    Raises ``UsageError``.
     """
     values = {} if file is None else _read(Path(file))
     for field, option in OPTIONS.items():

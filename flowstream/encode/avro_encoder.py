@@ -89,7 +89,7 @@ def _shortest(column: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _add_texts(built: ValueBuilder, cells: NDArray[np.uint8]) -> None:
     """Append texts, shape (n, width) or (1, width), without their NULs."""
     present = cells != 0
-    # Of at most 39 octets: the length's zigzag is one octet.
+    # A text has at most 39 octets: its length, in zigzag, is one octet.
     built.add((np.count_nonzero(present, axis=1) * 2).astype(np.uint8)[:, None])
     built.add(cells, present)
 

@@ -1,4 +1,4 @@
-"""Columns of a batch as every format needs them."""
+"""Columns of a batch that all formats share."""
 
 from __future__ import annotations
 

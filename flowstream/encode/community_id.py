@@ -22,7 +22,7 @@ _SEED: Final = np.zeros(2, np.uint8)
 
 
 def _table(answers: dict[int, int]) -> NDArray[np.int16]:
-    """For each ICMP type the type that answers it, -1 where there is none."""
+    """For each ICMP type the type of its answer, -1 where there is none."""
     table = np.full(256, -1, np.int16)
     table[list(answers)] = list(answers.values())
     return table
@@ -46,7 +46,7 @@ def community_ids(records: NDArray[np.void]) -> NDArray[np.uint8]:
     ).astype(">u2")
     has_ports = np.isin(proto, WITH_PORTS)
     v4 = is_ipv4(records, "src_addr") & is_ipv4(records, "dst_addr")
-    # A byte more makes whole groups of three; the character that it adds becomes "=".
+    # 21 bytes are whole groups of three; the last character, of the padding, becomes "=".
     digests = np.zeros((len(records), 21), np.uint8)
     for group, first in ((v4, 12), (~v4, 0)):
         for members, port_octets in ((group & has_ports, 4), (group & ~has_ports, 0)):
@@ -75,7 +75,7 @@ def _hashed(messages: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _ports(
     records: NDArray[np.void],
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_]]:
-    """Ports, or the numbers in their place in ICMP, and whether there is one direction only."""
+    """Ports, or for ICMP the numbers in their place; whether a flow has one direction only."""
     proto, kind = records["proto"], records["icmp_type"]
     src_port = records["src_port"].astype(np.uint16)
     dst_port = records["dst_port"].astype(np.uint16)

@@ -119,7 +119,7 @@ def _part(name: str, tree: Tree) -> _Part:
         # Members such as "@timestamp" are no identifiers.
         field = f"member_{index}"
         renamed[field] = member
-        # Absent unless it was asked for; for that it must be the last member.
+        # Absent unless requested: a member with a default must be the last one.
         members.append((field, Any, "") if leaf == "community_id" else (field, Any))
     struct = msgspec.defstruct(name, members, rename=renamed, omit_defaults=True, gc=False)
     children = [leaf if isinstance(leaf, str) else _part(name, leaf) for leaf in tree.values()]

@@ -25,5 +25,5 @@ class MsgpackEncoder:
         return values
 
     def encode_counters(self, record: CountersRecord) -> bytes:
-        """See ``Encoder``: an array of more than 15 fields, so its first octet is 0xdc."""
+        """See ``Encoder``: an array of more than 15 fields, whose first octet is 0xdc."""
         return _ENCODER.encode(record)

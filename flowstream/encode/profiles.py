@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Tree: TypeAlias = Mapping[str, "str | Tree"]
 
-# ECS 8.11: https://www.elastic.co/guide/en/ecs/8.11. Fields that it has no name
-# for stand under "flowstream".
+# ECS 8.11: https://www.elastic.co/guide/en/ecs/8.11. Fields without a name in it are
+# under "flowstream".
 _ECS: Final[Tree] = {
     "@timestamp": "end_text",
     "ecs": {"version": "ecs_version"},
@@ -163,7 +163,7 @@ class Computed(NamedTuple):
 
 
 def _each(source: str, value: Callable[[Any], Any]) -> Computed:
-    """Value by value; few different ones are expected, and each is computed once."""
+    """Value by value; each different one is computed once, as there are few."""
     remembered = cache(value)
     return Computed((source,), lambda column: map(remembered, column.tolist()))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowstream.kafka.settings import ClientSettings
 
-# The replication factor that means: the broker's default.
+# As a replication factor: the broker's default.
 _DEFAULT_REPLICATION: Final = -1
 _RETENTION_SETTINGS: Final = ("cleanup.policy", "message.timestamp.type", "retention.ms")
 
@@ -98,8 +98,8 @@ async def overdue(
     """Return a warning for each topic that does not keep messages as old as those sent.
 
     ``oldest_ms`` is the least timestamp by topic, in Unix ms; a negative one is
-    ignored. Topics whose settings the cluster does not tell within ``within``
-    seconds are left out: this is only advice.
+    ignored. Topics whose settings the cluster does not report within
+    ``within`` seconds are left out: this is only advice.
     """
     try:
         async with asyncio.timeout(within):

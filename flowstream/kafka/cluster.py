@@ -65,7 +65,7 @@ class Cluster:
         """Connect again, however long it takes.
 
         The pauses between attempts grow, also across producers that are soon given
-        up: a fault that hits each of them does not cause a storm.
+        up: a fault that hits every producer does not cause a storm.
         """
         first, longest = self._limits.backoff
         since = _now()

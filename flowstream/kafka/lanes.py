@@ -173,7 +173,7 @@ class Lanes:
         self._space = space
         self._prompt = prompt
         self._lanes: dict[tuple[str, int], Lane] = {}
-        # Records given up since somebody last cleared them, by cause.
+        # Records given up since the last log line, by cause; the sink clears them.
         self.failed: Counter[str] = Counter()
         self.in_doubt: Counter[str] = Counter()
 

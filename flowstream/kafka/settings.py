@@ -11,7 +11,7 @@ KEEP_FOREVER: Final = {"retention.ms": "-1"}
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What every producer, consumer and admin client of a cluster has in common.
+    """Settings that all producers, consumers and admin clients of a cluster share.
 
     ``addresses`` are HOST:PORT of the brokers to connect to first;
     ``request_timeout`` is in seconds.

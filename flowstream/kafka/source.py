@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Seconds: for connecting and the first answers, and for anything new to arrive.
 CONNECT_TIMEOUT = 10.0
 PROGRESS_TIMEOUT = 15.0
-# Seconds between looks at what arrived, while nothing arrives: what is there comes
-# at once, and who follows can wait a little.
+# Seconds between checks for new records while there are none: short for records that
+# exist already, longer when following.
 _READING_PAUSE = 0.005
 _FOLLOWING_PAUSE = 0.05
 _STOP_TIMEOUT = 2.0
@@ -63,7 +63,7 @@ class KafkaSource:
         return sizes
 
     async def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
-        """Yield all messages up to the present ends, then, with ``follow``, what is added."""
+        """Yield all messages up to the present ends; with ``follow``, then later ones too."""
         consumer = self._consumer()
         try:
             begins, ends = await self._offsets(consumer)
@@ -128,7 +128,7 @@ class KafkaSource:
                 async for batch in self._fetched(consumer, partition, end):
                     idle = False
                     yield batch
-                # The position also passes what is no record, such as transaction markers.
+                # The position also passes offsets without a record, such as transaction markers.
                 if await consumer.position(partition) >= end:
                     del unread[partition]
                     consumer.pause(partition)
@@ -152,7 +152,7 @@ class KafkaSource:
                 await asyncio.sleep(_FOLLOWING_PAUSE)
 
     async def _assign_added(self, consumer: AIOKafkaConsumer) -> None:
-        """Read partitions that were added, too, from their beginning."""
+        """Start to read partitions that were added, from their beginning."""
         present = {
             TopicPartition(topic, partition)
             for topic in self._topics

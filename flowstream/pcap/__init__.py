@@ -126,7 +126,7 @@ async def _publish(config: CaptureConfig, this: Run, encoder: Encoder, sink: Sin
 
 
 async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[str]:
-    """Warnings of topics that keep messages for a shorter time than the captures are old."""
+    """Warnings about topics whose retention is shorter than the captures are old."""
     where = parse_url(config.sink)
     if not isinstance(where, KafkaUrl):
         return []

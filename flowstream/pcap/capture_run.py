@@ -34,7 +34,7 @@ RUN_PACKETS: Final = 1024
 
 
 class Clock:
-    """The time by the captures: the latest packet's, Unix ns."""
+    """Capture time: the latest packet's, Unix ns."""
 
     def __init__(self, now_ns: int) -> None:
         self._now_ns = now_ns

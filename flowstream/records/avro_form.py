@@ -39,6 +39,6 @@ def read(value: bytes) -> FlowRecord | CountersRecord:
 def _datum(record: type[Struct], value: bytes) -> Any:
     try:
         return fastavro.schemaless_reader(io.BytesIO(value), _SCHEMAS[record], None)
-    # Its reader raises many types: for ends, lengths, counts, text.
+    # fastavro raises exceptions of many types for damaged data.
     except Exception as err:
         raise ValueError(f"Avro that cannot be read: {err or type(err).__name__}") from err

@@ -1,7 +1,7 @@
 """Community ID, version 1, seed 0, of a record.
 
-https://github.com/corelight/community-id-spec: a name of a flow in both
-directions that many tools share.
+https://github.com/corelight/community-id-spec: many tools name a flow, in both
+directions, by it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ICMP_ANSWERS: Final = {
     _ICMP: _both_ways({8: 0, 13: 14, 15: 16, 10: 9, 17: 18}),
     _ICMPV6: _both_ways({128: 129, 130: 131, 133: 134, 135: 136, 139: 140, 144: 145}),
 }
-"""For each ICMP type the type that answers it; flows of other types have one direction."""
+"""For each ICMP type the type of its answer; flows of other types have one direction."""
 
 
 def community_id(record: FlowRecord) -> str:
@@ -59,7 +59,7 @@ def community_id(record: FlowRecord) -> str:
 
 
 def _ports(record: FlowRecord) -> tuple[int, int, bool]:
-    """Ports, or the numbers in their place in ICMP, and whether there is one direction only."""
+    """Ports, or for ICMP the numbers in their place; whether the flow has one direction only."""
     answers = ICMP_ANSWERS.get(record.proto)
     if answers is None:
         return record.src_port, record.dst_port, False

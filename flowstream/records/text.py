@@ -19,7 +19,7 @@ V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 def utf8_text(text: str) -> str:
-    """``text`` with "?" for every byte that was not UTF-8 (Python reads such as surrogates)."""
+    """``text`` with "?" for every byte that was not UTF-8 (Python has surrogates for them)."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -27,7 +27,7 @@ def address_text(address: bytes, etype: int = ETYPE_IPV4) -> str:
     """Text of 16 address bytes, IPv4 dotted.
 
     ``etype`` is the packet's: a v4-mapped address of an IPv6 packet stays IPv6,
-    "::ffff:10.0.0.1". An address of no packet (the agent's own) needs none.
+    "::ffff:10.0.0.1". An address that belongs to no packet (the agent's own) needs no ``etype``.
     """
     if etype == ETYPE_IPV4 and address.startswith(V4_MAPPED):
         return inet_ntop(AF_INET, address[12:])

@@ -1,7 +1,7 @@
 """Schemas and table definitions of the topics, generated from the records' Structs.
 
-``python -m tools.schema_files --write`` writes them into ``schemas/``, ``--check``
-compares, also with the schemas of every release (``tools.compatibility``).
+``make generate`` writes them into ``schemas/``; ``make lint`` compares them, also with
+the schemas of every release (``tools.compatibility``).
 They describe JSON with the names ``goflow2``, Avro, Protobuf and the layout of
 MessagePack.
 """

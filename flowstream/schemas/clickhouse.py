@@ -36,7 +36,7 @@ _FEW_VALUES: Final = (
 )
 
 _TEMPLATE: Final = """\
--- The topic's JSON. Insert your brokers. Reading stops at a value that is no such record:
+-- The topic's JSON. Insert your brokers. Reading stops at any other value:
 -- system.kafka_consumers has the error, "flowstream audit" names the offset.
 CREATE TABLE {name}_queue
 (

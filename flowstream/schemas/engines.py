@@ -31,7 +31,7 @@ _TYPES: Final = {
 
 _SPARK: Final = """\
 -- Insert your brokers. For a stream, make {name}_topic from
--- spark.readStream.format("kafka"). A value that is no such record is an error.
+-- spark.readStream.format("kafka"). Any other value is an error.
 CREATE OR REPLACE TEMPORARY VIEW {name}_topic
 USING kafka
 OPTIONS (
@@ -61,8 +61,8 @@ FROM (
 """
 
 _FLINK: Final = """\
--- Insert your brokers. A lasting flow's record comes when its interval is over:
--- the watermark waits for intervals of up to 30 seconds.
+-- Insert your brokers. The record of a lasting flow comes at the end of its
+-- interval: the watermark waits for intervals of up to 30 seconds.
 CREATE TABLE {name} (
 {columns},
   `event_time` AS TO_TIMESTAMP_LTZ(`{time}` / 1000000, 3),

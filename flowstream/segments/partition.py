@@ -1,4 +1,4 @@
-"""Reading one partition of a recording: its segments in order, and what is added to them."""
+"""Reads one partition of a recording: its segments in order, and later additions."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flowstream.messages import Message
 
-# Seconds between looks at the files, while nothing is added.
+# Seconds between checks of the files while nothing is added.
 _FOLLOWING_PAUSE = 0.2
 
 
@@ -65,7 +65,7 @@ class SegmentSource:
     async def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
         """Yield all messages, topic by topic, partition by partition, in order.
 
-        With ``follow`` it then yields what is added, also in new segments,
+        With ``follow`` it then yields later messages, also those of new segments,
         partitions and, without ``topics``, topics.
         """
         self._readers = {}

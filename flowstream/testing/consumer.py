@@ -173,13 +173,13 @@ class ConsumerDouble:
         self._changed.set()
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool:
-        """Go to the first record of these partitions, without any of all."""
+        """Go to the first record of these partitions, by default of all."""
         for partition in partitions or self.assignment():
             self.seek(partition, 0)
         return True
 
     async def seek_to_end(self, *partitions: TopicPartition) -> bool:
-        """Go behind the last record of these partitions, without any of all."""
+        """Go behind the last record of these partitions, by default of all."""
         for partition in partitions or self.assignment():
             self.seek(partition, self._end(partition))
         return True

@@ -53,8 +53,9 @@ def replayed_topic(
 ) -> Iterator[Callable[..., ReplayedTopic]]:
     """Make a topic of a recording or of messages: a function of either and of the topic's name.
 
-    Into the broker of ``--flowstream-broker`` or ``FLOWSTREAM_BROKER``, under a
-    name of its own, deleted after the test; else into the process.
+    The topic is in the broker of ``--flowstream-broker`` or ``FLOWSTREAM_BROKER``, has
+    a unique name there and is deleted after the test; without a broker it is in the
+    process.
     """
     from flowstream.testing.replayed import BrokerTopic, DoubleTopic  # noqa: PLC0415
 
