@@ -64,6 +64,6 @@ def pairs() -> Iterator[list[tuple[Interface, Interface]]]:
 
 
 @pytest.fixture
-def recording(tmp_path: Path) -> str:
+def recording_url(tmp_path: Path) -> str:
     """URL of a recording that does not exist yet."""
     return f"file:{tmp_path}/recording"

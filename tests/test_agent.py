@@ -59,21 +59,25 @@ def test_every_packet_is_in_a_flow_record(wire, place, record_format, packets, f
         assert carried(url, prefix) == {receiver.index: arrived}
 
 
-def test_a_table_too_small_sends_packets_one_by_one(wire, recording):
+def test_a_table_too_small_sends_packets_one_by_one(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--max-flows", 1000, "--interval", 1) as agent:
+    with Agent(
+        *on(receiver), "--sink", recording_url, "--max-flows", 1000, "--interval", 1
+    ) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     lost = interface["losses"]["overflow_lost"]["packets"]
     assert interface["seen"]["packets"] == arrived
     assert interface["flows"]["packets"] + lost == arrived
-    reasons = Counter(record.end_reason for record in records_of(recording, "flowstream.flows"))
+    reasons = Counter(
+        record.end_reason for record in records_of(recording_url, "flowstream.flows")
+    )
     assert reasons[5] > 0, "no record says that the table was full"
 
 
-def test_two_interfaces_at_once(recording):
+def test_two_interfaces_at_once(recording_url):
     with (
         namespace() as here,
         namespace() as there,
@@ -81,52 +85,52 @@ def test_two_interfaces_at_once(recording):
         veth_pair(here, there, names=("near2", "far2")) as second,
     ):
         receivers = (first[1], second[1])
-        with Agent(*on(*receivers), "--sink", recording, "--interval", 1) as agent:
+        with Agent(*on(*receivers), "--sink", recording_url, "--interval", 1) as agent:
             agent.publishing()
             arrived = {
                 second[1].index: delivered(*second, PACKETS // 2, "-f", FLOWS),
                 first[1].index: delivered(*first, PACKETS, "-f", FLOWS),
             }
             agent.stop()
-    found = {each["if_index"]: each["flows"]["packets"] for each in audited(recording)}
-    assert found == arrived == carried(recording)
+    found = {each["if_index"]: each["flows"]["packets"] for each in audited(recording_url)}
+    assert found == arrived == carried(recording_url)
 
 
-def test_ipv6_behind_a_vlan_tag(wire, recording):
+def test_ipv6_behind_a_vlan_tag(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--format", "msgpack") as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--format", "msgpack") as agent:
         agent.publishing()
         six = delivered(sender, receiver, PACKETS, "-6", "-V", VLAN, "-f", FLOWS, "-l", FRAME)
         four = delivered(sender, receiver, FLOWS, "-f", FLOWS)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == six + four
     packets: Counter[tuple[int, int, int]] = Counter()
-    for record in records_of(recording, "flowstream.flows"):
+    for record in records_of(recording_url, "flowstream.flows"):
         assert record.proto == UDP
         packets[record.etype, record.vlan_id, record.bytes // record.packets] += record.packets
     # The tag and the Ethernet header are no IP octets.
     assert packets == {(0x86DD, VLAN, FRAME - 18): six, (0x0800, 0, 64 - 14): four}
 
 
-def test_generic_mode(wire, recording):
+def test_generic_mode(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--mode", "generic") as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--mode", "generic") as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["seen"]["packets"] == interface["flows"]["packets"] == arrived
-    assert last_counters(recording).attach_mode == "generic"
+    assert last_counters(recording_url).attach_mode == "generic"
 
 
-def test_sampling(wire, recording):
+def test_sampling(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--sampling", 7) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--sampling", 7) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", 101)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     seen = interface["flows"]["packets"]
     assert (
         interface["no_flow"]["sampled_out"]["packets"] + seen
@@ -135,58 +139,60 @@ def test_sampling(wire, recording):
     )
     # One in seven by chance: 200,003 packets stray from it by less than 4 % (20 sigma).
     assert seen == pytest.approx(arrived / 7, rel=0.04)
-    assert {each.sampling_rate for each in records_of(recording, "flowstream.flows")} == {7}
+    assert {each.sampling_rate for each in records_of(recording_url, "flowstream.flows")} == {7}
 
 
-def test_the_counting_program(wire, recording):
+def test_the_counting_program(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--program", "counter") as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--program", "counter") as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         six = delivered(sender, receiver, FLOWS, "-6", "-l", FRAME)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["seen"]["packets"] == arrived + six
     assert interface["no_flow"]["counted"]["packets"] == arrived
     assert interface["no_flow"]["non_ip"]["packets"] == six
-    assert not records_of(recording, "flowstream.flows")
-    announced = [record.src_addr for record in records_of(recording, "flowstream.new_flows")]
+    assert not records_of(recording_url, "flowstream.flows")
+    announced = [record.src_addr for record in records_of(recording_url, "flowstream.new_flows")]
     assert len(set(announced)) == len(announced)
-    lost = last_counters(recording).losses["announcement_lost"].records
+    lost = last_counters(recording_url).losses["announcement_lost"].records
     assert SOURCES - lost <= len(announced) <= SOURCES
 
 
-def test_the_counting_program_forgets_spoofed_sources(wire, recording):
+def test_the_counting_program_forgets_spoofed_sources(wire, recording_url):
     """A full table of sources is emptied at the end of the interval; the next ones are seen."""
     sender, receiver = wire
     options = ("--program", "counter", "--max-flows", SOURCES // 3, "--interval", 0.5)
-    with Agent(*on(receiver), "--sink", recording, *options) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, *options) as agent:
         agent.publishing()
         spoofed = delivered(sender, receiver, PACKETS, "-f", FLOWS)
 
         def room() -> bool:
-            counters = records_of(recording, "flowstream.counters")
+            counters = records_of(recording_url, "flowstream.counters")
             return any(each.table_swaps and not each.table_entries for each in counters)
 
         assert wait_until(room)
         others = delivered(sender, receiver, 101, "-s", "203.0.113.7")
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["seen"]["packets"] == spoofed + others
     assert interface["no_flow"]["counted"]["packets"] == spoofed + others
-    final = last_counters(recording)
+    final = last_counters(recording_url)
     assert final.losses["source_table_full"].records > 0
-    announced = [record.src_addr[12:] for record in records_of(recording, "flowstream.new_flows")]
+    announced = [
+        record.src_addr[12:] for record in records_of(recording_url, "flowstream.new_flows")
+    ]
     assert announced.count(bytes((203, 0, 113, 7))) == 1
 
 
-def test_a_duration_ends_the_run(wire, recording):
+def test_a_duration_ends_the_run(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--duration", 1) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--duration", 1) as agent:
         agent.publishing()
         delivered(sender, receiver, 1_009)
         assert agent.wait() == 0
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["seen"]["packets"] == 1_009
 
 

@@ -17,16 +17,16 @@ LOST = (sys.executable, str(Path(failing_fsync.__file__)))
 TEXT = "the recording may not be durable: Input/output error"
 
 
-def test_a_run_ends_with_status_1(recording):
-    options = ("-i", "lo", "--mode", "generic", "--duration", 1, "--sink", recording)
+def test_a_run_ends_with_status_1(recording_url):
+    options = ("-i", "lo", "--mode", "generic", "--duration", 1, "--sink", recording_url)
     with Agent(*options, before=LOST) as agent:
         assert agent.wait() == 1, agent.output()
         (fault,) = agent.logs("a stage failed")
         errors = {each["error"] for each in agent.logs("recording_not_durable")}
         assert errors == {"Input/output error"}
-    assert fault["error"] == f"{recording}: {TEXT}"
+    assert fault["error"] == f"{recording_url}: {TEXT}"
     # The disk refused, but the file system has everything.
-    assert audited(recording)
+    assert audited(recording_url)
 
 
 @pytest.mark.anyio

@@ -41,17 +41,17 @@ def full_load(sender: Interface) -> Iterator[None]:
         flood.wait()
 
 
-def test_a_killed_agent_leaves_nothing_and_the_next_one_starts(wire, recording, tmp_path):
+def test_a_killed_agent_leaves_nothing_and_the_next_one_starts(wire, recording_url, tmp_path):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--interval", 0.1) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--interval", 0.1) as agent:
         agent.publishing()
         assert program_on(receiver)
         delivered(sender, receiver, PACKETS, "-f", FLOWS)
-        assert wait_until(lambda: counters_are_there(recording))
+        assert wait_until(lambda: counters_are_there(recording_url))
         agent.signal(signal.SIGKILL)
         assert agent.wait() == -signal.SIGKILL
     assert wait_until(lambda: program_on(receiver) is None)
-    status, result = audit(recording)
+    status, result = audit(recording_url)
     assert status == 1
     assert "did not end cleanly" in str(result["runs"][0]["problems"])
     again = f"file:{tmp_path}/again"
@@ -70,15 +70,15 @@ def counters_are_there(url: str) -> bool:
 
 
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])
-def test_the_end_under_full_load_is_in_order(wire, recording, record_format):
+def test_the_end_under_full_load_is_in_order(wire, recording_url, record_format):
     sender, receiver = wire
-    options = ("--sink", recording, "--format", record_format, "--interval", 1)
+    options = ("--sink", recording_url, "--format", record_format, "--interval", 1)
     with Agent(*on(receiver), *options) as agent, full_load(sender):
         agent.publishing()
         first = receiver.statistic("rx_packets")
         assert wait_until(lambda: receiver.statistic("rx_packets") > first + PACKETS, 60)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] >= PACKETS
 
 
@@ -115,19 +115,19 @@ def test_the_first_signal_after_an_end_of_its_own_interrupts_nothing(wire, broke
         assert agent.logs("ended")
 
 
-def test_interrupted_from_the_terminal(wire, recording):
+def test_interrupted_from_the_terminal(wire, recording_url):
     _, receiver = wire
-    with Agent(*on(receiver), "--sink", recording) as agent:
+    with Agent(*on(receiver), "--sink", recording_url) as agent:
         agent.publishing()
         agent.signal(signal.SIGINT)
         assert agent.wait() == 0
-    audited(recording)
+    audited(recording_url)
 
 
-def test_no_privilege_is_left_once_it_runs(wire, recording):
+def test_no_privilege_is_left_once_it_runs(wire, recording_url):
     sender, receiver = wire
     nobody = pwd.getpwnam("nobody")
-    with Agent(*on(receiver), "--sink", recording, "--interval", 0.1) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--interval", 0.1) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         # Every stage has run by now, and so has every thread.
@@ -139,6 +139,6 @@ def test_no_privilege_is_left_once_it_runs(wire, recording):
         assert agent.status("NoNewPrivs") == {"1"}
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == arrived
-    assert last_counters(recording).table_swaps > 1
+    assert last_counters(recording_url).table_swaps > 1

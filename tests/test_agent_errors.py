@@ -43,33 +43,33 @@ def complaint(*options: str | float, before: tuple[str, ...] = ()) -> str:
     return told[0].removeprefix(ERROR)
 
 
-def test_a_missing_interface_is_reported_with_the_existing_ones(wire, recording):
+def test_a_missing_interface_is_reported_with_the_existing_ones(wire, recording_url):
     _, receiver = wire
-    text = complaint("-i", "nowhere", "--netns", receiver.namespace.name, "--sink", recording)
+    text = complaint("-i", "nowhere", "--netns", receiver.namespace.name, "--sink", recording_url)
     assert text == "no interface 'nowhere'; there are: far, lo"
 
 
-def test_a_missing_namespace(recording):
-    text = complaint("-i", "lo", "--netns", "nowhere", "--sink", recording)
+def test_a_missing_namespace(recording_url):
+    text = complaint("-i", "lo", "--netns", "nowhere", "--sink", recording_url)
     assert text.startswith("no network namespace 'nowhere'; there are: ")
 
 
-def test_another_program_is_reported_by_name_and_id(wire, recording):
+def test_another_program_is_reported_by_name_and_id(wire, recording_url):
     _, receiver = wire
     with CounterProbe() as other:
         with receiver.namespace.entered():
             attachment = other.attach(receiver.name, Mode.NATIVE)
         name, number = attachment.program.name, attachment.program.id
-        text = complaint(*on(receiver), "--sink", recording)
+        text = complaint(*on(receiver), "--sink", recording_url)
         assert f"program {name} (id {number}) is already there" in text
         assert receiver.name in text
         attachment.close()
     # Once it is detached, the agent can attach.
-    with Agent(*on(receiver), "--sink", recording) as agent:
+    with Agent(*on(receiver), "--sink", recording_url) as agent:
         agent.publishing().stop()
 
 
-def test_a_driver_with_too_few_queues_gets_generic_mode(recording):
+def test_a_driver_with_too_few_queues_gets_generic_mode(recording_url):
     """A veth returns ENOSPC when its peer has more transmit queues than it has receive queues."""
     shape = ("numrxqueues", "1", "numtxqueues", "1")
     peer = ("numrxqueues", "4", "numtxqueues", "4")
@@ -79,7 +79,7 @@ def test_a_driver_with_too_few_queues_gets_generic_mode(recording):
         )
         for name in ("few", "many"):
             place.run("ip", "link", "set", name, "up")
-        where = ("-i", "few", "--netns", place.name, "--sink", recording)
+        where = ("-i", "few", "--netns", place.name, "--sink", recording_url)
         assert "--mode generic" in complaint(*where, "--mode", "native")
         with Agent(*where) as agent:
             (attached,) = agent.publishing().logs("attached")
@@ -101,35 +101,35 @@ def test_a_signal_before_the_sink_connected_is_a_failure(wire):
     assert ended["flow_records"] == 0
 
 
-def test_the_second_of_two_agents_reports_the_first(wire, recording, tmp_path):
+def test_the_second_of_two_agents_reports_the_first(wire, recording_url, tmp_path):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording) as first:
+    with Agent(*on(receiver), "--sink", recording_url) as first:
         (attached,) = first.publishing().logs("attached")
         text = complaint(*on(receiver), "--sink", f"file:{tmp_path}/other")
         assert f"program xdp_flow (id {attached['program_id']})" in text
         arrived = delivered(sender, receiver, 10_007)
         first.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == arrived
 
 
-def test_a_driver_without_native_xdp(loopback, recording):
-    text = complaint(*on(loopback), "--sink", recording, "--mode", "native")
+def test_a_driver_without_native_xdp(loopback, recording_url):
+    text = complaint(*on(loopback), "--sink", recording_url, "--mode", "native")
     assert text.startswith("attaching to lo (native): ")
     assert "--mode generic" in text
 
 
-def test_auto_falls_back_to_generic_and_logs_it(loopback, recording):
-    with Agent(*on(loopback), "--sink", recording) as agent:
+def test_auto_falls_back_to_generic_and_logs_it(loopback, recording_url):
+    with Agent(*on(loopback), "--sink", recording_url) as agent:
         (attached,) = agent.publishing().logs("attached")
         agent.stop()
     assert attached["mode"] == "generic"
-    assert last_counters(recording).attach_mode == "generic"
+    assert last_counters(recording_url).attach_mode == "generic"
 
 
-def test_offload_to_a_device_that_cannot(wire, recording):
+def test_offload_to_a_device_that_cannot(wire, recording_url):
     _, receiver = wire
-    text = complaint(*on(receiver), "--sink", recording, "--mode", "offload")
+    text = complaint(*on(receiver), "--sink", recording_url, "--mode", "offload")
     assert "cannot run XDP programs: use --mode native" in text
 
 
@@ -163,29 +163,29 @@ def test_a_recording_whose_path_is_a_file(wire, tmp_path):
     assert f"{tmp_path}/recording" in text
 
 
-def test_an_unknown_user(wire, recording):
+def test_an_unknown_user(wire, recording_url):
     _, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--user", "no-such-user") as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--user", "no-such-user") as agent:
         assert agent.wait() == 2
         assert agent.output() == (f"{ERROR}--user: no user 'no-such-user' on this host\n")
 
 
-def test_an_interface_that_is_deleted_while_attached(recording):
+def test_an_interface_that_is_deleted_while_attached(recording_url):
     with namespace() as here, namespace() as there, veth_pair(here, there) as ends:
         sender, receiver = ends
-        with Agent(*on(receiver), "--sink", recording, "--interval", 0.2) as agent:
+        with Agent(*on(receiver), "--sink", recording_url, "--interval", 0.2) as agent:
             agent.publishing()
             arrived = delivered(sender, receiver, 10_007)
             here.run("ip", "link", "delete", sender.name)
             agent.stop()
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == arrived
 
 
-def test_the_agent_stays_in_its_own_namespace(wire, recording):
+def test_the_agent_stays_in_its_own_namespace(wire, recording_url):
     """The agent enters the namespace only to attach."""
     _, receiver = wire
-    with Agent(*on(receiver), "--sink", recording) as agent:
+    with Agent(*on(receiver), "--sink", recording_url) as agent:
         agent.publishing()
         assert Path(f"/proc/{agent.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
         agent.stop()

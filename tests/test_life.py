@@ -23,9 +23,11 @@ def refuse(*_: object) -> None:
     raise KernelError("the kernel said no")
 
 
-async def test_a_drain_that_fails_at_the_end_skips_nothing_after_it(recording, pairs, monkeypatch):
+async def test_a_drain_that_fails_at_the_end_skips_nothing_after_it(
+    recording_url, pairs, monkeypatch
+):
     (sender, device), _ = pairs
-    rig = Rig(recording, interval_s=3600)
+    rig = Rig(recording_url, interval_s=3600)
     rig.add(device)
     with structlog.testing.capture_logs() as logs:
         async with rig.running(status=1):
@@ -36,62 +38,64 @@ async def test_a_drain_that_fails_at_the_end_skips_nothing_after_it(recording, p
     ]
     assert logs[-1]["event"] == "ended"
     # The final counters tell what is missing.
-    assert await finals(recording) == [device.index]
-    counters = await asyncio.to_thread(last_counters, recording)
+    assert await finals(recording_url) == [device.index]
+    counters = await asyncio.to_thread(last_counters, recording_url)
     assert counters.seen_packets == arrived
     # The sink is closed: another may write there.
-    Rig(recording).probe.close()
+    Rig(recording_url).probe.close()
 
 
 async def test_final_counters_that_fail_do_not_take_the_others_along(
-    recording, pairs, monkeypatch
+    recording_url, pairs, monkeypatch
 ):
     (_, first), (_, second) = pairs
-    rig = Rig(recording)
+    rig = Rig(recording_url)
     broken = rig.add(first)
     rig.add(second)
     with structlog.testing.capture_logs() as logs:
         async with rig.running(status=1):
             await asyncio.sleep(0)
             monkeypatch.setattr(broken, "counters", refuse)
-    assert await finals(recording) == [second.index]
+    assert await finals(recording_url) == [second.index]
     events = [each["event"] for each in logs]
     assert "a stage failed" in events
     assert events[-1] == "ended"
 
 
 async def test_an_attachment_that_cannot_be_detached_does_not_keep_the_others(
-    recording, pairs, monkeypatch
+    recording_url, pairs, monkeypatch
 ):
     (_, first), (sender, second) = pairs
-    rig = Rig(recording)
+    rig = Rig(recording_url)
     broken, whole = rig.add(first), rig.add(second)
     async with rig.running(status=1):
         arrived = await asyncio.to_thread(delivered, sender, second, PACKETS)
         monkeypatch.setattr(broken, "detach", refuse)
     assert whole._link.fd == -1
-    assert await finals(recording) == [first.index, second.index]
-    _, result = await asyncio.to_thread(audit, recording)
+    assert await finals(recording_url) == [first.index, second.index]
+    _, result = await asyncio.to_thread(audit, recording_url)
     (run,) = result["runs"]
     assert [each["flows"]["packets"] for each in run["interfaces"]] == [0, arrived]
 
 
 async def test_a_sink_that_fails_to_flush_is_closed_after_the_final_counters(
-    recording, pairs, monkeypatch
+    recording_url, pairs, monkeypatch
 ):
     (_, device), _ = pairs
-    rig = Rig(recording)
+    rig = Rig(recording_url)
     rig.add(device)
     async with rig.running(status=1):
         await asyncio.sleep(0)
         monkeypatch.setattr(rig.sink, "flush", refuse)
-    assert await finals(recording) == [device.index]
+    assert await finals(recording_url) == [device.index]
 
 
-async def test_a_publisher_that_is_gone_does_not_hold_up_the_end(recording, pairs, monkeypatch):
+async def test_a_publisher_that_is_gone_does_not_hold_up_the_end(
+    recording_url, pairs, monkeypatch
+):
     """Its queue is full and nobody reads it: the end gives up when its time is over."""
     (sender, device), _ = pairs
-    rig = Rig(recording, shutdown_timeout_s=2)
+    rig = Rig(recording_url, shutdown_timeout_s=2)
     rig.add(device)
     monkeypatch.setattr("flowstream.agent.pipeline.QUEUE_BATCHES", 1)
     monkeypatch.setattr(rig.agent._publisher, "run", refuse_later)
@@ -100,7 +104,7 @@ async def test_a_publisher_that_is_gone_does_not_hold_up_the_end(recording, pair
         began = time.monotonic()
         await asyncio.wait_for(asyncio.shield(running), 20)
     assert time.monotonic() - began < 10
-    assert await finals(recording) == [device.index]
+    assert await finals(recording_url) == [device.index]
 
 
 async def refuse_later(_: object) -> None:
@@ -120,9 +124,9 @@ class BrokenRing:
         refuse()
 
 
-async def test_a_wakeup_that_cannot_be_read_ends_the_run(recording, pairs, monkeypatch):
+async def test_a_wakeup_that_cannot_be_read_ends_the_run(recording_url, pairs, monkeypatch):
     (_, device), _ = pairs
-    rig = Rig(recording)
+    rig = Rig(recording_url)
     rig.add(device)
     ring = BrokenRing()
     monkeypatch.setattr(rig.probe, "wakeups", ring)
@@ -131,7 +135,7 @@ async def test_a_wakeup_that_cannot_be_read_ends_the_run(recording, pairs, monke
             await asyncio.wait_for(asyncio.shield(running), 20)
     assert ring.reads == 1
     assert "the kernel said no" in [each.get("error") for each in logs]
-    assert await finals(recording) == [device.index]
+    assert await finals(recording_url) == [device.index]
 
 
 def test_a_sink_that_fails_ends_the_run_promptly_whatever_the_counters_period(wire, tmp_path):
@@ -152,24 +156,24 @@ def test_a_sink_that_fails_ends_the_run_promptly_whatever_the_counters_period(wi
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
-def test_other_signals_that_end_processes_end_the_run_in_order(wire, recording, number):
+def test_other_signals_that_end_processes_end_the_run_in_order(wire, recording_url, number):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, "--interval", 3600) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, "--interval", 3600) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS)
         agent.signal(number)
         assert agent.wait() == 0, agent.output()
         assert [each["signal"] for each in agent.logs("stopping")] == [number.name]
-    (interface,) = audited(recording)
+    (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == arrived
 
 
 @pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 20, 50, 100, 200])
 def test_a_signal_at_any_time_after_the_first_attachment_ends_the_run_in_order(
-    pairs, recording, delay_ms
+    pairs, recording_url, delay_ms
 ):
     devices = [device for _, device in pairs]
-    with Agent(*on(*devices), "--sink", recording) as agent:
+    with Agent(*on(*devices), "--sink", recording_url) as agent:
         deadline = time.monotonic() + 30
         while not agent.logs("attached"):
             assert time.monotonic() < deadline
@@ -184,9 +188,9 @@ def test_a_signal_at_any_time_after_the_first_attachment_ends_the_run_in_order(
         assert "Traceback" not in agent.output()
 
 
-def test_a_process_that_is_to_outlive_its_terminal_does(wire, recording):
+def test_a_process_that_is_to_outlive_its_terminal_does(wire, recording_url):
     _, receiver = wire
-    with Agent(*on(receiver), "--sink", recording, before=("nohup",)) as agent:
+    with Agent(*on(receiver), "--sink", recording_url, before=("nohup",)) as agent:
         agent.publishing()
         agent.signal(signal.SIGHUP)
         agent.stop()

@@ -79,9 +79,9 @@ def test_many_interfaces(tmp_path):
             assert len(agent.logs("attached")) == 150
 
 
-def test_a_limit_of_threads_is_named(wire, recording):
+def test_a_limit_of_threads_is_named(wire, recording_url):
     """It holds for the user that the agent becomes, all of its processes together."""
-    options = (*on(wire.receiver), "--sink", recording, "--user", "54321")
+    options = (*on(wire.receiver), "--sink", recording_url, "--user", "54321")
     with Agent(*options, before=("prlimit", "--nproc=1:1")) as agent:
         assert agent.wait() == 1
         (line,) = (each for each in agent.output().splitlines() if not each.startswith("{"))
@@ -91,23 +91,23 @@ def test_a_limit_of_threads_is_named(wire, recording):
     )
 
 
-def test_an_interface_that_is_named_twice_by_its_altname(wire, recording):
+def test_an_interface_that_is_named_twice_by_its_altname(wire, recording_url):
     receiver = wire.receiver
     receiver.namespace.run(
         "ip", "link", "property", "add", "dev", receiver.name, "altname", "alias"
     )
     try:
-        options = (*on(receiver), "-i", "alias", "--sink", recording)
+        options = (*on(receiver), "-i", "alias", "--sink", recording_url)
         with Agent(*options) as agent:
             assert agent.wait() == 2
             assert agent.output() == (
                 f"flowstream: error: interface: alias is the same interface as {receiver.name}\n"
             )
-        named = ("-i", "alias", "--netns", receiver.namespace.name, "--sink", recording)
+        named = ("-i", "alias", "--netns", receiver.namespace.name, "--sink", recording_url)
         with Agent(*named, "--duration", 1) as agent:
             assert agent.wait() == 0, agent.output()
             assert [each["interface"] for each in agent.logs("attached")] == [receiver.name]
-        assert [each["if_name"] for each in audited(recording)] == [receiver.name]
+        assert [each["if_name"] for each in audited(recording_url)] == [receiver.name]
     finally:
         receiver.namespace.run(
             "ip", "link", "property", "del", "dev", receiver.name, "altname", "alias"

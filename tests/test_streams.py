@@ -44,24 +44,24 @@ def test_output_that_nobody_can_read_is_an_error(published, arguments):
     assert done.returncode == 1
 
 
-def test_commands_that_print_nothing_do_not_need_it(recording):
-    done = shell(f"{FLOWSTREAM} pcap {CAPTURE} --sink {recording} >&-")
+def test_commands_that_print_nothing_do_not_need_it(recording_url):
+    done = shell(f"{FLOWSTREAM} pcap {CAPTURE} --sink {recording_url} >&-")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
-def test_the_agent_runs_without(wire, recording, closed):
-    options = shlex.join([*on(wire.receiver), "--sink", recording, "--duration", "1"])
+def test_the_agent_runs_without(wire, recording_url, closed):
+    options = shlex.join([*on(wire.receiver), "--sink", recording_url, "--duration", "1"])
     done = shell(f"{FLOWSTREAM} run {options} {closed}")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    audited(recording)
+    audited(recording_url)
 
 
-def test_nothing_that_is_opened_takes_the_place_of_a_closed_stream(wire, recording):
+def test_nothing_that_is_opened_takes_the_place_of_a_closed_stream(wire, recording_url):
     """Else a library's message would end up in a recording, or in a map's descriptor."""
-    options = shlex.join([*on(wire.receiver), "--sink", recording])
+    options = shlex.join([*on(wire.receiver), "--sink", recording_url])
     command = f"exec {FLOWSTREAM} run {options} <&- >&- 2>&-"
     with subprocess.Popen(["sh", "-c", command]) as agent:
         try:
