@@ -2,76 +2,91 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
-import sys
-import sysconfig
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from packets.pcap_files import pcap
 from support.agent import audited, carried
-from support.net import Interface, namespace
+from support.home import Home
+from support.net import namespace, veth_pair
+from support.pcap_runs import packets
+from support.traffic import flood
 
-import flowstream
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-SOURCES = Path(flowstream.__file__).parents[1]
-STDLIB = Path(sysconfig.get_path("stdlib"))
-
-# In a mount namespace of its own, which goes with the process: nothing is copied.
-SCRIPT = """
-set -e
-home=$1; shift
-chmod 700 $home
-bind() { mkdir -p $home/$2; mount --bind $1 $home/$2; }
-bind $SOURCES sources
-bind $VENV venv
-bind $STDLIB python/lib/$(basename $STDLIB)
-export PYTHONHOME=$home/python PYTHONDONTWRITEBYTECODE=1
-cd $home/sources
-exec $home/venv/bin/python "$@"
-"""
+ANNOYANCES = ("Traceback", "exception", "Error", 'failed"', "warning", "denied")
 
 
 @pytest.fixture
-def home(tmp_path) -> Path:
-    path = tmp_path / "home"
-    path.mkdir()
-    return path
+def home(tmp_path) -> Home:
+    return Home(tmp_path / "home")
 
 
-def at_home(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with an installation of everything below ``home``, which is root's alone."""
-    places = {"SOURCES": str(SOURCES), "VENV": sys.prefix, "STDLIB": str(STDLIB)}
-    return subprocess.run(
-        ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(home), *arguments],
-        env=os.environ | places,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def pair():
+    """Two interfaces of one namespace, and a sender to the second one."""
+    with namespace() as here, namespace() as there, veth_pair(there, here) as wire:
+        yield wire
 
 
-def run(home: Path, place: Interface, *options: str) -> str:
+@contextmanager
+def traffic(pair):
+    """Packets on both interfaces, as long as the block lasts; 1,009 are flows of their own."""
+    place = pair.receiver.namespace
+    with place.popen("ping", "-q", "-i", "0.05", "127.0.0.1", stdout=subprocess.DEVNULL) as ping:
+        try:
+            flood(pair.sender, "-n", 1009, "-f", 1009)
+            yield
+        finally:
+            ping.kill()
+
+
+def arguments(pair, *options: str) -> list[str]:
+    """Of ``flowstream run`` on both interfaces."""
+    where = ("-i", "lo", "-i", pair.receiver.name, "--netns", pair.receiver.namespace.name)
+    fast = ("--mode", "generic", "--interval", "0.3", "--counters-period", "0.3")
+    return ["run", *where, *fast, *options]
+
+
+@contextmanager
+def publishing(home: Home, pair, *options: str, command: Sequence[str] = ("-m", "flowstream")):
+    """An agent that publishes, under traffic; it is killed at the end of the block."""
+    with home.popen(*command, *arguments(pair, *options)) as process:
+        try:
+            before = list(
+                itertools.takewhile(lambda line: "publishing" not in line, process.stderr)
+            )
+            assert process.poll() is None, "".join(before)
+            with traffic(pair):
+                yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str], home: Home, status: int = 0) -> tuple[str, str]:
+    """Output and log of a run that has ended; it imported nothing late."""
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert home.late_imports() == [], errors
+    return output, errors
+
+
+def run(home: Home, pair, *options: str) -> str:
     """Run the agent for a second under traffic, without a complaint; return its output."""
-    where = ("-i", place.name, "--netns", place.namespace.name, "--mode", "generic")
-    traffic = place.namespace.popen(
-        "ping", "-q", "-i", "0.1", "-c", "31", "127.0.0.1", stdout=subprocess.DEVNULL
-    )
-    with traffic:
-        done = at_home(home, "-m", "flowstream", "run", *where, "--duration", "1", *options)
-        traffic.kill()
-    assert done.returncode == 0, done.stderr
-    for bad in ("Traceback", "exception", "Error", 'failed"', "warning", "denied"):
-        assert bad not in done.stderr, done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def loopback():
-    with namespace() as place:
-        yield Interface(place, "lo", 1)
+    with publishing(home, pair, "--duration", "1", *options) as process:
+        output, errors = ended(process, home)
+    for bad in ANNOYANCES:
+        assert bad not in errors, errors
+    return output
 
 
 def test_nobody_can_read_it(home):
@@ -79,50 +94,139 @@ def test_nobody_can_read_it(home):
 import os, flowstream, json, aiokafka
 print(flowstream.__file__, json.__file__, aiokafka.__file__)
 os.setuid(65534)
+try:
+    import wave
+except ImportError:
+    pass
 import wave
 """
-    done = at_home(home, "-c", code)
+    done = home.run("-c", code)
     assert len(done.stdout.split()) == 3
-    assert all(Path(path).is_relative_to(home) for path in done.stdout.split())
-    assert "ModuleNotFoundError" in done.stderr
+    assert all(Path(path).is_relative_to(home.path) for path in done.stdout.split())
+    assert "ImportError: wave is imported after root was given up" in done.stderr
+    assert home.late_imports() == ["wave", "wave"]
 
 
-@pytest.mark.parametrize(
-    ("sink", "options"),
-    [
-        ("file", ("--format", "json", "--community-id")),
-        ("file", ("--format", "msgpack", "--program", "counter")),
-        ("file", ("--format", "protobuf")),
-        ("file", ("--format", "avro", "--registry", "URL")),
-        ("kafka", ("--format", "json", "--community-id")),
-        ("kafka", ("--format", "protobuf", "--registry", "URL")),
-    ],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
-)
-def test_a_run_publishes_to_its_end(home, loopback, registry, request, sink, options):
-    url, prefix = f"file:{home}/recording", f"home.{options[1]}"
+FORMATS = {
+    "json": ("--format", "json"),
+    "json, community id": ("--format", "json", "--community-id"),
+    "json, few records": ("--format", "json", "--max-records", "10"),
+    "json, small recording": ("--format", "json", "--recording-size", "10MB"),
+    "msgpack": ("--format", "msgpack"),
+    "msgpack, few records": ("--format", "msgpack", "--max-records", "10"),
+    "protobuf": ("--format", "protobuf", "--community-id"),
+    "protobuf, registry": ("--format", "protobuf", "--registry", "URL"),
+    "avro": ("--format", "avro", "--registry", "URL"),
+}
+
+
+RUNS = [(sink, name) for sink in ("file", "kafka") for name in FORMATS]
+RUNS.remove(("kafka", "json, small recording"))
+
+
+@pytest.mark.parametrize("program", ["flow", "counter"])
+@pytest.mark.parametrize(("sink", "form"), RUNS)
+def test_a_run_publishes_to_its_end(home, pair, registry, request, sink, form, program):
+    url, prefix = f"file:{home.path}/recording", f"home.{time.time_ns()}"
     if sink == "kafka":
         url = request.getfixturevalue("broker").url
-    options = [registry.url if option == "URL" else option for option in options]
-    run(home, loopback, *options, "--sink", url, "--topic-prefix", prefix)
-    (interface,) = audited(url, prefix)
-    assert interface["seen"]["packets"] > 0
-    if "counter" not in options:
-        assert interface["flows"]["packets"] == sum(carried(url, prefix).values()) > 0
+    options = [registry.url if option == "URL" else option for option in FORMATS[form]]
+    run(home, pair, *options, "--program", program, "--sink", url, "--topic-prefix", prefix)
+    interfaces = audited(url, prefix)
+    assert len(interfaces) == 2
+    if program == "flow":
+        published = sum(interface["flows"]["packets"] for interface in interfaces)
+        assert published == sum(carried(url, prefix).values()) > 1009
 
 
-def test_lines_are_written_to_the_end(home, loopback):
-    output = run(home, loopback, "--sink", "stdout:", "--names", "ecs")
-    records = [json.loads(line) for line in output.splitlines()]
-    flows = [each for each in records if each.get("flowstream", {}).get("record_type") == 1]
-    (final,) = (each for each in records if each.get("final"))
-    assert sum(each["network"]["packets"] for each in flows) == final["seen_packets"] > 0
+@pytest.mark.parametrize("names", ["goflow2", "ecs", "netobserv"])
+def test_lines_are_written_to_the_end(home, pair, names):
+    output = run(home, pair, "--sink", "stdout:", "--names", names, "--log-format", "console")
+    assert all(map(json.loads, output.splitlines()))
+    assert len(output.splitlines()) > 1009
+
+
+@pytest.mark.parametrize("sink", ["file", "stdout"])
+def test_a_signal_ends_it(home, pair, sink):
+    url = {"file": f"file:{home.path}/recording", "stdout": "stdout:"}[sink]
+    with publishing(home, pair, "--sink", url) as process:
+        process.send_signal(signal.SIGTERM)
+        ended(process, home)
+
+
+@pytest.fixture
+def lost(broker_factory):
+    """A broker that the test loses."""
+    return broker_factory()
+
+
+def test_a_second_signal_ends_it_at_once(home, pair, lost):
+    with publishing(home, pair, "--sink", lost.url) as process:
+        os.kill(lost.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        said = next(line for line in process.stderr if "stopping" in line)
+        process.send_signal(signal.SIGINT)
+        _, errors = ended(process, home, status=1)
+        os.kill(lost.pid, signal.SIGCONT)
+    assert "second signal" in errors, said
+
+
+def test_a_lost_broker(home, pair, lost):
+    with publishing(home, pair, "--sink", lost.url, "--shutdown-timeout", "1") as process:
+        lost.stop(signal.SIGKILL)
+        time.sleep(3)
+        process.send_signal(signal.SIGTERM)
+        ended(process, home, status=1)
+
+
+def test_a_broker_that_returns(home, pair, lost):
+    with publishing(home, pair, "--sink", lost.url) as process:
+        lost.restart(signal.SIGKILL)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        ended(process, home)
+
+
+def test_a_bug_ends_it_with_a_traceback(home, pair):
+    code = """
+import sys
+from flowstream.cli.main import main
+from flowstream.encode.json_encoder import JsonEncoder
+def bug(*_):
+    return {}["a bug"]
+JsonEncoder.encode = bug
+sys.exit(main(sys.argv[1:]))
+"""
+    sink = ("--sink", f"file:{home.path}/recording")
+    with publishing(home, pair, *sink, command=("-c", code)) as process:
+        _, errors = ended(process, home, status=1)
+    assert "KeyError: 'a bug'" in errors
+
+
+CAPTURES = [
+    *(("file", name) for name in FORMATS if "few" not in name and "small" not in name),
+    *(("stdout", name) for name in ("json", "json, community id")),
+]
+
+
+@pytest.mark.parametrize(("sink", "form"), CAPTURES)
+def test_captures_are_published(home, registry, sink, form):
+    file = home.path / "capture.pcap"
+    file.write_bytes(pcap(packets(101)))
+    url = {"file": f"file:{home.path}/recording", "stdout": "stdout:"}[sink]
+    options = [registry.url if option == "URL" else option for option in FORMATS[form]]
+    done = home.run("-m", "flowstream", "pcap", str(file), "--sink", url, *options)
+    assert (done.returncode, home.late_imports()) == (0, []), done.stderr
+    if sink == "file":
+        (interface,) = audited(url)
+        assert interface["flows"]["packets"] == 101
 
 
 def test_the_demonstration_verifies_the_count(home):
-    sink = f"file:{home}/recording"
-    done = at_home(home, "-m", "flowstream", "demo", "--duration", "1", "--sink", sink)
-    assert (done.returncode, done.stderr) == (0, "")
+    sink = f"file:{home.path}/recording"
+    done = home.run("-m", "flowstream", "demo", "--duration", "1", "--sink", sink)
+    assert (done.returncode, done.stderr, home.late_imports()) == (0, "", [])
     assert "\nEvery packet is accounted for.\n" in done.stdout
     (interface,) = audited(sink, "flowstream-demo")
     assert interface["flows"]["packets"] == sum(carried(sink, "flowstream-demo").values()) > 0

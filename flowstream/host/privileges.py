@@ -70,7 +70,7 @@ def _held() -> int:
     """Return the capabilities of all threads, effective or permitted, as one mask."""
     mask = 0
     for status in Path("/proc/self/task").glob("*/status"):
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(("CapEff:", "CapPrm:")):
+        for line in status.read_bytes().splitlines():
+            if line.startswith((b"CapEff:", b"CapPrm:")):
                 mask |= int(line.split()[1], 16)
     return mask
