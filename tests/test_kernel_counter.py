@@ -92,15 +92,15 @@ def test_a_full_table_is_counted(maps):
 def test_a_source_is_announced_once(maps):
     for source in ("192.0.2.1", "192.0.2.7", "192.0.2.1"):
         run_packet(maps.program, frame(source), repeat=3)
-    assert maps.stream is Stream.NEW_FLOWS
-    records = maps.read(100)
+    assert maps.ring.stream is Stream.NEW_FLOWS
+    records = maps.ring.read(100)
     assert [record.tobytes() for record in records["src_addr"]] == [
         socket.inet_pton(socket.AF_INET6, f"::ffff:192.0.2.{number}") for number in (1, 7)
     ]
     assert set(records["if_index"].tolist()) == {IF_INDEX}
     assert set(records["record_type"].tolist()) == {2}
     assert set(records["packets"].tolist()) == {0}
-    assert len(maps.read(100)) == 0
+    assert len(maps.ring.read(100)) == 0
 
 
 def test_a_source_without_room_for_its_announcement_is_announced_later():
@@ -111,10 +111,10 @@ def test_a_source_without_room_for_its_announcement_is_announced_later():
             run_packet(maps.program, frame(octets))
         lost = maps.counters().losses["announcement_lost"].records
         assert lost >= 3
-        assert len(maps.read(room)) == room + 3 - lost
+        assert len(maps.ring.read(room)) == room + 3 - lost
         assert len(maps.sources()) == room + 3 - lost
         run_packet(maps.program, frame(octets))
-        assert maps.read(10)["src_addr"][0, 12:].tobytes() == socket.inet_aton(octets)
+        assert maps.ring.read(10)["src_addr"][0, 12:].tobytes() == socket.inet_aton(octets)
 
 
 def test_sampling_counts_what_it_passes_over():
@@ -185,14 +185,14 @@ def test_a_full_table_of_sources_is_emptied():
     with CounterProbe(max_flows=5) as probe, probe.maps(IF_INDEX) as maps:
         for number in range(1, 12):
             run_packet(maps.program, frame(f"192.0.2.{number}"), repeat=3)
-        assert (maps.known(), len(maps.read(100))) == (5, 5)
+        assert (maps.known(), len(maps.ring.read(100))) == (5, 5)
         assert maps.forget_when_full()
         assert (maps.known(), maps.sources()) == (0, {})
         # It was full once: nothing more is forgotten.
         run_packet(maps.program, frame("192.0.2.1"))
         assert not maps.forget_when_full()
         run_packet(maps.program, frame("198.51.100.7"), repeat=11)
-        announced = maps.read(100)["src_addr"][:, 12:]
+        announced = maps.ring.read(100)["src_addr"][:, 12:]
         assert {row.tobytes() for row in announced} == {
             socket.inet_aton("192.0.2.1"), socket.inet_aton("198.51.100.7"),
         }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +17,12 @@ from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
-from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel import features, records
 from flowstream.kernel.link import Mode, interface_index
 from flowstream.kernel.maps import HashMap, PerCpuArray
 from flowstream.kernel.program import INGRESS, Program
+from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts.constants import PktCounter
 from flowstream.streams import Stream
@@ -40,15 +42,16 @@ SOURCE = np.dtype(np.uint32)
 
 
 class CounterMaps(Closing):
-    """Maps and program of one interface, not attached; ``if_index`` is the interface's index."""
+    """Maps and program of one interface, not attached.
 
-    stream = Stream.NEW_FLOWS
+    ``ring`` has announcements as new-flow records, with only the IPv4 source set.
+    """
 
     def __init__(
         self, obj: KernelObject, *, if_index: int, max_sources: int, sampling: int = 1,
         offload: bool = False,
     ) -> None:  # fmt: skip
-        self.if_index, self.sampling = if_index, sampling
+        self.if_index = if_index
         self._found_full = self._forgotten = 0
         self._emptying = threading.Lock()
         with ExitStack() as stack:
@@ -72,28 +75,12 @@ class CounterMaps(Closing):
                     offload=offload,
                 )
             )
+            self.ring = RecordRing(
+                self.new_flow_events,
+                Stream.NEW_FLOWS,
+                partial(records.from_sources, if_index=if_index, sampling=sampling),
+            )
             self._stack = stack.pop_all()
-
-    @property
-    def fd(self) -> int:
-        """Descriptor that is readable when announcements wait."""
-        return self.new_flow_events.fd
-
-    @property
-    def produced(self) -> int:
-        """Octets that the kernel has written since the ring was created."""
-        return self.new_flow_events.produced
-
-    @property
-    def consumed(self) -> int:
-        """Octets that were read since the ring was created."""
-        return self.new_flow_events.consumed
-
-    def read(self, most: int) -> NDArray[np.void]:
-        """Announcements as new-flow records, with only the IPv4 source set."""
-        return records.from_sources(
-            self.new_flow_events.read(most), self.if_index, self.sampling, clock.now()
-        )
 
     def sources(self) -> dict[int, int]:
         """Packets by IPv4 source (network byte order), a snapshot without order."""
@@ -158,7 +145,7 @@ class CounterAttachment(Closing):
         self.key = AttachmentKey(self.index, INGRESS)
         self.program = maps.program
         self.counters = maps.counters
-        self.rings = (maps,)
+        self.rings = (maps.ring,)
         self._link = maps.program.attach(interface, mode)
         self.mode = self._link.mode
 

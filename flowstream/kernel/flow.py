@@ -22,6 +22,7 @@ from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel.link import Link, Mode, interface_index
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.program import INGRESS, Program
+from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.layouts import xdp_flow as layout
 from flowstream.layouts.constants import NoFlowReason
@@ -61,29 +62,6 @@ def kernel_counts(counters: PerCpuArray) -> KernelCounts:
             terms.ANNOUNCEMENT_LOST: RecordAmount(total["announcement_lost"]),
         },
     )
-
-
-class FlowRing:
-    """A ring buffer of flow records, with times made Unix time as they are read."""
-
-    def __init__(self, ring: RingBuffer, stream: Stream) -> None:
-        self.stream = stream
-        self.fd = ring.fd
-        self.raw = ring
-
-    @property
-    def produced(self) -> int:
-        """Octets that the kernel has written since the ring was created."""
-        return self.raw.produced
-
-    @property
-    def consumed(self) -> int:
-        """Octets that were read since the ring was created."""
-        return self.raw.consumed
-
-    def read(self, most: int) -> NDArray[np.void]:
-        """Take up to ``most`` records out, shape (n,)."""
-        return records.with_unix_times(self.raw.read(most), clock.now())
 
 
 class FlowAttachment(Closing):
@@ -152,8 +130,10 @@ class FlowProbe(Closing):
             )
             self._overflow = enter(RingBuffer(spec("overflow"), layout.FLOW_RECORD, OVERFLOW_SIZE))
             self.wakeups = enter(RingBuffer(spec("wakeups"), np.dtype(np.uint64), WAKEUPS_SIZE))
-            self.announcements = FlowRing(self._announcements, Stream.NEW_FLOWS)
-            self.overflow = FlowRing(self._overflow, Stream.FLOWS)
+            self.announcements = RecordRing(
+                self._announcements, Stream.NEW_FLOWS, records.with_unix_times
+            )
+            self.overflow = RecordRing(self._overflow, Stream.FLOWS, records.with_unix_times)
             self.rings = (self.overflow, self.announcements)
             self._stack = stack.pop_all()
 

@@ -96,7 +96,7 @@ def with_unix_times(records: NDArray[np.void], now: Moment) -> NDArray[np.void]:
 
 
 def from_sources(
-    sources: NDArray[np.uint32], if_index: int, sampling: int, now: Moment
+    sources: NDArray[np.uint32], now: Moment, *, if_index: int, sampling: int
 ) -> NDArray[np.void]:
     """New-flow records with only the IPv4 source set (network byte order, shape (n,))."""
     records = _blank(len(sources))

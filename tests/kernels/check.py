@@ -263,7 +263,7 @@ def check_counter(mode: Mode, interface: str, sender: Sender) -> str:
             if each.source:
                 sources[each.source] += each.copies
         equal("sources", attachment.maps.sources(), sources)
-        news = attachment.maps.read(1009)["src_addr"][:, 12:]
+        news = attachment.maps.ring.read(1009)["src_addr"][:, 12:]
         equal("announcements", Counter(map(bytes, news)), _each_once(sources))
         counts = attachment.counters()
         equal("counted_packets", counts.no_flow["counted"].packets, sources.total())
