@@ -154,7 +154,7 @@ def _void(path: Path) -> float:
 
     async def run() -> int:
         with CaptureFile(path) as file:
-            await capture_run.run(file, void, lambda **_: None)  # type: ignore[arg-type]
+            await capture_run.run(file.packets(), void, lambda: None)  # type: ignore[arg-type]
         return capture_run.counters().seen.packets
 
     taken = cpu_us(lambda: asyncio.run(run()))
@@ -164,7 +164,7 @@ def _void(path: Path) -> float:
 
 
 def _published(path: Path, sink: str, record_format: _Format) -> int:
-    done = flowstream_pcap.run(_config(path, sink, record_format))
+    done = flowstream_pcap.run(_config(path, sink, record_format), print)
     if done.failed or not done.stored:
         raise RuntimeError(f"{sink}: {done.failed} of {done.stored} records failed")
     return done.packets

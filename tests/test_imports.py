@@ -21,6 +21,7 @@ ROOMS = {
     room: frozenset(may_import.split())
     for room, may_import in {
         "errors": "",
+        "files": "",
         "streams": "",
         "closing": "",
         "log": "",
@@ -28,7 +29,7 @@ ROOMS = {
         "layouts": "",
         "host": "errors",
         "urls": "errors",
-        "config": "errors urls",
+        "config": "errors files urls",
         "records": "errors streams layouts",
         "schemas": "errors streams layouts records",
         "accounting": "errors streams layouts records",
@@ -38,7 +39,7 @@ ROOMS = {
         "registry": "errors streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors streams closing urls accounting messages delivery",
-        "segments": "errors streams closing urls accounting messages delivery",
+        "segments": "errors files streams closing urls accounting messages delivery",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors streams urls messages delivery kafka segments",
         "audit": "errors streams progress layouts records accounting messages source",
@@ -47,7 +48,7 @@ ROOMS = {
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
-        "pcap": "errors streams closing progress layouts host urls config records accounting "
+        "pcap": "errors files streams closing progress layouts host urls config records accounting "
         "messages kernel encode registry kafka sink agent",
         "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
         "segments sink source recording",

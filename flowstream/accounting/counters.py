@@ -11,7 +11,7 @@ from flowstream.accounting import terms
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
 from flowstream.records.counters import Amount, Loss, StageCounts
-from flowstream.records.text import utf8_text
+from flowstream.records.text import interface_name
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def counters_record(
         host=identity.host,
         agent_version=__version__,
         if_index=snapshot.key.if_index,
-        if_name=utf8_text(snapshot.interface),
+        if_name=interface_name(snapshot.interface),
         flow_direction=snapshot.key.flow_direction,
         program_name=snapshot.program.name,
         program_id=snapshot.program.id,

@@ -55,9 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     from flowstream import log, pcap  # noqa: PLC0415
 
     log.configure("warning")
-    done = pcap.run(config)
-    for line in done.warnings:
-        warn(line)
+    done = pcap.run(config, warn)
     lost = f"; {done.failed:,} could not be written" if done.failed else ""
     # Standard output may be the sink.
     print(

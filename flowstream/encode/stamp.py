@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.records.text import utf8_text
+from flowstream.records.text import NAME_BYTES, interface_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.identity import Identity
-
-_NAME_BYTES: Final = 15
 
 
 def stamp(records: NDArray[np.void], identity: Identity, first_seq: int) -> None:
@@ -34,6 +32,4 @@ def stamp(records: NDArray[np.void], identity: Identity, first_seq: int) -> None
 
 
 def _padded(name: str) -> NDArray[np.uint8]:
-    # The kernel allows any byte in a name and at most 15 of them; "?" is no longer
-    # than the byte that it stands for.
-    return np.frombuffer(utf8_text(name).encode().ljust(_NAME_BYTES, b"\0"), np.uint8)
+    return np.frombuffer(interface_name(name).encode().ljust(NAME_BYTES, b"\0"), np.uint8)

@@ -76,10 +76,11 @@ class PacketFeed(Closing):
             repeat=1,
         )
 
-    def run(self, packets: Iterable[Packet], until_ns: int) -> Packet | None:
-        """Run packets up to the first one at ``until_ns`` or later, and return that one.
+    def run(self, packets: Iterable[Packet], begin_ns: int, end_ns: int) -> Packet | None:
+        """Run packets up to the first one before ``begin_ns`` or not before ``end_ns``; return it.
 
-        Raises KernelError when the kernel refuses a packet.
+        Raises KernelError when the kernel refuses a packet. ``latest_ns`` is right
+        also after an exception, of ``packets`` too.
         """
         call, fd, options = _test_run(), self.program.fd, self._options
         reference, meta_size = addressof(options), CAPTURE_META.itemsize
@@ -88,29 +89,30 @@ class PacketFeed(Closing):
         write_meta, target = _META.pack_into, buffer[meta_size:]
         context, numbers = _numbers(self._context), _numbers(options)
         latest_ns = self.latest_ns
-        for time_ns, length, octets in packets:
-            if time_ns >= until_ns:
-                self.latest_ns = latest_ns
-                return time_ns, length, octets
-            if time_ns > latest_ns:  # noqa: PLR1730 - a call of max() takes a tenth of all this
-                latest_ns = time_ns
-            size = len(octets)
-            if size > MAX_PACKET:
-                octets, size = octets[:MAX_PACKET], MAX_PACKET  # noqa: PLW2901 - the rest is not read
-            if size < MIN_PACKET:
-                # The kernel refuses to run a program on less than an Ethernet header.
-                self.short_packets += 1
-                self.short_l2_bytes += length
-                continue
-            target[:size] = octets
-            write_meta(buffer, 0, time_ns, length)
-            context[_DATA_END] = numbers[_SIZE_IN] = meta_size + size
-            numbers[_SIZE_OUT] = 0  # the last call left its packet's size here
-            if call(fd, reference) < 0:
-                raise KernelError(
-                    f"the kernel refuses to run the program on a packet of {size} octets"
-                )
-        self.latest_ns = latest_ns
+        try:
+            for time_ns, length, octets in packets:
+                if time_ns >= end_ns or time_ns < begin_ns:
+                    return time_ns, length, octets
+                if time_ns > latest_ns:  # noqa: PLR1730 - a call of max() takes a tenth of all this
+                    latest_ns = time_ns
+                size = len(octets)
+                if size > MAX_PACKET:
+                    octets, size = octets[:MAX_PACKET], MAX_PACKET  # noqa: PLW2901 - the rest is not read
+                if size < MIN_PACKET:
+                    # The kernel refuses to run a program on less than an Ethernet header.
+                    self.short_packets += 1
+                    self.short_l2_bytes += length
+                    continue
+                target[:size] = octets
+                write_meta(buffer, 0, time_ns, length)
+                context[_DATA_END] = numbers[_SIZE_IN] = meta_size + size
+                numbers[_SIZE_OUT] = 0  # the last call left its packet's size here
+                if call(fd, reference) < 0:
+                    raise KernelError(
+                        f"the kernel refuses to run the program on a packet of {size} octets"
+                    )
+        finally:
+            self.latest_ns = latest_ns
         return None
 
     def nearly_full(self) -> bool:
@@ -156,7 +158,7 @@ class PacketFeed(Closing):
             yield records.with_unix_times(batch, now)
 
     def close(self) -> None:
-        """Release everything; harmless twice."""
+        """Release everything in the kernel; harmless twice."""
         self._stack.close()
 
 

@@ -71,7 +71,7 @@ class RingBuffer(Map):
     ``size`` is a power of two and a multiple of the page size. ``fd`` becomes
     readable when records arrive (level-triggered polling works). One thread
     reads at a time; any thread may call ``close``, after which ``read`` returns
-    nothing.
+    nothing and the positions stay what they were.
     """
 
     def __init__(
@@ -183,3 +183,5 @@ class RingBuffer(Map):
             return
         with lock:
             super().close()
+            # A mapping keeps the kernel's memory of the ring, whoever still refers to this object.
+            self._consumed, self._produced = self._consumed.copy(), self._produced.copy()

@@ -16,22 +16,22 @@ import uvloop
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.state import Run
-from flowstream.errors import SinkError, SourceError
+from flowstream.errors import SinkError
 from flowstream.host import privileges
 from flowstream.kafka.settings import KEEP_FOREVER, ClientSettings
-from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import identify
-from flowstream.pcap.reader import CaptureFile
-from flowstream.progress import progress_bars
+from flowstream.pcap.reading import Reading
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
-    from flowstream.accounting.identity import Identity
+    from collections.abc import Callable
+
     from flowstream.config.pcap import CaptureConfig
     from flowstream.encode import Encoder
+    from flowstream.pcap.identity import Captures
     from flowstream.sink import Sink
 
 CLOSE_TIMEOUT_S: Final = 60.0
@@ -39,32 +39,31 @@ CONNECT_TIMEOUT_S: Final = 10.0
 
 
 class Published(NamedTuple):
-    """The result of a run: packets read, flow records stored and given up by the sink.
-
-    ``warnings`` has a line for each topic whose retention is shorter than the
-    captures are old.
-    """
+    """The result of a run: packets read, flow records stored and given up by the sink."""
 
     packets: int
     stored: int
     failed: int
-    warnings: list[str]
 
 
-def run(config: CaptureConfig) -> Published:
+def run(config: CaptureConfig, warn: Callable[[str], object]) -> Published:
     """Publish the flows of captures.
 
+    ``warn`` gets a line for everything about a capture that its records do not show,
+    and for each topic whose retention is shorter than the captures are old.
     Raises SourceError: before anything is published when a file cannot be read up to
     its first packet; when the damage comes later, after everything before it is published.
     """
-    identity = identify(config)
+    captures = identify(config)
     # Before the sink creates anything: a registry may refuse.
-    encoder = encoder_of(config, identity, privileges.find_user(config.user))
-    return uvloop.run(_run(config, identity, encoder))
+    encoder = encoder_of(config, captures.identity, privileges.find_user(config.user))
+    return uvloop.run(_run(config, captures, encoder, warn))
 
 
-async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> Published:
-    this = Run(identity)
+async def _run(
+    config: CaptureConfig, captures: Captures, encoder: Encoder, warn: Callable[[str], object]
+) -> Published:
+    this = Run(captures.identity)
     sink = open_sink(
         config.sink,
         this.ledger,
@@ -75,54 +74,48 @@ async def _run(config: CaptureConfig, identity: Identity, encoder: Encoder) -> P
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
     await sink.start(topics)
+    publisher = Publisher(sink, encoder, this, config.topic_prefix)
+    reading = Reading(config, captures, publisher, warn)
     try:
-        done = await _publish(config, this, encoder, sink)
+        await _publish(config, this, reading, publisher, sink)
     finally:
         await sink.close(CLOSE_TIMEOUT_S)
     if sink.fault:
         raise SinkError(sink.fault)
-    return done
+    for line in await _overdue(config, this.identity.agent_epoch, reading.clock.read()):
+        warn(line)
+    flows = [this.ledger.account(each.key).flows for each in reading.runs]
+    return Published(
+        packets=sum(each.counters().seen.packets for each in reading.runs),
+        stored=sum(account.acknowledged for account in flows),
+        failed=sum(account.failed for account in flows),
+    )
 
 
-async def _publish(config: CaptureConfig, this: Run, encoder: Encoder, sink: Sink) -> Published:
-    identity, ledger = this.identity, this.ledger
-    clock = Clock(identity.agent_epoch)
-    publisher = Publisher(sink, encoder, this, config.topic_prefix)
+async def _publish(
+    config: CaptureConfig, this: Run, reading: Reading, publisher: Publisher, sink: Sink
+) -> None:
+    """Publish records and final counters, whatever ends the reading; then raise that."""
     faults: list[Exception] = []
     publishing = asyncio.ensure_future(publisher.run(faults.append))
-    captures: list[CaptureRun] = []
     try:
-        with progress_bars(octets=True) as progress:
-            for index, path in enumerate(config.files, 1):
-                with CaptureFile(path) as file:
-                    bar = progress.add_task(path.name, total=file.size)
-                    captures.append(CaptureRun(config, identity.interfaces[index], index, clock))
-                    await captures[-1].run(
-                        file, publisher, functools.partial(progress.update, bar)
-                    )
-    except SourceError as damage:
-        faults.append(damage)
+        await reading.run()
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the run ends in order
+        faults.append(fault)
     await publisher.finish()
     await publishing
     await sink.flush(CLOSE_TIMEOUT_S)
-    for capture in captures:
+    for each in reading.runs:
         build = functools.partial(
             counters_record,
-            identity=identity,
+            identity=this.identity,
             rhythm=Rhythm(round(config.interval_s * 1e9), 0),
-            snapshot=capture.snapshot(ledger.account(capture.key)),
+            snapshot=each.snapshot(this.ledger.account(each.key)),
             final=True,
         )
         await publisher.publish_counters(build)
     if faults:
         raise faults[0]
-    flows = [ledger.account(capture.key).flows for capture in captures]
-    return Published(
-        packets=sum(capture.counters().seen.packets for capture in captures),
-        stored=sum(account.acknowledged for account in flows),
-        failed=sum(account.failed for account in flows),
-        warnings=await _overdue(config, identity.agent_epoch, clock.read()),
-    )
 
 
 async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[str]:

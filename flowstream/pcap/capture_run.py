@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
     from flowstream.kernel.packets import Packet
-    from flowstream.pcap.reader import CaptureFile
 
 RUN_PACKETS: Final = 1024
 """Packets between two checks of table and rings, which have room for many more."""
@@ -82,43 +81,60 @@ class CaptureRun:
         )
 
     async def run(
-        self, file: CaptureFile, publisher: Publisher, progressed: Callable[..., object]
+        self, packets: Iterator[Packet], publisher: Publisher, progressed: Callable[[], object]
     ) -> None:
-        """Publish the flows of ``file``, up to a SourceError if the file is damaged."""
+        """Publish the flows of ``packets``, which may end with an exception.
+
+        Whatever ended it, what ran before is published and counted. ``progressed`` is
+        called between bounded numbers of packets; what it raises ends the run too.
+        """
         try:
-            await self._run(file.packets(), publisher, lambda: progressed(completed=file.position))
+            await self._run(packets, publisher, progressed)
         finally:
-            await self._drain(publisher, EndReason.FORCED)
-            self._counts = self._feed.counters()
-            self._feed.close()
+            try:
+                await self._announce(publisher)
+                await self._drain(publisher, EndReason.FORCED)
+            finally:
+                self._counts = self._feed.counters()
+                self._feed.close()
+                # Its buffers would stay as long as the counts.
+                del self._feed
 
     async def _run(
         self, packets: Iterator[Packet], publisher: Publisher, progressed: Callable[[], object]
     ) -> None:
-        due = None
+        begin_ns = None
         for first in packets:
-            due = first[0] + self._interval_ns if due is None else due
+            begin_ns = first[0] if begin_ns is None else begin_ns
             waiting: Packet | None = first
             while waiting is not None:
-                if waiting[0] >= due:
+                # Packets need not be in order: an interval ends when one leaves it either way.
+                # Intervals without packets have no records.
+                passed = (waiting[0] - begin_ns) // self._interval_ns
+                if passed:
                     await self._drain(publisher, EndReason.INTERVAL_OVER)
-                    # Intervals without packets have no records.
-                    due += ((waiting[0] - due) // self._interval_ns + 1) * self._interval_ns
-                waiting = self._run_until(waiting, packets, due)
-                now_ns = self._clock.read()
-                await self._publish(publisher, Stream.NEW_FLOWS, self._feed.announcements(now_ns))
+                    begin_ns += passed * self._interval_ns
+                waiting = self._run_within(begin_ns, waiting, packets)
+                await self._announce(publisher)
                 if self._feed.nearly_full():
                     await self._drain(publisher, EndReason.LACK_OF_RESOURCES)
                 progressed()
                 # Lets publisher and sink run while the capture is read.
                 await asyncio.sleep(0)
 
-    def _run_until(self, first: Packet, packets: Iterator[Packet], due: int) -> Packet | None:
-        """Run a bounded number of packets from ``first`` on; return the first one past ``due``."""
+    def _run_within(
+        self, begin_ns: int, first: Packet, packets: Iterator[Packet]
+    ) -> Packet | None:
+        """Run a bounded number of packets; return the first one outside of the interval."""
         some = itertools.chain([first], itertools.islice(packets, RUN_PACKETS))
-        past = self._feed.run(some, due)
-        self._clock.advance(self._feed.latest_ns)
-        return past
+        try:
+            return self._feed.run(some, begin_ns, begin_ns + self._interval_ns)
+        finally:
+            self._clock.advance(self._feed.latest_ns)
+
+    async def _announce(self, publisher: Publisher) -> None:
+        announcements = self._feed.announcements(self._clock.read())
+        await self._publish(publisher, Stream.NEW_FLOWS, announcements)
 
     async def _drain(self, publisher: Publisher, end_reason: int) -> None:
         self._swaps += 1

@@ -6,17 +6,18 @@ import hashlib
 import itertools
 import os
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.pcap.reader import CaptureFile
-from flowstream.records.text import V4_MAPPED
+from flowstream.records.text import V4_MAPPED, interface_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from flowstream.config.pcap import CaptureConfig
+    from flowstream.pcap.file import FileVersion
 
 HOST: Final = "pcap"
 # A capture has no agent's address: 0.0.0.0.
@@ -27,29 +28,38 @@ _STEP: Final = 1 << 24
 _OPTIONS: Final = struct.Struct(">QQQ")
 
 
-def identify(config: CaptureConfig) -> Identity:
-    """Return the identity of a run: the same for the same captures and options, on any machine.
+class Captures(NamedTuple):
+    """A run's identity, and which version of each file it stands for."""
+
+    identity: Identity
+    versions: list[FileVersion]
+
+
+def identify(config: CaptureConfig) -> Captures:
+    """Identify a run: the same for the same captures and options, on any machine.
 
     Its epoch is the time of the first packet, rounded down, 0 when there is none. Its host id is
     a digest of the options that shape records and of the contents in their order.
     Raises SourceError when any file cannot be read up to its first packet.
     """
-    epoch = _first_time(config.files)
-    # Names of interfaces have 15 characters at most.
-    names = {index: path.stem[:15] for index, path in enumerate(config.files, 1)}
-    return Identity(epoch_at(epoch), _digest(config), HOST, _NO_ADDRESS, names)
+    epoch, versions = _first_time(config.files)
+    names = {index: interface_name(path.stem) for index, path in enumerate(config.files, 1)}
+    identity = Identity(epoch_at(epoch), _digest(config, versions), HOST, _NO_ADDRESS, names)
+    return Captures(identity, versions)
 
 
-def _first_time(files: Sequence[Path]) -> int:
-    """Unix time in ns of the very first packet; every file is read up to its first one."""
-    times = []
+def _first_time(files: Sequence[Path]) -> tuple[int, list[FileVersion]]:
+    """Return Unix ns of the very first packet; every file is read up to its first one."""
+    times: list[int] = []
+    versions = []
     for path in files:
         with CaptureFile(path) as file:
+            versions.append(file.version)
             times += [time_ns for time_ns, _, _ in itertools.islice(file.packets(), 1)]
-    return times[0] if times else 0
+    return times[0] if times else 0, versions
 
 
-def _digest(config: CaptureConfig) -> bytes:
+def _digest(config: CaptureConfig, versions: list[FileVersion]) -> bytes:
     # SHA-256: processors have instructions for it, and each capture is read twice.
     digest = hashlib.sha256()
     interval_ns = round(config.interval_s * 1e9)
@@ -57,9 +67,9 @@ def _digest(config: CaptureConfig) -> bytes:
     if config.sampling > 1:
         # Sampling is random: the same captures give different records every time.
         digest.update(os.urandom(16))
-    for path in config.files:
+    for path, version in zip(config.files, versions, strict=True):
         content = hashlib.sha256()
-        with CaptureFile(path) as file:
+        with CaptureFile(path, version) as file:
             for part in file.parts(_STEP):
                 content.update(part)
         digest.update(content.digest())

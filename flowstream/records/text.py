@@ -5,6 +5,7 @@ The functions that read text raise ValueError on anything that is not exactly su
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
@@ -18,9 +19,22 @@ V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 """The 12 bytes before the IPv4 address in a v4-mapped one (RFC 4291, 2.5.5.2)."""
 
 
+NAME_BYTES: Final = 15
+"""Longest name of an interface (IFNAMSIZ, without the NUL)."""
+
+
 def utf8_text(text: str) -> str:
     """``text`` with "?" for every byte that was not UTF-8 (Python has surrogates for them)."""
     return text.encode("utf-8", "replace").decode()
+
+
+def interface_name(text: str) -> str:
+    """``text`` as the name of an interface, cut to 15 bytes of whole characters.
+
+    "?" stands for every control character and every byte that was not UTF-8.
+    """
+    printable = "".join("?" if unicodedata.category(each) == "Cc" else each for each in text)
+    return utf8_text(printable).encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def address_text(address: bytes, etype: int = ETYPE_IPV4) -> str:

@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.errors import SourceError
+from flowstream.files import open_regular
 from flowstream.segments.batches import CONTROL, HEADER, Batch
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def count_records(segment: Path) -> int:
     0 where retention has deleted it meanwhile.
     """
     try:
-        with segment.open("rb") as file:
+        with open_regular(segment) as file:
             return sum(head.records for head in _heads(file) if not head.attributes & CONTROL)
     except FileNotFoundError:
         return 0
@@ -130,7 +131,7 @@ class SegmentReader:
 
     def _open(self) -> BinaryIO:
         if self._descriptor is None:
-            return self.path.open("rb")
+            return open_regular(self.path)
         return open(self._descriptor, "rb", closefd=False)
 
     def _read(self, file: BinaryIO) -> Batch | None:
