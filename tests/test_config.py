@@ -210,7 +210,8 @@ def test_files_that_cannot_be_read(tmp_path):
     assert refusal({}, tmp_path).endswith("cannot be read: Is a directory")
     assert "cannot be read: embedded null byte" in refusal({}, Path("a\0b"))
     assert (
-        refusal({}, Path("/dev/zero")) == "/dev/zero: exceeds the 1 MiB limit of a configuration"
+        refusal({}, file_with(tmp_path, "#" * ((1 << 20) + 1)))
+        == f"{tmp_path / 'flowstream.toml'}: exceeds the 1 MiB limit of a configuration"
     )
 
 

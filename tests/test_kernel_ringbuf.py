@@ -212,6 +212,19 @@ def test_reading_takes_no_descriptor():
         assert len(list(descriptors.iterdir())) == before - len(rings)
 
 
+def test_a_closed_ring_keeps_no_mapping():
+    def mappings():
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count("bpf-map")
+
+    before = mappings()
+    ring = RingBuffer(SPEC, WORD, PAGE)
+    assert mappings() == before + 2
+    ring.close()
+    assert mappings() == before
+    # The positions stay what they were.
+    assert (ring.produced, ring.consumed, ring.pending(), len(ring.read(1))) == (0, 0, 0, 0)
+
+
 def test_closing_twice_is_harmless():
     ring = RingBuffer(SPEC, WORD, PAGE)
     ring.close()

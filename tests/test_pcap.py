@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,10 +13,15 @@ from packets import captures, reference
 from packets.pcap_files import Packet, enhanced, interface, pcap, pcapng, section
 from support.pcap_runs import BEGIN_NS, SECOND_NS, Runner, frame, packets
 
+from flowstream.cli.main import main
 from flowstream.kernel.packets import PacketFeed
+from flowstream.pcap.reader import CaptureFile
+from flowstream.records import CountersRecord
 from flowstream.segments.sink import SegmentSink
+from flowstream.testing.recorded import Recording
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 README = (captures.TRACES / "README.md").read_text(encoding="utf-8")
@@ -68,12 +76,139 @@ def test_times_are_the_captures(run: Runner) -> None:
     assert [flow.end_reason for flow in done.flows] == [2, 2, 4]
 
 
-def test_time_that_goes_back_loses_nothing(run: Runner) -> None:
-    made = [Packet(BEGIN_NS + n * SECOND_NS, frame()) for n in (100, 1, 101, 50, 106, 2, 3)]
-    done = run(pcap(made))
-    assert (done.status, sum(flow.packets for flow in done.flows)) == (0, 7)
-    again = run(pcap(made))
+def test_interval_is_kept_whatever_the_order_of_time(run: Runner) -> None:
+    at = (100, 101, 3600, 102, 104, 106, 2, 3, 94, 95, 99, 100, 3601)
+    made = [Packet(BEGIN_NS + n * SECOND_NS, frame()) for n in at]
+    done = run(pcap(made), options=["--interval", "5"])
+    assert (done.status, done.error) == (0, "")
+    spans = [
+        (
+            flow.packets,
+            (flow.time_flow_start_ns - BEGIN_NS) // SECOND_NS,
+            (flow.time_flow_end_ns - BEGIN_NS) // SECOND_NS,
+            flow.end_reason,
+        )
+        for flow in sorted(done.flows, key=lambda flow: flow.seq)
+    ]
+    # From the first packet on in steps of the interval, in both directions.
+    assert spans == [
+        (2, 100, 101, 2),
+        (1, 3600, 3600, 2),
+        (2, 102, 104, 2),
+        (1, 106, 106, 2),
+        (2, 2, 3, 2),
+        (1, 94, 94, 2),
+        (2, 95, 99, 2),
+        (1, 100, 100, 2),
+        (1, 3601, 3601, 4),
+    ]
+    again = run(pcap(made), options=["--interval", "5"])
     assert done.recording.messages() == again.recording.messages()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_time_gives_the_same_sums(run: Runner, seed: int) -> None:
+    made = [Packet(BEGIN_NS + n * SECOND_NS // 7, frame(n % 5, n % 11)) for n in range(1_009)]
+    random.Random(seed).shuffle(made)
+    first, second = (run(pcapng(made), options=["--interval", "1"]) for _ in range(2))
+    assert (first.sums(), {}) == reference.flows([packet.frame for packet in made])
+    assert first.recording.messages() == second.recording.messages()
+    for flow in first.flows:
+        assert flow.time_flow_end_ns - flow.time_flow_start_ns < SECOND_NS
+
+
+def test_damage_leaves_announcements_and_times_of_what_stands_before(run: Runner) -> None:
+    made = [Packet(BEGIN_NS + n * SECOND_NS, frame(n)) for n in range(3)]
+    done = run(pcap(made)[:-1], options=["--interval", "60"])
+    assert done.status == 1
+    latest = BEGIN_NS + SECOND_NS
+    new_flows = done.recording.records("flowstream.new_flows")
+    assert [(r.src_port, r.time_received_ns) for r in new_flows] == [
+        (1000, latest),
+        (1001, latest),
+    ]
+    assert {flow.time_received_ns for flow in done.flows} == {latest}
+    (counters,) = done.counters
+    assert (counters.time_unix_ns, counters.final) == (latest, True)
+    assert counters.stages["new_flows"].acknowledged == 2
+
+
+class OwnFaultError(Exception):
+    pass
+
+
+def test_any_fault_leaves_whole_books(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packets_of(self: CaptureFile) -> Iterator[tuple[int, int, memoryview]]:
+        yield from itertools.islice(read(self), 5)
+        raise OwnFaultError
+
+    read = CaptureFile.packets
+    path, to = run.file(pcap(packets(7))), run.file(b"", "x").with_name("rec")
+    monkeypatch.setattr(CaptureFile, "packets", packets_of)
+    with pytest.raises(OwnFaultError):
+        main(["pcap", str(path), "--sink", f"file:{to}"])
+    monkeypatch.undo()
+    assert main(["audit", str(to)]) == 0
+    (counters,) = Recording(to).records("flowstream.counters")
+    assert isinstance(counters, CountersRecord)
+    assert (counters.seen_packets, counters.final) == (5, True)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_signal_ends_the_run_in_order(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made = [Packet(BEGIN_NS + n, frame(n % 7)) for n in range(10_007)]
+    read = PacketFeed.run
+    runs = []
+
+    def reading(*args: object) -> object:
+        runs.append(args)
+        if len(runs) == 3:
+            signal.raise_signal(signal.Signals[name])
+        return read(*args)
+
+    monkeypatch.setattr(PacketFeed, "run", reading)
+    done = run(pcap(made))
+    assert (done.status, done.error) == (
+        1,
+        f"flowstream: error: stopped by {name}: what was read before it is published\n",
+    )
+    (counters,) = done.counters
+    assert counters.final
+    assert 3 * 1024 <= counters.seen_packets < len(made)
+    assert sum(flow.packets for flow in done.flows) == counters.seen_packets
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("数据中心抓包", "数据中心抓"),
+        ("a数据中心抓包", "a数据中心"),
+        ("exactly-fifteen", "exactly-fifteen"),
+        ("ééééééééé", "ééééééé"),
+        ("a\u0301" * 5 + "\U0001f600", "a\u0301" * 5),
+        ("abcdefghijklm\U0001f600", "abcdefghijklm"),
+        (b"trace-\xff\xfe".decode("utf-8", "surrogateescape"), "trace-??"),
+        ("\x1b[31mred\x07\x9b\n", "?[31mred???"),
+    ],
+)
+@pytest.mark.parametrize("record_format", ["json", "msgpack"])
+def test_name_of_a_file_is_cut_to_the_octets_of_an_interfaces_name(
+    run: Runner, stem: str, name: str, record_format: str
+) -> None:
+    path = run.file(pcap(packets(3)), f"{stem}.pcap")
+    done = run(path, options=["--format", record_format])
+    assert (done.status, done.error) == (0, "")
+    assert {flow.if_name for flow in done.flows} == {name}
+    assert {counters.if_name for counters in done.counters} == {name}
+
+
+def test_name_of_a_file_reaches_no_terminal_raw(run: Runner) -> None:
+    path = run.file(pcap(packets(3))[:-1], "a\x1b[2J\n\x9b.pcap")
+    error = run(path).error
+    assert (error.count("\n"), error.rstrip().isprintable()) == (1, True)
+    assert "a\\x1b[2J\\n\\x9b.pcap: octet " in error
 
 
 def test_lengths_are_those_on_the_wire(run: Runner) -> None:

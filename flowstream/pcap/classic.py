@@ -65,10 +65,10 @@ def packets(file: OctetFile, head: memoryview, order: str) -> Iterator[Packet]:
             f"has link type {link}, which is not supported; supported are: {SUPPORTED}", 20
         )
     swapped = version != _LENGTHS_IN_ORDER
-    for time_ns, captured, length, octets in _records(file, order, _FORMS[magic], swapped=swapped):
+    for at, time_ns, length, octets in _records(file, order, _FORMS[magic], swapped=swapped):
         if fcs:
             length = max(length - fcs, 0)  # noqa: PLW2901 - the frame's, from here on
-        if captured > length:
+        if len(octets) > length:
             # Nothing behind the frame belongs to it.
             octets = octets[:length]  # noqa: PLW2901
         if link == ETHERNET:
@@ -76,14 +76,14 @@ def packets(file: OctetFile, head: memoryview, order: str) -> Iterator[Packet]:
             continue
         packet = framer(time_ns, length, octets)
         if packet[1] > MAX_LENGTH:
-            raise file.damage(f"says that a packet had {length:,} octets", file.position)
+            raise file.damage(f"says that a packet had {length} octets", at)
         yield packet
 
 
 def _records(
     file: OctetFile, order: str, form: _Form, *, swapped: bool
 ) -> Iterator[tuple[int, int, int, memoryview]]:
-    """Yield time, captured octets, length on the wire and the octets of each packet."""
+    """Yield octet of the file, time, length on the wire and captured octets of each packet."""
     read, size = struct.Struct(order + "4I").unpack_from, file.size
     header, fraction_ns = form.header, form.fraction_ns
     # ``data`` has the octets of the file from ``start`` on, of which ``at`` are taken.
@@ -109,11 +109,7 @@ def _records(
             end = len(data)
             if end < captured:
                 raise file.cut("in a packet", start)
-        yield (
-            seconds * 1_000_000_000 + fraction * fraction_ns,
-            captured,
-            length,
-            data[at : at + captured],
-        )
+        time_ns = seconds * 1_000_000_000 + fraction * fraction_ns
+        yield start + at, time_ns, length, data[at : at + captured]
         at += captured
     file.position = size

@@ -44,13 +44,14 @@ def packets(count: int, step_ns: int = 1_000_003_000) -> list[Packet]:
 class Published(NamedTuple):
     """What a run left: its flows, announcements and counters, and what it said.
 
-    ``summary`` is what it says at a good end, ``error`` whatever else.
+    ``summary`` is what it says at a good end, ``error`` whatever else; ``file`` the first file.
     """
 
     status: int
     error: str
     summary: str
     recording: Recording
+    file: Path
 
     @property
     def flows(self) -> list[FlowRecord]:
@@ -119,4 +120,4 @@ class Runner:
         if audited and to.exists():
             assert main(["audit", str(to)]) == 0, self._capsys.readouterr().out
             self._capsys.readouterr()
-        return Published(status, error.removesuffix(summary), summary, Recording(to))
+        return Published(status, error.removesuffix(summary), summary, Recording(to), paths[0])
