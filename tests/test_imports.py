@@ -48,8 +48,8 @@ ROOMS = {
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
-        "pcap": "errors files streams closing progress layouts host urls config records accounting "
-        "messages kernel encode registry kafka sink agent",
+        "pcap": "errors files streams closing progress layouts host urls config records "
+        "accounting messages kernel encode registry kafka sink agent",
         "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
         "segments sink source recording",
         "demo": "errors streams host records source audit",
