@@ -43,7 +43,7 @@ RECORDS: Final = 100_000
 DEADLINE_S: Final = 60.0
 FORMATS: Final = ("msgpack", "json", "protobuf", "avro")
 TARGET_US: Final = {"msgpack": 2.5, "json": 5.0}
-# What is published is not kept: a run writes gigabytes.
+# Published records are not kept: a run writes gigabytes.
 BROKER: Final = {"log.retention.bytes": str(256 << 20), "log.segment.bytes": str(64 << 20)}
 
 
@@ -83,7 +83,7 @@ class Lane:
         self._runner.run(self.sink.close(5))
 
     def send(self, batches: list[MessageBatch]) -> int:
-        """Send what is encoded already and wait for the outcomes."""
+        """Send encoded batches and wait for their outcomes."""
         return self._runner.run(self._send(batches))
 
     async def _send(self, batches: list[MessageBatch]) -> int:

@@ -19,14 +19,14 @@ LAYOUT = "flows.layout.json"
 
 
 def changed(file: str, old: str, new: str) -> list[str]:
-    """What is said when text in one file is replaced."""
+    """Messages after text in one file was replaced."""
     text = RELEASED[file]
     assert text.count(old) == 1
     return breaks(RELEASED, RELEASED | {file: text.replace(old, new)})
 
 
 def edited(file: str, edit: Any) -> list[str]:
-    """What is said when ``edit`` changed a JSON document in place."""
+    """Messages after ``edit`` changed a JSON document in place."""
     document = copy.deepcopy(json.loads(RELEASED[file]))
     edit(document)
     return breaks(RELEASED, RELEASED | {file: json.dumps(document)})

@@ -1,4 +1,4 @@
-"""Objects: what is embedded, what is compiled and cached, and what is refused."""
+"""Objects: embedded ones, compiled and cached ones, and those that are refused."""
 
 from __future__ import annotations
 

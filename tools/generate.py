@@ -1,4 +1,4 @@
-"""Writes what is generated from the C sources: embedded objects and layouts.
+"""Generates embedded objects and layouts from the C sources.
 
     python -m tools.generate           # write (make generate)
     python -m tools.generate --check   # exit 1 when a file is out of date

@@ -87,7 +87,7 @@ def compare(result: dict[str, Any], truth: dict[str, Any]) -> list[str]:
     if missing != truth["missing"]:
         found.append(f"missing: {missing}, not {truth['missing']}")
     if any(row["duplicates"] for row in result["sequences"]):
-        found.append("duplicates, of which none were written")
+        found.append("duplicates, and none were written")
     lossy = {row["host_id"] for row in result["losses"]} | missing.keys()
     if sorted(lossy) != truth["lossy"]:
         found.append(f"lossy hosts: {sorted(lossy)}, not {truth['lossy']}")
