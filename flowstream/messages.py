@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
@@ -115,8 +115,9 @@ class MessageBatch:
 
     @property
     def octets(self) -> int:
-        """Octets of all keys and values."""
-        return sum(map(len, filter(None, self.keys))) + sum(map(len, filter(None, self.values)))
+        """Octets of all keys, values and headers."""
+        headers = chain.from_iterable(chain.from_iterable(self.headers))
+        return sum(map(len, filter(None, chain(self.keys, self.values, headers))))
 
     def fields(
         self, part: slice
