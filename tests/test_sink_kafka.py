@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,14 @@ from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
 from flowstream.sink import open_sink
 from flowstream.source import open_source
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker import Broker
 
-    from flowstream.messages import Message
+    from flowstream.messages import Message, MessageBatch
 
 # Kafka's numbers of the operations in an access rule (AclOperation.java).
 ALL, WRITE, CREATE = 2, 4, 5
@@ -401,3 +404,72 @@ async def test_bug_in_the_sink_lets_other_partitions_finish(broker: Broker) -> N
     numbers = [number(m.value) for m in await read(broker.url, topic)]
     assert sorted(numbers) == list(range(1, 2019))
     await sink.close(5)
+
+
+HOUR_MS = 3_600_000
+
+
+def dated(batch: MessageBatch, *times: int) -> MessageBatch:
+    """The batch with these message times, repeated as often as is needed."""
+    return replace(batch, timestamps_ms=[times[n % len(times)] for n in range(len(batch))])
+
+
+async def test_records_of_a_clock_that_is_wrong_are_lost_alone_and_counters_are_published(
+    broker: Broker,
+) -> None:
+    flows, counters, account = new_topic(), new_topic(), Account()
+    sink = KafkaSink(broker.cluster, account, partitions=2)
+    await sink.start([flows, counters])
+    now = time.time_ns() // 1_000_000
+    ahead = now + 2 * HOUR_MS
+    with structlog.testing.capture_logs() as logs:
+        began = time.monotonic()
+        for first in range(0, 5_000, 500):
+            await sink.send(dated(make_batch(flows, 0, first, 500), ahead + first))
+        await sink.send(dated(make_batch(flows, 1, 5_000, 101), now))
+        final = replace(make_batch(counters, 0, 6_000, 1), stream=Stream.COUNTERS)
+        await sink.send(dated(final, ahead))
+        await sink.close(20)
+    # Nothing waited for a timeout.
+    assert time.monotonic() - began < 15
+    assert account.causes == {"invalid_timestamp": 5_000}
+    assert [number(m.value) for m in await read(broker.url, flows)] == list(range(5_000, 5_101))
+    (message,) = await read(broker.url, counters)
+    assert (number(message.value), message.timestamp_ms) == (6_000, -1)
+    (logged,) = logs
+    assert (logged["event"], logged["records"]) == ("kafka_records_failed", 5_000)
+    assert "clock" in logged["remedy"]
+
+
+@pytest.mark.parametrize("place", [0, 1_009, 2_002])
+async def test_one_record_of_another_century_is_lost_alone(broker: Broker, place: int) -> None:
+    topic, account = new_topic(), Account()
+    sink = KafkaSink(broker.cluster, account, partitions=1)
+    await sink.start([topic])
+    now = time.time_ns() // 1_000_000
+    batch = dated(make_batch(topic, 0, 0, 2_003), *range(now - 2_003, now))
+    batch.timestamps_ms[place] = 4_300_000_000_000
+    await sink.send(batch)
+    await sink.send(dated(make_batch(topic, 0, 2_003, 101), now))
+    await sink.close(30)
+    assert account.causes == {"invalid_timestamp": 1}
+    assert [number(v) for v in account.failed_values] == [place]
+    numbers = [number(m.value) for m in await read(broker.url, topic)]
+    assert numbers == [n for n in range(2_104) if n != place]
+
+
+async def test_headers_count_as_memory(broker: Broker) -> None:
+    """Copied messages may have large ones."""
+    topic, account = new_topic(), Account()
+    sink = KafkaSink(broker.cluster, account, partitions=1, limits=Limits(in_flight_bytes=20_000))
+    await sink.start([topic])
+    headers = (("name", b"x" * 900), ("empty", None))
+    batch = replace(make_batch(topic, 0, 0, 11, size=13), headers=[headers] * 11)
+    assert batch.octets == 11 * (8 + 13 + 4 + 900 + 5)
+    await sink.send(batch)
+    second = asyncio.ensure_future(sink.send(replace(batch, headers=[headers] * 11)))
+    await asyncio.sleep(0)
+    assert not second.done(), "there is no room for both"
+    await second
+    await sink.close(20)
+    assert len(account.acknowledged_values) == 22

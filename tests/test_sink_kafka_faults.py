@@ -261,3 +261,52 @@ async def test_records_that_were_written_and_never_answered_are_in_doubt(
         # No second outcome, and no failed record is in the topic.
         assert account.settled == 1 + 499 + 199
         assert await numbers_in(broker, topic, 1) == list(range(1, 500))
+
+
+async def test_deadlines_are_enforced_also_after_a_fault(mortal: Broker, monkeypatch) -> None:
+    account = Account()
+    limits = Limits(delivery_timeout=1, request_timeout=1, stuck_timeout=1)
+    sink = KafkaSink(mortal.cluster, account, partitions=1, limits=limits)
+    topic = new_topic()
+    await sink.start([topic])
+    mortal.stop(signal.SIGKILL)
+    expire, faults = sink._lanes.expire, iter([ValueError("a bug")])
+
+    def fail_once(now: float) -> None:
+        for fault in faults:
+            raise fault
+        expire(now)
+
+    monkeypatch.setattr(sink._lanes, "expire", fail_once)
+    await sink.send(make_batch(topic, 0, 0, 101))
+    await eventually(lambda: account.settled == 101, 20)
+    # The run ends, since nobody knows what else is wrong.
+    assert sink.fault == f"{mortal.url}: ValueError('a bug')"
+    await sink.close(1)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "fault"])
+async def test_a_sink_whose_supervisor_has_ended_says_so(
+    mortal: Broker, monkeypatch, how: str
+) -> None:
+    account = Account()
+    sink = KafkaSink(mortal.cluster, account, partitions=1, limits=Limits(delivery_timeout=1))
+    topic = new_topic()
+    await sink.start([topic])
+    assert sink.fault is None
+    if how == "cancelled":
+        sink._supervisor.cancel()
+    else:
+        monkeypatch.setattr(sink._cluster, "reconnect", fail)
+        sink._give_up("for the test")
+    await eventually(lambda: sink.fault, 10)
+    expected = "CancelledError()" if how == "cancelled" else "ValueError('a bug')"
+    assert sink.fault == f"{mortal.url}: publishing has ended: {expected}"
+    # Records still get an outcome.
+    await sink.send(make_batch(topic, 0, 0, 101))
+    await eventually(lambda: account.settled == 101, 20)
+    await sink.close(1)
+
+
+async def fail() -> None:
+    raise ValueError("a bug")

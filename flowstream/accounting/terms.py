@@ -28,6 +28,7 @@ SOURCE_TABLE_FULL: Final = "source_table_full"
 ANNOUNCEMENT_LIMITED: Final = "announcement_limited"
 DELIVERY_TIMEOUT: Final = "delivery_timeout"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
+INVALID_TIMESTAMP: Final = "invalid_timestamp"
 IO_ERROR: Final = "io_error"
 PIPE_CLOSED: Final = "pipe_closed"
 SHUTDOWN: Final = "shutdown"
@@ -41,6 +42,7 @@ LOSSES: Final[Mapping[str, str]] = {
     ANNOUNCEMENT_LIMITED: "announcements beyond --max-records; no packets",
     DELIVERY_TIMEOUT: "records that the sink could not store in time",
     MESSAGE_TOO_LARGE: "single records larger than the broker accepts",
+    INVALID_TIMESTAMP: "records whose time the broker refuses: its clock and this host's differ",
     IO_ERROR: "records that could not be written: a recording's disk, standard output",
     PIPE_CLOSED: "records for standard output after its reader went away",
     SHUTDOWN: "records not published within the time of the run's end",
@@ -51,6 +53,7 @@ LOSSES: Final[Mapping[str, str]] = {
 IN_DOUBT: Final[Mapping[str, str]] = {
     DELIVERY_TIMEOUT: "records sent to the broker and not answered in time",
     MESSAGE_TOO_LARGE: "single records that were sent once without an answer and later refused",
+    INVALID_TIMESTAMP: "records that were sent once without an answer and later refused",
     SHUTDOWN: "records sent, or being written, when the time of the run's end was over",
 }
 """Causes for which a record that was sent has no answer: it may or may not be published."""

@@ -40,6 +40,11 @@ class Cluster:
         self._pause = limits.backoff[0]
         self._connected = 0.0
 
+    @property
+    def url(self) -> str:
+        """URL of the cluster, for messages."""
+        return self._settings.url
+
     async def connect(self, topics: Sequence[str]) -> Producer:
         """Wait for the broker and create missing topics; ``SinkError`` when that fails."""
         self._topics = tuple(topics)

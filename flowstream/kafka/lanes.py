@@ -24,6 +24,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.accounting import terms
+from flowstream.kafka import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,11 @@ class Chunk:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    @property
+    def times(self) -> Sequence[int]:
+        """Message times of the records, Unix ms."""
+        return self.batch.timestamps_ms[self.start : self.stop]
+
     def cut(self, n: int) -> Chunk:
         """Split off the first ``n`` records, with their share of the size."""
         share = self.size * n // len(self)
@@ -103,8 +109,9 @@ class Lane:
     partition: int
     waiting: deque[Chunk] = field(default_factory=deque)
     flight: Flight | None = None
-    # Records per Kafka batch.
+    # Records per Kafka batch, and runs of records of the same time.
     max_records: int = _UNLIMITED
+    max_runs: int = _UNLIMITED
 
     def __len__(self) -> int:
         return sum(map(len, self.waiting)) + len(self.flight or ())
@@ -112,10 +119,14 @@ class Lane:
     def launch(self, builder: BatchBuilder, now: float) -> Flight:
         """Pack waiting records into ``builder`` until it is full; that is the lane's flight."""
         chunks: list[Chunk] = []
-        room = self.max_records
-        while self.waiting and room:
+        room, runs = self.max_records, self.max_runs
+        while self.waiting and room and runs:
             chunk = self.waiting[0]
-            packed = _pack(builder, chunk, room)
+            limit = room
+            if runs < _UNLIMITED:
+                limit = min(room, times.within(chunk.times, runs))
+                runs -= min(times.runs(chunk.times), runs)
+            packed = _pack(builder, chunk, limit)
             if packed:
                 chunks.append(chunk.cut(packed))
             if len(chunk):
@@ -218,6 +229,7 @@ class Lanes:
         """Settle the lane's flight as published."""
         if lane.flight is not None and now - lane.flight.launched <= self._prompt:
             lane.grow()
+        lane.max_runs = min(2 * lane.max_runs, _UNLIMITED)
         for chunk in lane.land():
             self._space.give(chunk.size)
             self._outcomes.acknowledged(chunk.batch, slice(chunk.start, chunk.stop))
@@ -230,6 +242,23 @@ class Lanes:
             return
         for chunk in lane.land():
             self._give_up(chunk, terms.MESSAGE_TOO_LARGE)
+
+    def refuse_times(self, lane: Lane) -> None:
+        """Send the lane's flight again in parts; give up a part of one time that is refused.
+
+        Counters are sent again without a time.
+        """
+        runs = sum(times.runs(chunk.times) for chunk in lane.flight.chunks) if lane.flight else 0
+        if runs > 1:
+            lane.max_runs = runs // _REFUSED
+            lane.recall(in_doubt=False)
+            return
+        for chunk in lane.land():
+            if (batch := times.without_time(chunk.batch)) is None:
+                self._give_up(chunk, terms.INVALID_TIMESTAMP)
+            else:
+                chunk.batch = batch
+                lane.waiting.appendleft(chunk)
 
     def expire(self, now: float) -> None:
         """Give up waiting records whose deadline has passed."""

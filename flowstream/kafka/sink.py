@@ -31,6 +31,7 @@ from flowstream.delivery.space import Space
 from flowstream.kafka.cluster import Cluster, name_of
 from flowstream.kafka.lanes import RECORD_OVERHEAD, Lanes
 from flowstream.kafka.limits import Limits
+from flowstream.kafka.losses import LossLog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,17 +44,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Seconds: between checks of the deadlines, between logs of records given up, for an
-# orderly end.
+# Seconds: between checks of the deadlines, for an orderly end.
 _TICK = 0.25
-_LOG_INTERVAL = 10.0
 _END_TIMEOUT = 1.0
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # The broker wrote nothing. After any other error it may have: aiokafka repeats requests
 # that were not answered, and tells only of the last one.
 _REFUSED = (
     ClusterAuthorizationFailedError,
-    InvalidTimestampError,
     TopicAuthorizationFailedError,
 )
 
@@ -64,8 +62,6 @@ class KafkaSink:
     Topics that it creates get ``topic_settings``.
     """
 
-    fault = None
-
     def __init__(
         self,
         settings: ClientSettings,
@@ -75,6 +71,7 @@ class KafkaSink:
         limits: Limits | None = None,
         topic_settings: Mapping[str, str] | None = None,
     ) -> None:
+        self.fault: str | None = None
         self._outcomes = outcomes
         self._limits = limits or Limits()
         self._cluster = Cluster(
@@ -93,7 +90,7 @@ class KafkaSink:
         self._trouble: str | None = None
         self._last_answer = 0.0
         self._ending: set[asyncio.Task[None]] = set()
-        self._given_up_logged = 0.0
+        self._losses = LossLog(self._lanes)
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Do nothing: connecting needs no privilege."""
@@ -106,6 +103,7 @@ class KafkaSink:
         self._topics = tuple(topics)
         self._producer = await self._cluster.connect(topics)
         self._supervisor = asyncio.create_task(self._supervise(self._producer), name="kafka-sink")
+        self._supervisor.add_done_callback(self._supervision_ended)
         # A task that is cancelled before its first step would not end its producer.
         await asyncio.sleep(0)
         self._tick()
@@ -140,7 +138,7 @@ class KafkaSink:
         self._closed = True
         self._space.close()
         await self._flush(timeout)
-        self._log_given_up()
+        self._losses.write()
         if self._timer is not None:
             self._timer.cancel()
         if self._supervisor is not None:
@@ -160,7 +158,7 @@ class KafkaSink:
         self._producer.seal()
         self._give_up("flush ran out of time")
         self._lanes.give_up_all(terms.SHUTDOWN, self._producer.was_sent)
-        self._log_given_up()
+        self._losses.write()
 
     async def _supervise(self, producer: Producer) -> None:
         """Publish with one producer at a time, until cancelled."""
@@ -178,6 +176,14 @@ class KafkaSink:
             moved = self._lanes.fit({topic: self.partitions(topic) for topic in self._topics})
             if moved:
                 log.warning("kafka_records_moved", records=moved, reason="fewer partitions")
+
+    def _supervision_ended(self, task: asyncio.Task[None]) -> None:
+        """Without a supervisor nothing is published any more: that ends a run."""
+        if self._closed:
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        log.error("kafka_sink_fault", exc_info=error)
+        self.fault = f"{self._cluster.url}: publishing has ended: {error!r}"
 
     async def _publish(self, producer: Producer) -> None:
         """Keep every partition in flight; return when there is trouble."""
@@ -218,6 +224,9 @@ class KafkaSink:
         elif isinstance(error, _TOO_LARGE):
             producer.withdraw(lane.topic, lane.partition, len(flight))
             self._lanes.refuse_size(lane)
+        elif isinstance(error, InvalidTimestampError):
+            producer.withdraw(lane.topic, lane.partition, len(flight))
+            self._lanes.refuse_times(lane)
         else:
             refused = isinstance(error, _REFUSED)
             sent = producer.was_sent(lane.topic, lane.partition)
@@ -255,15 +264,20 @@ class KafkaSink:
             log.error("kafka_producer_end_fault", error=repr(task.exception()))
 
     def _tick(self) -> None:
-        """Enforce the deadlines, independently of the supervisor."""
+        """Enforce the deadlines, independently of the supervisor, whatever fails."""
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
         now = _now()
+        for enforce in (self._check_flights, self._lanes.expire, self._losses.write_in_time):
+            try:
+                enforce(now)
+            except Exception as err:
+                log.exception("kafka_sink_fault")
+                self.fault = self.fault or f"{self._cluster.url}: {err!r}"
+
+    def _check_flights(self, now: float) -> None:
         for lane in self._lanes:
             if lane.flight is not None:
                 self._check_flight(lane, lane.flight, now)
-        self._lanes.expire(now)
-        if now - self._given_up_logged > _LOG_INTERVAL:
-            self._log_given_up()
-        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     def _check_flight(self, lane: Lane, flight: Flight, now: float) -> None:
         age = now - flight.launched
@@ -273,16 +287,6 @@ class KafkaSink:
             self._give_up("delivery timeout")
         elif min(age, now - self._last_answer) > self._limits.stuck_timeout:
             self._give_up("no answer")
-
-    def _log_given_up(self) -> None:
-        for event, counter in (
-            ("kafka_records_failed", self._lanes.failed),
-            ("kafka_records_in_doubt", self._lanes.in_doubt),
-        ):
-            for cause, records in counter.items():
-                log.warning(event, cause=cause, records=records)
-                self._given_up_logged = _now()
-            counter.clear()
 
 
 def _now() -> float:

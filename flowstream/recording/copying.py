@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
-_REMEDIES: Final = {terms.MESSAGE_TOO_LARGE: "; raise the topic's max.message.bytes"}
+_REMEDIES: Final = {
+    terms.MESSAGE_TOO_LARGE: "; raise the topic's max.message.bytes",
+    terms.INVALID_TIMESTAMP: "; raise the topic's message.timestamp.after.max.ms",
+}
 """What the user can do, by cause."""
 
 

@@ -1,0 +1,50 @@
+"""Log lines about the records that a Kafka sink has given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowstream.accounting import terms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowstream.kafka.lanes import Lanes
+
+_INTERVAL: Final = 10.0
+_REMEDIES: Final[Mapping[str, Mapping[str, str]]] = {
+    terms.INVALID_TIMESTAMP: {
+        "remedy": "set the clocks of this host and of the brokers, or raise the topics' "
+        "message.timestamp.after.max.ms and message.timestamp.before.max.ms"
+    }
+}
+
+log = structlog.get_logger(__name__)
+
+
+class LossLog:
+    """Sums up what the lanes have given up, at most every 10 s."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._logged = 0.0
+
+    def write_in_time(self, now: float) -> None:
+        """Log what there is, unless lines were logged shortly before ``now``."""
+        if now - self._logged > _INTERVAL and self.write():
+            self._logged = now
+
+    def write(self) -> bool:
+        """Log a line per cause; return whether there was any."""
+        written = False
+        for event, counter in (
+            ("kafka_records_failed", self._lanes.failed),
+            ("kafka_records_in_doubt", self._lanes.in_doubt),
+        ):
+            for cause, records in counter.items():
+                log.warning(event, cause=cause, records=records, **_REMEDIES.get(cause, {}))
+                written = True
+            counter.clear()
+        return written
