@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What both programs share: constants set at load time, byte order, bounds. */
+/* Shared by both programs: constants set at load time, byte order, a packet's length. */
 #ifndef COMMON_H
 #define COMMON_H
 

@@ -131,13 +131,13 @@ enum verdict {
 };
 
 /*
- * IP octets of the packet. The header's length is 0 for a segment that is
- * still to be cut (TSO in generic mode, BIG TCP) and for jumbograms (RFC 2675):
- * then all that follows the link-layer header counts.
+ * IP octets of the packet. The header's length is 0 for a segment that has not
+ * been cut yet (TSO in generic mode, BIG TCP) and for jumbograms (RFC 2675):
+ * then all octets behind the link-layer header count.
  */
-INLINE u64 ip_octets(u32 header_says, const struct packet *packet)
+INLINE u64 ip_octets(u32 in_header, const struct packet *packet)
 {
-	return header_says ? header_says : packet->length - packet->l2_header_len;
+	return in_header ? in_header : packet->length - packet->l2_header_len;
 }
 
 INLINE void parse_transport(void *pos, void *end, struct flow_key *key, struct packet *packet)
@@ -251,7 +251,7 @@ INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struc
 
 		if (!is_extension(proto))
 			break;
-		/* A header that is not wholly there: the packet was cut in it. */
+		/* The packet was cut in this header. */
 		if ((void *)(ext + 1) > end)
 			break;
 		length = extension_length(proto, ext->length);

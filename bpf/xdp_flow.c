@@ -52,7 +52,7 @@ struct counters {
 /* Packets that share one reading of the clock at most. */
 #define CLOCK_USES_MAX 16
 
-/* How full the active table is; user space sets it back before each swap. */
+/* Fill of the active table; user space resets it before each swap. */
 struct table_fill {
 	u64 inserts;
 	u64 limit; /* inserts at which user space is woken to swap early */

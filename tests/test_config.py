@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,6 +10,7 @@ from flowstream.config.options import option_name, options_of
 from flowstream.config.pcap import CaptureConfig
 from flowstream.config.publish import PublishConfig
 from flowstream.config.run import OPTIONS, RunConfig, load
+from flowstream.encode import FORMATS, PROFILES
 from flowstream.errors import UsageError
 
 
@@ -283,6 +285,11 @@ def test_one_option_alone():
         option.parse("null")
     with pytest.raises(UsageError, match=r"^here: '7' is not allowed; it takes a number of"):
         option.parse("7", where="here")
+
+
+def test_formats_and_names_are_those_of_the_encoders():
+    assert get_args(OPTIONS["format"].type.__origin__) == FORMATS
+    assert get_args(OPTIONS["names"].type.__origin__) == tuple(PROFILES)
 
 
 def test_run_and_pcap_share_the_options_of_publishing():

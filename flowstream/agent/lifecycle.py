@@ -41,7 +41,7 @@ DATA_SHARE: Final = 0.8
 SETTLE_POLL_S: Final = 0.02
 """How often a removal checks whether the sink has settled the attachment's records."""
 OVERTIME_S: Final = 5.0
-"""What counting lost records may take beyond the shutdown's time."""
+"""Time beyond the shutdown's in which lost records may still be counted."""
 FAULT_POLL_S: Final = 0.5
 """How often the run checks whether the sink has failed."""
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flowstream.delivery.space import Space
     from flowstream.messages import MessageBatch
 
-# What Kafka's record format adds to key and value, rounded up.
+# Octets that Kafka's record format adds to key and value, rounded up.
 RECORD_OVERHEAD = 24
 
 # Records in a flight: more than any batch has room for.

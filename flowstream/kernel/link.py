@@ -67,9 +67,9 @@ class Link(Closing):
     def from_fd(cls, fd: int, interface: str, index: int, mode: Mode) -> Self:
         """Use the link behind ``fd``, which must be an XDP link on interface ``index``.
 
-        The kernel does not tell the name and the mode of a link: whoever attached it
-        does. Raises LayoutError that names the difference. Owns ``fd`` from the call on,
-        also when it raises.
+        The kernel does not report name and mode of a link: the caller states them.
+        Raises LayoutError that names the difference. Owns ``fd`` from the call on, also
+        when it raises.
         """
         link = cls.__new__(cls)
         link.fd, link.interface, link.index, link.mode = fd, interface, index, mode
