@@ -56,7 +56,7 @@ COUNTERS = f"""
 
 
 def records(spark: SparkSession, brokers: str, topics: list[str], schema: str) -> DataFrame:
-    """Records of the topics by column; a value that is no such record ends the job.
+    """Records of the topics by column; any other value ends the job.
 
     The error names topic, partition and offset: nothing is passed over in silence.
     """

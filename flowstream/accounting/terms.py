@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_FLOW: Final[Mapping[str, str]] = {
-    "non_ip": "neither IPv4 nor IPv6; for the program counter: not IPv4",
+    "non_ip": "neither IPv4 nor IPv6; with --program counter: not IPv4",
     "malformed": "cut, or with an impossible header",
     "sampled_out": "passed over by sampling",
-    "counted": "counted by the program counter, which makes no flow records",
+    "counted": "counted by xdp_counter, which makes no flow records",
 }
 """Reasons for a packet to be in no flow record (enum no_flow_reason of bpf/parsing.h)."""
 
@@ -37,8 +37,8 @@ INTERNAL_ERROR: Final = "internal_error"
 LOSSES: Final[Mapping[str, str]] = {
     OVERFLOW_LOST: "packets that found the flow table and its ring buffer full",
     ANNOUNCEMENT_LOST: "announcements that found their ring buffer full; no packets",
-    SOURCE_TABLE_FULL: "program counter: packets whose source found the table of sources full; "
-    "no packets, they are in no_flow.counted",
+    SOURCE_TABLE_FULL: "packets whose source found xdp_counter's table of sources full; their "
+    "packets are in no_flow.counted",
     ANNOUNCEMENT_LIMITED: "announcements beyond --max-records; no packets",
     DELIVERY_TIMEOUT: "records that the sink could not store in time",
     MESSAGE_TOO_LARGE: "single records larger than the broker accepts",

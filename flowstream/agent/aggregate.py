@@ -163,7 +163,7 @@ class _Keys:
 
 
 class _Groups(NamedTuple):
-    """Records in an order in which those of a group stand together."""
+    """An order that puts the records of each group side by side, and where each group starts."""
 
     order: NDArray[np.intp]
     starts: NDArray[np.intp]
@@ -262,7 +262,7 @@ def _word(column: NDArray[Any]) -> Words:
 
 
 def _packed(*columns: tuple[NDArray[Any], int]) -> Words:
-    """Put columns of so many bits beside each other, the last one lowest."""
+    """Pack columns, each with its number of bits, into one number; the last one is lowest."""
     words = np.zeros(len(columns[0][0]), np.uint64)
     for column, bits in columns:
         words <<= np.uint64(bits)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _CHUNK_BITS: Final = 15
 _CHUNK: Final = 1 << _CHUNK_BITS
 _DENSE: Final = 256
-"""A chunk with at least so many numbers gets a bitmap: 4 KiB, at most 16 octets a number."""
+"""Numbers from which on a chunk gets a bitmap: 4 KiB, at most 16 octets a number."""
 
 
 class SeqSet:
@@ -152,7 +152,7 @@ class SeqSet:
 def _chunks(
     numbers: NDArray[np.uint64], at_least: int = 1
 ) -> tuple[list[int], list[int], list[int]]:
-    """Chunks of sorted numbers with ``at_least`` so many, and where each starts and ends."""
+    """Chunks with ``at_least`` so many of the sorted numbers: which, where it starts and ends."""
     which = numbers >> np.uint64(_CHUNK_BITS)
     starts = np.flatnonzero(np.concatenate(([True], which[1:] != which[:-1]))[: len(which)])
     ends = np.append(starts[1:], len(which))

@@ -175,7 +175,7 @@ class CounterProbe(Closing):
         self.wakeups: None = None
 
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> CounterAttachment:
-        """Load and attach to ``interface``; KernelError says what to do."""
+        """Load and attach to ``interface``; KernelError names the remedy."""
         maps = self.maps(interface_index(interface), offload=mode is Mode.OFFLOAD)
         try:
             attachment = CounterAttachment(self, maps, interface, mode)

@@ -94,7 +94,7 @@ class FlowAttachment(Closing):
 
 
 class FlowProbe(Closing):
-    """The maps of xdp_flow and what is drained from them.
+    """xdp_flow with the maps that its attachments share; drains them into flow records.
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
     packet in so many is read, at random. The methods that drain block (up to
@@ -161,7 +161,7 @@ class FlowProbe(Closing):
         return stack.enter_context(program), counters
 
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> FlowAttachment:
-        """Load and attach to ``interface``; KernelError says what to do."""
+        """Load and attach to ``interface``; KernelError names the remedy."""
         return FlowAttachment(self, interface, mode)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:

@@ -207,7 +207,7 @@ def check(result: int, doing: str) -> int:
 
 @cache
 def possible_cpus() -> int:
-    """Return the number of possible CPUs: a per-CPU map has so many values for each key."""
+    """Return the number of possible CPUs: a per-CPU map has a value of each for every key."""
     return check(library().libbpf_num_possible_cpus(), "reading the number of possible CPUs")
 
 
