@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import reprlib
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from flowstream.kafka.settings import ClientSettings
 
 _LOOK_TIMEOUT = 2.0
+# Of a large cluster some brokers are enough to see what is wrong.
+_LOOK_MOST = 3
+# A broker may advertise any text.
+_TEXTS = reprlib.Repr(maxstring=400)
 
 _Client = TypeVar("_Client")
 
@@ -67,22 +74,57 @@ def _quieten_aiokafka() -> None:
 
 
 async def why_unreachable(settings: ClientSettings) -> str:
-    """Say in a few words what happens on a plain connection to each address."""
-    return "; ".join([f"{address} {await _look(address)}" for address in settings.addresses])
+    """Say in a few words what happens on a plain connection to each address.
+
+    Where a broker answers: what happens at the addresses that it advertises, by which
+    clients must reach it.
+    """
+    found = []
+    for address in settings.addresses:
+        look = await _look(address)
+        if look is None:
+            look = await _look_beyond(replace(settings, addresses=(address,)))
+        found.append(f"{address} {look}")
+    return "; ".join(found)
 
 
-async def _look(address: str) -> str:
+async def _look_beyond(settings: ClientSettings) -> str:
+    """Say what is wrong with what accepts connections there."""
+    client = _new(AIOKafkaClient, settings)
+    try:
+        async with asyncio.timeout(_LOOK_TIMEOUT):
+            await client.bootstrap()
+        advertised = [_address(broker.host, broker.port) for broker in client.cluster.brokers()]
+    except Exception:  # noqa: BLE001 - a listener that is no broker causes errors of any kind
+        advertised = []
+    finally:
+        await client.close()
+    if not advertised:
+        return "accepts connections but does not answer as a Kafka broker"
+    looks = [(address, await _look(address)) for address in advertised[:_LOOK_MOST]]
+    wrong = [f"{_TEXTS.repr(address)[1:-1]} ({look})" for address, look in looks if look]
+    if not wrong:
+        return "answers, but not in time"
+    return f"answers, but its advertised.listeners names {'; '.join(wrong)}"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _look(address: str) -> str | None:
+    """Say what keeps a connection from being made, None if nothing does."""
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT):
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     except TimeoutError:
         return "does not answer"
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # UnicodeError: a part is longer than 63 letters
         return "does not resolve to an address"
     except OSError as err:
         return os.strerror(err.errno).lower() if err.errno else str(err)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return "accepts connections but does not answer as a Kafka broker"
+    return None

@@ -84,6 +84,7 @@ class Producer:
         try:
             await producer.start()
             present = {topic: len(await producer.partitions_for(topic)) for topic in topics}
+            _require_partitions(present)
         except BaseException as err:
             await producer.stop()
             if isinstance(err, BrokerResponseError) and not err.retriable:
@@ -178,6 +179,12 @@ class Producer:
     def _cut_connections(self) -> None:
         for connection in tuple(self._producer.client._conns.values()):  # noqa: SLF001 - see above
             connection.close()
+
+
+def _require_partitions(present: Mapping[str, int]) -> None:
+    for topic, count in present.items():
+        if not count:
+            raise SinkError(f"topic {topic}: the cluster shows no partition; create it anew")
 
 
 def _cut_what_is_closed(client: AIOKafkaClient) -> None:

@@ -8,11 +8,11 @@ import re
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, UnsupportedCodecError
+from aiokafka.errors import BrokerResponseError, KafkaError, UnsupportedCodecError
 
 from flowstream.errors import SourceError
 from flowstream.kafka.admin import existing_partitions
-from flowstream.kafka.client import admin_client, new_consumer
+from flowstream.kafka.client import admin_client, new_consumer, why_unreachable
 from flowstream.messages import Message, unreadable_codec
 
 if TYPE_CHECKING:
@@ -94,10 +94,11 @@ class KafkaSource:
                     await consumer.beginning_offsets(partitions),
                     await consumer.end_offsets(partitions),
                 )
-        except (KafkaError, OSError, TimeoutError) as err:
+        except (KafkaError, OSError, TimeoutError, UnicodeError) as err:
+            refused = isinstance(err, BrokerResponseError)
+            why = str(err) if refused else await why_unreachable(self._settings)
             raise SourceError(
-                f"{self._url}: cannot be read: {str(err) or 'no answer in time'}; "
-                "check the address and that the broker is up"
+                f"{self._url}: cannot be read: {why}; check the address and that the broker is up"
             ) from err
 
     async def _partitions(self) -> list[TopicPartition]:
