@@ -152,14 +152,14 @@ class _Keys:
         """Keys at a level, shape (words, n), of all records or of those at these places."""
         src_bits, src = self.prefix("src", level.src)
         dst_bits, dst = self.prefix("dst", level.dst)
-        rows = [
+        words = [
             self._attachment | self._proto if level.proto else self._attachment,
             _packed((self._sampling, 32), (src_bits, 8), (dst_bits, 8)),
             *src.T, *dst.T, *self._apart,
         ]  # fmt: skip
         if level.ports:
-            rows.append(self._ports)
-        return np.stack(rows if some is None else [row[some] for row in rows])
+            words.append(self._ports)
+        return np.stack(words if some is None else [word[some] for word in words])
 
 
 class _Groups(NamedTuple):
@@ -176,8 +176,8 @@ def _groups(words: Words) -> _Groups:
     group of two keys.
     """
     hashes = np.zeros(words.shape[1], np.uint64)
-    for row in words:
-        hashes ^= row
+    for word in words:
+        hashes ^= word
         hashes *= _MIX_1
         hashes ^= hashes >> np.uint64(29)
         hashes *= _MIX_2
@@ -185,8 +185,8 @@ def _groups(words: Words) -> _Groups:
     order = np.argsort(hashes)
     begins = np.ones(len(order), np.bool_)
     begins[1:] = False
-    for row in words:
-        ordered = row[order]
+    for word in words:
+        ordered = word[order]
         begins[1:] |= ordered[1:] != ordered[:-1]
     return _Groups(order, np.flatnonzero(begins))
 
