@@ -24,7 +24,8 @@ _LOOK_TIMEOUT = 2.0
 # Of a large cluster some brokers are enough to see what is wrong.
 _LOOK_MOST = 3
 # A broker may advertise any text.
-_TEXTS = reprlib.Repr(maxstring=400)
+_TEXTS = reprlib.Repr()
+_TEXTS.maxstring = 400
 
 _Client = TypeVar("_Client")
 
