@@ -64,7 +64,8 @@ class Option(msgspec.Struct, frozen=True):
         strict = where is not None
         try:
             return msgspec.convert(value, self.type, strict=strict)
-        except msgspec.ValidationError as err:
+        # UnicodeError: octets of the command line that are not UTF-8.
+        except (msgspec.ValidationError, UnicodeError) as err:
             where = where or f"--{self.name}"
             raise UsageError(
                 f"{where}: {_shown(value)} is not allowed; it takes {self.allowed}"
