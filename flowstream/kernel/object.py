@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
 from flowstream.errors import LayoutError
 from flowstream.layouts.constants import PATCH_MAGIC
@@ -25,15 +26,18 @@ PSEUDO_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 PATCH_MASK = 0xFFFFFFFFFFFFFF00  # the low octet of a patched constant is its slot
 
 
+_U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+
+
 class MapSpec(msgspec.Struct, frozen=True):
     """A map as the C source declares it; ``type`` is enum bpf_map_type, sizes are octets."""
 
     name: str
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
+    type: _U32
+    key_size: _U32
+    value_size: _U32
+    max_entries: _U32
+    flags: _U32
 
 
 class ProgramSpec(msgspec.Struct, frozen=True):
@@ -47,6 +51,17 @@ class ProgramSpec(msgspec.Struct, frozen=True):
     code: bytes
     relocations: dict[str, list[int]]
     patches: dict[int, list[int]]
+
+    def __post_init__(self) -> None:
+        for positions in (*self.relocations.values(), *self.patches.values()):
+            for position in positions:
+                self._check_position(position)
+
+    def _check_position(self, position: int) -> None:
+        """Raise ValueError unless an LD_IMM64 of two instructions stands there."""
+        at = position * INSTRUCTION_SIZE
+        if not 0 <= at <= len(self.code) - 2 * INSTRUCTION_SIZE or self.code[at] != LD_IMM64:
+            raise ValueError(f"program {self.name} has no constant at instruction {position}")
 
     def link(self, map_fds: Mapping[str, int], constants: Mapping[int, int]) -> bytes:
         """Bytecode with map descriptors and constants filled in.
