@@ -39,6 +39,8 @@ def read(value: bytes) -> FlowRecord | CountersRecord:
 def _datum(record: type[Struct], value: bytes) -> Any:
     try:
         return fastavro.schemaless_reader(io.BytesIO(value), _SCHEMAS[record], None)
+    except EOFError as err:  # its text may show the address of an object
+        raise ValueError("Avro that cannot be read: it ends too early") from err
     # fastavro raises exceptions of many types for damaged data.
     except Exception as err:
         raise ValueError(f"Avro that cannot be read: {err or type(err).__name__}") from err
