@@ -62,7 +62,7 @@ lower-bounds: setup ## run the unit tests with the lowest versions that pyprojec
 	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	@$(BIN)/python -m tools.lower_bounds >$(LOWEST)/constraints.txt
 	@$(LOWEST)/$(PIP_INSTALL) -c $(LOWEST)/constraints.txt \
-		-e '.[dev,readers]'
+		-e '.[agent,dev,readers]'
 	@$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(UNIT_TESTS)
 
 bench: setup ## measure throughput and cost, as ratios
@@ -79,8 +79,8 @@ generate: setup ## rebuild kernel objects, layouts and schema files
 	$(BIN)/python -m tools.schema_files --write schemas
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
-	$(COMPILE) --extra dev --extra readers -o requirements-dev.txt pyproject.toml
-	$(COMPILE) --extra readers -c requirements-dev.txt -o requirements.txt \
+	$(COMPILE) --extra agent --extra dev --extra readers -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --extra agent --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in
 	$(COMPILE) -o tests/goflow2/requirements.txt tests/goflow2/requirements.in

@@ -8,13 +8,16 @@ FlowstreamError
 ├── CompileError     bcc is missing, is the wrong package, or rejects the source
 ├── SinkError        sink cannot be used
 ├── SourceError      topic or recording cannot be read
-└── DecodeError      published value is not a record
+├── DecodeError      published value is not a record
+└── MissingExtraError    a library of an extra is not installed; no fault of the data
 
 Faults at start-up are raised; faults of single records while running are
 counted (flowstream.accounting), never raised.
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 
 class FlowstreamError(Exception):
@@ -65,3 +68,23 @@ class SourceError(FlowstreamError):
 
 class DecodeError(FlowstreamError):
     """A published value is not a record that this version can read."""
+
+
+class MissingExtraError(FlowstreamError):
+    """A library of an extra is not installed: nothing is wrong with the data.
+
+    Not a ``DecodeError``, so a consumer that sets bad records aside keeps its good
+    ones. ``extra`` is the name for pip: flowstream[EXTRA].
+    """
+
+    exit_status = 2
+
+    def __init__(self, extra: str, subject: str, reason: str = "") -> None:
+        because = f" ({reason})" if reason else ""
+        super().__init__(f"{subject} requires: pip install 'flowstream[{extra}]'{because}")
+        self.extra = extra
+        self._subject, self._reason = subject, reason
+
+    def at(self, place: str) -> Self:
+        """Return the same error with the place of the value that showed it."""
+        return type(self)(self.extra, f"{place}: {self._subject}", self._reason)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-# O_NONBLOCK: the path may have become a named pipe since it was examined.
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+# O_NONBLOCK: the path may have become a named pipe since it was examined. Windows has none
+# of the POSIX flags, and translates line ends without O_BINARY.
+_FLAGS: Final = os.O_RDONLY | sum(
+    getattr(os, flag, 0) for flag in ("O_CLOEXEC", "O_NOCTTY", "O_NONBLOCK", "O_BINARY")
+)
 _KINDS: Final = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",

@@ -127,8 +127,3 @@ class MessageBatch:
         return zip(
             self.timestamps_ms[part], self.keys[part], self.values[part], headers, strict=False
         )
-
-
-def unreadable_codec(name: str) -> str:
-    """Text of the error for a batch whose compression needs a library that is missing."""
-    return f"a batch compressed with {name}; pip install 'flowstream[readers]' reads it"

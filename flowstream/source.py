@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
+from flowstream.extras import requires
 from flowstream.kafka.settings import ClientSettings
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url_or_directory
 
@@ -40,12 +41,14 @@ class Source(Protocol):
 def open_source(url: str, topics: Sequence[str]) -> Source:
     """Return the source that ``url`` names: kafka://HOST:PORT[,...], file:DIR or a plain DIR.
 
-    Nothing is read yet. Raises ``UsageError``.
+    Nothing is read yet. Raises ``UsageError``, and ``MissingExtraError`` without the
+    extra ``kafka``.
     """
     where = parse_url_or_directory(url)
     # Import only the source in use: aiokafka's client takes a tenth of a second.
     if isinstance(where, KafkaUrl):
-        from flowstream.kafka.source import KafkaSource  # noqa: PLC0415
+        with requires("kafka", f"reading {where}"):
+            from flowstream.kafka.source import KafkaSource  # noqa: PLC0415
 
         return KafkaSource(ClientSettings(where.addresses), topics)
     if isinstance(where, DirectoryUrl):

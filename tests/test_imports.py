@@ -21,6 +21,7 @@ ROOMS = {
     room: frozenset(may_import.split())
     for room, may_import in {
         "errors": "",
+        "extras": "errors",
         "files": "",
         "streams": "",
         "closing": "",
@@ -30,7 +31,7 @@ ROOMS = {
         "host": "errors",
         "urls": "errors",
         "config": "errors files urls",
-        "records": "errors streams layouts",
+        "records": "errors extras streams layouts",
         "schemas": "errors streams layouts records",
         "accounting": "errors streams layouts records",
         "messages": "errors streams accounting",
@@ -39,12 +40,12 @@ ROOMS = {
         "registry": "errors streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors streams closing urls accounting messages delivery",
-        "segments": "errors files streams closing urls accounting messages delivery",
+        "segments": "errors extras files streams closing urls accounting messages delivery",
         "sink": "errors streams urls accounting messages delivery kafka segments",
-        "source": "errors streams urls messages delivery kafka segments",
+        "source": "errors extras streams urls messages delivery kafka segments",
         "audit": "errors streams progress layouts records accounting messages source",
-        "recording": "errors streams progress urls accounting messages delivery kafka segments "
-        "sink source",
+        "recording": "errors extras streams progress urls accounting messages delivery kafka "
+        "segments sink source",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
@@ -53,8 +54,8 @@ ROOMS = {
         "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
         "segments sink source recording",
         "demo": "errors streams host records source audit",
-        "cli": "errors streams log progress host urls config records schemas audit recording "
-        "agent check pcap demo",
+        "cli": "errors extras streams log progress host urls config records schemas audit "
+        "recording agent check pcap demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""
@@ -79,6 +80,7 @@ LAZY = {
     "cli": "--help and usage errors are quick; a command imports its room",
     "sink": "the URL chooses",
     "source": "the URL chooses",
+    "recording.record": "Linux only",
     "pcap": "the URL chooses",
     "segments.batches": "the agent attaches before it imports aiokafka",
     "segments.writer": "the agent attaches before it imports aiokafka",

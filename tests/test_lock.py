@@ -56,6 +56,7 @@ def test_image_has_every_dependency_and_no_tool() -> None:
     shipped = pins(IMAGE).keys()
     extras = PROJECT["optional-dependencies"]
     assert names(PROJECT["dependencies"]) <= shipped
+    assert names(extras["agent"]) <= shipped
     assert names(extras["readers"]) <= shipped
     assert not {"mypy", "pip", "pytest", "ruff", "setuptools"} & shipped
 
@@ -67,9 +68,23 @@ def test_development_has_every_extra() -> None:
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
-    lowest = lowest_versions()
     extras = PROJECT["optional-dependencies"]
-    assert lowest.keys() == names(PROJECT["dependencies"]) | names(extras["readers"])
+    required = [*PROJECT["dependencies"], *(r for e in extras if e != "dev" for r in extras[e])]
+    assert lowest_versions().keys() == names(required)
+
+
+def test_a_consumer_installs_msgspec_only() -> None:
+    assert names(PROJECT["dependencies"]) == {"msgspec"}
+
+
+def test_a_library_has_the_same_versions_in_every_extra() -> None:
+    required = {r for extra in PROJECT["optional-dependencies"].values() for r in extra}
+    assert len(names(list(required))) == len(required)
+
+
+def test_agent_has_what_the_smaller_extras_have() -> None:
+    extras = {name: set(each) for name, each in PROJECT["optional-dependencies"].items()}
+    assert extras["kafka"] < extras["audit"] == extras["testing"] < extras["agent"]
 
 
 def test_version_stands_in_one_place() -> None:

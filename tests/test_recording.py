@@ -306,18 +306,19 @@ async def test_missing_codec_library_is_named_with_the_remedy(
         command = [sys.executable, "-c", code, *args]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    says = f"a batch compressed with {codec}; pip install 'flowstream[readers]' reads it\n"
+    says = f"a batch compressed with {codec} requires: pip install 'flowstream[readers]'"
     copy = str(tmp_path / "copy")
     done = await asyncio.to_thread(run, "record", broker.url, "--topic", topic, "--to", copy)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     place = f"{broker.url}: topic {topic}, partition 1, offset 7 of 108"
-    assert done.stderr == f"flowstream: error: {place}: {says}"
+    assert done.stderr == f"flowstream: error: {place}: {says}\n"
     # Everything before it was copied.
     assert await read(copy, topic) == {1: many(7)}
     done = await asyncio.to_thread(run, "replay", str(data), "--to", broker.url)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     place = f"{data}/{topic}.x-1: topic {topic}.x, partition 1, offset 7"
-    assert done.stderr == f"flowstream: error: {place}: {says}"
+    assert done.stderr.startswith(f"flowstream: error: {place}: {says} (")
+    assert done.stderr.count("\n") == 1
     assert await read(broker.url, f"{topic}.x") == {1: many(7)}
 
 

@@ -454,8 +454,8 @@ def test_without_its_library_a_format_is_named_with_the_remedy(record_format, li
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60
     )
-    remedy = f"not a record: {record_format}, which needs: pip install 'flowstream[readers]'"
-    assert f"DecodeError: {remedy}" in done.stderr
+    remedy = f"{record_format} requires: pip install 'flowstream[readers]'"
+    assert f"MissingExtraError: {remedy}" in done.stderr
 
 
 def test_decode_many_is_decode_of_each():

@@ -14,11 +14,12 @@ _LOWEST = re.compile(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)")
 
 
 def lowest_versions() -> dict[str, str]:
-    """Return name and lowest version of what the package and its run-time extra require."""
+    """Return name and lowest version of what the package and its run-time extras require."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
+    extras = project["optional-dependencies"].items()
+    required = [each for extra, all_of_it in extras if extra != "dev" for each in all_of_it]
     lowest = {}
-    for requirement in (*project["dependencies"], *extras["readers"]):
+    for requirement in (*project["dependencies"], *required):
         match = _LOWEST.match(requirement)
         if match is None:
             raise SystemExit(f"{requirement}: no lower bound")

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.tally import Tally, attachment_codes
-from flowstream.errors import DecodeError
+from flowstream.errors import DecodeError, MissingExtraError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import SCHEMA_VERSION, CountersRecord, FlowRecord, RecordType, decode
 from flowstream.records.decoding import format_of
@@ -83,9 +83,11 @@ def columns(messages: Sequence[Message], record_type: RecordType) -> list[Column
 
 
 def decode_message(message: Message) -> FlowRecord | CountersRecord:
-    """Decode one value; DecodeError names its place."""
+    """Decode one value; DecodeError and MissingExtraError name its place."""
     try:
         return decode(message.value)
+    except MissingExtraError as err:
+        raise err.at(message.place) from err.__cause__
     except DecodeError as err:
         raise DecodeError(f"{message.place}: {err}") from err.__cause__
 

@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
     add_options(parser, ("topic_prefix",))
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="audit")
 
 
 def execute(args: argparse.Namespace) -> int:

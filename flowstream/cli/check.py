@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     add_options(parser, _FIELDS, sink=None)
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     add_options(parser, _FIELDS, duration_s=f"{DURATION_S:g}", sink="a new directory")
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import flowstream
@@ -14,6 +15,7 @@ from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
 from flowstream.cli.streams import open_closed_streams
 from flowstream.errors import FlowstreamError
+from flowstream.extras import requires
 from flowstream.host.limits import require_descriptors
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {flowstream.__version__}"
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     for command in (run, demo, pcap, audit, check, record, replay, schema):
         command.add(commands)
     return parser
@@ -102,7 +104,9 @@ def _execute(argv: Sequence[str] | None) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as end:  # --help and --version, once printed
         return int(end.code or 0)
-    status: int = args.command(args)
+    # Every command has the extra with its libraries, "" where it needs none.
+    with requires(args.extra, args.name) if args.extra else nullcontext():
+        status: int = args.command(args)
     return status
 
 

@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="pcap or pcapng file")
     add_options(parser, _FIELDS)
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -45,18 +45,17 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--to", metavar="DIR", required=True, help="directory that does not hold these topics yet"
     )
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="kafka")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Record and print the number of messages."""
-    import uvloop  # noqa: PLC0415
-
     from flowstream import log, recording  # noqa: PLC0415
+    from flowstream.cli.loop import run_loop  # noqa: PLC0415
 
     # The command's own error says what failed.
     log.configure("error")
     topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
-    count = uvloop.run(recording.record(args.url, topics, directory))
+    count = run_loop(recording.record(args.url, topics, directory))
     print(f"{count:,} messages of {', '.join(topics)} recorded in {directory}")
     return 0

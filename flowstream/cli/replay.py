@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--loop", metavar="N", type=_loop, default=1, help="send it N times (default 1)"
     )
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="kafka")
 
 
 def _speed(text: str) -> float | None:
@@ -78,14 +78,13 @@ def _loop(text: str) -> int:
 
 def execute(args: argparse.Namespace) -> int:
     """Replay and print the number of messages."""
-    import uvloop  # noqa: PLC0415
-
     from flowstream import log, recording  # noqa: PLC0415
+    from flowstream.cli.loop import run_loop  # noqa: PLC0415
 
     # The command's own error says what failed.
     log.configure("error")
     topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.directory)
-    counts = uvloop.run(
+    counts = run_loop(
         recording.replay(directory, args.to, topics, speed=args.speed, loop=args.loop, warn=warn)
     )
     print(f"{sum(counts.values()):,} messages of {', '.join(counts)} sent to {args.to}")

@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     add_options(parser, (field for field in OPTIONS if field not in shared))
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same names as keys")
     add_options(parser.add_argument_group("records"), shared)
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
         default=_TOPICS[0],
         help=f"{', '.join(_TOPICS)} (default {_TOPICS[0]})",
     )
-    parser.set_defaults(command=execute)
+    parser.set_defaults(command=execute, extra="")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import threading
 from typing import Final
 
 from flowstream.errors import FlowstreamError
+
+if sys.platform != "win32":
+    import resource
 
 DESCRIPTORS: Final = 32
 """Descriptors of any command: streams, event loop, modules, a few files and connections."""
 
 
 def require_descriptors(count: int = DESCRIPTORS) -> None:
-    """Raise the soft limit to the hard one; ``FlowstreamError`` if that is below ``count``."""
+    """Raise the soft limit to the hard one; ``FlowstreamError`` if that is below ``count``.
+
+    Windows has no such limit.
+    """
+    if sys.platform == "win32":
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < count:

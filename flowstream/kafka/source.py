@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import BrokerResponseError, KafkaError, UnsupportedCodecError
 
-from flowstream.errors import SourceError
+from flowstream.errors import FlowstreamError, MissingExtraError, SourceError
 from flowstream.kafka.admin import existing_partitions
 from flowstream.kafka.client import admin_client, new_consumer, why_unreachable
-from flowstream.messages import Message, unreadable_codec
+from flowstream.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -187,7 +187,7 @@ class KafkaSource:
             yield batch
         if error is not None:
             place = await _place(consumer, partition, end)
-            raise SourceError(f"{self._url}: {place}: {_why(error)}") from error
+            raise _fault(f"{self._url}: {place}", error) from error
 
 
 def _assign(consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:
@@ -219,11 +219,12 @@ async def _place(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
     return f"topic {partition.topic}, partition {partition.partition}, offset {offset}{of}"
 
 
-def _why(error: Exception) -> str:
+def _fault(place: str, error: Exception) -> FlowstreamError:
     if isinstance(error, UnsupportedCodecError):
         named = re.search(r"for (\w+) compression", str(error))
-        return unreadable_codec(named[1] if named else "an unknown codec")
-    return str(error) or repr(error)
+        codec = named[1] if named else "an unknown codec"
+        return MissingExtraError("readers", f"{place}: a batch compressed with {codec}")
+    return SourceError(f"{place}: {str(error) or repr(error)}")
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

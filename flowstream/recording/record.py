@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SinkError
+from flowstream.extras import requires
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
 from flowstream.segments.reader import partitions_of
-from flowstream.segments.sink import SegmentSink
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ async def record(url: str, topics: Sequence[str], directory: Path) -> int:
     is recorded), and SinkError where ``directory`` cannot be written or already
     contains one of the topics.
     """
+    # Not at the top: recordings are written on Linux only, but read and replayed everywhere.
+    with requires("kafka", "recording"):
+        from flowstream.segments.sink import SegmentSink  # noqa: PLC0415
+
     cluster_settings(url)
     source = open_source(url, topics)
     _check_absent(directory, topics)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from flowstream.errors import DecodeError
+from flowstream.extras import requires
 from flowstream.layouts.constants import SCHEMA_VERSION, RecordType
 from flowstream.records.counters import CountersRecord
 from flowstream.records.flow import FlowRecord
@@ -90,7 +91,8 @@ def decode(value: bytes) -> FlowRecord | CountersRecord:
 
     Raises DecodeError when the value is empty, cut, followed by more octets (behind
     a registry's prefix these may be an added field), of wrong types or ranges, of an
-    unknown record type or of a schema version that this version does not know.
+    unknown record type or of a schema version that this version does not know;
+    MissingExtraError, which is no DecodeError, without that extra.
     """
     record_format = format_of(value)
     if record_format is None:
@@ -108,6 +110,7 @@ def decode_many(values: Iterable[bytes]) -> list[FlowRecord | CountersRecord]:
     """Read many values, in their order.
 
     Raises DecodeError as ``decode`` does; its text names the index of the first bad value.
+    Raises MissingExtraError as ``decode`` does.
     """
     # One call of msgspec for all, with the names stripped afterwards, is no faster.
     records = []
@@ -163,15 +166,11 @@ def _from_binary(record_format: str, value: bytes) -> FlowRecord | CountersRecor
 @cache
 def _binary_reader(record_format: str) -> Callable[[bytes], FlowRecord | CountersRecord]:
     # Imported only for such values: the libraries are an extra.
-    try:
+    with requires("readers", record_format):
         if record_format == "avro":
             from flowstream.records.avro_form import read  # noqa: PLC0415
         else:
             from flowstream.records.protobuf_form import read  # noqa: PLC0415
-    except ImportError as err:
-        raise ValueError(
-            f"{record_format}, which needs: pip install 'flowstream[readers]' ({err})"
-        ) from err
     return read
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from flowstream.extras import requires
 from flowstream.messages import Message
 from flowstream.segments.compression import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from aiokafka.record.default_records import DefaultRecordBatch
 
 # Base offset, length, partition leader epoch, magic, CRC, attributes, last offset
 # delta, first and max timestamp, producer id, producer epoch, base sequence, records.
@@ -37,10 +40,7 @@ class Batch:
 
     def is_intact(self) -> bool:
         """Say whether the checksum is right; it does not cover base offset and length."""
-        # Not at the top: it imports all of aiokafka, and the agent attaches first.
-        from aiokafka.record.default_records import DefaultRecordBatch  # noqa: PLC0415
-
-        return bool(DefaultRecordBatch(self._data).validate_crc())
+        return bool(_record_batch(self._data).validate_crc())
 
     @property
     def is_control(self) -> bool:
@@ -53,14 +53,13 @@ class Batch:
         Raises ValueError, after everything before it, where a record is malformed
         or the batch cannot be decompressed.
         """
-        from aiokafka.errors import CorruptRecordException  # noqa: PLC0415 - as above
-        from aiokafka.record.default_records import DefaultRecordBatch  # noqa: PLC0415
+        from aiokafka.errors import CorruptRecordException  # noqa: PLC0415 - as below
 
         if self.is_control:
             return
         messages = []
         try:
-            for record in DefaultRecordBatch(self._unpacked()):
+            for record in _record_batch(self._unpacked()):
                 messages.append(Message.of(topic, partition, record))
                 if len(messages) == _LIST_MESSAGES:
                     yield messages
@@ -77,3 +76,11 @@ class Batch:
         header = bytearray(self._data[: HEADER.size])
         _ATTRIBUTES.pack_into(header, _ATTRIBUTES_POSITION, self._attributes & ~_CODEC)
         return bytes(header) + unpack(codec, self._data[HEADER.size :])
+
+
+def _record_batch(data: bytes) -> DefaultRecordBatch:
+    # Not at the top: it imports all of aiokafka, and the agent attaches first.
+    with requires("kafka", "a recording"):
+        from aiokafka.record.default_records import DefaultRecordBatch  # noqa: PLC0415
+
+        return DefaultRecordBatch(data)

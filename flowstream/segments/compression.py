@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import mmap
 import struct
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from flowstream.messages import unreadable_codec
+from flowstream.errors import MissingExtraError
+from flowstream.extras import requires
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,14 +25,17 @@ _BLOCK: Final = struct.Struct(">i")
 
 
 def unpack(codec: int, packed: bytes) -> bytes:
-    """Decompress up to ``MAX_UNPACKED`` octets; ValueError says why that is impossible."""
+    """Decompress up to ``MAX_UNPACKED`` octets; ValueError says why that is impossible.
+
+    Raises MissingExtraError without the library.
+    """
     name = _NAMES.get(codec)
     if name is None:
         raise ValueError(f"a batch of an unknown compression, {codec}")
     try:
         unpacked = _gunzip(packed) if name == "gzip" else _unpack(name, packed)
-    except ImportError as err:
-        raise ValueError(unreadable_codec(name)) from err
+    except MissingExtraError:
+        raise
     except Exception as err:
         # Every codec has its own errors.
         raise ValueError(
@@ -51,19 +54,21 @@ def _gunzip(packed: bytes) -> bytes:
 
 
 def _unpack(name: str, packed: bytes) -> bytes:
-    import cramjam  # noqa: PLC0415 - an extra
+    with requires("readers", f"a batch compressed with {name}"):
+        import cramjam  # noqa: PLC0415 - an extra
 
     into = {
         "snappy": cramjam.snappy.decompress_raw_into,
         "lz4": cramjam.lz4.decompress_into,
         "zstd": cramjam.zstd.decompress_into,
     }[name]
-    # Not filled: only pages that are written to take memory.
-    unpacked = np.empty(MAX_UNPACKED, np.uint8)
     size = 0
-    for block in _blocks(packed) if name == "snappy" else [packed]:
-        size += into(block, unpacked.data[size:])
-    return unpacked[:size].tobytes()
+    # Not filled: only pages that are written to take memory.
+    with mmap.mmap(-1, MAX_UNPACKED) as unpacked:
+        for block in _blocks(packed) if name == "snappy" else [packed]:
+            with memoryview(unpacked) as octets, octets[size:] as rest:
+                size += into(block, rest)
+        return unpacked[:size]
 
 
 def _blocks(packed: bytes) -> Iterator[bytes]:

@@ -11,10 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Final
 
 from flowstream.errors import SinkError
+
+if sys.platform != "linux":
+    raise SinkError("recordings can be written on Linux only: their files are opened by O_PATH")
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Requires no permission on the directory itself, as a path of several components.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowstream.errors import SourceError
+from flowstream.errors import MissingExtraError, SourceError
 from flowstream.segments.reader import SegmentReader, offsets, segments_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class PartitionReader:
                 expected.reach(batch.last_offset + 1, lost=not batch.is_control)
         except ValueError as err:
             raise SourceError(f"{self._place}, offset {expected.next}: {err}") from err
+        except MissingExtraError as err:
+            raise err.at(f"{self._place}, offset {expected.next}") from err.__cause__
         if reader.torn:
             self._torn = (
                 f"{self._place}, offset {reader.next_offset}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowstream.errors import DecodeError, SourceError
+from flowstream.errors import DecodeError, MissingExtraError, SourceError
 from flowstream.records import decode
 from flowstream.segments.source import SegmentSource
 
@@ -51,5 +51,7 @@ class Recording:
 def _record(message: Message) -> FlowRecord | CountersRecord:
     try:
         return decode(message.value)
+    except MissingExtraError as err:
+        raise err.at(message.place) from err.__cause__
     except DecodeError as err:
         raise DecodeError(f"{message.place}: {err}") from err
