@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -106,12 +107,12 @@ async def overdue(
             found = await _retention_settings(
                 replace(settings, request_timeout=within), tuple(oldest_ms)
             )
-    except (KafkaError, OSError, TimeoutError):
+    except Exception:  # noqa: BLE001 - a listener that is no broker causes errors of any kind
         return []
     now_ms = time.time_ns() // 1_000_000
     warnings = []
     for topic, values in found.items():
-        oldest, keep_ms = oldest_ms[topic], _keep_ms(values)
+        oldest, keep_ms = oldest_ms.get(topic, -1), _keep_ms(values)
         if 0 <= oldest < now_ms - keep_ms and keep_ms >= 0:
             day = datetime.fromtimestamp(oldest / 1000, UTC).date()
             warnings.append(
@@ -122,16 +123,21 @@ async def overdue(
     return warnings
 
 
-def _keep_ms(values: Mapping[str, str]) -> int:
-    """Return the age at which messages are deleted; -1 when their times do not matter."""
-    by_time = "delete" in values["cleanup.policy"]
-    own_times = values["message.timestamp.type"] == "CreateTime"
-    return int(values["retention.ms"]) if by_time and own_times else -1
+def _keep_ms(values: Mapping[str, str | None]) -> int:
+    """Return the age at which messages are deleted; -1 when their times do not matter.
+
+    Also -1 for a cluster that lacks one of these settings: not all are Kafka's own.
+    """
+    policy, timestamps, keep_ms = map(values.get, _RETENTION_SETTINGS)
+    by_time = "delete" in (policy or "")
+    own_times = timestamps == "CreateTime"
+    is_number = re.fullmatch(r"[0-9]{1,19}", keep_ms or "")
+    return int(keep_ms or "") if by_time and own_times and is_number else -1
 
 
 async def _retention_settings(
     settings: ClientSettings, topics: Sequence[str]
-) -> dict[str, dict[str, str]]:
+) -> dict[str, dict[str, str | None]]:
     """Return values of ``_RETENTION_SETTINGS`` by topic, of the topics that answer."""
     asked = [
         ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(_RETENTION_SETTINGS))
@@ -139,7 +145,7 @@ async def _retention_settings(
     ]
     async with admin_client(settings) as admin:
         answers = await admin.describe_configs(asked)
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, str | None]] = {}
     for answer in answers:
         for error, _, _, topic, entries in answer.resources:
             if not error:

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import BrokerResponseError, KafkaError, UnsupportedCodecError
+from aiokafka.errors import BrokerResponseError, UnsupportedCodecError
 
 from flowstream.errors import FlowstreamError, MissingExtraError, SourceError
 from flowstream.kafka.admin import existing_partitions
@@ -90,16 +90,24 @@ class KafkaSource:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 partitions = await self._partitions()
                 await consumer.start()
-                return (
-                    await consumer.beginning_offsets(partitions),
-                    await consumer.end_offsets(partitions),
-                )
-        except (KafkaError, OSError, TimeoutError, UnicodeError) as err:
+                begins = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
+        except SourceError:
+            raise
+        except Exception as err:  # a listener that is no broker causes errors of any kind
             refused = isinstance(err, BrokerResponseError)
             why = str(err) if refused else await why_unreachable(self._settings)
             raise SourceError(
                 f"{self._url}: cannot be read: {why}; check the address and that the broker is up"
             ) from err
+        for place in partitions:
+            if not 0 <= begins.get(place, -1) <= ends.get(place, -1):
+                topic, partition = place
+                raise SourceError(
+                    f"{self._url}: topic {topic}, partition {partition}: "
+                    f"the broker's offsets are {begins.get(place)} to {ends.get(place)}"
+                )
+        return begins, ends
 
     async def _partitions(self) -> list[TopicPartition]:
         async with admin_client(self._settings) as admin:
