@@ -1,5 +1,5 @@
 # make                  lists the targets; each installs its missing prerequisites once.
-# make TARGET ARGS="…"  passes arguments on: demo, test, bench, fleet, examples.
+# make TARGET ARGS="…"  passes arguments on: demo, test, fuzz, bench, fleet, examples.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -23,7 +23,7 @@ COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --ge
 PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test lint pythons lower-bounds bench fleet generate lock examples \
+.PHONY: help setup demo test lint pythons lower-bounds fuzz bench fleet generate lock examples \
 	kernels image clean
 
 help: ## list the targets
@@ -65,6 +65,13 @@ lower-bounds: setup ## run the unit tests with the lowest versions that pyprojec
 		-e '.[agent,dev,readers]'
 	@$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(UNIT_TESTS)
 
+fuzz: $(VENV)/.fuzzer ## fuzz everything that is read from outside
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
+
+$(VENV)/.fuzzer: $(VENV)/.installed requirements-fuzz.txt
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-fuzz.txt
+	@touch $@
+
 bench: setup ## measure throughput and cost, as ratios
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
@@ -80,6 +87,7 @@ generate: setup ## rebuild kernel objects, layouts and schema files
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --extra agent --extra dev --extra readers -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --extra fuzz -c requirements-dev.txt -o requirements-fuzz.txt pyproject.toml
 	$(COMPILE) --extra agent --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in

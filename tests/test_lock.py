@@ -14,8 +14,9 @@ from tools.lower_bounds import lowest_versions
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DEVELOPMENT, IMAGE, EXAMPLES, GO = (
+DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO = (
     "requirements-dev.txt",
+    "requirements-fuzz.txt",
     "requirements.txt",
     "examples/requirements.txt",
     "tests/goflow2/requirements.txt",
@@ -38,7 +39,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
 
 
-@pytest.mark.parametrize("lock", [DEVELOPMENT, IMAGE, EXAMPLES, GO])
+@pytest.mark.parametrize("lock", [DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO])
 def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
     lines = (TOP / lock).read_text(encoding="utf-8").splitlines()
     first_words = {line.split()[0] for line in lines if line and line[0] not in " #"}
@@ -52,6 +53,11 @@ def test_image_has_the_versions_that_are_tested() -> None:
     assert {name: tested.get(name) for name in shipped} == shipped
 
 
+def test_the_fuzzer_is_all_that_its_lock_adds() -> None:
+    tested, added = pins(DEVELOPMENT), pins(FUZZ)
+    assert {name for name in added if tested.get(name) != added[name]} == {"atheris"}
+
+
 def test_image_has_every_dependency_and_no_tool() -> None:
     shipped = pins(IMAGE).keys()
     extras = PROJECT["optional-dependencies"]
@@ -63,8 +69,9 @@ def test_image_has_every_dependency_and_no_tool() -> None:
 
 def test_development_has_every_extra() -> None:
     locked = pins(DEVELOPMENT).keys()
-    for extra in PROJECT["optional-dependencies"].values():
-        assert names(extra) <= locked
+    for extra, requirements in PROJECT["optional-dependencies"].items():
+        # The fuzzer has wheels for some machines only.
+        assert extra == "fuzz" or names(requirements) <= locked
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

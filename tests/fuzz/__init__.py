@@ -1,0 +1,52 @@
+"""Fuzzing of everything that is read from outside.
+
+A target is a module with two functions: ``target(data)`` reads ``data`` and asserts
+the contract of the reader, ``seeds()`` returns valid inputs to begin with. An
+exception that leaves ``target`` is a finding. ``python -m fuzz`` runs the targets,
+guided by coverage; ``corpus/TARGET/`` has the inputs of former findings and those
+that reach the most code, which ``tests/test_fuzz.py`` replays.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TARGETS: Final = {
+    "values": "values of records in every format, by decode and by the audit",
+    "segments": "log segments of recordings, compressed ones too",
+    "captures": "pcap and pcapng files",
+    "registry": "answers of a schema registry",
+    "broker": "answers of a Kafka broker",
+    "configuration": "configuration files in TOML",
+    "options": "command lines",
+    "objects": "kernel objects, as embedded and as cached",
+    "texts": "URLs, addresses and identifiers",
+}
+"""Module of each target, and its inputs."""
+
+CORPUS: Final = Path(__file__).with_name("corpus")
+
+
+class Target(Protocol):
+    """A module that is a target."""
+
+    def target(self, data: bytes) -> None:
+        """Read ``data`` and assert the contract of its reader."""
+
+    def seeds(self) -> Sequence[bytes]:
+        """Return valid inputs of every kind."""
+
+
+def load(name: str) -> Target:
+    """Import the target ``name``."""
+    return cast("Target", importlib.import_module(f"fuzz.{name}"))
+
+
+def saved(name: str) -> Iterator[Path]:
+    """Yield the files of the saved corpus of a target, in order."""
+    yield from sorted((CORPUS / name).glob("*"))

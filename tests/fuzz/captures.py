@@ -1,0 +1,77 @@
+"""Captures: packets up to the first damage."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from flowstream.errors import SourceError
+from flowstream.pcap.reader import CaptureFile
+from fuzz.files import scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FILE: Final = scratch() / "capture"
+_PACKET: Final = (
+    bytes(12) + b"\x08\x00" + bytes.fromhex("45000014000000004011000001020304") + b"\5\6\7\b"
+)
+_LINK_TYPES: Final = (1, 101, 113, 276)
+_NETWORK_HEADER: Final = 20
+
+
+def seeds() -> Sequence[bytes]:
+    """Return a file of each form, byte order and link type."""
+    found = [
+        _pcap(order, magic, link_type)
+        for order in "<>"
+        for magic in (0xA1B2C3D4, 0xA1B23C4D)
+        for link_type in _LINK_TYPES
+    ]
+    return found + [_pcapng(order, link_type) for order in "<>" for link_type in _LINK_TYPES]
+
+
+def _pcap(order: str, magic: int, link_type: int) -> bytes:
+    header = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65_535, link_type)
+    packet = struct.pack(order + "4I", 1_700_000_000, 7, len(_PACKET), 1_009) + _PACKET
+    return header + 2 * packet
+
+
+def _pcapng(order: str, link_type: int) -> bytes:
+    def block(kind: int, content: bytes) -> bytes:
+        content += bytes(-len(content) % 4)
+        total = struct.pack(order + "I", len(content) + 12)
+        return struct.pack(order + "I", kind) + total + content + total
+
+    resolution = struct.pack(order + "HHB3x", 9, 1, 9)
+    offset = struct.pack(order + "HHq", 14, 8, 3_600)
+    end = struct.pack(order + "HH", 0, 0)
+    ticks = 1_700_000_000 * 10**9
+    fields = (0, ticks >> 32, ticks & 0xFFFFFFFF, len(_PACKET), 1_009)
+    return b"".join(
+        [
+            block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1)),
+            block(1, struct.pack(order + "HHI", link_type, 0, 65_535) + resolution + offset + end),
+            block(5, bytes(8)),  # statistics, which no packet is
+            block(6, struct.pack(order + "5I", *fields) + _PACKET),
+            block(3, struct.pack(order + "I", len(_PACKET)) + _PACKET),
+        ]
+    )
+
+
+def target(data: bytes) -> None:
+    """Read all packets; they fit into what the kernel program takes."""
+    _FILE.write_bytes(data)
+    octets = packets = 0
+    try:
+        with CaptureFile(_FILE) as file:
+            for time_ns, length, packet in file.packets():
+                assert 0 <= time_ns < 2**63
+                assert 0 <= length < 2**32
+                octets += len(packet)
+                packets += 1
+                assert 0 <= file.position <= file.size
+    except SourceError as err:
+        assert str(_FILE) in str(err)
+    # Other link types get an Ethernet header each.
+    assert octets <= len(data) + packets * _NETWORK_HEADER

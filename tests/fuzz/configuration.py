@@ -1,0 +1,66 @@
+"""Configuration files: a checked configuration, or one line that names the mistake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowstream.config.run import OPTIONS, RunConfig, load
+from flowstream.errors import UsageError
+from fuzz.files import scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FILE = scratch() / "flowstream.toml"
+
+
+def seeds() -> Sequence[bytes]:
+    """Return a file with every option, and small ones of every syntax."""
+    lines = ['interface = ["eth0"]']
+    for option in OPTIONS.values():
+        value = option.default
+        if value is not None:
+            lines.append(f"{option.name} = {_toml(value)}")
+    lines += ['netns = "blue"', 'agent-address = "2001:db8::1"', "duration = 60"]
+    return [
+        "\n".join(lines).encode(),
+        (
+            b'interface = ["eth0"]\nsink = "kafka://10.0.0.1:9092"\nformat = "avro"\n'
+            b'registry = "http://10.0.0.2:8081"\n'
+        ),
+        b"# comment\n[table]\nkey = 1979-05-27T07:32:00Z\n[[array]]\na.b.c = {d = 0x1f}\n",
+        b'interface = ["""eth\\\n  0"""]\nmax-flows = 1_024\ninterval = 1e1\n',
+        b"interval = inf\nduration = nan\nsampling = -0b1\n",
+    ]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def target(data: bytes) -> None:
+    """Load a file; a valid one says the same on the command line."""
+    _FILE.write_bytes(data)
+    config = _load({}, _FILE)
+    _load({"interfaces": ["eth0"]}, _FILE)
+    if config is not None:
+        texts = {field: _text(getattr(config, field)) for field in OPTIONS}
+        assert load(texts) == config
+
+
+def _load(given: dict[str, object], file: Any) -> RunConfig | None:
+    try:
+        return load(given, file)
+    except UsageError as err:
+        assert "\n" not in str(err), str(err)
+        return None
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if value is None or isinstance(value, str):
+        return value
+    return _toml(value)
