@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.check.finding import Finding, Status
 from flowstream.errors import SinkError
-from flowstream.kafka.admin import partition_counts
+from flowstream.kafka.admin import COMPACTED, COMPACTED_REMEDY, compacted, partition_counts
 from flowstream.kafka.settings import ClientSettings
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl
@@ -34,14 +34,23 @@ def check_sink(url: KafkaUrl | DirectoryUrl | StdoutUrl, topic_prefix: str) -> I
 def _kafka(url: KafkaUrl, topics: list[str]) -> Iterator[Finding]:
     try:
         settings = ClientSettings(url.addresses)
-        counts = asyncio.run(partition_counts(settings, topics, BROKER_TIMEOUT_S))
+        counts, lossy = asyncio.run(_topics(settings, topics))
     except SinkError as err:
         yield Finding(Status.FAIL, str(url), f"no broker: {err}", "start one or correct the URL")
         return
     yield Finding(Status.OK, str(url), "a broker answers")
     for topic, count in counts.items():
         text = f"{count} partitions" if count else "does not exist yet; run creates it"
-        yield Finding(Status.OK, f"topic {topic}", text)
+        if topic in lossy:
+            yield Finding(Status.WARN, f"topic {topic}", f"{text}; {COMPACTED}", COMPACTED_REMEDY)
+        else:
+            yield Finding(Status.OK, f"topic {topic}", text)
+
+
+async def _topics(settings: ClientSettings, topics: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Return the number of partitions by topic, and the topics that are compacted."""
+    counts = await partition_counts(settings, topics, BROKER_TIMEOUT_S)
+    return counts, await compacted(settings, topics, BROKER_TIMEOUT_S)
 
 
 def _directory(path: Path) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_co
 
 from flowstream.errors import SinkError
 from flowstream.kafka.client import admin_client, why_unreachable
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 # As a replication factor: the broker's default.
 _DEFAULT_REPLICATION: Final = -1
+# Each message counts, though its key is that of another one.
+_WITHOUT_SUCCESSOR: Final = (f".{Stream.FLOWS}", f".{Stream.NEW_FLOWS}")
+COMPACTED: Final = "cleanup.policy=compact deletes records of all flows but the latest"
+COMPACTED_REMEDY: Final = "set cleanup.policy=delete"
 _RETENTION_SETTINGS: Final = ("cleanup.policy", "message.timestamp.type", "retention.ms")
 
 
@@ -102,13 +108,7 @@ async def overdue(
     ignored. Topics whose settings the cluster does not report within
     ``within`` seconds are left out: this is only advice.
     """
-    try:
-        async with asyncio.timeout(within):
-            found = await _retention_settings(
-                replace(settings, request_timeout=within), tuple(oldest_ms)
-            )
-    except Exception:  # noqa: BLE001 - a listener that is no broker causes errors of any kind
-        return []
+    found = await _retention_settings(settings, tuple(oldest_ms), within)
     now_ms = time.time_ns() // 1_000_000
     warnings = []
     for topic, values in found.items():
@@ -121,6 +121,21 @@ async def overdue(
                 "set retention.ms=-1 to keep them"
             )
     return warnings
+
+
+async def compacted(settings: ClientSettings, topics: Sequence[str], within: float) -> list[str]:
+    """Return those of the topics from which the broker deletes messages with equal keys.
+
+    Topics of counters are left out: the latest message of a key has all that the earlier
+    ones have. Topics whose settings the cluster does not report are left out, too.
+    """
+    kept = tuple(topic for topic in topics if topic.endswith(_WITHOUT_SUCCESSOR))
+    found = await _retention_settings(settings, kept, within)
+    return [
+        topic
+        for topic, values in found.items()
+        if "compact" in (values.get("cleanup.policy") or "")
+    ]
 
 
 def _keep_ms(values: Mapping[str, str | None]) -> int:
@@ -136,15 +151,21 @@ def _keep_ms(values: Mapping[str, str | None]) -> int:
 
 
 async def _retention_settings(
-    settings: ClientSettings, topics: Sequence[str]
+    settings: ClientSettings, topics: Sequence[str], within: float
 ) -> dict[str, dict[str, str | None]]:
-    """Return values of ``_RETENTION_SETTINGS`` by topic, of the topics that answer."""
+    """Return values of ``_RETENTION_SETTINGS`` by topic, of the topics that answer in time."""
     asked = [
         ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(_RETENTION_SETTINGS))
         for topic in topics
     ]
-    async with admin_client(settings) as admin:
-        answers = await admin.describe_configs(asked)
+    answers = []
+    # A listener that is no broker causes errors of any kind.
+    with contextlib.suppress(Exception):
+        async with (
+            asyncio.timeout(within),
+            admin_client(replace(settings, request_timeout=within)) as admin,
+        ):
+            answers = await admin.describe_configs(asked)
     found: dict[str, dict[str, str | None]] = {}
     for answer in answers:
         for error, _, _, topic, entries in answer.resources:

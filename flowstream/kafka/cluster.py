@@ -10,6 +10,7 @@ import structlog
 from aiokafka.errors import BrokerResponseError, KafkaError
 
 from flowstream.errors import SinkError
+from flowstream.kafka.admin import COMPACTED, COMPACTED_REMEDY, compacted
 from flowstream.kafka.client import why_unreachable
 from flowstream.kafka.producer import Producer
 
@@ -65,6 +66,13 @@ class Cluster:
                 f"no Kafka broker after {self._limits.connect_timeout:g} s: {why}; "
                 "start one there or correct the address"
             ) from last
+
+    async def advise(self) -> None:
+        """Warn of topics that do not keep what is published."""
+        for topic in await compacted(self._settings, self._topics, self._limits.connect_timeout):
+            log.warning(
+                "kafka_topic_compacted", topic=topic, reason=COMPACTED, remedy=COMPACTED_REMEDY
+            )
 
     async def reconnect(self) -> Producer:
         """Connect again, however long it takes.

@@ -106,6 +106,7 @@ class KafkaSink:
         self._supervisor.add_done_callback(self._supervision_ended)
         # A task that is cancelled before its first step would not end its producer.
         await asyncio.sleep(0)
+        self._keep(asyncio.create_task(self._cluster.advise(), name="kafka-sink-advice"))
         self._tick()
 
     def partitions(self, topic: str) -> int:
@@ -255,6 +256,9 @@ class KafkaSink:
         if not self._closed:
             log.warning("kafka_producer_given_up", reason=self._trouble, to_send=len(self._lanes))
         task = asyncio.create_task(producer.abandon(), name="kafka-sink-abandon")
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._ending.add(task)
         task.add_done_callback(self._ended)
 
