@@ -108,7 +108,7 @@ def test_to_a_broker(tmp_path, broker):
     assert shown_packets(output) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_an_interrupt_removes_the_network(tmp_path, number):
     with start("--duration", "600", tmp_path=tmp_path) as demo:
         try:
@@ -124,6 +124,31 @@ def test_an_interrupt_removes_the_network(tmp_path, number):
     assert "Traceback" not in errors
     assert not namespaces(demo)
     assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+def test_what_a_killed_demo_leaves_is_removed_by_the_next_one(tmp_path):
+    with start("--duration", "5", tmp_path=tmp_path) as killed:
+        assert wait_until(lambda: len(namespaces(killed)) == 2, 60)
+        assert wait_until(lambda: len(children(killed.pid)) >= 3, 60)
+        started = children(killed.pid)
+        killed.kill()
+    assert len(namespaces(killed)) == 2
+    with start("--duration", "20", tmp_path=tmp_path) as running:
+        try:
+            assert wait_until(lambda: not namespaces(killed), 60)
+            # One that runs keeps its own.
+            assert wait_until(lambda: len(namespaces(running)) == 2, 60)
+            with start("--duration", "1", tmp_path=tmp_path) as other:
+                _, errors = other.communicate(timeout=100)
+            assert other.returncode == 0, errors
+            assert len(namespaces(running)) == 2
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=100)
+        finally:
+            running.kill()
+    assert not namespaces(running)
+    # The pings at once, the agent after its time.
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 100)
 
 
 def test_missing_privileges_are_named(tmp_path):

@@ -46,7 +46,7 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
     with (
         _signals_held() as interrupted,
         network(client, server),
-        _agent(server, sink, record_format) as agent,
+        _agent(server, sink, record_format, duration_s + 2 * START_TIMEOUT_S) as agent,
     ):
         console.print(f"the agent observes {server.device} and publishes to {sink}\n")
         viewer = Viewer(sink, f"{PREFIX}.flows", since_ns, console)
@@ -65,12 +65,12 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[threading.Event]:
-    """Make SIGINT and SIGTERM set an event, which the demo checks at safe points.
+    """Make signals that end a process set an event, which the demo checks at safe points.
 
     An exception at any other moment could leave a namespace or process behind.
     """
     interrupted = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     before = [signal.signal(number, lambda *_: interrupted.set()) for number in numbers]
     try:
         yield interrupted
@@ -99,11 +99,17 @@ async def _watch(
 
 
 @contextlib.contextmanager
-def _agent(server: Host, sink: str, record_format: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the agent as a process, as in production; it ends with the block."""
+def _agent(
+    server: Host, sink: str, record_format: str, longest_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the agent as a process, as in production; it ends with the block.
+
+    If the demo is killed, it ends after ``longest_s``.
+    """
     command = [sys.executable, "-m", "flowstream", "run", "-i", server.device]
     command += ["--netns", server.namespace, "--sink", sink, "--format", record_format]
     command += ["--topic-prefix", PREFIX, "--interval", "1", "--log-level", "warning"]
+    command += ["--duration", f"{longest_s:g}"]
     # In its own session: Ctrl-C reaches the demo alone, which passes it on.
     agent = subprocess.Popen(command, start_new_session=True, env=os.environ)
     try:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.errors import KernelError
+from flowstream.host import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_NAMES: Final = re.compile(r"flowstream-(?:client|server)-([0-9]+)")
 
 
 class Host(NamedTuple):
@@ -38,11 +43,16 @@ def hosts() -> tuple[Host, Host]:
 
 @contextlib.contextmanager
 def network(client: Host, server: Host) -> Iterator[None]:
-    """Create both hosts and connect them; remove them when the block ends."""
+    """Create both hosts and connect them; remove them when the block ends.
+
+    Hosts of demos that were killed are removed at the start.
+    """
+    leftovers.sweep(_NAMES)
     with contextlib.ExitStack() as stack:
         for host in (client, server):
             _ip("netns", "add", host.namespace)
             stack.callback(_remove, host.namespace)
+            stack.enter_context(leftovers.held(host.namespace))
             _ip("-n", host.namespace, "link", "set", "lo", "up")
         _ip(
             *("-n", client.namespace, "link", "add", client.device, "type", "veth"),

@@ -7,13 +7,16 @@ carry only the packets that a test sends, unchanged.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flowstream.host import leftovers
 from flowstream.host import namespaces as netns
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ OFFLOADS_OFF = (
 )
 
 _numbers = itertools.count()
+_NAMES = re.compile(r"flowstream-([0-9]+)-[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Wire(NamedTuple):
 def namespace() -> Iterator[Namespace]:
     """Create a namespace with loopback up and without the kernel's IPv6 traffic."""
     made = Namespace(f"flowstream-{os.getpid()}-{next(_numbers)}")
+    _sweep_once()
     _run("ip", "netns", "add", made.name)
     try:
         made.run("sysctl", "-qw", *(f"net.ipv6.conf.{which}.disable_ipv6=1" for which in _CONFS))
@@ -88,6 +93,12 @@ def namespace() -> Iterator[Namespace]:
         yield made
     finally:
         _run("ip", "netns", "delete", made.name)
+
+
+@functools.cache
+def _sweep_once() -> None:
+    """Remove what a killed test session has left."""
+    leftovers.sweep(_NAMES)
 
 
 @contextlib.contextmanager
