@@ -40,6 +40,8 @@ _json_head: Final = msgspec.json.Decoder(_JsonHead).decode
 # RecursionError for deep nesting.
 _BAD_VALUE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
+_LONGEST_ERROR: Final = 300
+
 _OTHER_NAMES: Final = (b'{"@timestamp":', b'{"TimeFlowStartMs":')
 _MSGPACK: Final = b"\xdc\0"
 _JSON: Final = ord("{")
@@ -102,7 +104,7 @@ def decode(value: bytes) -> FlowRecord | CountersRecord:
         if record.schema_version > SCHEMA_VERSION:
             raise _unknown_version(record.schema_version)
     except _BAD_VALUE as err:
-        raise DecodeError(f"not a record: {err}") from err
+        raise DecodeError(f"not a record: {_short(str(err))}") from err
     return record
 
 
@@ -120,6 +122,11 @@ def decode_many(values: Iterable[bytes]) -> list[FlowRecord | CountersRecord]:
         except DecodeError as err:
             raise DecodeError(f"value {index}: {err}") from err.__cause__
     return records
+
+
+def _short(text: str) -> str:
+    """Shorten an error that quotes the value, which may have a megabyte."""
+    return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
 
 
 def _strange(value: bytes) -> str:
