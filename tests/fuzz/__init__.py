@@ -1,10 +1,10 @@
 """Fuzzing of everything that is read from outside.
 
-A target is a module with two functions: ``target(data)`` reads ``data`` and asserts
-the contract of the reader, ``seeds()`` returns valid inputs to begin with. An
-exception that leaves ``target`` is a finding. ``python -m fuzz`` runs the targets,
-guided by coverage; ``corpus/TARGET/`` has the inputs of former findings and those
-that reach the most code, which ``tests/test_fuzz.py`` replays.
+A target is a module with two functions: ``target(data)`` reads ``data`` and asserts the
+contract of the reader, ``seeds()`` returns valid inputs to begin with. It may have
+``mutate(data, rng)``, which changes an input by its form. An exception that leaves
+``target`` is a finding. ``python -m fuzz`` runs the targets, guided by coverage;
+``corpus/TARGET/`` has the inputs of former findings, which ``tests/test_fuzz.py`` replays.
 """
 
 from __future__ import annotations

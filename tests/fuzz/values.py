@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,19 +12,21 @@ from support.published import HOST, NAMES, Published
 from support.records import COUNTERS, EPOCH, FIELDS, PREFIXES, SAMPLER, flow_records
 
 from flowstream.accounting.identity import Identity
-from flowstream.audit import Audit
+from flowstream.audit import Audit, tables
 from flowstream.audit.columns import columns
 from flowstream.encode import FORMATS, PROFILES, make_encoder
 from flowstream.errors import DecodeError
 from flowstream.messages import Message
 from flowstream.records import FlowRecord, RecordType, decode, decode_many
-from flowstream.records.decoding import format_of
+from flowstream.records.decoding import _length_octets, format_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from flowstream.audit import Result
     from flowstream.records import CountersRecord
 
 _STREAMS: Final = {"flows": 1, "new_flows": 2, "counters": 3}
@@ -31,6 +34,7 @@ _IDENTITY: Final = Identity(EPOCH, HOST, "host-a", SAMPLER, NAMES)
 _ENCODERS: Final = [make_encoder(name, _IDENTITY, prefixes=PREFIXES.get(name)) for name in FORMATS]
 _GOOD: Final = {name: Published(name).values[3][1] for name in FORMATS}
 _IF_NAME_OCTETS: Final = 15
+_LONGEST_ERROR: Final = 400
 
 
 def seeds() -> Sequence[bytes]:
@@ -51,6 +55,54 @@ def seeds() -> Sequence[bytes]:
     return [*found, *behind_prefix.encode(flow), behind_prefix.encode_counters(COUNTERS)]
 
 
+_STRANGE: Final[list[Any]] = [
+    *(sign * 2**bits + more for bits in (0, 7, 8, 16, 32, 53, 63, 64) for sign in (1, -1)
+      for more in (-1, 0)),
+    *(10**30, 1.0, 1.5, 1e300, None, True, "", "\0", "\u00e9" * 15, "a" * 16, "10.0.0.1", "::"),
+    *("::ffff:10.0.0.1", "fe80::1%1", "00" * 16, "AA:bb:cc:dd:ee:ff", [], {}, {"": {}}),
+    *({"x": {"packets": -1, "l2_bytes": 2**63}}, {"x": {}}),
+]  # fmt: skip
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Change a field of a record where octets at random would only break the form."""
+    record_format = format_of(data)
+    if record_format == "protobuf" and data[0]:
+        inner = data[_length_octets(data) :]
+        at, cut = sorted(rng.randrange(len(inner) + 1) for _ in range(2))
+        inner = rng.choice((inner[:at] + rng.randbytes(2) + inner[cut:], inner + inner[at:cut]))
+        return _length(len(inner)) + inner
+    try:
+        values = json.loads(data) if record_format == "json" else msgspec.msgpack.decode(data)
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        return data
+    if not isinstance(values, (dict, list)) or not values:
+        return data
+    places = list(values) if isinstance(values, dict) else list(range(len(values)))
+    place, strange = rng.choice(places), rng.choice(_STRANGE)
+    if record_format == "json" and rng.random() < 0.1:
+        del values[place]
+    else:
+        values[place] = strange
+    try:
+        return (
+            json.dumps(values).encode()
+            if record_format == "json"
+            else msgspec.msgpack.encode(values)
+        )
+    except (OverflowError, UnicodeError):
+        return data
+
+
+def _length(number: int) -> bytes:
+    """Return the varint of a length."""
+    octets = bytearray()
+    while number > 0x7F:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*octets, number])
+
+
 def target(data: bytes) -> None:
     """Decode, audit and encode again."""
     record: FlowRecord | CountersRecord | None = None
@@ -59,6 +111,8 @@ def target(data: bytes) -> None:
         record = decode(data)
     except DecodeError as err:
         refusal = str(err)
+        assert refusal.isprintable()
+        assert len(refusal) < _LONGEST_ERROR
     else:
         assert decode_many([data, data]) == [record, record]
     for stream, record_type in _STREAMS.items():
@@ -86,8 +140,17 @@ def _audit(message: Message, expected: str) -> None:
     except DecodeError as err:
         told = str(err).removeprefix(f"topic {message.topic}, partition 3, offset 7: ")
     assert told == expected, (told, expected)
-    if not told:
-        audit.result()
+    # Of flow records no text is shown.
+    if not told and message.topic.endswith(".counters"):
+        _show(audit.result())
+
+
+def _show(result: Result) -> None:
+    """Print it as the command does: nothing of a value reaches a terminal raw."""
+    shown = io.StringIO()
+    tables.show(result, shown)
+    assert all(" " <= char <= "~" or char == "\n" for char in shown.getvalue())
+    assert json.loads(msgspec.json.encode(result))["holds"] == result.holds
 
 
 def _check_columns(data: bytes, record: FlowRecord) -> None:

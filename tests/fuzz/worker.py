@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,14 @@ def main() -> None:
             break
     print(f"systematic: {executions} executions", flush=True)
     left = max(1, int(seconds - (time.monotonic() - began)))
+    change = getattr(module, "mutate", None)
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        if change is None or not data or rng.random() < 0.5:
+            return bytes(atheris.Mutate(data, most))
+        return bytes(change(data, rng)[:most])
+
     atheris.Setup(
         [
             sys.argv[0],
@@ -65,6 +74,7 @@ def main() -> None:
             str(corpus),
         ],
         lambda data: bounds.run(module.target, data),
+        custom_mutator=mutate,
     )
     atheris.Fuzz()
 
