@@ -19,12 +19,12 @@ PACKETS = 1_009
 
 @pytest.mark.parametrize("ahead_s", [1_000_003, -17])
 @pytest.mark.parametrize("program", ["flow", "counter"])
-def test_times_are_right_in_a_time_namespace(wire, recording, ahead_s, program):
+def test_times_are_right_in_a_time_namespace(wire, recording_url, ahead_s, program):
     if time.clock_gettime(time.CLOCK_BOOTTIME) + ahead_s < 0:
         pytest.fail("the machine has just been booted")
     sender, receiver = wire
     unshare = ("unshare", "-T", "--boottime", str(ahead_s), "--monotonic", "0", "--fork")
-    options = (*on(receiver), "--sink", recording, "--interval", 0.5, "--program", program)
+    options = (*on(receiver), "--sink", recording_url, "--interval", 0.5, "--program", program)
     began = time.time_ns()
     boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     # unshare passes no signal on: the agent ends by itself.
@@ -33,11 +33,11 @@ def test_times_are_right_in_a_time_namespace(wire, recording, ahead_s, program):
         delivered(sender, receiver, PACKETS)
         assert agent.wait() == 0, agent.output()
     ended = time.time_ns()
-    audited(recording)
+    audited(recording_url)
     stream = "flows" if program == "flow" else "new_flows"
-    for record in records_of(recording, f"flowstream.{stream}"):
+    for record in records_of(recording_url, f"flowstream.{stream}"):
         assert began < record.time_flow_start_ns <= record.time_flow_end_ns < ended
-    counters = last_counters(recording)
+    counters = last_counters(recording_url)
     assert boot < counters.time_boot_ns < boot + ended - began
 
 
