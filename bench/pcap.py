@@ -10,17 +10,20 @@ from ctypes import byref, c_void_p
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import uvloop
 from packets import captures
 from packets.pcap_files import Packet, pcap
 
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream import pcap as flowstream_pcap
 from flowstream.config.pcap import CaptureConfig
+from flowstream.host.privileges import find_user
 from flowstream.kernel import libbpf
 from flowstream.kernel.packets import PacketFeed
 from flowstream.layouts.xdp_flow import CAPTURE_META
 from flowstream.pcap.capture_run import CaptureRun, Clock
-from flowstream.pcap.identity import identify
+from flowstream.pcap.identity import measure as measure_captures
+from flowstream.pcap.inputs import opened
 from flowstream.pcap.reader import CaptureFile
 
 if TYPE_CHECKING:
@@ -133,7 +136,8 @@ def _read(path: Path) -> int:
 
 
 def _named(path: Path) -> int:
-    identify(_config(path))
+    with opened([path]) as inputs:
+        measure_captures(_config(path), inputs)
     return _read(path)
 
 
@@ -150,10 +154,11 @@ class _Void:
 
 def _void(path: Path) -> float:
     void = _Void()
-    capture_run = CaptureRun(_config(path), path.stem, 1, Clock(0))
+    feed = PacketFeed()
+    capture_run = CaptureRun(_config(path), feed, path.stem, 1, Clock(0))
 
     async def run() -> int:
-        with CaptureFile(path) as file:
+        with feed, CaptureFile(path) as file:
             await capture_run.run(file.packets(), void, lambda: None)  # type: ignore[arg-type]
         return capture_run.counters().seen.packets
 
@@ -164,7 +169,9 @@ def _void(path: Path) -> float:
 
 
 def _published(path: Path, sink: str, record_format: _Format) -> int:
-    done = flowstream_pcap.run(_config(path, sink, record_format), print)
+    # Without giving up the privileges, which the next sample needs.
+    with flowstream_pcap.prepared(_config(path, sink, record_format), find_user("nobody")) as run:
+        done = uvloop.run(flowstream_pcap.publish(run, print))
     if done.failed or not done.stored:
         raise RuntimeError(f"{sink}: {done.failed} of {done.stored} records failed")
     return done.packets

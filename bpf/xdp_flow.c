@@ -60,13 +60,13 @@ struct table_fill {
 };
 
 /*
- * The build for captures (CAPTURE): user space puts time and length of a packet
- * before it, as XDP metadata.
+ * The build for captures (CAPTURE): user space puts time, length and interface of
+ * a packet before it, as XDP metadata.
  */
 struct capture_meta {
 	u64 time_ns; /* Unix time */
 	u32 length;  /* on the wire: the capture may have less */
-	u32 pad;
+	u32 if_index;
 };
 
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
@@ -229,6 +229,13 @@ INLINE u64 packet_length(struct xdp_md *ctx)
 
 	return (void *)(meta + 1) <= (void *)(long)ctx->data ? meta->length : 0;
 }
+
+INLINE u32 interface_index(struct xdp_md *ctx)
+{
+	struct capture_meta *meta = (void *)(long)ctx->data_meta;
+
+	return (void *)(meta + 1) <= (void *)(long)ctx->data ? meta->if_index : 0;
+}
 #else
 INLINE u64 exact_time(struct xdp_md *ctx)
 {
@@ -257,6 +264,12 @@ INLINE u64 packet_time(struct xdp_md *ctx, struct counters *count)
 INLINE u64 packet_length(struct xdp_md *ctx)
 {
 	return full_length(ctx);
+}
+
+INLINE u32 interface_index(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return (u32)PATCHED(PATCH_IF_INDEX);
 }
 #endif
 
@@ -349,7 +362,7 @@ int xdp_flow(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 
-	key.if_index = (u32)PATCHED(PATCH_IF_INDEX);
+	key.if_index = interface_index(ctx);
 	key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
 	switch (parse_packet(data, end, &key, &read)) {
 	case VERDICT_FLOW:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from packets import captures, reference
 from packets.pcap_files import Packet, enhanced, interface, pcap, pcapng, section
-from support.pcap_runs import BEGIN_NS, SECOND_NS, Runner, frame, packets
+from support.pcap_runs import BEGIN_NS, RAISED, SECOND_NS, Runner, frame, in_child, packets
 
 from flowstream.cli.main import main
+from flowstream.host.privileges import find_user
 from flowstream.kernel.packets import PacketFeed
 from flowstream.pcap.reader import CaptureFile
 from flowstream.records import CountersRecord
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.registry import Registry
+
+NOBODY = find_user("nobody")
 README = (captures.TRACES / "README.md").read_text(encoding="utf-8")
 COUNTS = {
     name: (int(packets), int(flows))
@@ -145,8 +152,7 @@ def test_any_fault_leaves_whole_books(run: Runner, monkeypatch: pytest.MonkeyPat
     read = CaptureFile.packets
     path, to = run.file(pcap(packets(7))), run.file(b"", "x").with_name("rec")
     monkeypatch.setattr(CaptureFile, "packets", packets_of)
-    with pytest.raises(OwnFaultError):
-        main(["pcap", str(path), "--sink", f"file:{to}"])
+    assert in_child(["pcap", str(path), "--sink", f"file:{to}"]) == (RAISED, "")
     monkeypatch.undo()
     assert main(["audit", str(to)]) == 0
     (counters,) = Recording(to).records("flowstream.counters")
@@ -339,23 +345,30 @@ def test_messages_have_the_times_of_their_records(run: Runner) -> None:
 
 
 def test_flows_are_published_while_the_capture_is_read(
-    run: Runner, monkeypatch: pytest.MonkeyPatch
+    run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    steps = []
+    log = tmp_path / "steps"
     read, send = PacketFeed.run, SegmentSink.send
 
+    def note(step: str) -> None:
+        os.write(steps, f"{step}\n".encode())
+
     def reading(*args: object) -> object:
-        steps.append("read")
+        note("read")
         return read(*args)
 
     async def sending(*args: object) -> None:
-        steps.append("sent")
+        note("sent")
         await send(*args)
 
     monkeypatch.setattr(PacketFeed, "run", reading)
     monkeypatch.setattr(SegmentSink, "send", sending)
+    # Opened here: the run has no privileges.
+    steps = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     run(pcap(packets(7)), options=["--interval", "1"])
-    assert steps.index("sent") < 3 < steps.count("read")
+    os.close(steps)
+    done = log.read_text(encoding="utf-8").split()
+    assert done.index("sent") < 3 < done.count("read")
 
 
 def test_end_says_what_was_published(run: Runner, tmp_path: Path) -> None:
@@ -381,3 +394,52 @@ def test_files_are_looked_at_before_anything_is_published(run: Runner, tmp_path:
         assert f"{path}: " in done.error
         assert says in done.error
         assert not done.recording.path.exists()
+
+
+PRIVILEGES = """
+import os, sys
+from flowstream.cli.main import main
+from flowstream.pcap.reader import CaptureFile
+from flowstream.registry.client import RegistryClient
+for kind, name in ((CaptureFile, "packets"), (CaptureFile, "parts"), (RegistryClient, "_post")):
+    def watched(*args, whole=getattr(kind, name), name=name):
+        with open("/proc/self/status") as status:
+            caps = [line.split()[1] for line in status if line.startswith(("CapPrm", "CapEff"))]
+        os.write(1, f"{name} {os.getresuid()} {os.getgroups()} {int(max(caps), 16)}\\n".encode())
+        return whole(*args)
+    setattr(kind, name, watched)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_captures_and_registry_are_read_without_privileges(
+    run: Runner, tmp_path: Path, registry: Registry
+) -> None:
+    """Everything that root alone can open was opened before: captures and the recording."""
+    tmp_path.chmod(0o700)
+    paths = [run.file(pcap(packets(7)), f"{name}.pcap") for name in "ab"]
+    for path in paths:
+        path.chmod(0o400)
+    options = ("--format", "avro", "--registry", registry.url, "--user", "nobody")
+    recording = tmp_path / "recording"
+    command = [sys.executable, "-c", PRIVILEGES, "pcap", *map(str, paths), "--sink"]
+    done = subprocess.run(
+        [*command, f"file:{recording}", *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    steps = done.stdout.splitlines()
+    assert {step.partition(" ")[0] for step in steps} == {"packets", "parts", "_post"}
+    uid = NOBODY.uid
+    assert {step.partition(" ")[2] for step in steps} == {f"({uid}, {uid}, {uid}) [] 0"}
+    assert {path.stat().st_uid for path in recording.rglob("*")} == {uid}
+    flows = Recording(recording).messages("flowstream.flows")
+    assert len(flows) > 0
+
+
+def test_captures_share_the_program_but_no_count(run: Runner) -> None:
+    done = run(*[pcap(packets(3))] * 41)
+    assert done.status == 0, done.error
+    assert done.summary.startswith("123 packets of 41 files in ")
+    assert {record.if_index: record.seen_packets for record in done.counters} == dict.fromkeys(
+        range(1, 42), 3
+    )

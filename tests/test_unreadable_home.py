@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -230,3 +232,20 @@ def test_the_demonstration_verifies_the_count(home):
     assert "\nEvery packet is accounted for.\n" in done.stdout
     (interface,) = audited(sink, "flowstream-demo")
     assert interface["flows"]["packets"] == sum(carried(sink, "flowstream-demo").values()) > 0
+
+
+def test_progress_is_shown_on_a_terminal(home):
+    file = home.path / "capture.pcap"
+    file.write_bytes(pcap(packets(101)))
+    master, slave = pty.openpty()
+    command = ("-m", "flowstream", "pcap", str(file), "--sink", f"file:{home.path}/recording")
+    with home.popen(*command, stderr=slave) as process:
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(master, 1 << 16):
+                shown += part
+        assert process.wait(60) == 0, shown.decode()
+    os.close(master)
+    assert home.late_imports() == [], shown.decode()
+    assert b"capture.pcap" in shown

@@ -16,6 +16,10 @@ class Amount(NamedTuple):
         """Sum of both."""
         return Amount(self.packets + other.packets, self.l2_bytes + other.l2_bytes)
 
+    def minus(self, other: Amount) -> Amount:
+        """Difference of both."""
+        return Amount(self.packets - other.packets, self.l2_bytes - other.l2_bytes)
+
 
 class RecordAmount(NamedTuple):
     """Records, and the packets and frame octets that they counted."""
@@ -27,6 +31,10 @@ class RecordAmount(NamedTuple):
     def plus(self, other: RecordAmount) -> RecordAmount:
         """Sum of both."""
         return RecordAmount(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    def minus(self, other: RecordAmount) -> RecordAmount:
+        """Difference of both."""
+        return RecordAmount(*(mine - its for mine, its in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +58,15 @@ class KernelCounts:
                 for reason, amount in self.no_flow.items()
             },
             {cause: mine.plus(other.losses[cause]) for cause, mine in self.losses.items()},
+        )
+
+    def minus(self, earlier: KernelCounts) -> KernelCounts:
+        """Return what was counted since ``earlier``, which has the same reasons and causes."""
+        return KernelCounts(
+            self.seen.minus(earlier.seen),
+            {
+                reason: amount.minus(earlier.no_flow[reason])
+                for reason, amount in self.no_flow.items()
+            },
+            {cause: mine.minus(earlier.losses[cause]) for cause, mine in self.losses.items()},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from flowstream.config.run import OPTIONS
@@ -67,3 +68,11 @@ def values(args: argparse.Namespace, fields: Iterable[str], **defaults: object) 
         default = defaults.get(field, option.default)
         found[field] = default if text is None else option.parse(text)
     return found
+
+
+def single_threaded() -> None:
+    """Keep numpy, not imported yet, from starting threads: privileges are given up by thread.
+
+    They would be one per CPU, for linear algebra, which nothing here uses.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

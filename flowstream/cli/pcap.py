@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowstream.cli.messages import warn
-from flowstream.cli.options import Commands, add_options, values
+from flowstream.cli.options import Commands, add_options, single_threaded, values
 from flowstream.config.options import options_of
 from flowstream.config.pcap import CaptureConfig
 
@@ -26,7 +26,8 @@ The packets of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
 through the program that also observes interfaces, with the times of the
 capture: --interval is capture time, each file is an interface of its own, and
 the same files always give the same records, except with --sampling. Needs root
-or CAP_BPF and CAP_NET_ADMIN, but no interface. A damaged file is published up
+or CAP_BPF and CAP_NET_ADMIN, but no interface; both are given up before a
+capture is read. A damaged file is published up
 to the damage; the exit status is then 1. Files that are not captures, or whose
 first packet cannot be read, are refused before anything is published.
 
@@ -52,6 +53,7 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Publish the captures and return the exit status."""
     config = CaptureConfig(files=tuple(args.files), **values(args, _FIELDS))
+    single_threaded()
     from flowstream import log, pcap  # noqa: PLC0415
 
     log.configure("warning")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.abc
-import os
 import sys
 from typing import TYPE_CHECKING
 
-from flowstream.cli.options import Commands, add_options
+from flowstream.cli.options import Commands, add_options, single_threaded
 from flowstream.config.options import options_of
 from flowstream.config.publish import PublishConfig
 from flowstream.config.run import OPTIONS, load
@@ -52,9 +51,7 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run the agent to its end and return its exit status."""
     config = load(vars(args), args.config)
-    # numpy would start a thread per CPU for linear algebra, which nothing here uses;
-    # and privileges must be dropped while there is a single thread.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    single_threaded()
     with _without_rich():
         import structlog  # noqa: F401, PLC0415
     from flowstream.agent.run import run  # noqa: PLC0415

@@ -210,6 +210,11 @@ class FlowProbe(Closing):
         self._reset_fill()
         return self._tables[self._active].drain()
 
+    def forget_announced(self) -> None:
+        """Announce every flow again; only while no program runs."""
+        for _ in self._seen.drain():
+            pass
+
     def table_entries(self) -> int:
         """Flows in the active table, about."""
         return min(int(self._fill.read()["inserts"][0]), self.max_flows)

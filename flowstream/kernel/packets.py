@@ -1,6 +1,6 @@
 """xdp_flow over the packets of a capture: the same program, without an interface.
 
-Packets go in one by one by BPF_PROG_TEST_RUN, with their time and length as XDP
+Packets go in one by one by BPF_PROG_TEST_RUN, with their time, length and interface as XDP
 metadata (the build with CAPTURE, bpf/xdp_flow.c). Nothing else runs the program
 meanwhile, so the table is drained without a swap.
 """
@@ -40,8 +40,8 @@ MIN_PACKET = 14
 MAX_PACKET = 65_535
 """Octets of a packet that are handed over; the kernel's own limit is a little higher."""
 
-# time_ns and length of CAPTURE_META.
-_META = struct.Struct("=QI")
+# time_ns, length and if_index of CAPTURE_META.
+_META = struct.Struct("=QII")
 # Places among the 32-bit numbers of struct xdp_md and of the options.
 _DATA_END = 1
 _SIZE_IN = libbpf.TestRunOpts.data_size_in.offset // 4
@@ -51,19 +51,21 @@ _SIZE_OUT = libbpf.TestRunOpts.data_size_out.offset // 4
 class PacketFeed(Closing):
     """Runs packets through xdp_flow and returns the records that it produces.
 
-    ``if_index`` is the interface index that the records carry. A context manager;
-    closing twice is harmless.
+    Packets belong to one interface at a time, number 1 before any ``begin``. Only the
+    constructor needs privileges. A context manager; closing twice is harmless.
     """
 
-    def __init__(self, *, if_index: int = 1, max_flows: int = 131_072, sampling: int = 1) -> None:
+    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
         with ExitStack() as stack:
             self._probe = stack.enter_context(
                 FlowProbe(max_flows=max_flows, sampling=sampling, build=BUILD)
             )
-            self.program, self._counters = self._probe.load(if_index, stack)
+            self.program, self._counters = self._probe.load(0, stack)
             self._stack = stack.pop_all()
+        self._if_index = 1
+        self._before = kernel_counts(self._counters)
         self.latest_ns = 0
-        """Latest time of the packets that ran."""
+        """Latest time of the interface's packets that ran."""
         self.short_packets = 0
         self.short_l2_bytes = 0
         self._buffer = ctypes.create_string_buffer(CAPTURE_META.itemsize + MAX_PACKET)
@@ -75,6 +77,16 @@ class PacketFeed(Closing):
             ctx_size_in=ctypes.sizeof(self._context),
             repeat=1,
         )
+
+    def begin(self, if_index: int) -> None:
+        """Run the packets of another interface; counters and announcements begin anew.
+
+        Everything that the earlier interface's packets left must have been drained.
+        """
+        self._if_index = if_index
+        self._before = kernel_counts(self._counters)
+        self._probe.forget_announced()
+        self.latest_ns = self.short_packets = self.short_l2_bytes = 0
 
     def run(self, packets: Iterable[Packet], begin_ns: int, end_ns: int) -> Packet | None:
         """Run packets up to the first one before ``begin_ns`` or not before ``end_ns``; return it.
@@ -88,7 +100,7 @@ class PacketFeed(Closing):
         buffer = memoryview(self._buffer).cast("B")
         write_meta, target = _META.pack_into, buffer[meta_size:]
         context, numbers = _numbers(self._context), _numbers(options)
-        latest_ns = self.latest_ns
+        latest_ns, if_index = self.latest_ns, self._if_index
         try:
             for time_ns, length, octets in packets:
                 if time_ns >= end_ns or time_ns < begin_ns:
@@ -104,7 +116,7 @@ class PacketFeed(Closing):
                     self.short_l2_bytes += length
                     continue
                 target[:size] = octets
-                write_meta(buffer, 0, time_ns, length)
+                write_meta(buffer, 0, time_ns, length, if_index)
                 context[_DATA_END] = numbers[_SIZE_IN] = meta_size + size
                 numbers[_SIZE_OUT] = 0  # the last call left its packet's size here
                 if call(fd, reference) < 0:
@@ -142,7 +154,7 @@ class PacketFeed(Closing):
 
     def counters(self) -> KernelCounts:
         """The program's counts; packets without a whole Ethernet header are malformed."""
-        counts = kernel_counts(self._counters)
+        counts = kernel_counts(self._counters).minus(self._before)
         seen, malformed = counts.seen, counts.no_flow["malformed"]
         return KernelCounts(
             seen=self._with_short(seen),

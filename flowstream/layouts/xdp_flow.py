@@ -95,7 +95,7 @@ def capture_meta(order: str) -> np.dtype[np.void]:
         [
             ("time_ns", order + "u8"),
             ("length", order + "u4"),
-            ("pad", order + "u4"),
+            ("if_index", order + "u4"),
         ]
     )
 

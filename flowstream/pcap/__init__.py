@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
@@ -17,9 +19,11 @@ from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.state import Run
 from flowstream.errors import SinkError
-from flowstream.host import privileges
+from flowstream.host import limits, privileges
 from flowstream.kafka.settings import KEEP_FOREVER, ClientSettings
+from flowstream.kernel.packets import PacketFeed
 from flowstream.pcap.identity import identify
+from flowstream.pcap.inputs import opened
 from flowstream.pcap.reading import Reading
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import open_sink
@@ -27,15 +31,20 @@ from flowstream.streams import Stream
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from flowstream.config.pcap import CaptureConfig
     from flowstream.encode import Encoder
+    from flowstream.host.privileges import User
     from flowstream.pcap.identity import Captures
     from flowstream.sink import Sink
 
+    RetentionCheck = Callable[[Mapping[str, int], float], Awaitable[list[str]]]
+
 CLOSE_TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 10.0
+DESCRIPTORS: Final = 16
+"""Descriptors of maps and program."""
 
 
 class Published(NamedTuple):
@@ -47,42 +56,90 @@ class Published(NamedTuple):
 
 
 def run(config: CaptureConfig, warn: Callable[[str], object]) -> Published:
-    """Publish the flows of captures.
+    """Publish the flows of captures, as ``config.user`` and without capabilities.
 
+    Privileges are given up for good, before anything of a capture is read.
     ``warn`` gets a line for everything about a capture that its records do not show,
     and for each topic whose retention is shorter than the captures are old.
     Raises SourceError: before anything is published when a file cannot be read up to
     its first packet; when the damage comes later, after everything before it is published.
     """
-    captures = identify(config)
-    # Before the sink creates anything: a registry may refuse.
-    encoder = encoder_of(config, captures.identity, privileges.find_user(config.user))
-    return uvloop.run(_run(config, captures, encoder, warn))
+    user = privileges.find_user(config.user)
+    with prepared(config, user) as ready:
+        privileges.give_up(user)
+        return uvloop.run(publish(ready, warn))
 
 
-async def _run(
-    config: CaptureConfig, captures: Captures, encoder: Encoder, warn: Callable[[str], object]
-) -> Published:
-    this = Run(captures.identity)
-    sink = open_sink(
-        config.sink,
-        this.ledger,
-        partitions=config.partitions,
-        record_format=config.format,
-        topic_settings=KEEP_FOREVER,
-    )
-    topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
-    sink.prepare(topics)
-    await sink.start(topics)
-    publisher = Publisher(sink, encoder, this, config.topic_prefix)
-    reading = Reading(config, captures, publisher, warn)
+class Prepared(NamedTuple):
+    """A run that needs no privileges any more."""
+
+    config: CaptureConfig
+    captures: Captures
+    this: Run
+    encoder: Encoder
+    sink: Sink
+    feed: PacketFeed
+    overdue: RetentionCheck | None
+    """Finds topics of a cluster that delete messages too early."""
+
+    def topics(self) -> list[str]:
+        """Names of all topics."""
+        return [f"{self.config.topic_prefix}.{stream}" for stream in Stream]
+
+
+@contextmanager
+def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
+    """Open, load and import everything that needs privileges or may need them.
+
+    What is not trusted, captures and registry, is read by a process that has become ``user``.
+    """
+    limits.require_descriptors(limits.DESCRIPTORS + DESCRIPTORS + len(config.files))
+    with ExitStack() as stack:
+        inputs = stack.enter_context(opened(config.files))
+        # Before the sink creates anything: a capture may be damaged, a registry may refuse.
+        captures = identify(config, inputs, user)
+        encoder = encoder_of(config, captures.identity, user)
+        this = Run(captures.identity)
+        sink = open_sink(
+            config.sink,
+            this.ledger,
+            partitions=config.partitions,
+            record_format=config.format,
+            owner=user if os.geteuid() == 0 else None,
+            topic_settings=KEEP_FOREVER,
+        )
+        feed = PacketFeed(max_flows=config.max_flows, sampling=config.sampling)
+        stack.callback(feed.close)
+        check = _retention_check(config.sink)
+        ready = Prepared(config, captures, this, encoder, sink, feed, check)
+        sink.prepare(ready.topics())
+        sink.load()
+        yield ready
+
+
+def _retention_check(sink: str) -> RetentionCheck | None:
+    where = parse_url(sink)
+    if not isinstance(where, KafkaUrl):
+        return None
+    # aiokafka is slow to import, and only this sink needs it.
+    from flowstream.kafka.admin import overdue  # noqa: PLC0415
+
+    return functools.partial(overdue, ClientSettings(where.addresses))
+
+
+async def publish(ready: Prepared, warn: Callable[[str], object]) -> Published:
+    """Publish the flows of captures; see ``run``."""
+    config, this, sink = ready.config, ready.this, ready.sink
+    await sink.start(ready.topics())
+    publisher = Publisher(sink, ready.encoder, this, config.topic_prefix)
+    reading = Reading(config, ready.captures, ready.feed, publisher, warn)
     try:
         await _publish(config, this, reading, publisher, sink)
     finally:
         await sink.close(CLOSE_TIMEOUT_S)
     if sink.fault:
         raise SinkError(sink.fault)
-    for line in await _overdue(config, this.identity.agent_epoch, reading.clock.read()):
+    for line in await _overdue(ready, reading.clock.read()):
         warn(line)
     flows = [this.ledger.account(each.key).flows for each in reading.runs]
     return Published(
@@ -118,15 +175,12 @@ async def _publish(
         raise faults[0]
 
 
-async def _overdue(config: CaptureConfig, begin_ns: int, end_ns: int) -> list[str]:
+async def _overdue(ready: Prepared, end_ns: int) -> list[str]:
     """Warnings about topics whose retention is shorter than the captures are old."""
-    where = parse_url(config.sink)
-    if not isinstance(where, KafkaUrl):
+    if ready.overdue is None:
         return []
-    # aiokafka is slow to import, and only this sink needs it.
-    from flowstream.kafka.admin import overdue  # noqa: PLC0415
-
-    oldest_ms = {f"{config.topic_prefix}.{stream}": begin_ns // 1_000_000 for stream in Stream}
+    begin_ns = ready.this.identity.agent_epoch
+    oldest_ms = dict.fromkeys(ready.topics(), begin_ns // 1_000_000)
     # Counters come at the end.
-    oldest_ms[f"{config.topic_prefix}.{Stream.COUNTERS}"] = end_ns // 1_000_000
-    return await overdue(ClientSettings(where.addresses), oldest_ms, CONNECT_TIMEOUT_S)
+    oldest_ms[f"{ready.config.topic_prefix}.{Stream.COUNTERS}"] = end_ns // 1_000_000
+    return await ready.overdue(oldest_ms, CONNECT_TIMEOUT_S)

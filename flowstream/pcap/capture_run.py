@@ -12,7 +12,6 @@ from flowstream.agent.pipeline import RecordBatch
 from flowstream.agent.readers import READ_RECORDS
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.link import Mode
-from flowstream.kernel.packets import PacketFeed
 from flowstream.layouts.constants import EndReason
 from flowstream.streams import Stream
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.ledger import Account
     from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
-    from flowstream.kernel.packets import Packet
+    from flowstream.kernel.packets import Packet, PacketFeed
 
 RUN_PACKETS: Final = 1024
 """Packets between two checks of table and rings, which have room for many more."""
@@ -50,19 +49,20 @@ class Clock:
 class CaptureRun:
     """Runs the packets of one capture as if they came by an interface of that name and index."""
 
-    def __init__(self, config: CaptureConfig, name: str, index: int, clock: Clock) -> None:
+    def __init__(
+        self, config: CaptureConfig, feed: PacketFeed, name: str, index: int, clock: Clock
+    ) -> None:
         self.interface, self.key = name, AttachmentKey(index)
         self._max_flows, self._swaps = config.max_flows, 0
         self._interval_ns = round(config.interval_s * 1e9)
         self._clock = clock
         self._counts: KernelCounts | None = None
-        self._feed = PacketFeed(
-            if_index=index, max_flows=config.max_flows, sampling=config.sampling
-        )
+        self._feed = feed
 
     def counters(self) -> KernelCounts:
-        """The program's counts; complete once ``run`` has ended."""
-        return self._counts or self._feed.counters()
+        """The program's counts; only once ``run`` has ended."""
+        assert self._counts is not None  # noqa: S101 - a mistake of the caller
+        return self._counts
 
     def snapshot(self, account: Account) -> Snapshot:
         """All counts of a capture whose ``run`` has ended, by the captures' clock."""
@@ -87,7 +87,9 @@ class CaptureRun:
 
         Whatever ended it, what ran before is published and counted. ``progressed`` is
         called between bounded numbers of packets; what it raises ends the run too.
+        The feed must be free: one capture runs after the other.
         """
+        self._feed.begin(self.key.if_index)
         try:
             await self._run(packets, publisher, progressed)
         finally:
@@ -96,9 +98,6 @@ class CaptureRun:
                 await self._drain(publisher, EndReason.FORCED)
             finally:
                 self._counts = self._feed.counters()
-                self._feed.close()
-                # Its buffers would stay as long as the counts.
-                del self._feed
 
     async def _run(
         self, packets: Iterator[Packet], publisher: Publisher, progressed: Callable[[], object]

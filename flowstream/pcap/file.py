@@ -12,6 +12,7 @@ from flowstream.files import open_regular, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 PIECE: Final = 1 << 18
 """Octets that are read at once; they stay in a processor's cache."""
@@ -20,26 +21,34 @@ PIECE: Final = 1 << 18
 class FileVersion(NamedTuple):
     """Tells one state of a file from another, as far as the file system does."""
 
-    device: int
-    inode: int
     size: int
     modified_ns: int
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file. Raises SourceError."""
+    try:
+        return open_regular(path)
+    except OSError as err:
+        raise SourceError(f"{shown(path)}: cannot be read: {err.strerror}") from err
 
 
 class OctetFile(Closing):
     """An open file of ``size`` octets; what is appended later is not read.
 
     It is read by its descriptor: a mapped file that another process truncates would
-    kill this one. Raises SourceError, which names the file, when it cannot be read, or when
-    it is another one than ``expected``. A context manager; closing twice is harmless.
+    kill this one. With ``descriptor`` it is open already, and stays open. Raises
+    SourceError, which names the file, when it cannot be read, or is not what it was at
+    ``expected``. A context manager; closing twice is harmless.
     """
 
-    def __init__(self, path: Path, expected: FileVersion | None = None) -> None:
+    def __init__(
+        self, path: Path, expected: FileVersion | None = None, descriptor: int | None = None
+    ) -> None:
         self.path = path
-        try:
-            self._file = open_regular(path)
-        except OSError as err:
-            raise SourceError(f"{shown(path)}: cannot be read: {err.strerror}") from err
+        self._file = (
+            open_file(path) if descriptor is None else os.fdopen(descriptor, "rb", closefd=False)
+        )
         self.version = expected or self._version()
         self.size = self.version.size
         self.position = 0
@@ -81,8 +90,6 @@ class OctetFile(Closing):
     def require_unchanged(self) -> None:
         """Raise SourceError when the file is no longer what it was; it may have grown."""
         now = self._version()
-        if now[:2] != self.version[:2]:
-            raise self.damage("the file was replaced while it was read", 0)
         if now.size < self.size:
             raise self.cut("", now.size)
         if now.size == self.size and now.modified_ns != self.version.modified_ns:
@@ -110,4 +117,4 @@ class OctetFile(Closing):
 
     def _version(self) -> FileVersion:
         status = os.fstat(self._file.fileno())
-        return FileVersion(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return FileVersion(status.st_size, status.st_mtime_ns)

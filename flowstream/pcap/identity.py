@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -9,15 +10,17 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.accounting.identity import Identity, epoch_at
+from flowstream.host import unprivileged
+from flowstream.pcap.file import FileVersion  # noqa: TC001 - msgspec evaluates it
 from flowstream.pcap.reader import CaptureFile
 from flowstream.records.text import V4_MAPPED, interface_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from flowstream.config.pcap import CaptureConfig
-    from flowstream.pcap.file import FileVersion
+    from flowstream.host.privileges import User
+    from flowstream.pcap.inputs import Input
 
 HOST: Final = "pcap"
 # A capture has no agent's address: 0.0.0.0.
@@ -29,37 +32,55 @@ _OPTIONS: Final = struct.Struct(">QQQ")
 
 
 class Captures(NamedTuple):
-    """A run's identity, and which version of each file it stands for."""
+    """A run's identity, its files, and which version of each file it stands for."""
 
     identity: Identity
+    inputs: Sequence[Input]
     versions: list[FileVersion]
 
 
-def identify(config: CaptureConfig) -> Captures:
+class Measured(NamedTuple):
+    """What is read of all files before the run: the first time in Unix ns, and a digest."""
+
+    epoch: int
+    digest: bytes
+    versions: list[FileVersion]
+
+
+def identify(config: CaptureConfig, inputs: Sequence[Input], user: User) -> Captures:
     """Identify a run: the same for the same captures and options, on any machine.
 
     Its epoch is the time of the first packet, rounded down, 0 when there is none. Its host id is
-    a digest of the options that shape records and of the contents in their order.
+    a digest of the options that shape records and of the contents in their order. The files
+    are read by a process that has become ``user``.
     Raises SourceError when any file cannot be read up to its first packet.
     """
-    epoch, versions = _first_time(config.files)
-    names = {index: interface_name(path.stem) for index, path in enumerate(config.files, 1)}
-    identity = Identity(epoch_at(epoch), _digest(config, versions), HOST, _NO_ADDRESS, names)
-    return Captures(identity, versions)
+    found = unprivileged.call(user, functools.partial(measure, config, inputs), Measured)
+    names = {index: interface_name(path.stem) for index, (path, _) in enumerate(inputs, 1)}
+    identity = Identity(epoch_at(found.epoch), found.digest, HOST, _NO_ADDRESS, names)
+    return Captures(identity, inputs, found.versions)
 
 
-def _first_time(files: Sequence[Path]) -> tuple[int, list[FileVersion]]:
+def measure(config: CaptureConfig, inputs: Sequence[Input]) -> Measured:
+    """Read every file up to its first packet, then whole for the digest."""
+    epoch, versions = _first_time(inputs)
+    return Measured(epoch, _digest(config, inputs, versions), versions)
+
+
+def _first_time(inputs: Sequence[Input]) -> tuple[int, list[FileVersion]]:
     """Return Unix ns of the very first packet; every file is read up to its first one."""
     times: list[int] = []
     versions = []
-    for path in files:
-        with CaptureFile(path) as file:
+    for path, descriptor in inputs:
+        with CaptureFile(path, descriptor=descriptor) as file:
             versions.append(file.version)
             times += [time_ns for time_ns, _, _ in itertools.islice(file.packets(), 1)]
     return times[0] if times else 0, versions
 
 
-def _digest(config: CaptureConfig, versions: list[FileVersion]) -> bytes:
+def _digest(
+    config: CaptureConfig, inputs: Sequence[Input], versions: Sequence[FileVersion]
+) -> bytes:
     # SHA-256: processors have instructions for it, and each capture is read twice.
     digest = hashlib.sha256()
     interval_ns = round(config.interval_s * 1e9)
@@ -67,9 +88,9 @@ def _digest(config: CaptureConfig, versions: list[FileVersion]) -> bytes:
     if config.sampling > 1:
         # Sampling is random: the same captures give different records every time.
         digest.update(os.urandom(16))
-    for path, version in zip(config.files, versions, strict=True):
+    for (path, descriptor), version in zip(inputs, versions, strict=True):
         content = hashlib.sha256()
-        with CaptureFile(path, version) as file:
+        with CaptureFile(path, version, descriptor) as file:
             for part in file.parts(_STEP):
                 content.update(part)
         digest.update(content.digest())

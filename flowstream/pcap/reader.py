@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 class CaptureFile(OctetFile):
     """An open capture; ``packets`` may be read once. A context manager."""
 
-    def __init__(self, path: Path, expected: FileVersion | None = None) -> None:
-        super().__init__(path, expected)
+    def __init__(
+        self, path: Path, expected: FileVersion | None = None, descriptor: int | None = None
+    ) -> None:
+        super().__init__(path, expected, descriptor)
         self._pcapng: PcapngReader | None = None
         if self.size < classic.FILE_HEADER:
             self.close()

@@ -12,11 +12,12 @@ from flowstream.progress import progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
+    from flowstream.kernel.packets import PacketFeed
     from flowstream.pcap.identity import Captures
+    from flowstream.pcap.inputs import Input
 
 
 class Reading:
@@ -26,10 +27,11 @@ class Reading:
         self,
         config: CaptureConfig,
         captures: Captures,
+        feed: PacketFeed,
         publisher: Publisher,
         warn: Callable[[str], object],
     ) -> None:
-        self._config, self._captures = config, captures
+        self._config, self._captures, self._feed = config, captures, feed
         self._publisher, self._warn = publisher, warn
         self.clock = Clock(captures.identity.agent_epoch)
         self.runs: list[CaptureRun] = []
@@ -37,18 +39,19 @@ class Reading:
     async def run(self) -> None:
         """Read up to the first SourceError; what was read before it goes to the publisher."""
         with stopped_by_signals() as check, progress_bars(octets=True) as progress:
-            for index, path in enumerate(self._config.files, 1):
+            for index, given in enumerate(self._captures.inputs, 1):
                 size = self._captures.versions[index - 1].size
-                bar = progress.add_task(path.name, total=size)
+                bar = progress.add_task(given.path.name, total=size)
                 update = functools.partial(progress.update, bar)
-                await self._read(index, path, update, check)
+                await self._read(index, given, update, check)
 
     async def _read(
-        self, index: int, path: Path, update: Callable[..., None], check: Callable[[], None]
+        self, index: int, given: Input, update: Callable[..., None], check: Callable[[], None]
     ) -> None:
         name = self._captures.identity.interfaces[index]
-        with CaptureFile(path, self._captures.versions[index - 1]) as file:
-            run = CaptureRun(self._config, name, index, self.clock)
+        version = self._captures.versions[index - 1]
+        with CaptureFile(given.path, version, given.descriptor) as file:
+            run = CaptureRun(self._config, self._feed, name, index, self.clock)
             self.runs.append(run)
 
             def progressed() -> None:

@@ -45,10 +45,8 @@ class Home:
         return subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(self.path), *arguments],
             env=os.environ | places | {"LATE_IMPORTS": str(self._late)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
