@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.agent import Agent, audited, delivered, last_counters, on
 from support.net import Interface, namespace, veth_pair
+from support.users import AS_NOBODY
 
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
@@ -138,7 +139,7 @@ def test_without_privilege_the_capabilities_are_named(program):
     with public_directory() as directory:
         text = complaint(
             *("-i", "lo", "--sink", f"file:{directory}/recording", "--program", program),
-            before=("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+            before=AS_NOBODY,
         )
     assert "CAP_BPF" in text
     assert "root" in text

@@ -14,6 +14,7 @@ import pytest
 from support.agent import audited, carried
 from support.published import Published, publish
 from support.traffic import wait_until
+from support.users import AS_NOBODY
 
 DEMO = (sys.executable, "-m", "flowstream", "demo")
 PREFIX = "flowstream-demo"
@@ -152,9 +153,8 @@ def test_what_a_killed_demo_leaves_is_removed_by_the_next_one(tmp_path):
 
 
 def test_missing_privileges_are_named(tmp_path):
-    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
     done = subprocess.run(
-        [*nobody, *DEMO, "--duration", "1", "--sink", "file:/tmp/nowhere-flowstream"],
+        [*AS_NOBODY, *DEMO, "--duration", "1", "--sink", "file:/tmp/nowhere-flowstream"],
         capture_output=True,
         text=True,
         timeout=100,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.users import AS_NOBODY
 
 from flowstream.errors import UsageError
 from flowstream.host.privileges import User, find_user
@@ -88,8 +89,7 @@ except PermissionError:
 
 def test_an_unprivileged_user_stays_itself():
     code = 'privileges.give_up(privileges.find_user("0")); print(os.getuid())'
-    nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
-    assert run(code, *nobody) == f"{NOBODY.pw_uid}\n"
+    assert run(code, *AS_NOBODY) == f"{NOBODY.pw_uid}\n"
 
 
 def test_root_without_the_right_to_change_user():

@@ -266,6 +266,7 @@ def test_next_segment_is_created_without_privileges_in_any_directory(tmp_path: P
             sink = SegmentSink(Path(sys.argv[1]), account, partitions=1,
                                owner=({NOBODY}, {NOBODY}), segment_bytes=50_000)
             sink.prepare(["t"])
+            sink.load()
             drop()
             async def main():
                 await sink.start(["t"])
