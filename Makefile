@@ -8,7 +8,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := tools/install-packages.sh
 ENGINES := .cache/examples-venv
 LOWEST := .cache/lower-bounds
-C_SOURCES := $(shell find bpf -name '*.[ch]')
+C_SOURCES := $(shell find bpf examples -name '*.[ch]')
 
 RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
@@ -94,8 +94,9 @@ lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) -o tests/goflow2/requirements.txt tests/goflow2/requirements.in
 
 examples: setup ## run the examples on their stream engines
-	@$(INSTALL) $(TEST_PACKAGES)
+	@$(INSTALL) $(TEST_PACKAGES) rustc=rustc tsc=node-typescript
 	@tests/broker/fetch.sh
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
 	@$(ENGINES)/$(PIP_INSTALL) --require-hashes -r examples/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest -o pythonpath=tests examples $(ARGS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import flowstream
 from flowstream.schemas import VALUE_FORMATS, files
+from tools import layout_programs
 from tools.compatibility import breaks
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ _RELEASES: Final = "releases"
 
 def write(directory: Path, contents: Mapping[str, str]) -> None:
     """Write files into ``directory``; create it if it is missing."""
-    directory.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text, encoding="utf-8")
 
 
@@ -30,7 +31,7 @@ def faults(directory: Path) -> list[str]:
     current = files()
     found = [
         f"{directory / name} is out of date: run make generate"
-        for name, text in current.items()
+        for name, text in (current | layout_programs.files()).items()
         if not (path := directory / name).is_file() or path.read_text(encoding="utf-8") != text
     ]
     for release in sorted((directory / _RELEASES).glob("*/")):
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     options = parser.parse_args(arguments)
     if options.write:
-        write(options.write, files())
+        write(options.write, files() | layout_programs.files())
     elif options.release:
         directory = options.release / _RELEASES / flowstream.__version__
         write(directory, files(VALUE_FORMATS))

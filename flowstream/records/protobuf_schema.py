@@ -43,6 +43,11 @@ _HEAD: Final = f"""\
 // of IPv4 has 4 octets, one of IPv6 16.
 syntax = "proto3";
 package {PACKAGE};
+
+option go_package = "flowstream/flowstreampb";
+// Not the package: Avro's classes have names of these messages' parts there.
+option java_package = "flowstream.protobuf";
+option java_multiple_files = true;
 """
 
 

@@ -1,0 +1,3 @@
+module flowstream/schemas/go
+
+go 1.23.0
