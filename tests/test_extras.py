@@ -18,6 +18,7 @@ from flowstream.accounting.identity import Identity
 from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError, FlowstreamError, MissingExtraError
 from flowstream.extras import requires
+from tools.lower_bounds import FOR_DEVELOPMENT
 
 TOP = Path(__file__).parent.parent
 IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0"})
@@ -205,6 +206,6 @@ def test_the_wheel_alone_names_the_extra(slim: Path, command: str, extra: str) -
 def test_libraries_of_the_extras_are_those_hidden() -> None:
     project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    required = {each for extra in extras if extra != "dev" for each in extras[extra]}
+    required = {each for extra in extras if extra not in FOR_DEVELOPMENT for each in extras[extra]}
     packages = {each.partition(">")[0] for each in required}
     assert packages - {"protobuf"} | {"google", "bcc"} == set(hidden.LIBRARIES)

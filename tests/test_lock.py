@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import flowstream
-from tools.lower_bounds import lowest_versions
+from tools.lower_bounds import FOR_DEVELOPMENT, lowest_versions
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -76,7 +76,10 @@ def test_development_has_every_extra() -> None:
 
 def test_every_dependency_has_a_lower_bound() -> None:
     extras = PROJECT["optional-dependencies"]
-    required = [*PROJECT["dependencies"], *(r for e in extras if e != "dev" for r in extras[e])]
+    required = [
+        *PROJECT["dependencies"],
+        *(r for e in extras if e not in FOR_DEVELOPMENT for r in extras[e]),
+    ]
     assert lowest_versions().keys() == names(required)
 
 

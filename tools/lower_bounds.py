@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+FOR_DEVELOPMENT = ("dev", "fuzz")
+"""Extras that nothing at run time needs."""
 _LOWEST = re.compile(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)")
 
 
@@ -17,7 +19,9 @@ def lowest_versions() -> dict[str, str]:
     """Return name and lowest version of what the package and its run-time extras require."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"].items()
-    required = [each for extra, all_of_it in extras if extra != "dev" for each in all_of_it]
+    required = [
+        each for extra, all_of_it in extras if extra not in FOR_DEVELOPMENT for each in all_of_it
+    ]
     lowest = {}
     for requirement in (*project["dependencies"], *required):
         match = _LOWEST.match(requirement)
