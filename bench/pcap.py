@@ -97,7 +97,7 @@ def _table(path: Path, name: str, size: int) -> Table:
 
 
 def _config(
-    path: Path, sink: str = "stdout:", record_format: _Format = "msgpack"
+    path: Path, sink: str = "file:unused", record_format: _Format = "msgpack"
 ) -> CaptureConfig:
     return CaptureConfig(files=(path,), sink=sink, format=record_format, topic_prefix="bench")
 

@@ -16,6 +16,7 @@ from flowstream.errors import KernelError, LayoutError
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import libbpf
 from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.link import Mode
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.ringbuf import BUSY, DISCARD, HEADER_SIZE, RingBuffer
 from flowstream.layouts.xdp_flow import FLOW_RECORD
@@ -212,10 +213,11 @@ def test_reading_takes_no_descriptor():
         assert len(list(descriptors.iterdir())) == before - len(rings)
 
 
-def test_a_closed_ring_keeps_no_mapping():
-    def mappings():
-        return Path("/proc/self/maps").read_text(encoding="utf-8").count("bpf-map")
+def mappings():
+    return Path("/proc/self/maps").read_text(encoding="utf-8").count("bpf-map")
 
+
+def test_a_closed_ring_keeps_no_mapping():
     before = mappings()
     ring = RingBuffer(SPEC, WORD, PAGE)
     assert mappings() == before + 2
@@ -223,6 +225,17 @@ def test_a_closed_ring_keeps_no_mapping():
     assert mappings() == before
     # The positions stay what they were.
     assert (ring.produced, ring.consumed, ring.pending(), len(ring.read(1))) == (0, 0, 0, 0)
+
+
+def test_a_removed_attachment_keeps_no_mapping(wire):
+    before = mappings()
+    with CounterProbe(max_flows=16) as probe, wire.receiver.namespace.entered():
+        attachment = probe.attach(wire.receiver.name, Mode.GENERIC)
+        assert mappings() == before + 2
+        attachment.close()
+        assert mappings() == before
+        # The number of a closed descriptor may be another file's by now.
+        assert [ring.fd for ring in attachment.rings] == [-1]
 
 
 def test_closing_twice_is_harmless():

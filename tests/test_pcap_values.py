@@ -252,11 +252,11 @@ def test_unknown_blocks_are_told_before_damage_too(run: Runner) -> None:
         ),
         (
             pcap([Packet(0, bytes(20), 2**32 - 1)], link=RAW),
-            "octet 40: says that a packet had 4294967295 octets",
+            "octet 32: says that a packet has 4294967295 octets",
         ),
         (
             pcapng([Packet(0, bytes(20), 2**32 - 14)], link=RAW),
-            "octet 48: says that a packet had 4294967282 octets",
+            "octet 48: says that a packet has 4294967282 octets",
         ),
         (
             pcap([]) + struct.pack("<IIII", 0, 0, 2**32 - 1, 2**32 - 1) + bytes(60),
@@ -275,8 +275,8 @@ def test_longest_lengths_on_the_wire(run: Runner) -> None:
     made = [Packet(BEGIN_NS, frame(), 2**32 - 1), Packet(BEGIN_NS, frame(1), 2**32 - 1)]
     assert run(pcap(made)).counters[0].seen_l2_bytes == 2 * (2**32 - 1)
     cooked = struct.pack(">HHH8sH", 0, 1, 6, b"\2\0\0\0\0\1", 0x0800) + udp()
-    done = run(pcap([Packet(BEGIN_NS, cooked, 2**32 - 1)], link=COOKED))
-    assert done.counters[0].seen_l2_bytes == 2**32 - 1 - 16 + 14
+    done = run(pcap([Packet(BEGIN_NS, cooked, 2**32 - 15)], link=COOKED))
+    assert done.counters[0].seen_l2_bytes == 2**32 - 15 - 16 + 14
 
 
 @pytest.mark.parametrize("order", "<>")

@@ -30,9 +30,13 @@ class RecordRing:
         stream: Stream,
         convert: Callable[[NDArray[Any], Moment], NDArray[np.void]],
     ) -> None:
-        self.raw, self.fd = ring, ring.fd
-        self.stream = stream
+        self.raw, self.stream = ring, stream
         self._convert = convert
+
+    @property
+    def fd(self) -> int:
+        """Descriptor that is readable when records wait; -1 once the ring is closed."""
+        return self.raw.fd
 
     @property
     def produced(self) -> int:

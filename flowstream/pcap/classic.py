@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowstream.pcap.link_types import ETHERNET, SUPPORTED, framer_of
+from flowstream.pcap.link_types import ETHERNET, ETHERNET_HEADER, SUPPORTED, framer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ def order_of(head: memoryview) -> str | None:
 
 
 def packets(file: OctetFile, head: memoryview, order: str) -> Iterator[Packet]:
-    """Yield the packets of a file that begins with ``head``, up to a SourceError.
+    """Return the packets of a file that begins with ``head``, up to a SourceError.
 
     Times fit: 32 bits of seconds and a fraction of 32 bits stay below 2^63 ns.
     """
@@ -64,28 +65,28 @@ def packets(file: OctetFile, head: memoryview, order: str) -> Iterator[Packet]:
         raise file.damage(
             f"has link type {link}, which is not supported; supported are: {SUPPORTED}", 20
         )
-    swapped = version != _LENGTHS_IN_ORDER
-    for at, time_ns, length, octets in _records(file, order, _FORMS[magic], swapped=swapped):
-        if fcs:
-            length = max(length - fcs, 0)  # noqa: PLW2901 - the frame's, from here on
-        if len(octets) > length:
-            # Nothing behind the frame belongs to it.
-            octets = octets[:length]  # noqa: PLW2901
-        if link == ETHERNET:
-            yield time_ns, length, octets
-            continue
-        packet = framer(time_ns, length, octets)
-        if packet[1] > MAX_LENGTH:
-            raise file.damage(f"says that a packet had {length} octets", at)
-        yield packet
+    reading = _Reading(
+        form=_FORMS[magic],
+        swapped=version != _LENGTHS_IN_ORDER,
+        fcs=fcs,
+        longest=MAX_LENGTH if link == ETHERNET else MAX_LENGTH - ETHERNET_HEADER,
+    )
+    found = _packets(file, order, reading)
+    return found if link == ETHERNET else itertools.starmap(framer, found)
 
 
-def _records(
-    file: OctetFile, order: str, form: _Form, *, swapped: bool
-) -> Iterator[tuple[int, int, int, memoryview]]:
-    """Yield octet of the file, time, length on the wire and captured octets of each packet."""
+class _Reading(NamedTuple):
+    """How to read the packets of a file, whose lengths on the wire are ``longest`` at most."""
+
+    form: _Form
+    swapped: bool
+    fcs: int
+    longest: int
+
+
+def _packets(file: OctetFile, order: str, reading: _Reading) -> Iterator[Packet]:
     read, size = struct.Struct(order + "4I").unpack_from, file.size
-    header, fraction_ns = form.header, form.fraction_ns
+    (fraction_ns, header), swapped, fcs, longest = reading
     # ``data`` has the octets of the file from ``start`` on, of which ``at`` are taken.
     data, start, at, end = memoryview(b""), FILE_HEADER, 0, 0
     while True:
@@ -100,8 +101,9 @@ def _records(
         seconds, fraction, captured, length = read(data, at)
         if swapped and captured > length:
             captured, length = length, captured
-        if captured > MAX_PACKET:
-            raise file.damage(f"says that a packet has {captured} octets", start + at + 8)
+        if captured > MAX_PACKET or length > longest:
+            wrong = captured if captured > MAX_PACKET else length
+            raise file.damage(f"says that a packet has {wrong} octets", start + at + 8)
         at += header
         if end - at < captured:
             start, at = start + at, 0
@@ -109,7 +111,10 @@ def _records(
             end = len(data)
             if end < captured:
                 raise file.cut("in a packet", start)
-        time_ns = seconds * 1_000_000_000 + fraction * fraction_ns
-        yield start + at, time_ns, length, data[at : at + captured]
+        if fcs:
+            length = max(length - fcs, 0)
+        # Nothing behind the frame belongs to it.
+        kept = at + captured if captured < length else at + length
+        yield seconds * 1_000_000_000 + fraction * fraction_ns, length, data[at:kept]
         at += captured
     file.position = size

@@ -78,14 +78,19 @@ class OctetFile(Closing):
             raise self.damage(f"cannot be read: {err.strerror}", at) from err
         return memoryview(found)
 
-    def parts(self, size: int) -> Iterator[memoryview]:
-        """Yield the whole file in parts of ``size`` octets."""
-        for at in range(0, self.size, size):
-            wanted = min(size, self.size - at)
-            part = self.octets(at, wanted)
-            if len(part) < wanted:
-                raise self.cut("", at + len(part))
-            yield part[:size]
+    def parts(self) -> Iterator[memoryview]:
+        """Yield the whole file in pieces; each is valid until the next one."""
+        piece = memoryview(bytearray(PIECE))
+        at = 0
+        while at < self.size:
+            try:
+                count = os.preadv(self._file.fileno(), [piece[: self.size - at]], at)
+            except OSError as err:
+                raise self.damage(f"cannot be read: {err.strerror}", at) from err
+            if not count:
+                raise self.cut("", at)
+            yield piece[:count]
+            at += count
 
     def require_unchanged(self) -> None:
         """Raise SourceError when the file is no longer what it was; it may have grown."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 HOST: Final = "pcap"
 # A capture has no agent's address: 0.0.0.0.
 _NO_ADDRESS: Final = V4_MAPPED + bytes(4)
-# Octets between two checks for signals: hashing them takes about 10 ms.
-_STEP: Final = 1 << 24
 # Interval in ns, flows of the table, sampling.
 _OPTIONS: Final = struct.Struct(">QQQ")
 
@@ -91,7 +89,7 @@ def _digest(
     for (path, descriptor), version in zip(inputs, versions, strict=True):
         content = hashlib.sha256()
         with CaptureFile(path, version, descriptor) as file:
-            for part in file.parts(_STEP):
+            for part in file.parts():
                 content.update(part)
         digest.update(content.digest())
     return digest.digest()[:16]

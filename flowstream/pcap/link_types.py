@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     """Packet as a frame; takes time, length on the wire and octets."""
 
 ETHERNET: Final = 1
+ETHERNET_HEADER: Final = 14
 SUPPORTED: Final = "Ethernet (1), raw IP (101, 228, 229), Linux cooked (113, 276)"
 
 # 12 and 14: what some systems write for 101.
@@ -48,13 +49,13 @@ def _from_ethernet(time_ns: int, length: int, packet: memoryview) -> Packet:
 def _from_raw(time_ns: int, length: int, packet: memoryview) -> Packet:
     # With any other version the packet counts as non-IP.
     etype = _BY_VERSION.get(packet[0] >> 4 if packet else 0, b"\0\0")
-    return time_ns, length + 14, memoryview(_NO_ADDRESSES + etype + packet)
+    return time_ns, length + ETHERNET_HEADER, memoryview(_NO_ADDRESSES + etype + packet)
 
 
 def _from_cooked(protocol_at: int, header: int) -> Framer:
     def framed(time_ns: int, length: int, packet: memoryview) -> Packet:
         etype = bytes(packet[protocol_at : protocol_at + 2])
         frame = _NO_ADDRESSES + etype + packet[header:]
-        return time_ns, max(length - header, 0) + 14, memoryview(frame)
+        return time_ns, max(length - header, 0) + ETHERNET_HEADER, memoryview(frame)
 
     return framed

@@ -273,7 +273,7 @@ class PcapngReader:
             return packet
         framed = interface.framer(time_ns, length, octets)
         if framed[1] > MAX_LENGTH:
-            raise self._file.damage(f"says that a packet had {length} octets", at)
+            raise self._file.damage(f"says that a packet has {length} octets", at)
         return framed
 
 
