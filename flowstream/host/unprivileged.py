@@ -66,12 +66,18 @@ def call(
         os.close(reading)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+    return result(data, kind)
+
+
+def result(data: bytes, kind: type[Value]) -> Value:
+    """Read the answer of such a process; raises as ``call`` does."""
     try:
         answer = msgspec.json.decode(data, type=_Answer)
         if answer.error:
             raise _ERRORS.get(answer.kind, FlowstreamError)(answer.error)
         return msgspec.json.decode(answer.value, type=kind)
-    except msgspec.DecodeError as err:
+    # ValueError for invalid UTF-8, RecursionError for deep nesting.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise FlowstreamError("the process without privileges ended without an answer") from err
 
 

@@ -150,7 +150,8 @@ def decode(data: bytes, origin: str) -> KernelObject:
     """Read an object; LayoutError with ``origin`` when it is invalid or of another byte order."""
     try:
         obj = msgspec.json.decode(data, type=KernelObject)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+    # ValueError for invalid UTF-8, RecursionError for deep nesting.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise LayoutError(
             f"{origin} is not a kernel object: {err}; rebuild it with make generate"
         ) from err
