@@ -112,7 +112,7 @@ async def overdue(
     now_ms = time.time_ns() // 1_000_000
     warnings = []
     for topic, values in found.items():
-        oldest, keep_ms = oldest_ms.get(topic, -1), _keep_ms(values)
+        oldest, keep_ms = oldest_ms[topic], _keep_ms(values)
         if 0 <= oldest < now_ms - keep_ms and keep_ms >= 0:
             day = datetime.fromtimestamp(oldest / 1000, UTC).date()
             warnings.append(
@@ -158,17 +158,16 @@ async def _retention_settings(
         ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(_RETENTION_SETTINGS))
         for topic in topics
     ]
-    answers = []
-    # A listener that is no broker causes errors of any kind.
+    found: dict[str, dict[str, str | None]] = {}
+    # A listener that is no broker causes errors of any kind, also by what it leaves out.
     with contextlib.suppress(Exception):
         async with (
             asyncio.timeout(within),
             admin_client(replace(settings, request_timeout=within)) as admin,
         ):
             answers = await admin.describe_configs(asked)
-    found: dict[str, dict[str, str | None]] = {}
-    for answer in answers:
-        for error, _, _, topic, entries in answer.resources:
-            if not error:
-                found[topic] = {entry[0]: entry[1] for entry in entries}
+        for answer in answers:
+            for error, _, _, topic, entries in answer.resources:
+                if not error and topic in topics:
+                    found[topic] = {entry[0]: entry[1] for entry in entries}
     return found

@@ -123,6 +123,8 @@ async def _look(address: str) -> str | None:
         return "does not answer"
     except (socket.gaierror, UnicodeError):  # UnicodeError: a part is longer than 63 letters
         return "does not resolve to an address"
+    except (OverflowError, ValueError):  # a port beyond 65535, a NUL
+        return "is not an address"
     except OSError as err:
         return os.strerror(err.errno).lower() if err.errno else str(err)
     writer.close()
