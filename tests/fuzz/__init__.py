@@ -25,6 +25,7 @@ TARGETS: Final = {
     "configuration": "configuration files in TOML",
     "options": "command lines",
     "objects": "kernel objects, as embedded and as cached",
+    "children": "answers of processes without privileges",
     "texts": "URLs, addresses and identifiers",
 }
 """Module of each target, and its inputs."""

@@ -33,7 +33,7 @@ from support.outcomes import Account, make_batch
 
 from flowstream.errors import SinkError, SourceError
 from flowstream.kafka import source as kafka_source
-from flowstream.kafka.admin import overdue, partition_counts
+from flowstream.kafka.admin import compacted, overdue, partition_counts
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
@@ -51,7 +51,7 @@ _REQUEST: Final = struct.Struct(">hhi")
 _LENGTH: Final = struct.Struct(">i")
 # Stands for the port of the broker in metadata.
 _PORT: Final = (9092).to_bytes(4)
-_TOPIC: Final = "t"
+_TOPIC: Final = "t.flows"
 _FETCH, _METADATA = 1, 3
 _SECONDS: Final = 60.0
 _MOST_LISTS: Final = 100
@@ -210,6 +210,7 @@ async def _look(settings: ClientSettings) -> None:
     with contextlib.suppress(SinkError):
         counts = await partition_counts(settings, [_TOPIC], 2.0)
         assert list(counts) == [_TOPIC]
+    assert set(await compacted(settings, [_TOPIC], 2.0)) <= {_TOPIC}
     for line in await overdue(settings, {_TOPIC: 1}, 2.0):
         assert _TOPIC in line
 

@@ -30,6 +30,7 @@ def seeds() -> Sequence[bytes]:
         ),
         b"# comment\n[table]\nkey = 1979-05-27T07:32:00Z\n[[array]]\na.b.c = {d = 0x1f}\n",
         b'interface = ["""eth\\\n  0"""]\nmax-flows = 1_024\ninterval = 1e1\n',
+        b"a = " + b"[" * 20_000 + b"]" * 20_000,
         b"interval = inf\nduration = nan\nsampling = -0b1\n",
     ]
 

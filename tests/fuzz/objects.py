@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
 
 from flowstream.errors import LayoutError
+from flowstream.kernel import cache
 from flowstream.kernel.compile import BUILDS
 from flowstream.kernel.object import decode, encode
+from fuzz.files import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowstream.kernel.object import KernelObject
 
-_SMALL = b"""{"name":"x","byte_order":"little","source_digest":"00","programs":[{"name":"p",
+_CACHE: Final = scratch()
+_SMALL: Final = b"""{"name":"x","byte_order":"little","source_digest":"00","programs":[{"name":"p",
 "code":"GAAAAAAAAAAAAAAAAAAAAJUAAAAAAAAA","relocations":{"m":[0]},"patches":{"1":[0]}}],
 "maps":[{"name":"m","type":1,"key_size":4,"value_size":8,"max_entries":2,"flags":0}]}"""
 
@@ -23,11 +29,13 @@ def seeds() -> Sequence[bytes]:
     """Return the embedded object of the smallest program, and a small one by hand."""
     objects = resources.files("flowstream.kernel") / "objects"
     smallest = min(((objects / f"{name}.json").read_bytes() for name in BUILDS), key=len)
-    return [_SMALL, smallest]
+    deep = b"[" * 20_000 + b"]" * 20_000
+    return [_SMALL, smallest, _SMALL[:-1] + b',"later":' + deep + b"}"]
 
 
 def target(data: bytes) -> None:
     """Read an object and fill in maps and constants."""
+    _check_cache(data)
     try:
         obj = decode(data, "here")
     except LayoutError:
@@ -41,6 +49,16 @@ def target(data: bytes) -> None:
     for spec in obj.maps:
         assert obj.map(spec.name)
     _check_missing(obj)
+
+
+def _check_cache(data: bytes) -> None:
+    """Read it as a file of the cache, with the right digest and without one."""
+    file = _CACHE / f"x-{sys.byteorder}-00"
+    with patch.object(cache, "_place", lambda: _CACHE):
+        for content in (data, hashlib.sha256(data).hexdigest().encode() + b"\n" + data):
+            file.write_bytes(content)
+            obj = cache.load("x", "00")
+            assert obj is None or (obj.name, obj.source_digest) == ("x", "00")
 
 
 def _check_missing(obj: KernelObject) -> None:

@@ -52,6 +52,8 @@ def seeds() -> Sequence[bytes]:
         for names in PROFILES
     ]
     behind_prefix = make_encoder("protobuf", _IDENTITY, prefixes=PREFIXES["protobuf"])
+    json_flow = _GOOD["json"]
+    found.append(json_flow[:-1] + b',"later":' + b"[" * 20_000 + b"]" * 20_000 + b"}")
     return [*found, *behind_prefix.encode(flow), behind_prefix.encode_counters(COUNTERS)]
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Of the time, for the systematic changes.
 _SYSTEMATIC_PART: Final = 0.3
+_MOST_SYSTEMATIC: Final = 8_192
 _HANG_SECONDS: Final = 30
 _MEMORY_MIB: Final = 2_048
 _MAX_OCTETS: Final = 65_536
@@ -91,6 +92,8 @@ def _try(target: Callable[[bytes], None], data: bytes, findings: Path) -> None:
 def _systematic(starts: list[bytes]) -> Iterator[bytes]:
     """Yield every start cut at every octet, then with every bit flipped; the shortest first."""
     for data in sorted(starts, key=len):
+        if len(data) > _MOST_SYSTEMATIC:
+            return
         for place in range(len(data)):
             yield data[:place]
             for bit in range(8):
