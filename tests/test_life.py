@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 import structlog.testing
-from support.agent import Agent, audit, audited, delivered, last_counters, on
+from support.agent import FLOWSTREAM, Agent, audit, audited, delivered, last_counters, on
 from support.rig import Rig, finals
 
 from flowstream.errors import KernelError
@@ -195,3 +196,27 @@ def test_a_process_that_is_to_outlive_its_terminal_does(wire, recording_url):
         agent.signal(signal.SIGHUP)
         agent.stop()
         assert [each["signal"] for each in agent.logs("stopping")] == ["SIGTERM"]
+
+
+def test_a_terminal_that_is_closed_ends_the_run_in_order(wire, recording_url):
+    """As a lost ssh session does it: SIGHUP, and nobody reads standard error any more."""
+    sender, receiver = wire
+    ours, its = os.openpty()
+    options = [*on(receiver), "--sink", recording_url, "--interval", "3600"]
+    # setsid -c: the terminal on standard input becomes the controlling one.
+    agent = subprocess.Popen(
+        ["setsid", "--ctty", *FLOWSTREAM, "run", *options], stdin=its, stdout=its, stderr=its
+    )
+    os.close(its)
+    try:
+        shown = b""
+        while b"publishing" not in shown:
+            shown += os.read(ours, 4096)
+        arrived = delivered(sender, receiver, PACKETS)
+        os.close(ours)
+        assert agent.wait(60) == 0
+    finally:
+        agent.kill()
+        agent.wait()
+    (interface,) = audited(recording_url)
+    assert interface["flows"]["packets"] == arrived
