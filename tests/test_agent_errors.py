@@ -145,6 +145,15 @@ def test_without_privilege_the_capabilities_are_named(program):
     assert "root" in text
 
 
+def test_root_that_stays_root_is_told(wire, recording_url):
+    _, receiver = wire
+    options = ("--sink", recording_url, "--user", "root", "--duration", "0.3")
+    with Agent(*on(receiver), *options) as agent:
+        assert agent.wait() == 0
+        (line,) = agent.logs("still root by name, without any capability")
+    assert (line["level"], line["user"]) == ("warning", "root")
+
+
 @contextlib.contextmanager
 def public_directory() -> Iterator[Path]:
     """A directory that everybody may write to; pytest's directories are private."""

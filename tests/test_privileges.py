@@ -87,6 +87,67 @@ except PermissionError:
     assert run(code) == "0\nrefused\n"
 
 
+def test_groups_are_left_also_as_root():
+    code = "privileges.give_up(privileges.User(0, 0)); print(os.getgroups())"
+    assert run(code, "setpriv", "--groups=4,27") == "[]\n"
+
+
+def test_inheritable_and_ambient_capabilities_are_dropped():
+    code = """
+privileges.give_up(privileges.find_user("nobody"))
+for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+    if line.startswith(("CapInh", "CapAmb")):
+        print(int(line.split()[1], 16))
+"""
+    assert run(code, "setpriv", "--inh-caps=+net_raw", "--ambient-caps=+net_raw") == "0\n0\n"
+
+
+def test_a_program_that_root_without_capabilities_starts_has_none():
+    code = """
+import subprocess
+privileges.give_up(privileges.User(0, 0))
+subprocess.run(["grep", "CapEff", "/proc/self/status"])
+"""
+    assert run(code) == f"CapEff:\t{0:016}\n"
+
+
+def test_no_other_process_of_the_user_can_look_inside():
+    """Its descriptors are those of maps and programs."""
+    code = """
+import ctypes, subprocess
+privileges.give_up(privileges.find_user("nobody"))
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)
+other = "import os, sys; os.listdir(f'/proc/{sys.argv[1]}/fd')"
+done = subprocess.run([sys.executable, "-c", other, str(os.getpid())], capture_output=True)
+print(b"PermissionError" in done.stderr)
+"""
+    assert run(code) == "0\nTrue\n"
+
+
+KEYS = """
+import ctypes, platform
+ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}[platform.machine()]
+libc, READ, SESSION = ctypes.CDLL(None), 11, -3
+def readable(key):
+    return libc.syscall(KEYCTL, READ, key, None, 0) >= 0
+"""
+
+
+def test_keys_of_the_session_stay_behind():
+    code = (
+        KEYS
+        + """
+key = libc.syscall(ADD_KEY, b"user", b"flowstream-test", b"secret", 6, SESSION)
+assert key > 0
+print(readable(key))
+privileges.give_up(privileges.find_user("nobody"))
+print(readable(key))
+"""
+    )
+    join = f"{KEYS}\nlibc.syscall(KEYCTL, 1, None)\n"
+    assert run(join + code) == "True\nFalse\n"
+
+
 def test_an_unprivileged_user_stays_itself():
     code = 'privileges.give_up(privileges.find_user("0")); print(os.getuid())'
     assert run(code, *AS_NOBODY) == f"{NOBODY.pw_uid}\n"

@@ -107,7 +107,7 @@ def run(config: RunConfig) -> int:
         sink.load()
         privileges.give_up(user)
         limits.require_threads(THREADS)
-        if os.geteuid() == 0 and user.uid != 0:
+        if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, this, config.topic_prefix)
         agent = Agent(config, probe, sink, publisher, this, signals)

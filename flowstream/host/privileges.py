@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import pwd
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,10 @@ from typing import NamedTuple
 from flowstream.errors import FlowstreamError, UsageError
 
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+_PR_SET_DUMPABLE = 4
+_KEYCTL_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+"""The number of the system call keyctl, which no C library has as a function."""
 # The kernel takes (uid_t)-1 as "no change".
 _LARGEST_ID = 2**32 - 2
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
@@ -39,23 +44,37 @@ def find_user(name: str) -> User:
 def give_up(user: User) -> None:
     """Become ``user`` (if root and permitted) and drop every capability.
 
-    Programs executed afterwards cannot gain privileges either. Must run before
-    other threads exist: Linux keeps capabilities per thread. Without CAP_SETUID or
-    CAP_SETGID, as in some containers, that part of the identity stays: root in
-    name only. Raises ``FlowstreamError`` when any capability is left.
+    Programs executed afterwards cannot gain privileges either: that makes securebits and the
+    bounding set, which still names capabilities, of no consequence. Keys of the session stay
+    behind, and other processes of ``user`` cannot trace this one or take its descriptors.
+    Must run before other threads exist: Linux keeps capabilities per thread. Without CAP_SETUID
+    or CAP_SETGID, as in some containers, that part of the identity stays: root in name only.
+    Raises ``FlowstreamError`` when any capability is left.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.geteuid() == 0 and user.uid != 0:
+    _leave_keyring(libc)
+    if os.geteuid() == 0:
         with contextlib.suppress(PermissionError):
             os.setgroups([])
             os.setresgid(user.gid, user.gid, user.gid)
         with contextlib.suppress(PermissionError):
             os.setresuid(user.uid, user.uid, user.uid)
     _clear_capabilities(libc)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     held = _held()
     if held:
         raise FlowstreamError(f"capabilities {held:#x} could not be dropped")
+
+
+def _leave_keyring(libc: ctypes.CDLL) -> None:
+    """Replace the session's keyring: who has one may use its keys, whatever the user.
+
+    A kernel without keyrings or a container that forbids them has nothing to leave.
+    """
+    number = _KEYCTL.get(platform.machine())
+    if number is not None:
+        libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def _clear_capabilities(libc: ctypes.CDLL) -> None:

@@ -67,6 +67,8 @@ def run(config: CaptureConfig, warn: Callable[[str], object]) -> Published:
     user = privileges.find_user(config.user)
     with prepared(config, user) as ready:
         privileges.give_up(user)
+        if os.geteuid() == 0:
+            warn("still root by name, without any capability")
         return uvloop.run(publish(ready, warn))
 
 
