@@ -4,7 +4,10 @@
 #   docker build --build-arg OBJECT_CHECK=--check …
 # recompiles them and compares them octet by octet (bcc creates maps while it compiles).
 
-FROM debian:bookworm-slim AS build
+# By digest: the tag alone could be given to another image.
+ARG BASE=debian:bookworm-20260918-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251
+
+FROM $BASE AS build
 ARG OBJECT_CHECK=--check-digest
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
@@ -23,7 +26,7 @@ RUN python3 -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python3 -m pip --python /opt/flowstream/bin/python install \
         --no-cache-dir --no-deps --no-index /wheels/*.whl
 
-FROM debian:bookworm-slim
+FROM $BASE
 LABEL org.opencontainers.image.title="flowstream" \
       org.opencontainers.image.description="Host flow telemetry: XDP flow records to Apache Kafka" \
       org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)"

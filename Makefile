@@ -24,7 +24,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test lint pythons lower-bounds fuzz bench fleet generate lock examples \
-	kernels image clean
+	kernels image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -90,6 +90,8 @@ lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --extra fuzz -c requirements-dev.txt -o requirements-fuzz.txt pyproject.toml
 	$(COMPILE) --extra agent --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
+	$(COMPILE) --build-deps-for wheel --only-build-deps -c requirements-dev.txt \
+		-o requirements-build.txt pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in
 	$(COMPILE) -o tests/goflow2/requirements.txt tests/goflow2/requirements.in
 
@@ -98,7 +100,8 @@ examples: setup ## run the examples on their stream engines
 	@tests/broker/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
-	@$(ENGINES)/$(PIP_INSTALL) --require-hashes -r examples/requirements.txt
+	@$(ENGINES)/$(PIP_INSTALL) --require-hashes -r requirements-build.txt
+	@$(ENGINES)/$(PIP_INSTALL) --require-hashes --no-build-isolation -r examples/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest -o pythonpath=tests examples $(ARGS)
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
@@ -106,6 +109,9 @@ kernels: setup ## run the kernel programs on other kernels, in qemu
 
 image: ## build and test the container image
 	@$(SUDO) tests/image/run.sh
+
+newcomer: ## run make demo and make test in a fresh Debian 12, below /root
+	@$(SUDO) tests/newcomer/run.sh $(ARGS)
 
 clean: ## remove everything that make and the tests wrote
 	$(SUDO) rm -rf --one-file-system .cache

@@ -14,7 +14,8 @@ from tools.lower_bounds import FOR_DEVELOPMENT, lowest_versions
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO = (
+BUILD, DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO = (
+    "requirements-build.txt",
     "requirements-dev.txt",
     "requirements-fuzz.txt",
     "requirements.txt",
@@ -39,7 +40,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
 
 
-@pytest.mark.parametrize("lock", [DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO])
+@pytest.mark.parametrize("lock", [BUILD, DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO])
 def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
     lines = (TOP / lock).read_text(encoding="utf-8").splitlines()
     first_words = {line.split()[0] for line in lines if line and line[0] not in " #"}
@@ -101,3 +102,34 @@ def test_version_stands_in_one_place() -> None:
     assert "version" not in PROJECT
     assert PROJECT["dynamic"] == ["version"]
     assert importlib.metadata.version("flowstream") == flowstream.__version__
+
+
+INSTALLERS = [
+    *("Makefile", "Dockerfile", "docs/operations.md", "bench/fleet/run.sh", "tools/pythons.sh"),
+    "tests/newcomer/run.sh",
+]
+LOWEST = "$(LOWEST)/"
+"""The unit tests with the lowest versions install what a range allows: no lock has it."""
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_everything_is_installed_by_digest_or_from_the_checkout(name: str) -> None:
+    """A build in isolation would download a setuptools of any version, and run it."""
+    text = re.sub(r"\\\n\s*", " ", (TOP / name).read_text(encoding="utf-8"))
+    for line in re.findall(
+        r"(?m)^.*(?:pip\S* (?:--python \S+ )?(?:install|wheel)|PIP_INSTALL\)).*$", text
+    ):
+        if line.startswith(("PIP_INSTALL", "|")) or LOWEST in line:
+            continue
+        locked = "--require-hashes" in line
+        own = "--no-deps" in line and ("--no-build-isolation" in line or "--no-index" in line)
+        assert locked or own, line
+
+
+def test_images_are_named_by_digest() -> None:
+    for name in ("Dockerfile", "compose/compose.yaml"):
+        text = (TOP / name).read_text(encoding="utf-8")
+        images = re.findall(r"(?m)^(?:ARG BASE=| +image: )([a-z].*)$", text)
+        assert images
+        for image in images:
+            assert re.search(r"@sha256:[0-9a-f]{64}$", image), image

@@ -115,7 +115,7 @@ make_base() {
 build() {
 	printf '[global]\ncert = /run/host-ca.pem\n' >"$work/pip.conf"
 	timeout "$build_timeout_s" buildah bud --quiet --isolation chroot --network host --pull-never \
-		--layers --cap-add BPF,NET_ADMIN,PERFMON --build-arg OBJECT_CHECK=--check \
+		--layers --cap-add BPF,NET_ADMIN,PERFMON --build-arg OBJECT_CHECK=--check --build-arg "BASE=$base" \
 		--security-opt "seccomp=$work/seccomp.json" \
 		-v /etc/ssl/certs/ca-certificates.crt:/run/host-ca.pem:ro \
 		-v "$work/pip.conf:/etc/pip.conf:ro" -t "$image" "$top" >"$work/build.log" 2>&1 ||

@@ -57,7 +57,6 @@ copy_client_settings() {
 
 [ -d "$cache/base" ] || make_base
 mkdir "$work/upper" "$work/scratch" "$work/root"
-mount -t tmpfs -o mode=755,size=8g tmpfs "$work/upper" 2>/dev/null || true
 mkdir "$work/upper/changes" "$work/upper/work"
 mount -t overlay -o "lowerdir=$cache/base,upperdir=$work/upper/changes,workdir=$work/upper/work" \
 	overlay "$work/root"
