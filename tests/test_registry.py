@@ -32,6 +32,7 @@ from flowstream.urls import REGISTRY_FORMS, parse_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # The registry has threads of this process, which a process without privileges does not touch.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -338,3 +339,24 @@ def test_a_url_is_shown_as_it_was_given(url):
 
 def test_a_host_name_that_cannot_be_encoded_is_one_line():
     assert said(f"http://{'a' * 64}.example").startswith("cannot be used: ")
+
+
+@pytest.fixture
+def certificate(tmp_path) -> Path:
+    """Of 127.0.0.1, signed by itself; with its key."""
+    path = tmp_path / "registry.pem"
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-nodes", "-days", "1", "-subj", "/CN=registry", "-addext"),
+        *("subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(tmp_path / "cert")),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + (tmp_path / "cert").read_bytes())
+    return path
+
+
+def test_a_registry_with_tls_needs_a_certificate_that_the_host_trusts(certificate, monkeypatch):
+    with Registry(certificate=certificate) as registry:
+        assert "certificate verify failed" in said(registry.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert prefix(prefixes_of(registry.url, "avro", "site"), RecordType.FLOW)

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import re
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,10 +41,11 @@ class Registry:
     ``refusals`` maps "lookup" or "register" to the status and text that such requests
     get instead of an answer; with ``raw`` every request gets these octets, status line
     included, and the end of the connection. With ``login`` ("USER:PASSWORD") others get
-    status 401. ``users`` has the owner of each connection's other end.
+    status 401. With ``certificate``, a PEM file that has the key too, it speaks TLS.
+    ``users`` has the owner of each connection's other end.
     """
 
-    def __init__(self, *, login: str | None = None) -> None:
+    def __init__(self, *, login: str | None = None, certificate: Path | None = None) -> None:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.subjects: dict[str, list[int]] = {}
         self.raw: Callable[[], Iterable[bytes]] | None = None
@@ -53,6 +55,12 @@ class Registry:
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"registry": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self._scheme = "https"
         # A slow answer may last longer than the test.
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -67,7 +75,7 @@ class Registry:
     def url(self) -> str:
         """Its URL, with user and password if it asks for them."""
         login = f"{self._login}@" if self._login else ""
-        return f"http://{login}{self.address}"
+        return f"{self._scheme}://{login}{self.address}"
 
     def answer(self, method: str, path: str, body: bytes, authorization: str | None) -> object:
         """Return the document that answers a request; raises ``RefusalError``."""
