@@ -23,7 +23,7 @@ from bench.fleet.check import ENGINES, SPARK, compare
 from flowstream.messages import Message
 from flowstream.streams import Stream
 from flowstream.testing.factory import FlowFactory
-from flowstream.testing.replayed import BrokerTopic
+from flowstream.testing.replayed import BrokerTopics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,11 +105,11 @@ def run(*command: str | Path, timeout: float = 120) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def bad_topic(broker: Broker, value: bytes | None) -> BrokerTopic:
+def bad_topic(broker: Broker, value: bytes | None) -> BrokerTopics:
     """A topic whose partition 1 has ``value`` at offset 2."""
     good = [Message("bad", partition, 0, 1, b"", GOOD) for partition in (0, 1, 1)]
     message = Message("bad", 1, 2, 1, b"", value or b"", is_null=value is None)
-    return BrokerTopic(broker.url, "bad", [*good, message])
+    return BrokerTopics(broker.url, [*good, message], {})
 
 
 def check(lines: list[dict[str, object]], published: Published, *, closed: bool) -> None:

@@ -29,7 +29,7 @@ from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.describe import named_fields
 from flowstream.records.json_form import FlowJson
-from flowstream.testing.replayed import DoubleTopic
+from flowstream.testing.replayed import DoubleTopics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,8 +199,8 @@ def test_the_readmes_consumer_reads_a_topic(record_format, capsys):
     stamp(records, identity, 0)
     encoder = make_encoder(record_format, identity)
     values = (*encoder.encode(records), encoder.encode_counters(COUNTERS), b"no record")
-    messages = [Message("t", 0, 0, 0, None, value) for value in values]
-    names["AIOKafkaConsumer"] = DoubleTopic("flowstream.flows", messages).consumer
+    messages = [Message("flowstream.flows", 0, 0, 0, None, value) for value in values]
+    names["AIOKafkaConsumer"] = DoubleTopics(messages, {}).consumer
     with pytest.raises(DecodeError, match=r"^flowstream\.flows, partition 0, offset 2: not a"):
         asyncio.run(names["main"]())
     assert capsys.readouterr().out == "10.0.0.1 1031 -> 10.0.0.2 53 13\n"

@@ -1,54 +1,61 @@
-"""The pytest plugin: the documents' example as it stands, and the double against the real."""
+"""The pytest plugin: fixtures, factories, topics in a broker and in the process."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import ipaddress
 import os
 import re
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.errors import (
-    ConsumerStoppedError,
-    IllegalStateError,
-    UnknownTopicOrPartitionError,
-)
-from support.copies import Content, content
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import InconsistentGroupProtocolError, UnknownTopicOrPartitionError
 from support.published import Published, publish
 from support.records import encoder_of, flow_records
 
+import flowstream.testing
+from flowstream.accounting import terms
 from flowstream.accounting.identity import Identity
+from flowstream.audit import Audit
 from flowstream.encode import FORMATS, stamp
 from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
+from flowstream.kafka.client import admin_client
 from flowstream.messages import Message
-from flowstream.records import EndReason, FlowRecord, RecordType, community_id, decode
-from flowstream.testing.consumer import ConsumerDouble
-from flowstream.testing.factory import FIRST_NS, FlowFactory
+from flowstream.records import Amount, EndReason, FlowRecord, RecordType, community_id, decode
+from flowstream.testing.fields import FIRST_NS
 from flowstream.testing.recorded import Recording
-from flowstream.testing.replayed import BrokerTopic, DoubleTopic
+from flowstream.testing.replayed import BrokerTopics, DoubleTopics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker import Broker
+
+    from flowstream.testing import CountersFactory, FlowFactory
 
 pytest_plugins = ["pytester"]
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "testing.md"
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 EXAMPLE = re.compile(r"`(\w+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
 def office(pytester: pytest.Pytester) -> Path:
     """The example's files and a recording beside them."""
-    files = dict(EXAMPLE.findall(DOCUMENT.read_text()))
-    assert sorted(files) == ["test_top_talkers.py", "top_talkers.py"]
+    text = DOCUMENT.read_text()
+    files = dict(EXAMPLE.findall(text))
+    assert sorted(files) == ["scan_detector.py", "test_scan_detector.py"]
+    (files["test_factories.py"],) = set(BLOCK.findall(text)) - set(files.values())
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     recorded = Published()
@@ -63,7 +70,7 @@ def office(pytester: pytest.Pytester) -> Path:
 
 @pytest.mark.usefixtures("office")
 def test_example_of_the_documents_passes_without_a_broker(pytester: pytest.Pytester) -> None:
-    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=6)
+    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=10)
 
 
 @pytest.mark.usefixtures("office")
@@ -75,14 +82,14 @@ def test_example_of_the_documents_passes_with_a_broker(
     if how == "variable":
         options = []
         monkeypatch.setenv("FLOWSTREAM_BROKER", broker.url)
-    pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=6)
+    pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=10)
 
 
 @pytest.mark.usefixtures("office")
 def test_example_fails_when_the_consumer_is_wrong(pytester: pytest.Pytester) -> None:
-    service = pytester.path / "top_talkers.py"
-    service.write_text(service.read_text().replace("flow.bytes", "flow.packets"))
-    pytester.runpytest_subprocess().assert_outcomes(failed=6)
+    service = pytester.path / "scan_detector.py"
+    service.write_text(service.read_text().replace("== limit", ">= limit"))
+    pytester.runpytest_subprocess().assert_outcomes(failed=5, passed=5)
 
 
 def test_plugin_imports_nothing_before_a_fixture_is_used() -> None:
@@ -219,219 +226,226 @@ def test_both_directions_are_in_one_partition(flow_factory: FlowFactory) -> None
     assert {message.partition for message in many} == set(range(5))
 
 
-# --- the double and the real -------------------------------------------------------------------
+@pytest.mark.parametrize("record_format", FORMATS)
+def test_counters_account_for_the_flows(
+    flow_factory: FlowFactory, counters_factory: CountersFactory, record_format: str
+) -> None:
+    flows = [*flow_factory.batch(31, packets=7), *flow_factory.batch(13, record_type=2)]
+    first = counters_factory(flows[:11], no_flow={"non_ip": Amount(3, 180)})
+    last = counters_factory(
+        flows,
+        losses={"delivery_timeout": {"records": 2, "packets": 5, "l2_bytes": 370}},
+        final=True,
+    )
+    assert (first.seq, last.seq) == (0, 1)
+    assert last.time_unix_ns - first.time_unix_ns == last.counters_period_ns
+    assert (first.seen_packets, first.seen_l2_bytes) == (77 + 3, 11 * 518 + 180)
+    assert (last.seen_packets, last.seen_l2_bytes) == (217 + 5, 31 * 518 + 370)
+    assert {*first.no_flow} == {*terms.NO_FLOW}
+    assert {*last.losses} == {*terms.LOSSES}
+    assert {*last.in_doubt} == {*terms.IN_DOUBT}
+    stages = last.stages
+    assert (stages["flows"].acknowledged, stages["new_flows"].acknowledged) == (31, 13)
+    values = counters_factory.values([first, last], record_format)
+    assert [decode(value) for value in values] == [first, last]
+    key = f"{flows[0].host_id.hex()}/{flows[0].agent_epoch}/2/0".encode()
+    assert {m.key for m in counters_factory.messages([first, last])} == {key}
+
+
+def test_audit_of_made_records_finds_no_difference(
+    flow_factory: FlowFactory, counters_factory: CountersFactory
+) -> None:
+    flows = flow_factory.batch(101, packets=range(101))
+    announced = flow_factory.batch(17, record_type=2)
+    final = counters_factory(
+        [*flows, *announced], no_flow={"malformed": Amount(5, 61)}, final=True
+    )
+    audit = Audit()
+    audit.add(flow_factory.messages(flows))
+    audit.add(flow_factory.messages(announced, topic="flowstream.new_flows"))
+    audit.add(counters_factory.messages([final]))
+    result = audit.result()
+    assert result.holds
+    assert [list(run.problems) for run in result.runs] == [[]]
+
+
+def test_each_record_of_a_batch_takes_the_next_element(flow_factory: FlowFactory) -> None:
+    network = ipaddress.ip_network("192.0.2.0/29")
+    flows = flow_factory.batch(3, dst_addr=network.hosts(), dst_port=count(22), bytes=[7, 11, 13])
+    assert [str(flow.destination) for flow in flows] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert [flow.dst_port for flow in flows] == [22, 23, 24]
+    assert [flow.bytes for flow in flows] == [7, 11, 13]
+    with pytest.raises(ValueError, match="packets: 2 values for 3 records"):
+        flow_factory.batch(3, packets=[1, 2])
+
+
+# --- topics ------------------------------------------------------------------------------------
 
 MESSAGES = [
-    Message("t", partition, offset, 1_600_000_000_000 + 10 * offset + partition, *rest)
-    for partition, offset, *rest in (
-        (0, 0, b"k", b"a", (("h", b"1"), ("h", None))),
-        (0, 1, None, b"b"),
-        (0, 2, b"k", b"", (), True),
-        (2, 0, b"k", b"d"),
-        (2, 1, b"k", b"e"),
-    )
+    Message(topic, partition, 0, 1_600_000_000_000, b"k", b"a")
+    for topic, partition in (("t", 0), ("t", 2), ("u", 1))
 ]
 
 
-@pytest.fixture(params=["double", "broker"])
-def topic(request: pytest.FixtureRequest) -> Any:
-    if request.param == "double":
-        yield DoubleTopic("t", MESSAGES)
-        return
-    with BrokerTopic(request.getfixturevalue("broker").url, "t", MESSAGES) as real:
-        yield real
-
-
-def rows(records: list[Any]) -> dict[int, list[tuple[int, Content]]]:
-    found: dict[int, list[tuple[int, Content]]] = {}
-    for r in records:
-        row = Content(r.timestamp, r.key, r.value, r.headers)
-        found.setdefault(r.partition, []).append((r.offset, row))
-    return found
-
-
-EXPECTED = {
-    number: [(m.offset, content(m)) for m in MESSAGES if m.partition == number]
-    for number in (0, 2)
-}
+@pytest.mark.anyio
+async def test_topics_are_deleted_after_the_test(broker: Broker) -> None:
+    with BrokerTopics(broker.url, MESSAGES, {"empty": 5}) as topics:
+        t, u, empty = (topics.names[name] for name in ("t", "u", "empty"))
+        counts = {t: 3, u: 2, empty: 5, "t": 0}
+        assert await partition_counts(broker.cluster, list(counts), 10) == counts
+        assert topics.bootstrap_servers == broker.address
+        assert topics.topic == empty
+    assert set((await partition_counts(broker.cluster, [t, u, empty], 10)).values()) == {0}
 
 
 @pytest.mark.anyio
-async def test_iteration_gives_everything_and_ends(topic: Any) -> None:
-    async with topic.consumer() as consumer:
-        records = [record async for record in consumer]
-    assert rows(records) == EXPECTED
-    assert {record.topic for record in records} == {topic.topic}
-    sizes = {(r.serialized_key_size, r.serialized_value_size) for r in records}
-    assert sizes == {(1, 1), (-1, 1), (1, -1)}
-    assert {(r.timestamp_type, r.checksum) for r in records} == {(0, None)}
-
-
-@pytest.mark.anyio
-async def test_getmany_seek_position_and_assignment_are_alike(topic: Any) -> None:
-    consumer = topic.consumer("t", value_deserializer=lambda value: value and value.decode())
-    first = TopicPartition(topic.topic, 0)
-    await consumer.start()
-    assert first in consumer.assignment()
-    seen: list[Any] = []
-    while len(seen) < 5:
-        for place, records in (await consumer.getmany(timeout_ms=2_000, max_records=2)).items():
-            assert len(records) <= 2
-            assert {TopicPartition(r.topic, r.partition) for r in records} == {place}
-            seen += records
-    assert sorted(str(record.value) for record in seen) == ["None", "a", "b", "d", "e"]
-    assert await consumer.getmany(timeout_ms=10) == {}
-    assert await consumer.position(first) == 3
-    assert (await consumer.end_offsets([first]), await consumer.beginning_offsets([first])) == (
-        {first: 3},
-        {first: 0},
-    )
-    consumer.seek(first, 1)
-    assert (await consumer.getone(first)).offset == 1
-    consumer.pause(first)
-    assert consumer.paused() == {first}
-    assert await consumer.getmany(timeout_ms=10) == {}
-    consumer.resume(first)
-    await consumer.seek_to_beginning(first)
-    assert (await consumer.getone()).offset == 0
-    await consumer.seek_to_end()
-    assert await consumer.getmany(timeout_ms=10) == {}
-    with pytest.raises(IllegalStateError):
-        consumer.seek(TopicPartition("other", 0), 0)
-    with pytest.raises(ValueError, match="positive"):
-        consumer.seek(first, -1)
-    with pytest.raises(IllegalStateError):
-        consumer.assign([first])
-    await consumer.stop()
-    await consumer.stop()
-    for call in (consumer.getone(), consumer.getmany()):
-        with pytest.raises(ConsumerStoppedError):
-            await call
-
-
-@pytest.mark.anyio
-async def test_assigned_partition_alone_is_read(topic: Any) -> None:
-    consumer = topic.consumer()
-    consumer.unsubscribe()
-    consumer.assign([TopicPartition(topic.topic, 2)])
-    async with consumer:
-        assert consumer.assignment() == {TopicPartition(topic.topic, 2)}
-        assert rows([record async for record in consumer]) == {2: EXPECTED[2]}
-
-
-@pytest.mark.anyio
-async def test_topic_is_read_from_its_beginning_whatever_is_set(topic: Any) -> None:
-    async with topic.consumer(auto_offset_reset="latest", bootstrap_servers="x:1") as consumer:
-        assert rows([record async for record in consumer]) == EXPECTED
-
-
-@pytest.mark.anyio
-async def test_topic_that_does_not_exist_is_an_error(topic: Any) -> None:
-    consumer = topic.consumer("t", "tt", request_timeout_ms=500)
-    with pytest.raises(UnknownTopicOrPartitionError):
-        await consumer.start()
-    await consumer.stop()
-
-
-@pytest.mark.anyio
-async def test_what_is_no_setting_is_an_error(topic: Any) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
-        topic.consumer("t", nonsense=1)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("kind", ["double", "broker"])
-async def test_topic_may_be_empty(kind: str, request: pytest.FixtureRequest) -> None:
-    with contextlib.ExitStack() as topics:
-        topic: Any = DoubleTopic("t", [])
-        if kind == "broker":
-            url = request.getfixturevalue("broker").url
-            topic = topics.enter_context(BrokerTopic(url, "t", []))
-        async with topic.consumer() as consumer:
-            assert consumer.assignment() == {TopicPartition(topic.topic, 0)}
-            assert [record async for record in consumer] == []
-
-
-@pytest.mark.anyio
-async def test_double_refuses_later_what_a_broker_waits_for() -> None:
-    async with ConsumerDouble("t", messages=MESSAGES) as consumer:
-        with pytest.raises(UnknownTopicOrPartitionError, match="no topic tt"):
-            consumer.subscribe(["t", "tt"])
-        consumer.unsubscribe()
-        with pytest.raises(UnknownTopicOrPartitionError, match="no topic tt"):
-            consumer.assign([TopicPartition("tt", 0)])
-
-
-@pytest.mark.anyio
-async def test_with_wait_the_end_is_where_it_is_stopped(topic: Any) -> None:
-    consumer = topic.consumer(wait=True)
-    await consumer.start()
-    records = []
-    async with asyncio.TaskGroup() as tasks:
-        async for record in consumer:
-            records.append(record)
-            if len(records) == len(MESSAGES):
-                tasks.create_task(consumer.stop())
-    assert rows(records) == EXPECTED
-
-
-@pytest.mark.anyio
-async def test_group_gets_its_topic_and_goes_on_where_it_committed(broker: Broker) -> None:
-    with BrokerTopic(broker.url, "t", MESSAGES) as topic:
-        async with topic.consumer(group_id=topic.topic) as consumer:
-            assert rows([record async for record in consumer]) == EXPECTED
-            await consumer.commit()
-        async with topic.consumer(group_id=topic.topic) as consumer:
-            assert [record async for record in consumer] == []
-
-
-@pytest.mark.anyio
-async def test_double_waits_for_what_a_seek_brings_back() -> None:
-    place = TopicPartition("t", 2)
-    async with ConsumerDouble("t", messages=MESSAGES, wait=True) as consumer:
-        assert len(await consumer.getmany()) == 2
-        waiting = asyncio.ensure_future(consumer.getone())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        consumer.seek(place, 1)
-        assert (await waiting).offset == 1
-        await consumer.commit({place: 1})
-        assert await consumer.committed(place) == 1
-        assert await consumer.committed(TopicPartition("t", 0)) is None
-
-
-@pytest.mark.anyio
-async def test_double_orders_by_time_and_needs_a_start() -> None:
-    consumer = ConsumerDouble("t", messages=reversed(MESSAGES[3:]))
-    with pytest.raises(ConsumerStoppedError):
-        await consumer.getone()
-    async with ConsumerDouble("t", messages=MESSAGES) as started:
-        order = [(r.partition, r.offset) async for r in started]
-    assert order == [(0, 0), (2, 0), (0, 1), (2, 1), (0, 2)]
-    assert await started.topics() == {"t"}
-    assert started.partitions_for_topic("t") == {0, 2}
-    assert started.partitions_for_topic("u") is None
-
-
-@pytest.mark.anyio
-async def test_topic_is_deleted_after_the_test(broker: Broker) -> None:
-    with BrokerTopic(broker.url, "t", MESSAGES) as topic:
-        assert await partition_counts(broker.cluster, [topic.topic], 10) == {topic.topic: 3}
-        assert topic.bootstrap_servers == broker.address
-    assert await partition_counts(broker.cluster, [topic.topic], 10) == {topic.topic: 0}
-
-
-@pytest.mark.anyio
-async def test_topic_that_cannot_be_filled_is_deleted(broker: Broker) -> None:
-    topic = BrokerTopic(broker.url, "t", [*MESSAGES, Message("t", 0, 0, 0, b"", b"x" * (2 << 20))])
-    with pytest.raises(SinkError, match="message_too_large"), topic:
+async def test_topics_that_cannot_be_filled_are_deleted(broker: Broker) -> None:
+    large = Message("t", 0, 0, 0, b"", b"x" * (2 << 20))
+    topics = BrokerTopics(broker.url, [*MESSAGES, large], {})
+    with pytest.raises(SinkError, match="message_too_large"), topics:
         pass
-    assert await partition_counts(broker.cluster, [topic.topic], 10) == {topic.topic: 0}
+    names = [*topics.names.values()]
+    assert set((await partition_counts(broker.cluster, names, 10)).values()) == {0}
+
+
+@pytest.mark.anyio
+async def test_no_topic_is_created_in_a_broker_that_would(
+    broker_factory: Callable[..., Broker],
+) -> None:
+    broker = broker_factory(**{"auto.create.topics.enable": "true"})
+    with BrokerTopics(broker.url, MESSAGES, {}) as topics:
+        async with topics.consumer("t", "u") as consumer:
+            assert len([record async for record in consumer]) == 3
+            with pytest.raises(UnknownTopicOrPartitionError):
+                consumer.subscribe(["t", "flowstream.counters"])
+        consumer = topics.consumer("flowstream.counters", "t")
+        with pytest.raises(UnknownTopicOrPartitionError):
+            await consumer.start()
+        await consumer.stop()
+        async with admin_client(broker.cluster) as admin:
+            assert set(await admin.list_topics()) == set(topics.names.values())
+
+
+@pytest.mark.anyio
+async def test_topics_of_two_tests_do_not_meet(broker: Broker) -> None:
+    with (
+        BrokerTopics(broker.url, MESSAGES, {}) as first,
+        BrokerTopics(broker.url, MESSAGES[:1], {}) as second,
+    ):
+        for topics, expected in ((first, 2), (second, 1)):
+            async with topics.consumer("t", group_id="g") as consumer:
+                assert len([record async for record in consumer]) == expected
+
+
+@pytest.mark.anyio
+async def test_the_double_orders_by_time() -> None:
+    later = [m._replace(timestamp_ms=m.timestamp_ms + n) for n, m in enumerate(MESSAGES)]
+    async with DoubleTopics(reversed(later), {}).consumer("t", "u") as consumer:
+        assert [(r.topic, r.partition) async for r in consumer] == [("t", 0), ("t", 2), ("u", 1)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"group_instance_id": "a"}, "group_instance_id"),
+        (
+            {"partition_assignment_strategy": [StickyPartitionAssignor]},
+            "partition_assignment_strategy StickyPartitionAssignor",
+        ),
+    ],
+)
+async def test_the_double_refuses_what_it_cannot_do(setting: dict[str, Any], text: str) -> None:
+    with pytest.raises(NotImplementedError, match=f"has no {text}: run this test with a broker"):
+        DoubleTopics([], {"t": 1}).consumer("t", **setting)
+
+
+@pytest.mark.anyio
+async def test_members_of_the_double_need_a_common_assignor() -> None:
+    topics = DoubleTopics(MESSAGES, {})
+    strategy = {"partition_assignment_strategy": [RangePartitionAssignor]}
+    async with topics.consumer("t", group_id="g"):
+        other = topics.consumer("t", group_id="g", **strategy)
+        with pytest.raises(InconsistentGroupProtocolError):
+            await other.start()
+        await other.stop()
+
+
+def test_the_double_forgets_members_whose_loop_is_closed() -> None:
+    topics = DoubleTopics(MESSAGES, {})
+
+    async def start_only() -> None:
+        await topics.consumer("t", group_id="g").start()
+
+    async def assigned() -> int:
+        async with topics.consumer("t", group_id="g") as consumer:
+            return len(consumer.assignment())
+
+    asyncio.run(start_only())
+    assert asyncio.run(assigned()) == 3
 
 
 def test_without_a_broker_other_clients_are_told(replayed_topic: Any) -> None:
-    topic = replayed_topic(MESSAGES, "t")
-    assert isinstance(topic, DoubleTopic)
+    topic = replayed_topic(MESSAGES, "v")
+    assert isinstance(topic, DoubleTopics)
+    assert topic.names == {"v": "v"}
+    assert [(m.topic, m.partition) for m in topic.messages] == [("v", 0), ("v", 2), ("v", 1)]
     with pytest.raises(UsageError, match="--flowstream-broker"):
         _ = topic.bootstrap_servers
+
+
+# --- scopes and types --------------------------------------------------------------------------
+
+SCOPED = """
+import asyncio
+from pathlib import Path
+import pytest
+from flowstream.testing import Fixtures, Recording
+
+@pytest.fixture(scope="module")
+def topics(flowstream_module: Fixtures):
+    return flowstream_module.replayed_topics("office")
+
+def read(topics):
+    async def run():
+        async with topics.consumer("flowstream.flows", group_id="g") as consumer:
+            return len([record async for record in consumer])
+    return asyncio.run(run())
+
+def test_first(topics):
+    assert [name.split(".")[1] for name in topics.names] == ["counters", "flows", "new_flows"]
+    assert read(topics) == 31
+
+def test_second(topics, flow_factory, flowstream_module, flowstream_session):
+    assert read(topics) == 0
+    assert flow_factory().seq == 0
+    assert (flowstream_module.flow_factory().seq, flowstream_session.flow_factory().seq) == (0, 0)
+
+def test_third(flow_factory, flowstream_module, flowstream_session, recording):
+    assert flow_factory().seq == 0
+    assert (flowstream_module.flow_factory().seq, flowstream_session.flow_factory().seq) == (1, 1)
+    assert flowstream_session.recording("office").path == recording("office").path
+    assert isinstance(recording("office"), Recording)
+"""
+
+
+@pytest.mark.usefixtures("office")
+@pytest.mark.parametrize("kind", ["double", "broker"])
+def test_fixtures_of_a_module_and_a_session_last_as_long(
+    pytester: pytest.Pytester, request: pytest.FixtureRequest, kind: str
+) -> None:
+    pytester.makepyfile(test_scoped=SCOPED)
+    broker = request.getfixturevalue("broker") if kind == "broker" else None
+    options = ["--flowstream-broker", broker.url] if broker else []
+    done = pytester.runpytest_subprocess("-W", "error", "test_scoped.py", *options)
+    done.assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("name", flowstream.testing.__all__)
+def test_exported_types_are_documented(name: str) -> None:
+    assert getattr(flowstream.testing, name).__doc__
+
+
+def test_other_names_are_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = flowstream.testing.nonsense

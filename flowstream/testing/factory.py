@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from collections.abc import Iterable
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-import numpy as np
-
-from flowstream.accounting.identity import Identity
-from flowstream.encode import Prefixes, make_encoder, partition_keys, partitions
-from flowstream.kernel.records import TEMPLATE
-from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.messages import Message
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
 from flowstream.records.text import (
     ETYPE_IPV4,
     ETYPE_IPV6,
     V4_MAPPED,
     address_bytes,
-    host_id_bytes,
     mac_bytes,
 )
+from flowstream.testing import encoding
+from flowstream.testing.fields import FIRST_NS, HOST_ID, SAMPLER, STEP_NS, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from flowstream.messages import Message
 
-    from numpy.typing import NDArray
-
-FIRST_NS: Final = 1_700_000_000_000_000_000
-"""Unix time of the first record, and the run's epoch (a multiple of 1,024)."""
-STEP_NS: Final = 1_000_000
-_TYPES: Final = get_type_hints(FlowRecord, include_extras=True)
-_PADDED_NAME: Final = 15
-_SAMPLER: Final = address_bytes("192.0.2.1")
-# As a schema registry would have numbered the topics' schemas.
-_AVRO_PREFIXES: Final = Prefixes({kind: bytes([0, 0, 0, 0, kind]) for kind in RecordType})
+_PORTS: Final = range(49_152, 65_536)
 
 
 class FlowFactory:
@@ -59,7 +44,7 @@ class FlowFactory:
         an announcement (``record_type`` 2) has no packets. Raises TypeError for an
         unknown field, ValueError for a value that its field cannot have.
         """
-        given = {name: _checked(name, value) for name, value in overrides.items()}
+        given = checked(FlowRecord, overrides)
         record_type = given.get("record_type", int(RecordType.FLOW))
         start_ns = given.get("time_flow_start_ns", FIRST_NS + self._made * STEP_NS)
         end_ns = given.get("time_flow_end_ns", start_ns)
@@ -73,8 +58,8 @@ class FlowFactory:
             "record_type": record_type,
             "schema_version": SCHEMA_VERSION,
             "agent_epoch": FIRST_NS,
-            "host_id": bytes(range(16)),
-            "sampler_address": _SAMPLER,
+            "host_id": HOST_ID,
+            "sampler_address": SAMPLER,
             "seq": self._seq[record_type],
             "time_received_ns": end_ns + STEP_NS,
             "time_flow_start_ns": start_ns,
@@ -110,10 +95,17 @@ class FlowFactory:
         return FlowRecord(**(values | given))
 
     def batch(self, count: int, **overrides: Any) -> list[FlowRecord]:
-        """Make ``count`` records of flows that differ in ``src_port``, unless that is given."""
-        first = 49_152
+        """Make ``count`` records of flows that differ in ``src_port``, unless that is given.
+
+        A field may be an iterable (but text and bytes are single values): each record
+        takes the next element. Raises ValueError if there are fewer than ``count``.
+        """
+        columns = {
+            name: _column(name, value, count) if _is_column(value) else [value] * count
+            for name, value in {"src_port": cycle(_PORTS), **overrides}.items()
+        }
         return [
-            self(**({"src_port": first + n % (65_536 - first)} | overrides)) for n in range(count)
+            self(**{name: column[n] for name, column in columns.items()}) for n in range(count)
         ]
 
     def values(
@@ -129,15 +121,8 @@ class FlowFactory:
         Protobuf is length-delimited; Avro stands behind a registry's prefix with the
         record type as the schema's id.
         """
-        records = list(records)
-        encoder = make_encoder(
-            record_format,
-            Identity(FIRST_NS, bytes(16), self.host, _SAMPLER),
-            names=names,
-            community_id=community_id,
-            prefixes=_AVRO_PREFIXES if record_format == "avro" else None,
-        )
-        return encoder.encode(_columns(records)) if records else []
+        encoder = encoding.encoder(record_format, self.host, names, community_id=community_id)
+        return encoding.flow_values(encoder, list(records))
 
     def messages(
         self,
@@ -149,54 +134,16 @@ class FlowFactory:
     ) -> list[Message]:
         """Messages with keys and partitions as the agent chooses them."""
         records = list(records)
-        if not records:
-            return []
-        keys = partition_keys(_columns(records))
-        to = partitions(keys, partition_count).tolist()
-        offsets: defaultdict[int, int] = defaultdict(int)
-        messages = []
-        for n, value in enumerate(self.values(records, record_format)):
-            time_ms = records[n].time_received_ns // 1_000_000
-            offset = offsets[to[n]]
-            offsets[to[n]] += 1
-            messages.append(Message(topic, to[n], offset, time_ms, keys[n].tobytes(), value))
-        return messages
+        values = self.values(records, record_format)
+        return encoding.flow_messages(values, records, topic, partition_count)
 
 
-def _checked(name: str, value: Any) -> Any:
-    if name not in _TYPES:
-        raise TypeError(f"FlowRecord has no field {name!r}")
-    try:
-        if name in _FROM_TEXT and not isinstance(value, bytes):
-            value = _FROM_TEXT[name](str(value))
-        return msgspec.convert(value, _TYPES[name])
-    except ValueError as err:  # msgspec's errors too
-        raise ValueError(f"{name}: {err}") from err
+def _is_column(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
 
 
-def _address(text: str) -> bytes:
-    return address_bytes(str(ipaddress.ip_address(text)))
-
-
-_FROM_TEXT: Final[dict[str, Callable[[str], bytes]]] = {
-    "sampler_address": _address,
-    "src_addr": _address,
-    "dst_addr": _address,
-    "src_mac": mac_bytes,
-    "dst_mac": mac_bytes,
-    "host_id": host_id_bytes,
-}
-
-
-def _columns(records: Sequence[FlowRecord]) -> NDArray[np.void]:
-    """Return the records as the kernel lays them out: shape (n,), dtype FLOW_RECORD."""
-    columns = np.repeat(TEMPLATE, len(records)).astype(FLOW_RECORD)
-    for name in FlowRecord.__struct_fields__:
-        values = [getattr(record, name) for record in records]
-        if name == "if_name":
-            values = [value.encode().ljust(_PADDED_NAME, b"\0") for value in values]
-        if isinstance(values[0], bytes):
-            columns[name] = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), -1)
-        else:
-            columns[name] = values
-    return columns
+def _column(name: str, values: Iterable[Any], count: int) -> list[Any]:
+    column = list(islice(values, count))
+    if len(column) < count:
+        raise ValueError(f"{name}: {len(column)} values for {count} records")
+    return column

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flowstream.messages import Message
-    from flowstream.testing.factory import FlowFactory
-    from flowstream.testing.recorded import Recording
-    from flowstream.testing.replayed import ReplayedTopic
+    from flowstream.testing import (
+        CountersFactory,
+        Fixtures,
+        FlowFactory,
+        Recording,
+        ReplayedTopics,
+    )
 
 BROKER_VARIABLE = "FLOWSTREAM_BROKER"
 
@@ -26,50 +28,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--flowstream-broker",
         metavar="URL",
         default=None,
-        help="kafka://HOST:PORT for the fixture replayed_topic "
-        f"(default ${BROKER_VARIABLE}, else a consumer double in the process)",
+        help="kafka://HOST:PORT for the replayed topics "
+        f"(default ${BROKER_VARIABLE}, else topics in the process and a consumer double)",
     )
 
 
-@pytest.fixture
-def recording(request: pytest.FixtureRequest) -> Callable[[str | Path], Recording]:
-    """Load a recording: a function of its path, which may be relative to the test's file."""
-    from flowstream.testing.recorded import Recording  # noqa: PLC0415
-
-    return lambda path: Recording(request.path.parent / path)
+@pytest.fixture(scope="session")
+def flowstream_session(request: pytest.FixtureRequest) -> Iterator[Fixtures]:
+    """All of flowstream's fixtures for the session; paths start at pytest's root directory."""
+    yield from _fixtures(request.config, request.config.rootpath)
 
 
-@pytest.fixture
-def flow_factory() -> FlowFactory:
-    """Make flow records, their values and messages; numbered anew in every test."""
-    from flowstream.testing.factory import FlowFactory  # noqa: PLC0415
-
-    return FlowFactory()
+@pytest.fixture(scope="module")
+def flowstream_module(request: pytest.FixtureRequest) -> Iterator[Fixtures]:
+    """All of flowstream's fixtures for the module; paths start at its directory."""
+    yield from _fixtures(request.config, request.path.parent)
 
 
 @pytest.fixture
-def replayed_topic(
-    request: pytest.FixtureRequest, recording: Callable[[str | Path], Recording]
-) -> Iterator[Callable[..., ReplayedTopic]]:
-    """Make a topic of a recording or of messages: a function of either and of the topic's name.
+def flowstream_function(request: pytest.FixtureRequest) -> Iterator[Fixtures]:
+    """All of flowstream's fixtures for the test; each has a short name too."""
+    yield from _fixtures(request.config, request.path.parent)
 
-    The topic is in the broker of ``--flowstream-broker`` or ``FLOWSTREAM_BROKER``, has
-    a unique name there and is deleted after the test; without a broker it is in the
-    process.
-    """
-    from flowstream.testing.replayed import BrokerTopic, DoubleTopic  # noqa: PLC0415
 
-    url = request.config.getoption("--flowstream-broker") or os.environ.get(BROKER_VARIABLE)
-    with ExitStack() as topics:
+@pytest.fixture
+def recording(flowstream_function: Fixtures) -> Callable[[str | Path], Recording]:
+    """Open a recording: a function of its path, which may be relative to the test's file."""
+    return flowstream_function.recording
 
-        def replayed(
-            source: str | Path | Iterable[Message], topic: str = "flowstream.flows"
-        ) -> ReplayedTopic:
-            if isinstance(source, (str, os.PathLike)):
-                source = recording(source).messages(topic)
-            messages = list(source)
-            if url:
-                return topics.enter_context(BrokerTopic(url, topic, messages))
-            return DoubleTopic(topic, messages)
 
-        yield replayed
+@pytest.fixture
+def flow_factory(flowstream_function: Fixtures) -> FlowFactory:
+    """Make flow records, their values and messages."""
+    return flowstream_function.flow_factory
+
+
+@pytest.fixture
+def counters_factory(flowstream_function: Fixtures) -> CountersFactory:
+    """Make counters records, their values and messages."""
+    return flowstream_function.counters_factory
+
+
+@pytest.fixture
+def replayed_topic(flowstream_function: Fixtures) -> Callable[..., ReplayedTopics]:
+    """Make one topic: a function of a recording or messages, and of the topic's name."""
+    return flowstream_function.replayed_topic
+
+
+@pytest.fixture
+def replayed_topics(flowstream_function: Fixtures) -> Callable[..., ReplayedTopics]:
+    """Make several topics: a function of a recording or messages, and of the topics' names."""
+    return flowstream_function.replayed_topics
+
+
+def _fixtures(config: pytest.Config, directory: Path) -> Iterator[Fixtures]:
+    from flowstream.testing.fixtures import Fixtures  # noqa: PLC0415
+
+    url = config.getoption("--flowstream-broker") or os.environ.get(BROKER_VARIABLE)
+    with Fixtures(directory, url) as fixtures:
+        yield fixtures

@@ -9,6 +9,7 @@ from flowstream.records import decode
 from flowstream.segments.source import SegmentSource
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from flowstream.messages import Message
@@ -29,6 +30,14 @@ class Recording:
     def topics(self) -> list[str]:
         """Names of its topics."""
         return sorted({topic for topic, _ in SegmentSource(self.path).partitions()})
+
+    def partitions(self, topics: Collection[str]) -> dict[str, int]:
+        """Number of partitions of each of these topics."""
+        places = SegmentSource(self.path, sorted(topics)).partitions()
+        counts: dict[str, int] = {}
+        for topic, number in places:
+            counts[topic] = max(counts.get(topic, 0), number + 1)
+        return counts
 
     def messages(self, topic: str | None = None) -> list[Message]:
         """Messages of one topic, or of all topics, partition by partition, in order."""

@@ -1,43 +1,53 @@
-"""A topic for one test: in a broker, or in the process, read by a consumer double."""
+"""Topics of one test: in the process, or in a broker under names of their own."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
+import re
 import uuid
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-
 from flowstream.errors import SinkError, UsageError
+from flowstream.kafka.admin import create_missing
 from flowstream.kafka.client import admin_client, new_consumer
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import Copy, cluster_settings
+from flowstream.testing.cluster import DoubleCluster
 from flowstream.testing.consumer import ConsumerDouble
+from flowstream.testing.isolated import IsolatedConsumer
+from flowstream.testing.names import IsolatedNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from flowstream.messages import Message
 
 _TIMEOUT = 60.0
+_LONGEST_NAME = 249
+# Settings that lead to the broker of production.
+_CONNECTING = re.compile(r"bootstrap_servers|security_protocol|ssl_context|sasl_\w+").fullmatch
 
 
-class ReplayedTopic(Protocol):
-    """A topic with known messages.
+class ReplayedTopics(Protocol):
+    """Topics with known messages.
 
-    ``consumer`` replaces the class AIOKafkaConsumer and takes the same arguments:
-    topics (without any, this one; its recorded name works too) and settings. The
-    consumer reads from the beginning, whatever ``auto_offset_reset`` says, and ends
-    after the last message unless ``wait`` is set.
+    ``consumer`` replaces the class AIOKafkaConsumer and takes the same arguments, topics
+    by their recorded names. The consumer
+    reads from the beginning, whatever ``auto_offset_reset`` says, and ends after the
+    last message unless ``wait`` is set. All its names are the recorded ones.
     """
 
     @property
     def topic(self) -> str:
-        """Name to subscribe to."""
+        """Name of the first topic in the broker, for clients other than ``consumer``."""
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Name of every topic in the broker, by its recorded name."""
 
     @property
     def bootstrap_servers(self) -> str:
@@ -45,19 +55,40 @@ class ReplayedTopic(Protocol):
 
     @property
     def messages(self) -> Sequence[Message]:
-        """Messages of the topic."""
+        """All messages, under the recorded names, with the offsets that they have."""
 
     @property
     def consumer(self) -> Callable[..., Any]:
         """Make a consumer, not started yet."""
 
 
-class DoubleTopic:
-    """A topic in the process."""
+class _Topics:
+    """``messages`` get new offsets; ``partitions`` are the least numbers of partitions."""
 
-    def __init__(self, topic: str, messages: Sequence[Message]) -> None:
-        self.topic = topic
-        self.messages = [message._replace(topic=topic) for message in messages]
+    def __init__(self, messages: Iterable[Message], partitions: Mapping[str, int]) -> None:
+        self._partitions = dict(partitions)
+        self.messages: list[Message] = []
+        offsets: defaultdict[tuple[str, int], int] = defaultdict(int)
+        for message in messages:
+            place = (message.topic, message.partition)
+            self.messages.append(message._replace(offset=offsets[place]))
+            offsets[place] += 1
+            known = self._partitions.get(message.topic, 1)
+            self._partitions[message.topic] = max(known, message.partition + 1)
+        self.names = {topic: topic for topic in self._partitions}
+
+    @property
+    def topic(self) -> str:
+        """Name of the first topic in the broker."""
+        return next(iter(self.names.values()))
+
+
+class DoubleTopics(_Topics):
+    """Topics in the process."""
+
+    def __init__(self, messages: Iterable[Message], partitions: Mapping[str, int]) -> None:
+        super().__init__(messages, partitions)
+        self._cluster = DoubleCluster(self.messages, self._partitions)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -67,45 +98,48 @@ class DoubleTopic:
         )
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> ConsumerDouble:
-        """Make a double; it uses the deserializers and ignores other settings.
+        """Make a double. Settings of connections and timeouts have no effect.
 
-        Raises TypeError for an unknown setting.
+        Raises TypeError for an unknown setting, NotImplementedError for one that
+        only a broker can follow.
         """
-        inspect.signature(AIOKafkaConsumer).bind(*topics, **settings)
-        deserializers = {
-            name: value for name, value in settings.items() if name.endswith("_deserializer")
-        }
-        return ConsumerDouble(
-            *(topics or [self.topic]),
-            messages=self.messages,
-            empty=[self.topic],
-            wait=wait,
-            **deserializers,
-        )
+        return ConsumerDouble(*topics, cluster=self._cluster, wait=wait, **settings)
 
 
-class BrokerTopic:
-    """A topic in a broker, with a unique name; a context manager that deletes it."""
+class BrokerTopics(_Topics):
+    """Topics in a broker, with unique names; a context manager that deletes them."""
 
-    def __init__(self, url: str, topic: str, messages: Sequence[Message]) -> None:
+    def __init__(
+        self, url: str, messages: Iterable[Message], partitions: Mapping[str, int]
+    ) -> None:
+        super().__init__(messages, partitions)
         self._settings = cluster_settings(url)
-        self._recorded = topic
-        self.topic = f"{topic[:200]}.{uuid.uuid4().hex[:12]}"
-        self.messages = [message._replace(topic=self.topic) for message in messages]
+        self._suffix = f".{uuid.uuid4().hex[:12]}"
+        longest = _LONGEST_NAME - len(self._suffix)
+        self.names = {topic: topic[:longest] + self._suffix for topic in self._partitions}
 
     @property
     def bootstrap_servers(self) -> str:
         """Addresses of the broker."""
         return ",".join(self._settings.addresses)
 
-    def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> AIOKafkaConsumer:
+    def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> IsolatedConsumer:
         """Make a consumer of this broker, whatever broker the settings name."""
-        settings.pop("bootstrap_servers", None)
+        settings = {name: value for name, value in settings.items() if not _CONNECTING(name)}
         # A service that reads only what arrives from now on would find nothing.
         settings["auto_offset_reset"] = "earliest"
-        names = [self.topic if topic == self._recorded else topic for topic in topics]
-        kind = AIOKafkaConsumer if wait else EndingConsumer
-        return new_consumer(self._settings, *(names or [self.topic]), kind=kind, **settings)
+        # A member that an earlier test did not stop would get a share of the partitions.
+        if settings.get("group_id") is not None:
+            settings["group_id"] += self._suffix
+        consumer: IsolatedConsumer = new_consumer(
+            self._settings,
+            *topics,
+            kind=IsolatedConsumer,
+            names=IsolatedNames(self.names, self._partitions),
+            wait=wait,
+            **settings,
+        )
+        return consumer
 
     def __enter__(self) -> Self:
         _run(self._fill())
@@ -115,51 +149,34 @@ class BrokerTopic:
         _run(self._delete())
 
     async def _fill(self) -> None:
-        count = 1 + max((message.partition for message in self.messages), default=0)
-        with Copy("replaying", len(self.messages)) as copy:
-            sink = KafkaSink(
-                self._settings,
-                copy,
-                partitions=count,
-                topic_settings=KEEP_FOREVER,
-            )
-            await sink.start([self.topic])
-            try:
-                for _, messages in itertools.groupby(self.messages, lambda m: m.partition):
-                    await copy.send(sink, list(messages))
-                await copy.finish(sink)
-            except SinkError:
-                await self._delete()
-                raise
-            finally:
-                await sink.close(1)
+        counts = {self.names[topic]: count for topic, count in self._partitions.items()}
+        await create_missing(self._settings, counts, KEEP_FOREVER)
+        try:
+            with Copy("replaying", len(self.messages)) as copy:
+                await self._send(copy)
+        except SinkError:
+            await self._delete()
+            raise
+
+    async def _send(self, copy: Copy) -> None:
+        sink = KafkaSink(self._settings, copy, partitions=1, topic_settings=KEEP_FOREVER)
+        await sink.start(list(self.names.values()))
+        try:
+            messages = [m._replace(topic=self.names[m.topic]) for m in self.messages]
+            messages.sort(key=_place)
+            for _, group in itertools.groupby(messages, _place):
+                await copy.send(sink, list(group))
+            await copy.finish(sink)
+        finally:
+            await sink.close(1)
 
     async def _delete(self) -> None:
         async with admin_client(self._settings) as admin:
-            await admin.delete_topics([self.topic])
+            await admin.delete_topics(list(self.names.values()))
 
 
-class EndingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """A consumer whose ``async for`` ends at the topic's end as of its beginning."""
-
-    def __init__(self, *topics: str, **settings: Any) -> None:
-        super().__init__(*topics, **settings)
-        self._ends: dict[TopicPartition, int] = {}
-
-    async def __anext__(self) -> ConsumerRecord[Any, Any]:
-        """Return the next record, until every assigned partition is at its end."""
-        partitions = self.assignment()
-        if unknown := partitions - self._ends.keys():
-            self._ends |= await self.end_offsets(unknown)
-        # While the consumer's group forms, nothing is assigned.
-        if partitions and not [
-            partition
-            for partition in partitions
-            if await self.position(partition) < self._ends[partition]
-        ]:
-            raise StopAsyncIteration
-        record: ConsumerRecord[Any, Any] = await super().__anext__()
-        return record
+def _place(message: Message) -> tuple[str, int]:
+    return message.topic, message.partition
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,123 @@
+"""Counters records with sensible values, as records, as published values and as messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowstream import __version__
+from flowstream.accounting import terms
+from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
+from flowstream.records.counters import Amount, Loss, StageCounts
+from flowstream.testing import encoding
+from flowstream.testing.fields import FIRST_NS, HOST_ID, SAMPLER, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowstream.messages import Message
+    from flowstream.records import FlowRecord
+
+_PERIOD_NS = 1_000_000_000
+_STAGES = {"flows": RecordType.FLOW, "new_flows": RecordType.NEW_FLOW}
+
+
+class CountersFactory:
+    """Makes counters records of the run and interface that FlowFactory's records have.
+
+    ``seq`` counts up, and each record is one second after the last.
+    """
+
+    def __init__(self, host: str = "test-host") -> None:
+        self.host = host
+        self._seq = 0
+
+    def __call__(self, flows: Iterable[FlowRecord] = (), **overrides: Any) -> CountersRecord:
+        """Make a record that accounts for ``flows``, with some fields as given.
+
+        ``flows`` are all flow records and announcements that the interface has
+        published so far. The maps ``no_flow``, ``losses`` and ``in_doubt`` may be
+        given in part; the other known keys are 0. ``seen_packets`` and
+        ``seen_l2_bytes`` follow, so the loss equation holds unless they are given.
+        Raises TypeError for an unknown field, ValueError for a value that its field
+        cannot have.
+        """
+        given = checked(CountersRecord, overrides)
+        flows = list(flows)
+        given["no_flow"] = _whole(terms.NO_FLOW, given.get("no_flow", {}), Amount(0, 0))
+        for name, known in (("losses", terms.LOSSES), ("in_doubt", terms.IN_DOUBT)):
+            given[name] = _whole(known, given.get(name, {}), Loss(0, 0, 0))
+        counted = [*flows, *given["no_flow"].values(), *given["losses"].values()]
+        elapsed_ns = (self._seq + 1) * _PERIOD_NS
+        values: dict[str, Any] = {
+            "record_type": RecordType.COUNTERS,
+            "schema_version": SCHEMA_VERSION,
+            "agent_epoch": FIRST_NS,
+            "host_id": HOST_ID,
+            "sampler_address": SAMPLER,
+            "seq": self._seq,
+            "host": self.host,
+            "agent_version": __version__,
+            "if_index": 2,
+            "if_name": "eth0",
+            "flow_direction": 0,
+            "program_name": "xdp_flow",
+            "program_id": 7,
+            "attach_mode": "native",
+            "time_unix_ns": FIRST_NS + elapsed_ns,
+            "time_boot_ns": 3_600 * _PERIOD_NS + elapsed_ns,
+            "interval_ns": 10 * _PERIOD_NS,
+            "counters_period_ns": _PERIOD_NS,
+            "seen_packets": sum(amount.packets for amount in counted),
+            "seen_l2_bytes": sum(amount.l2_bytes for amount in counted),
+            "stages": {
+                stream: _stages(sum(flow.record_type == kind for flow in flows))
+                for stream, kind in _STAGES.items()
+            },
+            "table_entries": 0,
+            "table_capacity": 131_072,
+            "table_swaps": 0,
+            "final": False,
+        }
+        self._seq += 1
+        return CountersRecord(**(values | given))
+
+    def values(
+        self,
+        records: Iterable[CountersRecord],
+        record_format: str = "json",
+        *,
+        names: str = "goflow2",
+    ) -> list[bytes]:
+        """Encode as the agent does, with the same code; see ``FlowFactory.values``."""
+        encoder = encoding.encoder(record_format, self.host, names)
+        return [encoder.encode_counters(record) for record in records]
+
+    def messages(
+        self,
+        records: Iterable[CountersRecord],
+        record_format: str = "json",
+        *,
+        topic: str = "flowstream.counters",
+        partition_count: int = 6,
+    ) -> list[Message]:
+        """Messages with keys and partitions as the agent chooses them."""
+        records = list(records)
+        values = self.values(records, record_format)
+        return encoding.counters_messages(values, records, topic, partition_count)
+
+
+def _whole(known: Iterable[str], given: Mapping[str, Any], none: Any) -> dict[str, Any]:
+    """Return the amounts with every known key."""
+    return {**dict.fromkeys(known, none), **given}
+
+
+def _stages(count: int) -> StageCounts:
+    return StageCounts(
+        drained=count,
+        encoded=count,
+        queued=count,
+        acknowledged=count,
+        spooled=0,
+        failed=0,
+        aggregated=0,
+    )
