@@ -86,7 +86,8 @@ generate: setup ## rebuild kernel objects, layouts and schema files
 	$(BIN)/python -m tools.schema_files --write schemas
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
-	$(COMPILE) --extra agent --extra dev --extra readers -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --extra agent --extra anonymise --extra dev --extra parquet --extra readers \
+		-o requirements-dev.txt pyproject.toml
 	$(COMPILE) --extra fuzz -c requirements-dev.txt -o requirements-fuzz.txt pyproject.toml
 	$(COMPILE) --extra agent --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml

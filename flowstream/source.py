@@ -28,8 +28,12 @@ class Source(Protocol):
         Raises ``SourceError`` where a topic does not exist or cannot be read.
         """
 
-    def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
+    def batches(
+        self, *, follow: bool = False, since_ms: int | None = None
+    ) -> AsyncIterator[list[Message]]:
         """Return an iterator over all messages in lists of bounded size, none empty.
+
+        Messages with a timestamp before ``since_ms`` may be left out, for speed.
 
         It ends where the topics ended when it began; with ``follow`` it goes on,
         waits for later messages, also in new partitions, and never ends by itself.

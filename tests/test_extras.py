@@ -24,7 +24,8 @@ TOP = Path(__file__).parent.parent
 IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0"})
 READING = (
     *("flowstream.records", "flowstream.cli.main", "flowstream.schemas", "flowstream.source"),
-    *("flowstream.segments.source", "flowstream.testing", "flowstream.testing.plugin"),
+    *("flowstream.reading", "flowstream.segments.source"),
+    *("flowstream.testing", "flowstream.testing.plugin"),
 )
 COMMANDS = {
     "run -i lo": "agent",

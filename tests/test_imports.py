@@ -43,9 +43,10 @@ ROOMS = {
         "segments": "errors extras files streams closing urls accounting messages delivery",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
-        "audit": "errors streams progress layouts records accounting messages source",
+        "reading": "errors extras streams layouts records accounting messages encode source",
+        "audit": "errors streams progress layouts records accounting messages encode source",
         "recording": "errors extras streams progress urls accounting messages delivery kafka "
-        "segments sink source",
+        "segments sink source reading",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
@@ -55,7 +56,7 @@ ROOMS = {
         "segments sink source recording",
         "demo": "errors streams host records source audit",
         "cli": "errors extras streams log progress host urls config records schemas audit "
-        "recording agent check pcap demo",
+        "recording agent check pcap demo reading",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""
@@ -69,6 +70,7 @@ LIBRARIES = {
     "fastavro": ("records.avro_form",),
     "google": ("records.protobuf_form",),
     "pyroute2": ("host.interfaces",),
+    "pyarrow": ("reading.parquet",),
     "pytest": ("testing.plugin",),
     "rich": ("progress", "audit.tables", "demo"),
     "tomllib": ("config.toml",),
@@ -85,7 +87,8 @@ LAZY = {
     "segments.batches": "the agent attaches before it imports aiokafka",
     "segments.writer": "the agent attaches before it imports aiokafka",
     "segments.compression": "an extra",
-    "records.decoding": "an extra",
+    "records.binary": "an extra",
+    "reading.formats": "numpy and pyarrow are extras",
     "registry": "only with a registry",
     "testing.plugin": "pytest loads it in every project of the environment",
     "kernel.bcc_child": "only its main() runs under bcc's interpreter",

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.tally import Tally, attachment_codes
+from flowstream.encode.fixed_layout import octets_of, published_flows
 from flowstream.errors import DecodeError, MissingExtraError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import SCHEMA_VERSION, CountersRecord, FlowRecord, RecordType, decode
@@ -25,7 +26,7 @@ from flowstream.records.json_form import FlowJson, check_texts
 from flowstream.records.text import host_id_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -93,53 +94,15 @@ def decode_message(message: Message) -> FlowRecord | CountersRecord:
 
 
 _ARRAY16: Final = b"\xdc\0"
-_FIELDS: Final[Mapping[str, Any]] = FLOW_RECORD.fields or {}
-_HIGHEST_ASCII: Final = 0x7F
-
-
-def _places(*prefixes: str) -> NDArray[np.bool_]:
-    """Mark the octets of the fields whose name starts with one of these."""
-    marked = np.zeros(FLOW_RECORD.itemsize, np.bool_)
-    for name, (kind, start, *_) in _FIELDS.items():
-        marked[start : start + kind.itemsize] = name.startswith(prefixes)
-    return marked
-
-
-def _highest() -> NDArray[np.uint8]:
-    """Highest value of each octet of the layout that needs no further check.
-
-    Bounds of integers are those of ``FlowRecord``; they show in the first octet.
-    """
-    highest = np.full(FLOW_RECORD.itemsize, 0xFF, np.uint8)
-    info: Any = msgspec.inspect.type_info(FlowRecord)
-    for field in info.fields:
-        kind, start, *_ = _FIELDS[field.name]
-        if isinstance(field.type, msgspec.inspect.IntType):
-            highest[start] = (field.type.le or 0) >> 8 * (kind.itemsize - 1)
-        elif isinstance(field.type, msgspec.inspect.StrType):
-            highest[start : start + kind.itemsize] = _HIGHEST_ASCII
-    return highest
-
-
-_TAGS: Final = _places("tag_", "size_", "array_")
-_RUN: Final = _places("agent_epoch", "host_id")
-_HIGHEST: Final = _highest()
+_RUN: Final = octets_of("agent_epoch", "host_id")
 
 
 def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Columns | None:
     """Read values of the fixed layout; None unless all are surely records of this type."""
-    joined = np.frombuffer(b"".join(m.value for m in messages), np.uint8)
-    octets = joined.reshape(len(messages), FLOW_RECORD.itemsize)
-    records = joined.view(FLOW_RECORD)
-    if (
-        np.any(octets[:, _TAGS] != octets[0, _TAGS])
-        or np.any(octets > _HIGHEST)
-        or np.any(records["record_type"] != record_type)
-        or np.any(records["schema_version"] != SCHEMA_VERSION)
-    ):
+    records = published_flows([message.value for message in messages])
+    if records is None or np.any(records["record_type"] != record_type):
         return None
-    # The tags of the first are right, so those of all are.
-    decode_message(messages[0])
+    octets = records.view(np.uint8).reshape(len(records), FLOW_RECORD.itemsize)
     # The key of a run is the epoch's and the host id's 24 octets.
     keys = np.ascontiguousarray(octets[:, _RUN]).view("V24").ravel().tolist()
     return Columns(

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import flowstream
-from flowstream.cli import audit, check, demo, pcap, record, replay, run, schema
+from flowstream.cli import audit, cat, check, demo, pcap, record, replay, run, schema
 from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
 from flowstream.cli.streams import open_closed_streams
@@ -34,6 +34,7 @@ examples:
   sudo flowstream demo
   sudo flowstream run -i eth0 --sink kafka://10.0.0.1:9092
   flowstream audit kafka://10.0.0.1:9092
+  flowstream cat kafka://10.0.0.1:9092 --since 10m --where 'dst_port == 443'
 
 exit status:
   0    success; what was checked holds
@@ -53,7 +54,7 @@ def _parser() -> Parser:
         "--version", action="version", version=f"%(prog)s {flowstream.__version__}"
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for command in (run, demo, pcap, audit, check, record, replay, schema):
+    for command in (run, demo, pcap, audit, cat, check, record, replay, schema):
         command.add(commands)
     return parser
 

@@ -62,11 +62,16 @@ class KafkaSource:
             sizes[place.topic].append(ends[place] - begins[place])
         return sizes
 
-    async def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
-        """Yield all messages up to the present ends; with ``follow``, then later ones too."""
+    async def batches(
+        self, *, follow: bool = False, since_ms: int | None = None
+    ) -> AsyncIterator[list[Message]]:
+        """Yield all messages up to the present ends; with ``follow``, then later ones too.
+
+        Each partition begins at its first message of ``since_ms`` or later.
+        """
         consumer = self._consumer()
         try:
-            begins, ends = await self._offsets(consumer)
+            begins, ends = await self._offsets(consumer, since_ms)
             _assign(consumer, begins)
             batches = self._follow(consumer) if follow else self._read(consumer, begins, ends)
             async for batch in batches:
@@ -83,7 +88,7 @@ class KafkaSource:
         )
 
     async def _offsets(
-        self, consumer: AIOKafkaConsumer
+        self, consumer: AIOKafkaConsumer, since_ms: int | None = None
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """Start the consumer; return the first and the next offset of every partition."""
         try:
@@ -92,6 +97,9 @@ class KafkaSource:
                 await consumer.start()
                 begins = await consumer.beginning_offsets(partitions)
                 ends = await consumer.end_offsets(partitions)
+                if since_ms is not None:
+                    later = await _offsets_of_time(consumer, ends, since_ms)
+                    begins = {place: max(first, later[place]) for place, first in begins.items()}
         except SourceError:
             raise
         except Exception as err:  # a listener that is no broker causes errors of any kind
@@ -196,6 +204,14 @@ class KafkaSource:
         if error is not None:
             place = await _place(consumer, partition, end)
             raise _fault(f"{self._url}: {place}", error) from error
+
+
+async def _offsets_of_time(
+    consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], since_ms: int
+) -> dict[TopicPartition, int]:
+    """Offset of the first message of this time or later; the end where there is none."""
+    found = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms))
+    return {place: found[place].offset if found[place] else end for place, end in ends.items()}
 
 
 def _assign(consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:

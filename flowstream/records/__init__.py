@@ -11,7 +11,8 @@
 A record is the same in every format: addresses are 16 raw bytes (IPv4 v4-mapped),
 MAC addresses 6, ``host_id`` 16, names without padding. Fields that only some
 formats carry (``host``, ``in_if``, ``out_if``, ``community_id``) are not part of
-it; ``community_id`` computes the Community ID of a record.
+it; ``community_id`` computes the Community ID of a record. ``to_dict`` makes a dict
+of a record, with addresses as text, and ``encode`` a value of any format.
 Fields are only ever added at the end, so values of a newer agent stay readable,
 unless its ``schema_version`` differs: then their meaning has changed.
 """
@@ -20,6 +21,7 @@ from flowstream.layouts.constants import SCHEMA_VERSION, EndReason, RecordType
 from flowstream.records.community import community_id
 from flowstream.records.counters import Amount, CountersRecord, Loss, StageCounts
 from flowstream.records.decoding import decode, decode_many
+from flowstream.records.encoding import encode, to_dict
 from flowstream.records.flow import FlowRecord
 
 __all__ = [
@@ -34,4 +36,6 @@ __all__ = [
     "community_id",
     "decode",
     "decode_many",
+    "encode",
+    "to_dict",
 ]

@@ -12,7 +12,14 @@ from flowstream.layouts.constants import RecordType
 from flowstream.records import avro_schema
 from flowstream.records.counters import CountersRecord
 from flowstream.records.flow import FlowRecord
-from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
+from flowstream.records.json_form import (
+    CountersJson,
+    FlowJson,
+    counters_form,
+    counters_record,
+    flow_form,
+    flow_record,
+)
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -34,6 +41,24 @@ def read(value: bytes) -> FlowRecord | CountersRecord:
     if value[0] == _COUNTERS:
         return counters_record(msgspec.convert(_datum(CountersRecord, value), CountersJson))
     return flow_record(msgspec.convert(_datum(FlowRecord, value), FlowJson))
+
+
+def write(record: FlowRecord | CountersRecord, host: str, community_id: str) -> bytes:
+    """Datum of ``record``, without a prefix."""
+    form = (
+        counters_form(record)
+        if isinstance(record, CountersRecord)
+        else flow_form(record, host, community_id)
+    )
+    datum = io.BytesIO()
+    fastavro.schemaless_writer(datum, _SCHEMAS[type(record)], msgspec.to_builtins(form))
+    return datum.getvalue()
+
+
+def extras(value: bytes) -> tuple[str, str]:
+    """Host and Community ID of a flow record's datum, which ``read`` has accepted."""
+    datum = _datum(FlowRecord, value)
+    return datum["host"], datum["community_id"]
 
 
 def _datum(record: type[Struct], value: bytes) -> Any:

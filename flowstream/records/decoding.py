@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from flowstream.errors import DecodeError
-from flowstream.extras import requires
 from flowstream.layouts.constants import SCHEMA_VERSION, RecordType
+from flowstream.records.binary import binary_form
 from flowstream.records.counters import CountersRecord
 from flowstream.records.flow import FlowRecord
 from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
@@ -24,6 +24,11 @@ class _Head(msgspec.Struct, array_like=True):
     schema_version: int = SCHEMA_VERSION
 
 
+class _JsonExtras(msgspec.Struct):
+    host: str
+    community_id: str = ""
+
+
 class _JsonHead(msgspec.Struct):
     record_type: int
     schema_version: int = SCHEMA_VERSION
@@ -34,6 +39,7 @@ _msgpack_counters: Final = msgspec.msgpack.Decoder(CountersRecord).decode
 _msgpack_head: Final = msgspec.msgpack.Decoder(_Head).decode
 _json_flow: Final = msgspec.json.Decoder(FlowJson).decode
 _json_counters: Final = msgspec.json.Decoder(CountersJson).decode
+_json_extras: Final = msgspec.json.Decoder(_JsonExtras).decode
 _json_head: Final = msgspec.json.Decoder(_JsonHead).decode
 
 # Errors of msgspec on bad input: its own, ValueError for invalid UTF-8 or text,
@@ -129,6 +135,30 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
 
 
+def flow_extras(value: bytes) -> tuple[str, str]:
+    """Host and Community ID that stand beside the fields of a flow record's value.
+
+    They are empty where the value has none: MessagePack has neither. The value is one
+    that ``decode`` has read.
+    """
+    match format_of(value):
+        case "json":
+            extras = _json_extras(value)
+            return extras.host, extras.community_id
+        case "protobuf" | "avro" as name:
+            found: tuple[str, str] = binary_form(name).extras(_body(name, value))
+            return found
+    return "", ""
+
+
+def prefix_of(value: bytes) -> bytes:
+    """Return a schema registry's prefix of a value; empty without one."""
+    record_format = format_of(value)
+    if not value or value[0] != _PREFIX or record_format is None:
+        return b""
+    return value[: _PREFIX_OCTETS[record_format]]
+
+
 def _strange(value: bytes) -> str:
     if not value:
         return "the value is empty"
@@ -166,19 +196,15 @@ def _from_json(value: bytes) -> FlowRecord | CountersRecord:
 
 
 def _from_binary(record_format: str, value: bytes) -> FlowRecord | CountersRecord:
+    record: FlowRecord | CountersRecord
+    record = binary_form(record_format).read(_body(record_format, value))
+    return record
+
+
+def _body(record_format: str, value: bytes) -> bytes:
+    """Value without a registry's prefix, or without its length."""
     start = _PREFIX_OCTETS[record_format] if value[0] == _PREFIX else _length_octets(value)
-    return _binary_reader(record_format)(value[start:])
-
-
-@cache
-def _binary_reader(record_format: str) -> Callable[[bytes], FlowRecord | CountersRecord]:
-    # Imported only for such values: the libraries are an extra.
-    with requires("readers", record_format):
-        if record_format == "avro":
-            from flowstream.records.avro_form import read  # noqa: PLC0415
-        else:
-            from flowstream.records.protobuf_form import read  # noqa: PLC0415
-    return read
+    return value[start:]
 
 
 _READERS: Final[Mapping[str, Callable[[bytes], FlowRecord | CountersRecord]]] = {

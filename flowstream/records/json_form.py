@@ -9,6 +9,7 @@ have the same fields with the same text.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -24,6 +25,7 @@ from flowstream.records.text import (
     address_text,
     host_id_bytes,
     mac_bytes,
+    mac_text,
 )
 
 if TYPE_CHECKING:
@@ -95,6 +97,29 @@ def flow_record(form: Any) -> FlowRecord:
     for place, read in _FLOW_TEXTS:
         values[place] = read(values[place])
     return FlowRecord(*values)
+
+
+_PLACES: Final = {name: place for place, name in enumerate(FlowRecord.__struct_fields__)}
+_BEHIND_HOST_ID: Final = _PLACES["host_id"] + 1
+_BEHIND_IF_NAME: Final = _PLACES["if_name"] + 1
+_packet_address: Final = lru_cache(maxsize=65_536)(address_text)
+_mac: Final = lru_cache(maxsize=16_384)(mac_text)
+_hex: Final = lru_cache(maxsize=1_024)(bytes.hex)
+
+
+def flow_form(record: FlowRecord, host: str = "", community_id: str = "") -> Struct:
+    """``FlowJson`` of ``record``; the texts are those that it does not carry itself."""
+    values = list(_flow_values(record))
+    values[_PLACES["host_id"]] = _hex(record.host_id)
+    values[_PLACES["sampler_address"]] = _packet_address(record.sampler_address)
+    values[_PLACES["src_addr"]] = _packet_address(record.src_addr, record.etype)
+    values[_PLACES["dst_addr"]] = _packet_address(record.dst_addr, record.etype)
+    values[_PLACES["src_mac"]] = _mac(record.src_mac)
+    values[_PLACES["dst_mac"]] = _mac(record.dst_mac)
+    index = record.if_index
+    values[_BEHIND_IF_NAME:_BEHIND_IF_NAME] = (0, index) if record.flow_direction else (index, 0)
+    values.insert(_BEHIND_HOST_ID, host)
+    return FlowJson(*values, community_id)
 
 
 def check_texts(forms: Sequence[Any]) -> None:

@@ -13,8 +13,9 @@ from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields, protobuf_fields
 from flowstream.records.fields import Kind
 from flowstream.records.flow import FlowRecord
+from flowstream.records.json_form import flow_form
 from flowstream.records.protobuf_schema import MESSAGES, PACKAGE, scalar_type
-from flowstream.records.text import V4_MAPPED
+from flowstream.records.text import ETYPE_IPV4, V4_MAPPED
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -39,6 +40,46 @@ def read(value: bytes) -> FlowRecord | CountersRecord:
         counters = _parsed(CountersRecord, value)
         return msgspec.convert(_values(counters, CountersRecord), CountersRecord)
     return msgspec.convert(_values(flow, FlowRecord), FlowRecord)
+
+
+def write(record: FlowRecord | CountersRecord, host: str, community_id: str) -> bytes:
+    """Message of ``record``, without length and prefix."""
+    message: Any = _CLASSES[type(record)]()
+    named = flow_form(record, host, community_id) if isinstance(record, FlowRecord) else record
+    for field in protobuf_fields(type(record)):
+        # Bytes stand in the record, host and interfaces in its named form.
+        value = getattr(record, field.name, None)
+        value = getattr(named, field.name, None) if value is None else value
+        if field.name == "sequence_num":
+            value = getattr(record, "seq") & 0xFFFF_FFFF  # noqa: B009 - only flows have both
+        _set(message, field, value, getattr(record, "etype", ETYPE_IPV4))
+    octets: bytes = message.SerializeToString(deterministic=True)
+    return octets
+
+
+def _set(message: Any, field: Field, value: Any, etype: int) -> None:
+    if field.record is not None:
+        entries = getattr(message, field.name)
+        for key, part in value.items():
+            for name in field.record.__struct_fields__:
+                setattr(entries[key], name, getattr(part, name))
+        return
+    if field.kind is Kind.MAC:
+        value = int.from_bytes(value)
+    elif (
+        field.kind is Kind.ADDRESS
+        and value.startswith(V4_MAPPED)
+        # The agent's own address belongs to no packet.
+        and (field.name == "sampler_address" or etype == ETYPE_IPV4)
+    ):
+        value = value[len(V4_MAPPED) :]
+    setattr(message, field.name, value)
+
+
+def extras(value: bytes) -> tuple[str, str]:
+    """Host and Community ID of a flow record's message, which ``read`` has accepted."""
+    flow = _parsed(FlowRecord, value)
+    return flow.host, flow.community_id
 
 
 def _parsed(record: type[Struct], value: bytes) -> Any:

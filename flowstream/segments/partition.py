@@ -40,8 +40,10 @@ class PartitionReader:
         """Warning about a last batch that is cut short: torn, or still being written."""
         return self._torn
 
-    def read(self) -> Iterator[list[Message]]:
+    def read(self, since_ms: int | None = None) -> Iterator[list[Message]]:
         """Yield what was added since the last call, in order; lists may be empty.
+
+        Batches whose messages are all older than ``since_ms`` are left out.
 
         Raises ``SourceError``, after everything before it, where it cannot go on.
         """
@@ -58,13 +60,15 @@ class PartitionReader:
             if reader is None or path != reader.path:
                 reader = self._segment = SegmentReader(path, gaps=True)
             try:
-                yield from self._read(reader, is_last=path == segments[-1])
+                yield from self._read(reader, since_ms, is_last=path == segments[-1])
             except SourceError as err:
                 if not isinstance(err.__cause__, FileNotFoundError) or path == segments[-1]:
                     raise
                 # Retention has deleted it since: the next one tells what is missing.
 
-    def _read(self, reader: SegmentReader, *, is_last: bool) -> Iterator[list[Message]]:
+    def _read(
+        self, reader: SegmentReader, since_ms: int | None, *, is_last: bool
+    ) -> Iterator[list[Message]]:
         if self._offsets is None:
             # Whatever was deleted before the first segment is not missing.
             self._offsets = Offsets(reader.next_offset)
@@ -72,6 +76,10 @@ class PartitionReader:
         try:
             expected.reach(reader.next_offset)
             for batch in reader:
+                if since_ms is not None and batch.max_timestamp_ms < since_ms:
+                    expected.reach(batch.base_offset)
+                    expected.reach(batch.last_offset + 1, lost=False)
+                    continue
                 for messages in batch.messages(self._topic, self._partition):
                     expected.take(messages)
                     yield messages

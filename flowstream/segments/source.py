@@ -62,16 +62,19 @@ class SegmentSource:
                 raise SourceError(f"{err.filename}: {err.strerror}") from err
         return sizes
 
-    async def batches(self, *, follow: bool = False) -> AsyncIterator[list[Message]]:
+    async def batches(
+        self, *, follow: bool = False, since_ms: int | None = None
+    ) -> AsyncIterator[list[Message]]:
         """Yield all messages, topic by topic, partition by partition, in order.
 
-        With ``follow`` it then yields later messages, also those of new segments,
-        partitions and, without ``topics``, topics.
+        Batches that end before ``since_ms`` are left out. With ``follow`` it then
+        yields later messages, also those of new segments, partitions and, without
+        ``topics``, topics.
         """
         self._readers = {}
         while True:
             idle = True
-            messages = self._read()
+            messages = self._read(since_ms)
             while (batch := await asyncio.to_thread(next, messages, None)) is not None:
                 if batch:
                     idle = False
@@ -81,11 +84,11 @@ class SegmentSource:
             if idle:
                 await asyncio.sleep(_FOLLOWING_PAUSE)
 
-    def _read(self) -> Iterator[list[Message]]:
+    def _read(self, since_ms: int | None) -> Iterator[list[Message]]:
         for place in self.partitions():
             if place not in self._readers:
                 self._readers[place] = PartitionReader(self._directory, *place)
-            yield from self._readers[place].read()
+            yield from self._readers[place].read(since_ms)
 
     def partitions(self) -> list[tuple[str, int]]:
         """Return topic and number of each partition; ``SourceError`` without a topic."""
@@ -98,7 +101,9 @@ class SegmentSource:
             raise SourceError(f"{self._directory}: no topic in this recording")
         for topic, partitions in found.items():
             if not partitions:
-                raise SourceError(f"{self._directory}: no topic {topic} in this recording")
+                present = ", ".join(topics_of(self._directory))
+                others = f"; its topics: {present}" if present else ""
+                raise SourceError(f"{self._directory}: no topic {topic} in this recording{others}")
         return [(topic, partition) for topic, numbers in found.items() for partition in numbers]
 
     def first_offset(self, topic: str, partition: int) -> int:

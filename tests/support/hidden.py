@@ -14,7 +14,7 @@ import sys
 
 LIBRARIES = (
     *("aiokafka", "bcc", "cramjam", "fastavro", "google", "numpy", "pyroute2"),
-    *("rich", "structlog", "uvloop"),
+    *("pyarrow", "rich", "structlog", "uvloop", "yacryptopan"),
 )
 """Everything that a consumer may be without."""
 POSIX = ("fcntl", "grp", "pwd", "resource", "termios")

@@ -1,0 +1,123 @@
+"""``flowstream cat``: print the records of topics and recordings."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, BinaryIO
+
+from flowstream.cli.messages import warn
+from flowstream.cli.options import Commands, add_options, values
+from flowstream.cli.selecting import WHERE_HELP, add_selection, selection
+from flowstream.errors import SinkError, UsageError
+from flowstream.streams import Stream
+from flowstream.urls import SOURCE_FORMS
+
+if TYPE_CHECKING:
+    import argparse
+
+    from flowstream.reading import Reader
+
+# flowstream.reading.formats.FORMATS, which is too heavy to import for --help.
+_FORMATS = ("json", "csv", "parquet")
+
+_EXAMPLES = f"""\
+examples:
+  flowstream cat kafka://10.0.0.1:9092 --since 10m --max 5
+  flowstream cat kafka://10.0.0.1:9092 --follow --since 0s --where 'dst_port == 443'
+  flowstream cat flowstream-recording --topic flowstream.counters | jq .seen_packets
+  flowstream cat office.fsrec --format parquet --output office.parquet
+
+Values may be JSON, MessagePack, Protobuf or Avro. JSON lines have the names and
+text of a topic of JSON values; those that are JSON are printed as they are. CSV
+and Parquet hold flows or counters, not both. host is empty where a value has none,
+as in MessagePack. There is order within a partition only. A value that is no
+record is an error, after everything before it, unless --skip-bad is given.
+Parquet requires: pip install 'flowstream[parquet]'.
+
+{WHERE_HELP}"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "cat",
+        help="print records as JSON lines, CSV or Parquet",
+        description="Print the records of topics or of a recording.",
+        epilog=_EXAMPLES,
+    )
+    parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
+    parser.add_argument(
+        "--topic",
+        metavar="TOPIC",
+        dest="topics",
+        action="append",
+        help="topic to read; may be repeated (default PREFIX.flows)",
+    )
+    add_options(parser, ("topic_prefix",))
+    add_selection(parser)
+    parser.add_argument("--follow", action="store_true", help="go on with records to come")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        choices=_FORMATS,
+        default=_FORMATS[0],
+        help=f"{', '.join(_FORMATS)} (default {_FORMATS[0]})",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", default="-", help="file to write, - for standard output"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out values that are no records; counts them"
+    )
+    parser.set_defaults(command=execute, extra="kafka")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the records."""
+    prefix = values(args, ("topic_prefix",))["topic_prefix"]
+    if args.follow and args.until:
+        raise UsageError("--until: --follow has no end; use one of them")
+    is_terminal = args.output == "-" and sys.stdout.isatty()
+    if is_terminal and args.format == "parquet":
+        raise UsageError("--format parquet is not for a terminal; use --output FILE")
+    from flowstream.reading import Reader  # noqa: PLC0415
+    from flowstream.reading.formats import open_writer  # noqa: PLC0415
+
+    reader = Reader(
+        args.url,
+        tuple(dict.fromkeys(args.topics or [f"{prefix}.{Stream.FLOWS}"])),
+        selection(args),
+        skip_bad=args.skip_bad,
+    )
+    with ExitStack() as stack:
+        if not is_terminal and not args.follow and sys.stderr.isatty():
+            _show_progress(reader, stack)
+        file = ExitStack()
+        stack.enter_context(file)
+        reader.write_to(
+            lambda: open_writer(args.format, file.enter_context(_output(args.output))),
+            follow=args.follow,
+        )
+    for line in reader.warnings:
+        warn(line)
+    if reader.skipped:
+        warn(f"{reader.skipped:,} values are no records and were left out: {reader.first_bad}")
+    return 0
+
+
+def _output(name: str) -> BinaryIO:
+    if name == "-":
+        return open(sys.stdout.fileno(), "wb", closefd=False)
+    try:
+        return open(name, "wb")  # noqa: PTH123
+    except OSError as err:
+        raise SinkError(f"{name}: {err.strerror}; use a file that can be written") from err
+
+
+def _show_progress(reader: Reader, stack: ExitStack) -> None:
+    from flowstream.progress import progress_bars  # noqa: PLC0415
+
+    bars = stack.enter_context(progress_bars())
+    bar = bars.add_task("reading", total=reader.total())
+    reader.progressed = lambda count: bars.advance(bar, count)

@@ -1,0 +1,20 @@
+"""JSON lines of MessagePack flows by numpy, without a record for each; needs numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flowstream.encode.fixed_layout import published_flows
+from flowstream.encode.json_encoder import JsonEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# MessagePack carries no host.
+_ENCODER: Final = JsonEncoder("")
+
+
+def json_values(values: Sequence[bytes]) -> list[bytes] | None:
+    """JSON of values, the same as record by record; None unless all are of the fixed layout."""
+    records = published_flows(values)
+    return None if records is None else _ENCODER.encode(records)

@@ -1,0 +1,64 @@
+"""Records with their messages, what writes them, and their rows in a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from flowstream.errors import UsageError
+from flowstream.records import CountersRecord, FlowRecord, to_dict
+from flowstream.records.decoding import flow_extras
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowstream.messages import Message
+
+    Read = tuple[Message, FlowRecord | CountersRecord]
+
+
+class Writer(Protocol):
+    """Writes records to a file that is open; ``close`` ends what was written, not the file."""
+
+    def write(self, batch: Sequence[Read]) -> None:
+        """Write records; lines reach the operating system at once."""
+
+    def write_undecoded(self, messages: Sequence[Message]) -> bool:
+        """Write messages, where it can be done faster than by their records; else False."""
+
+    def close(self) -> None:
+        """Write what must stand at the end."""
+
+
+def extras(message: Message, record: FlowRecord | CountersRecord) -> tuple[str, str]:
+    """Host and Community ID beside a flow record; a counters record has its own."""
+    return flow_extras(message.value) if isinstance(record, FlowRecord) else ("", "")
+
+
+class OneKind:
+    """Columns of a table: those of flow records or those of counters, by the first record."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self.record: type[FlowRecord | CountersRecord] | None = None
+
+    def rows(self, batch: Sequence[Read]) -> list[dict[str, Any]]:
+        """Rows of these records; UsageError where they are of both kinds."""
+        rows = []
+        for message, record in batch:
+            kind = type(record)
+            if self.record is None:
+                self.record = kind
+            elif kind is not self.record:
+                raise UsageError(
+                    f"{message.place}: a {_NOUNS[kind]} record among {_NOUNS[self.record]} "
+                    f"records, which have other columns in {self._table}; choose one topic"
+                )
+            host, community_id = extras(message, record)
+            row = to_dict(record, host=host, community_id=community_id)
+            if kind is FlowRecord:
+                row.setdefault("community_id", "")
+            rows.append(row)
+        return rows
+
+
+_NOUNS: Final[dict[type, str]] = {FlowRecord: "flow", CountersRecord: "counters"}
