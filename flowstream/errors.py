@@ -8,6 +8,7 @@ FlowstreamError
 ├── CompileError     bcc is missing, is the wrong package, or rejects the source
 ├── SinkError        sink cannot be used
 ├── SourceError      topic or recording cannot be read
+│   └── MissingTopicError    topics do not exist there
 ├── DecodeError      published value is not a record
 └── MissingExtraError    a library of an extra is not installed; no fault of the data
 
@@ -64,6 +65,14 @@ class SinkError(FlowstreamError):
 
 class SourceError(FlowstreamError):
     """A topic or recording cannot be read; the text names its place."""
+
+
+class MissingTopicError(SourceError):
+    """Topics do not exist in a cluster or recording; ``topics`` are their names."""
+
+    def __init__(self, message: str, topics: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.topics = topics
 
 
 class DecodeError(FlowstreamError):

@@ -20,7 +20,7 @@ from flowstream.cli.main import main
 from flowstream.config.run import OPTIONS, RunConfig
 from flowstream.errors import KernelError
 
-COMMANDS = ("run", "demo", "pcap", "audit", "check", "record", "replay", "schema")
+COMMANDS = ("run", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
 
 

@@ -574,3 +574,33 @@ async def test_command_line(
 def test_message_without_optional_parts() -> None:
     message = Message("t", 0, 0, 0, None, b"v")
     assert content(message) == Content(0, None, b"v", ())
+
+
+@pytest.mark.parametrize("where", ["recording", "broker"])
+async def test_topic_of_announcements_may_be_missing(
+    where: str, tmp_path: Path, broker: Broker
+) -> None:
+    """They carry no packets: the loss equation needs none."""
+    await publish(f"file:{tmp_path}/run", "json", Published())
+    for path in (tmp_path / "run").glob("flowstream.new_flows-*"):
+        shutil.rmtree(path)
+    url, prefix = str(tmp_path / "run"), "flowstream"
+    if where == "broker":
+        prefix = f"without-{tmp_path.name}"
+        for path in (tmp_path / "run").glob("flowstream.*"):
+            path.rename(path.with_name(path.name.replace("flowstream", prefix, 1)))
+        await replay(tmp_path / "run", broker.url)
+        url = broker.url
+    result = await audit(url, prefix)
+    assert result.holds
+    (run,) = result.runs
+    assert [topic.stream for topic in run.topics] == ["flows", "counters"]
+    assert run.notes == [f"{prefix}.new_flows: no such topic: announcements were not checked"]
+    # Any other is needed.
+    for stream in ("flows", "counters"):
+        other = tmp_path / stream
+        shutil.copytree(tmp_path / "run", other)
+        for path in other.glob("*.counters-*" if stream == "counters" else "*.flows-*"):
+            shutil.rmtree(path)
+        with pytest.raises(SourceError, match=rf"no topic .*{stream}"):
+            await audit(str(other), prefix)

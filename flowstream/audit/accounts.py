@@ -6,6 +6,7 @@ from collections import defaultdict
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
@@ -38,8 +39,19 @@ class Audit:
     sequence numbers are dense, and by at most some 16 octets elsewhere.
     """
 
-    def __init__(self, topic_prefix: str = "flowstream") -> None:
-        self._streams = {f"{topic_prefix}.{stream}": stream for stream in Stream}
+    def __init__(
+        self, topic_prefix: str = "flowstream", *, without_announcements: bool = False
+    ) -> None:
+        self._streams = {
+            f"{topic_prefix}.{stream}": stream
+            for stream in Stream
+            if stream is not Stream.NEW_FLOWS or not without_announcements
+        }
+        self._notes = (
+            [f"{topic_prefix}.{Stream.NEW_FLOWS}: no such topic: announcements were not checked"]
+            if without_announcements
+            else []
+        )
         self._runs: dict[RunKey, RunAccounts] = defaultdict(RunAccounts)
         self._begins = {stream: Begins() for stream in Stream}
         # One message of each format, by topic.
@@ -104,6 +116,7 @@ class Audit:
             balance(key, self._runs[key], names, self._begins)
             for key in sorted(self._runs, key=lambda key: (key.agent_epoch, key.host_id))
         ]
+        runs = [msgspec.structs.replace(run, notes=[*run.notes, *self._notes]) for run in runs]
         mixed = [_mixed(formats) for formats in self._formats.values() if len(formats) > 1]
         return Result(all(not run.problems for run in runs), runs, mixed)
 

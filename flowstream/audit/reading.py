@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowstream.audit.accounts import Audit
-from flowstream.errors import SourceError
+from flowstream.errors import MissingTopicError, SourceError
 from flowstream.source import open_source
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowstream.audit.result import Result
+    from flowstream.source import Source
 
 
 async def audit(
@@ -24,13 +26,33 @@ async def audit(
 ) -> Result:
     """Audit the present contents of the topics ``PREFIX.*``.
 
-    ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
+    A topic of announcements (``new_flows``) may be missing, which is a note: they carry
+    no packets. ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
     ``progressed`` is called with the number of messages read and their total, which
     is an estimate until the end. Raises SourceError when the topics cannot be read
     or hold no records, DecodeError naming the place of a value that is not a record,
     UsageError for a wrong URL.
     """
     accounts = Audit(topic_prefix)
+    try:
+        source = await _read(url, accounts, progressed)
+    except MissingTopicError as err:
+        if err.topics != (f"{topic_prefix}.{Stream.NEW_FLOWS}",):
+            raise
+        accounts = Audit(topic_prefix, without_announcements=True)
+        source = await _read(url, accounts, progressed)
+    result = accounts.result()
+    warnings = [*source.warnings, *result.warnings]
+    result = msgspec.structs.replace(result, warnings=warnings)
+    if not result.runs:
+        raise SourceError(f"{url}: no records in {', '.join(accounts.topics)}")
+    return result
+
+
+async def _read(
+    url: str, accounts: Audit, progressed: Callable[[int, int], object] | None
+) -> Source:
+    """Add all messages; a missing topic is known before any of them."""
     source = open_source(url, accounts.topics)
     total = sum(map(sum, (await source.sizes()).values())) if progressed else 0
     done = 0
@@ -41,9 +63,4 @@ async def audit(
             progressed(done, total)
     if progressed:
         progressed(done, done)
-    result = accounts.result()
-    warnings = [*source.warnings, *result.warnings]
-    result = msgspec.structs.replace(result, warnings=warnings)
-    if not result.runs:
-        raise SourceError(f"{url}: no records in {', '.join(accounts.topics)}")
-    return result
+    return source

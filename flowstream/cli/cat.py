@@ -24,14 +24,14 @@ _FORMATS = ("json", "csv", "parquet")
 _EXAMPLES = f"""\
 examples:
   flowstream cat kafka://10.0.0.1:9092 --since 10m --max 5
-  flowstream cat kafka://10.0.0.1:9092 --follow --since 0s --where 'dst_port == 443'
-  flowstream cat flowstream-recording --topic flowstream.counters | jq .seen_packets
+  flowstream cat kafka://10.0.0.1:9092 --follow --since 0s --where 'proto == "udp"'
+  flowstream cat recorded --topic flowstream.counters | jq .seen_packets
   flowstream cat office.fsrec --format parquet --output office.parquet
 
 Values may be JSON, MessagePack, Protobuf or Avro. JSON lines have the names and
 text of a topic of JSON values; those that are JSON are printed as they are. CSV
-and Parquet hold flows or counters, not both. host is empty where a value has none,
-as in MessagePack. There is order within a partition only. A value that is no
+and Parquet hold flows or counters, not both. host is empty where a value has
+none, as in MessagePack. There is order within a partition only. A value that is no
 record is an error, after everything before it, unless --skip-bad is given.
 Parquet requires: pip install 'flowstream[parquet]'.
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from flowstream.reading import Selection
 
 WHERE_HELP = """\
-A condition names fields (flowstream schema json lists them) and compares them by
-== != < <= > >= and in, joined by and, or, not; + - * / % & | calculate:
+A condition names fields (flowstream schema json lists them), which == != < <= >
+>= and in compare, and + - * / % & | calculate with; and, or, not join:
   dst_port == 443 and packets > 10
   proto == "udp" and "10.0.0.0/8" in (src_addr, dst_addr)
   src_addr in ("192.0.2.7", "2001:db8::/32") or src_mac == "02:00:00:00:00:01"

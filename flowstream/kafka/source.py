@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import BrokerResponseError, UnsupportedCodecError
 
-from flowstream.errors import FlowstreamError, MissingExtraError, SourceError
+from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicError, SourceError
 from flowstream.kafka.admin import existing_partitions
 from flowstream.kafka.client import admin_client, new_consumer, why_unreachable
 from flowstream.messages import Message
@@ -122,7 +122,7 @@ class KafkaSource:
             counts = await existing_partitions(admin, self._topics)
         missing = [topic for topic, count in counts.items() if not count]
         if missing:
-            raise SourceError(f"{self._url}: no topic {', '.join(missing)}")
+            raise MissingTopicError(f"{self._url}: no topic {', '.join(missing)}", tuple(missing))
         return [
             TopicPartition(topic, partition)
             for topic, count in counts.items()

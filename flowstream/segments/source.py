@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from flowstream.errors import SourceError
+from flowstream.errors import MissingTopicError, SourceError
 from flowstream.segments.partition import PartitionReader
 from flowstream.segments.reader import count_records, partitions_of, segments_of, topics_of
 
@@ -99,11 +99,14 @@ class SegmentSource:
             raise SourceError(f"{self._directory}: {err.strerror}; name a recording") from err
         if not found:
             raise SourceError(f"{self._directory}: no topic in this recording")
-        for topic, partitions in found.items():
-            if not partitions:
-                present = ", ".join(topics_of(self._directory))
-                others = f"; its topics: {present}" if present else ""
-                raise SourceError(f"{self._directory}: no topic {topic} in this recording{others}")
+        missing = tuple(topic for topic, partitions in found.items() if not partitions)
+        if missing:
+            present = ", ".join(topics_of(self._directory))
+            others = f"; its topics: {present}" if present else ""
+            raise MissingTopicError(
+                f"{self._directory}: no topic {', '.join(missing)} in this recording{others}",
+                missing,
+            )
         return [(topic, partition) for topic, numbers in found.items() for partition in numbers]
 
     def first_offset(self, topic: str, partition: int) -> int:
