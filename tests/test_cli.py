@@ -264,7 +264,8 @@ async def test_audit_prints_tables_and_its_status_says_whether_it_holds(tmp_path
 def test_audit_of_nothing_fails(capsys, tmp_path):
     assert main(["audit", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
-        f"flowstream: error: {tmp_path}: no topic flowstream.flows in this recording\n"
+        f"flowstream: error: {tmp_path}: no topic flowstream.flows, flowstream.new_flows, "
+        "flowstream.counters in this recording\n"
     )
     assert main(["audit", "kafka://127.0.0.1:1"]) == 1
     err = capsys.readouterr().err

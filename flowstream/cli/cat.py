@@ -24,15 +24,15 @@ _FORMATS = ("json", "csv", "parquet")
 _EXAMPLES = f"""\
 examples:
   flowstream cat kafka://10.0.0.1:9092 --since 10m --max 5
-  flowstream cat kafka://10.0.0.1:9092 --follow --since 0s --where 'proto == "udp"'
+  flowstream cat kafka://10.0.0.1:9092 --follow --since 0s --where 'packets > 9'
   flowstream cat recorded --topic flowstream.counters | jq .seen_packets
   flowstream cat office.fsrec --format parquet --output office.parquet
 
 Values may be JSON, MessagePack, Protobuf or Avro. JSON lines have the names and
 text of a topic of JSON values; those that are JSON are printed as they are. CSV
 and Parquet hold flows or counters, not both. host is empty where a value has
-none, as in MessagePack. There is order within a partition only. A value that is no
-record is an error, after everything before it, unless --skip-bad is given.
+none, as in MessagePack. There is order within a partition only. A value that is
+no record is an error, after everything before it, unless --skip-bad is given.
 Parquet requires: pip install 'flowstream[parquet]'.
 
 {WHERE_HELP}"""

@@ -22,8 +22,8 @@ examples:
 
 Makes two network namespaces with a veth pair, sends ping, TCP, UDP, IPv6 and
 VLAN traffic through it, shows the flows and ends with their audit. The
-namespaces are removed at the end, also after an interrupt, and those of a killed
-demo by the next one. Needs root.
+namespaces are removed at the end, also after an interrupt, and those of a
+killed demo by the next one. Needs root.
 """
 
 
