@@ -18,8 +18,10 @@ REGISTRY_FORMS: Final = "http://HOST:PORT or https://HOST:PORT"
 
 # A name, an IPv4 address or an IPv6 address in brackets, then the port.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
-# A name, an IPv4 address, or an IPv6 address without brackets.
-_REGISTRY_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*")
+_REGISTRY_PLACE = re.compile(
+    r"(?:(?P<name>[A-Za-z0-9._-]{1,253})|\[(?P<ipv6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*)\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
 _VISIBLE = re.compile(r"[!-~]+")
 
 
@@ -102,29 +104,26 @@ def parse_registry(url: str) -> RegistryUrl:
     """Parse the URL of a schema registry. Raises ``UsageError``."""
     try:
         parts = urlsplit(url)
-        port = parts.port
     except ValueError:
-        parts, port = urlsplit(""), None
-    host = parts.hostname or ""
+        parts = urlsplit("")
+    login, _, place = parts.netloc.rpartition("@")
+    secure = parts.scheme == "https"
+    # Python's versions differ in what they take for a host.
+    match = _REGISTRY_PLACE.fullmatch(place)
+    port = int((match and match["port"]) or (443 if secure else 80))
     if (
-        parts.scheme not in ("http", "https")
-        or not _REGISTRY_HOST.fullmatch(host)
+        match is None
+        or parts.scheme not in ("http", "https")
+        or not 0 < port < 65536
         or not _VISIBLE.fullmatch(url)
-        or port == 0
         or parts.query
         or parts.fragment
     ):
         # A URL with a mistake may have its password anywhere.
         shown = "the URL" if "@" in url else reprlib.repr(url)
         raise UsageError(f"registry: {shown} is not allowed; it takes {REGISTRY_FORMS}")
-    secure = parts.scheme == "https"
-    return RegistryUrl(
-        secure,
-        host,
-        port or (443 if secure else 80),
-        parts.path.rstrip("/"),
-        unquote_to_bytes(parts.netloc.rpartition("@")[0]),
-    )
+    host = match["name"] or match["ipv6"]
+    return RegistryUrl(secure, host, port, parts.path.rstrip("/"), unquote_to_bytes(login))
 
 
 def _parse_kafka(url: str, rest: str) -> KafkaUrl:

@@ -169,21 +169,23 @@ class Registry:
         self.close()
 
 
-def owner_of(port: int) -> int:
-    """User of the socket that is bound to a local port of 127.0.0.1."""
-    local = f"0100007F:{port:04X}"
+def owner_of(*ports: int) -> int:
+    """User of the socket on 127.0.0.1 with these ports, its own and the other end's."""
+    ends = [f"0100007F:{port:04X}" for port in ports]
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines():
         fields = line.split()
-        if fields[1] == local:
+        if fields[1:3] == ends:
             return int(fields[7])
-    raise LookupError(port)
+    raise LookupError(ports)
 
 
 class _Handler(BaseHTTPRequestHandler):
     registry: Registry
 
     def _handle(self) -> None:
-        self.registry.users.append(owner_of(self.client_address[1]))
+        self.registry.users.append(
+            owner_of(self.client_address[1], self.connection.getsockname()[1])
+        )
         if self.registry.raw is not None:
             self._answer_raw(self.registry.raw())
             return
