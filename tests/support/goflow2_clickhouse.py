@@ -3,14 +3,16 @@
 Run by the examples' Python, which has chdb (ClickHouse in the process): DIRECTORY is GoFlow2's
 compose/kcg, VALUES a file of length-delimited messages. Prints one JSON object: the rows of
 each panel's query and of both tables. Three things differ from GoFlow2's deployment: the
-queue reads VALUES instead of a Kafka topic, the dictionary's file is GoFlow2's where it lies,
+queue reads VALUES instead of a Kafka topic, the dictionary's file lies elsewhere,
 and Grafana's macros are replaced here as its ClickHouse plugin does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -64,16 +66,19 @@ def expanded(target: dict[str, Any], begin_s: int, end_s: int) -> str:
 def main() -> None:
     directory, values = Path(sys.argv[1]), Path(sys.argv[2])
     with tempfile.TemporaryDirectory() as data:
+        # ClickHouse keeps a copy of the schema in the working directory, and dictionaries may
+        # read files there only.
+        os.chdir(data)
         session = Session(data)
 
         def rows(query: str) -> list[dict[str, Any]]:
             text = str(session.query(query, "JSONEachRow"))
             return [json.loads(line) for line in text.splitlines()]
 
-        protocols = directory / "clickhouse" / "protocols.csv"
+        protocols = shutil.copy(directory / "clickhouse" / "protocols.csv", data)
         for statement in statements((directory / "clickhouse" / "create.sh").read_text()):
             session.query(
-                statement.replace("/var/lib/clickhouse/user_files/protocols.csv", str(protocols))
+                statement.replace("/var/lib/clickhouse/user_files/protocols.csv", protocols)
             )
         columns = ", ".join(f"{row['name']} {row['type']}" for row in rows("DESCRIBE flows"))
         schema = (directory / "clickhouse" / "flow.proto").read_text().replace("'", "\\'")
