@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
+    CommitFailedError,
     ConsumerStoppedError,
     IllegalOperation,
     IllegalStateError,
@@ -438,6 +440,23 @@ async def test_assigned_partitions_begin_where_the_group_committed(topics):
         assert (await consumer.getone()).offset == 2
 
 
+async def test_assigned_partitions_are_not_committed_beside_members(topics):
+    async with topics.consumer("t", group_id="g"):
+        consumer = topics.consumer(group_id="g")
+        consumer.assign([T0])
+        async with consumer:
+            with pytest.raises(CommitFailedError):
+                await consumer.commit({T0: 1})
+
+
+async def test_a_committed_offset_out_of_range_leads_to_the_beginning(topics):
+    settings = {"group_id": "g", "enable_auto_commit": False}
+    async with topics.consumer("u", **settings) as consumer:
+        await consumer.commit({U0: 97})
+    async with topics.consumer("u", **settings) as consumer:
+        assert (await consumer.getone()).value == b"f"
+
+
 async def test_commits_need_a_group(topics):
     async with topics.consumer("t") as consumer:
         for call in (consumer.commit(), consumer.committed(T0), consumer.seek_to_committed()):
@@ -524,6 +543,17 @@ async def test_a_listener_is_called_before_and_after_each_rebalance(topics):
         assert heard.calls[4:] == [("revoked", share), ("assigned", {T0, T1, T2})]
     # Not at the end.
     assert len(heard.calls) == 6
+
+
+async def test_a_new_subscription_of_a_member_is_a_rebalance(topics):
+    heard = Calls()
+    async with topics.consumer("u", group_id="g") as consumer:
+        await consumer.getone()
+        consumer.subscribe(["t"], listener=heard)
+        assert consumer.assignment() == set()
+        assert by_partition(await read(consumer, 5)) == OF_T
+        assert heard.calls == [("revoked", {U0}), ("assigned", {T0, T1, T2})]
+        assert await consumer.committed(U0) == 1
 
 
 async def test_a_listener_may_seek(topics):
@@ -617,8 +647,9 @@ async def test_unknown_settings_are_errors(topics):
 
 
 def test_a_consumer_is_made_within_an_event_loop(topics):
-    with pytest.raises(RuntimeError):
-        topics.consumer("t")
+    # In the main thread asyncio would make a loop that nobody closes.
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError):
+        executor.submit(topics.consumer, "t").result()
 
 
 async def test_both_have_every_method_or_refuse_it(topics):

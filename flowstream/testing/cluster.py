@@ -6,7 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiokafka import TopicPartition
-from aiokafka.errors import InconsistentGroupProtocolError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    CommitFailedError,
+    InconsistentGroupProtocolError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.structs import OffsetAndTimestamp
 
 if TYPE_CHECKING:
@@ -133,6 +137,13 @@ class Group:
         if member in self._members:
             self._members.remove(member)
             await self._rebalance()
+
+    def commit(self, consumer: Member, offsets: Mapping[TopicPartition, int]) -> None:
+        """Store offsets; CommitFailedError if the group has members and this is none."""
+        self._forget_dead()
+        if self._members and consumer not in self._members:
+            raise CommitFailedError("the group has members, and the consumer is none of them")
+        self.committed.update(offsets)
 
     def _forget_dead(self) -> None:
         """Forget members that were never stopped, as a broker does when their session ends."""

@@ -170,15 +170,18 @@ class ConsumerDouble(Membership):
     # --- commits -------------------------------------------------------------------------------
 
     async def commit(self, offsets: dict[TopicPartition, Any] | None = None) -> None:
-        """Store these offsets, or the positions, for the group."""
+        """Store these offsets, or the positions, for the group.
+
+        CommitFailedError for assigned partitions while the group has members.
+        """
         group = self._of_group()
         assignment = self._assigned([])
         if offsets is None:
-            group.committed.update(assignment.positions)
+            group.commit(self, assignment.positions)
             return
         stored = commit_structure_validate(offsets)
         assignment.check(stored)
-        group.committed.update({place: stored[place].offset for place in stored})
+        group.commit(self, {place: stored[place].offset for place in stored})
 
     async def committed(self, partition: TopicPartition) -> int | None:
         """Return the group's last committed offset, None without one."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
+    CommitFailedError,
     ConsumerStoppedError,
     IllegalOperation,
     IllegalStateError,
     KafkaError,
 )
-from aiokafka.util import get_running_loop
 
 from flowstream.testing.assignment import Assignment
 from flowstream.testing.settings import checked_settings
@@ -37,7 +37,7 @@ class Membership:
     def __init__(
         self, *topics: str, cluster: DoubleCluster, wait: bool = False, **settings: Any
     ) -> None:
-        self.loop: asyncio.AbstractEventLoop = get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._settings = checked_settings(topics, settings)
         self.assignors: Sequence[Any] = self._settings["partition_assignment_strategy"]
         self._cluster, self._wait = cluster, wait
@@ -47,6 +47,8 @@ class Membership:
         self._topics: frozenset[str] = frozenset()
         self._listener: ConsumerRebalanceListener | None = None
         self._assignment: Assignment | None = None
+        # Held until the rebalance that a new subscription causes.
+        self._former: Assignment | None = None
         self._rebalancing = self._started = self._stopped = False
         self._joining: asyncio.Task[None] | None = None
         self._next_commit = 0.0
@@ -57,7 +59,7 @@ class Membership:
 
     async def start(self) -> None:
         """Join the group, or take all partitions of the topics; nothing can be read before."""
-        if self.loop is not get_running_loop():
+        if self.loop is not asyncio.get_running_loop():
             raise AssertionError("the consumer was made in another event loop")
         if self._started:
             raise AssertionError("start was called twice")
@@ -73,7 +75,7 @@ class Membership:
             return
         with contextlib.suppress(KafkaError):
             await self._joined()
-        self._auto_commit()
+        self._auto_commit(self._assignment)
         self._stopped = True
         self._changed.set()
         if self._group:
@@ -106,7 +108,7 @@ class Membership:
         else:
             matching = filter(re.compile(pattern).match, self._cluster.topics())
             self._subscribe("pattern", matching, listener)
-        self._assignment = None
+        self._former, self._assignment = self._assignment, None
         if self._started:
             self._joining = self.loop.create_task(self._join())
 
@@ -146,12 +148,14 @@ class Membership:
     async def revoke(self) -> None:
         """Stop reading, commit and call the listener; see ``Member``."""
         self._rebalancing = True
-        self._auto_commit()
-        await self._tell("on_partitions_revoked", self.assignment())
+        held = self._assignment or self._former
+        self._auto_commit(held)
+        await self._tell("on_partitions_revoked", set(held.positions) if held else set())
 
     async def receive(self, partitions: set[TopicPartition]) -> None:
         """Begin at the committed offsets, after calling the listener; see ``Member``."""
         committed = self._group.committed if self._group else {}
+        self._former = None
         self._assignment = Assignment(self._cluster, sorted(partitions), committed)
         await self._tell("on_partitions_assigned", partitions)
         self._rebalancing = False
@@ -240,12 +244,14 @@ class Membership:
 
     def _auto_commit_when_due(self) -> None:
         if self.loop.time() >= self._next_commit:
-            self._auto_commit()
+            self._auto_commit(self._assignment)
 
-    def _auto_commit(self) -> None:
+    def _auto_commit(self, assignment: Assignment | None) -> None:
         self._next_commit = self._commit_time()
-        if self._group and self._assignment and self._settings["enable_auto_commit"]:
-            self._group.committed.update(self._assignment.positions)
+        if self._group and assignment and self._settings["enable_auto_commit"]:
+            # aiokafka only logs it.
+            with contextlib.suppress(CommitFailedError):
+                self._group.commit(self, assignment.positions)
 
 
 def _check_subscription(
