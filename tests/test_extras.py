@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -12,12 +13,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from support import hidden
+from support.outcomes import Account
 from support.records import EPOCH, SAMPLER, flow_records
 
 from flowstream.accounting.identity import Identity
 from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError, FlowstreamError, MissingExtraError
 from flowstream.extras import requires
+from flowstream.messages import Message, MessageBatch
+from flowstream.segments.sink import SegmentSink
+from flowstream.streams import Stream
+from flowstream.testing import FlowFactory
 from tools.lower_bounds import FOR_DEVELOPMENT
 
 TOP = Path(__file__).parent.parent
@@ -34,6 +40,7 @@ COMMANDS = {
     "check -i lo": "agent",
     "audit none": "audit",
     "record kafka://127.0.0.1:9 --topic t --to none": "kafka",
+    "cat kafka://127.0.0.1:9": "kafka",
     "replay none --to kafka://127.0.0.1:9": "kafka",
 }
 """Command and the extra that it needs."""
@@ -91,7 +98,9 @@ def test_a_command_names_its_extra_in_one_line(command: str, extra: str) -> None
     )
     assert (done.returncode, done.stdout) == (2, "")
     name = command.partition(" ")[0]
-    says = f"flowstream: error: {name} requires: pip install 'flowstream[{extra}]' (No module"
+    # A recording without values needs no library, so cat finds out later than others.
+    subject = "reading kafka://127.0.0.1:9" if name == "cat" else name
+    says = f"flowstream: error: {subject} requires: pip install 'flowstream[{extra}]' (No module"
     assert done.stderr.startswith(says)
     assert done.stderr.count("\n") == 1
 
@@ -101,6 +110,7 @@ def test_the_agent_says_that_a_system_is_not_supported(command: str) -> None:
     code = f"""
 import sys
 from support import hidden
+from support.outcomes import Account
 hidden.be_windows()
 from flowstream.cli.main import main
 sys.exit(main({command.split()!r}))
@@ -117,6 +127,83 @@ sys.exit(main({command.split()!r}))
     name = command.partition(" ")[0]
     assert done.stderr.startswith(f"flowstream: error: {name} is not supported on this system: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "module", ["flowstream.audit", "flowstream.recording", "flowstream.testing.fixtures"]
+)
+def test_with_their_extras_reading_and_testing_need_no_linux(module: str) -> None:
+    code = f"""
+import aiokafka, aiokafka.admin, numpy, rich.console, rich.progress, structlog
+from support import hidden
+from support.outcomes import Account
+hidden.be_windows()
+import {module}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PYTHONPATH": str(TOP / "tests")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("use", ["FlowFactory", "plugin"])
+def test_the_fixtures_name_their_extra(use: str) -> None:
+    code = {
+        "FlowFactory": "from flowstream.testing import FlowFactory",
+        "plugin": "from flowstream.testing.plugin import _fixtures\n"
+        "class Config:\n    def getoption(self, name): return None\n"
+        "next(_fixtures(Config(), None))",
+    }[use]
+    done = python(code)
+    assert done.returncode == 1
+    (*_, last) = done.stderr.splitlines()
+    assert last.startswith("flowstream.errors.MissingExtraError: ")
+    assert "requires: pip install 'flowstream[testing]'" in last
+
+
+@pytest.mark.parametrize(("form", "library"), [("protobuf", "google"), ("avro", "fastavro")])
+def test_readers_of_a_recording_name_the_place_and_the_extra(
+    form: str, library: str, tmp_path: Path
+) -> None:
+    """The audit and the fixture, of values that are all good."""
+    asyncio.run(record(tmp_path, FlowFactory().messages(FlowFactory().batch(7), form)))
+    place = "topic flowstream.flows, partition "
+    says = f": {form} requires: pip install 'flowstream[readers]' ("
+    hide = f"from support import hidden; hidden.hide({library!r}); import sys\n"
+    for code, status in {
+        f"from flowstream.cli.main import main; sys.exit(main(['audit', {str(tmp_path)!r}]))": 2,
+        f"from pathlib import Path; from flowstream.testing import Recording; "
+        f"Recording(Path({str(tmp_path)!r})).records()": 1,
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-c", hide + code],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={"PYTHONPATH": str(TOP / "tests")},
+        )
+        (*_, last) = done.stderr.splitlines()
+        assert (done.returncode, done.stdout) == (status, "")
+        assert place in last
+        assert says in last
+
+
+async def record(directory: Path, messages: list[Message]) -> None:
+    """Write messages into a recording, with the other topics empty."""
+    topics = [f"flowstream.{stream}" for stream in Stream]
+    sink = SegmentSink(directory, Account(), partitions=6)
+    await sink.start(topics)
+    for message in messages:
+        await sink.send(MessageBatch.copy_of([message]))
+    await sink.flush(20)
+    await sink.close(5)
+    assert sink.fault is None
 
 
 def test_a_missing_extra_is_no_bad_record() -> None:

@@ -52,8 +52,8 @@ ROOMS = {
         "check": "errors streams closing host urls config kernel kafka",
         "pcap": "errors files streams closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
-        "testing": "errors streams layouts urls records accounting messages kernel encode kafka "
-        "segments sink source recording",
+        "testing": "errors extras streams layouts urls records accounting messages kernel encode "
+        "kafka segments sink source recording",
         "demo": "errors streams host records source audit",
         "cli": "errors extras streams log progress host urls config records schemas audit "
         "recording agent check pcap demo reading",

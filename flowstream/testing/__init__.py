@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flowstream.extras import requires
+
 if TYPE_CHECKING:
     from flowstream.testing.consumer import ConsumerDouble
     from flowstream.testing.counters import CountersFactory
@@ -43,4 +45,5 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    with requires("testing", f"{__name__}.{name}"):
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

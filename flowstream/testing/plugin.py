@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flowstream.extras import requires
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -82,7 +84,8 @@ def replayed_topics(flowstream_function: Fixtures) -> Callable[..., ReplayedTopi
 
 
 def _fixtures(config: pytest.Config, directory: Path) -> Iterator[Fixtures]:
-    from flowstream.testing.fixtures import Fixtures  # noqa: PLC0415
+    with requires("testing", "a fixture of flowstream"):
+        from flowstream.testing.fixtures import Fixtures  # noqa: PLC0415
 
     url = config.getoption("--flowstream-broker") or os.environ.get(BROKER_VARIABLE)
     with Fixtures(directory, url) as fixtures:
