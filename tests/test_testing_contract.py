@@ -143,6 +143,24 @@ async def test_with_wait_reading_ends_when_the_consumer_is_stopped(topics):
     assert by_partition(records) == ALL
 
 
+async def test_getmany_that_waits_returns_nothing_when_the_consumer_is_stopped(topics):
+    consumer = topics.consumer("empty")
+    await consumer.start()
+    waiting = asyncio.ensure_future(consumer.getmany(timeout_ms=60_000))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.1)
+    await consumer.stop()
+    assert await waiting == {}
+
+
+async def test_a_pattern_that_no_topic_matches_reads_nothing(topics):
+    consumer = topics.consumer()
+    consumer.subscribe(pattern="x")
+    async with consumer:
+        assert [record async for record in consumer] == []
+        assert consumer.subscription() == frozenset()
+
+
 async def test_with_wait_getone_waits_at_the_end_until_a_seek(topics):
     async with topics.consumer("u", wait=True) as consumer:
         await consumer.getone()
@@ -354,6 +372,10 @@ async def test_impossible_subscriptions_are_errors(topics):
                 consumer.subscribe(**arguments)
         with pytest.raises(TypeError, match="ConsumerRebalanceListener"):
             consumer.subscribe(["t"], listener=print)
+    consumer = topics.consumer()
+    with pytest.raises(ValueError, match="not a valid pattern"):
+        consumer.subscribe(pattern="(")
+    await consumer.stop()
 
 
 async def test_metadata_know_the_topics_of_the_test_only(topics):

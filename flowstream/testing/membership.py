@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import re
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiokafka.abc import ConsumerRebalanceListener
@@ -19,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from flowstream.testing.assignment import Assignment
+from flowstream.testing.names import matching
 from flowstream.testing.settings import checked_settings
 
 if TYPE_CHECKING:
@@ -106,10 +106,9 @@ class Membership:
             self._cluster.require_topics(topics)
             self._subscribe("topics", topics, listener)
         else:
-            matching = filter(re.compile(pattern).match, self._cluster.topics())
-            self._subscribe("pattern", matching, listener)
+            self._subscribe("pattern", matching(pattern, self._cluster.topics()), listener)
         self._former, self._assignment = self._assignment, None
-        if self._started:
+        if self._started and not self._stopped:
             self._joining = self.loop.create_task(self._join())
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+def matching(pattern: str, topics: Iterable[str]) -> list[str]:
+    """Return the topics whose names match; ValueError for an impossible pattern, as aiokafka."""
+    try:
+        match = re.compile(pattern).match
+    except re.error as err:
+        raise ValueError(f"{pattern!r} is not a valid pattern: {err}") from err
+    return [topic for topic in topics if match(topic)]
+
+
 class IsolatedNames:
     """Recorded names of a test's topics, and the unique names that they have in the broker."""
 
@@ -56,8 +65,7 @@ class IsolatedNames:
 
     def matching(self, pattern: str) -> str:
         """Return a pattern of the names in the broker whose recorded names match."""
-        match = re.compile(pattern).match
-        found = [re.escape(unique) for name, unique in self._unique.items() if match(name)]
+        found = [re.escape(self._unique[name]) for name in matching(pattern, self._unique)]
         return f"(?:{'|'.join(found)})$" if found else "(?!)"
 
     def recorded_topic(self, topic: str) -> str:
