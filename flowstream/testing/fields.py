@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import msgspec
@@ -19,6 +20,7 @@ HOST_ID: Final = bytes(range(16))
 SAMPLER: Final = address_bytes("192.0.2.1")
 
 
+@cache
 def field_types(record: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the types of a record's fields, with their bounds."""
     return get_type_hints(record, include_extras=True)
