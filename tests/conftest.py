@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,15 @@ settings.load_profile("flowstream")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """Run async tests on uvloop, as the agent does; test_asyncio_loop.py runs on asyncio's own."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def _keeps_its_privileges() -> Iterator[None]:
+    """Name the test that gives up the privileges of all the others."""
+    before = os.geteuid()
+    yield
+    if os.geteuid() != before:
+        pytest.exit("this test gave up root in the tests' own process", returncode=1)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support.agent import Agent, on
 from support.outcomes import Account, new_topic
+from support.pcap_runs import in_child
 
 from flowstream.check import check
 from flowstream.check.finding import Status
-from flowstream.cli.main import main
 from flowstream.kafka.sink import KafkaSink
 
 CAPTURE = Path(__file__).parent / "traces" / "mapi.pcap"
@@ -53,9 +53,9 @@ async def test_run(broker, prefix, wire):
     assert {(each["reason"], each["remedy"]) for each in warned} == {(REASON, REMEDY)}
 
 
-async def test_pcap(broker, prefix, capfd):
+async def test_pcap(broker, prefix):
     command = ["pcap", str(CAPTURE), "--sink", broker.url, "--topic-prefix", prefix]
-    assert await asyncio.to_thread(main, command) == 0
-    errors = capfd.readouterr().err
+    status, errors = in_child(command)
+    assert status == 0, errors
     assert f"{prefix}.flows" in errors
     assert REASON in errors
