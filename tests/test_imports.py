@@ -45,8 +45,8 @@ ROOMS = {
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams layouts records accounting messages encode source",
         "audit": "errors streams progress layouts records accounting messages encode source",
-        "recording": "errors extras streams progress urls accounting messages delivery kafka "
-        "segments sink source reading",
+        "recording": "errors extras streams progress urls layouts records accounting messages "
+        "encode delivery kafka segments sink source reading",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
@@ -56,7 +56,7 @@ ROOMS = {
         "kafka segments sink source recording",
         "demo": "errors streams host records source audit",
         "cli": "errors extras streams log progress host urls config records schemas audit "
-        "recording agent check pcap demo reading",
+        "recording agent check pcap demo reading messages",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""
@@ -72,6 +72,7 @@ LIBRARIES = {
     "pyroute2": ("host.interfaces",),
     "pyarrow": ("reading.parquet",),
     "pytest": ("testing.plugin",),
+    "yacryptopan": ("recording.anonymise",),
     "rich": ("progress", "audit.tables", "demo"),
     "tomllib": ("config.toml",),
     "uvloop": ("agent", "pcap", "cli"),
@@ -82,7 +83,7 @@ LAZY = {
     "cli": "--help and usage errors are quick; a command imports its room",
     "sink": "the URL chooses",
     "source": "the URL chooses",
-    "recording.record": "Linux only",
+    "recording.copying": "Linux only",
     "pcap": "the URL chooses",
     "segments.batches": "the agent attaches before it imports aiokafka",
     "segments.writer": "the agent attaches before it imports aiokafka",

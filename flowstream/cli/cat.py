@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from flowstream.cli.messages import warn
@@ -106,9 +106,9 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _output(name: str) -> BinaryIO:
+def _output(name: str) -> AbstractContextManager[BinaryIO]:
     if name == "-":
-        return open(sys.stdout.fileno(), "wb", closefd=False)
+        return nullcontext(sys.stdout.buffer)
     try:
         return open(name, "wb")  # noqa: PTH123
     except OSError as err:

@@ -1,49 +1,78 @@
-"""``flowstream record``: copy topics of a Kafka cluster into a recording."""
+"""``flowstream record``: copy topics into a recording."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from flowstream.urls import KAFKA_FORM
+from flowstream.cli.messages import warn
+from flowstream.cli.selecting import WHERE_HELP, add_selection, selection
+from flowstream.errors import UsageError
+from flowstream.extras import requires
+from flowstream.urls import SOURCE_FORMS, KafkaUrl, parse_url_or_directory
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from flowstream.cli.options import Commands
+    from flowstream.messages import Message
 
-_EXAMPLES = """\
+_SECRET_OCTETS: Final = 16
+
+_EXAMPLES = f"""\
 examples:
   flowstream record kafka://10.0.0.1:9092 --topic flowstream.flows --to office
-  flowstream record kafka://10.0.0.1:9092 --topic a --topic b --to ab
+  flowstream record kafka://10.0.0.1:9092 --topic a --topic b --to ab.fsrec
+  flowstream record office --to dns.fsrec --where 'dst_port == 53' --anonymise
 
-Copies all messages that the topics hold now: key, headers, timestamp, value,
+Copies the messages that the topics hold now: key, headers, timestamp, value,
 partition and order; offsets are assigned anew. Messages of aborted transactions
 are copied too, as consumers read them by default (read_uncommitted). A
 recording is a directory of Kafka log segments, readable by flowstream audit,
-flowstream replay and Kafka's own tools. Any topic can be recorded, not only
-those of flowstream.
-"""
+cat, replay and Kafka's own tools; with the suffix .fsrec it is one file, a zip
+archive of that directory. Any topic can be recorded, not only those of
+flowstream. What is left out by --where, --max and times is missing in an audit.
+
+--anonymise changes the values of flowstream's topics and their keys: addresses
+by Crypto-PAn, which keeps common prefixes, MAC addresses, host ids, names of
+hosts and interfaces by a keyed hash. Ports, times and amounts stay. Without
+--anonymise-key the key is random.
+It requires: pip install 'flowstream[anonymise]'.
+
+{WHERE_HELP}"""
 
 
 def add(commands: Commands) -> None:
     """Add the command and its options."""
     parser = commands.add_parser(
         "record",
-        help="copy topics into a directory",
-        description="Copy topics into a directory of Kafka log segments.",
+        help="copy topics into a directory or file",
+        description="Copy topics, of a cluster or a recording, into a directory or file.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("url", metavar="URL", help=KAFKA_FORM)
+    parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
     parser.add_argument(
         "--topic",
         metavar="TOPIC",
         dest="topics",
         action="append",
-        required=True,
-        help="topic to record; may be repeated",
+        default=[],
+        help="topic to record; may be repeated (default all of a recording)",
     )
     parser.add_argument(
-        "--to", metavar="DIR", required=True, help="directory that does not hold these topics yet"
+        "--to",
+        metavar="PATH",
+        required=True,
+        help="directory that does not hold these topics yet, or a new FILE.fsrec",
+    )
+    add_selection(parser)
+    parser.add_argument("--anonymise", action="store_true", help="anonymise; see below")
+    parser.add_argument(
+        "--anonymise-key",
+        metavar="FILE",
+        help=f"file with a secret of {_SECRET_OCTETS} octets or more, which gives the same names",
     )
     parser.set_defaults(command=execute, extra="kafka")
 
@@ -55,7 +84,40 @@ def execute(args: argparse.Namespace) -> int:
 
     # The command's own error says what failed.
     log.configure("error")
-    topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
-    count = run_loop(recording.record(args.url, topics, directory))
-    print(f"{count:,} messages of {', '.join(topics)} recorded in {directory}")
+    if not args.topics and isinstance(parse_url_or_directory(args.url), KafkaUrl):
+        raise UsageError("the following arguments are required: --topic, for a cluster")
+    topics, to = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
+    count = run_loop(
+        recording.record(
+            args.url, topics, to, selection=selection(args), change=_change(args), warn=warn
+        )
+    )
+    print(f"{count:,} messages of {', '.join(topics) or args.url} recorded in {to}")
     return 0
+
+
+def _change(args: argparse.Namespace) -> Callable[[Message], Message]:
+    if args.anonymise_key and not args.anonymise:
+        raise UsageError("--anonymise-key: needs --anonymise")
+    if not args.anonymise:
+        return lambda message: message
+    secret = os.urandom(2 * _SECRET_OCTETS)
+    if args.anonymise_key:
+        secret = _secret(args.anonymise_key)
+    with requires("anonymise", "--anonymise"):
+        from flowstream.recording.anonymise import Anonymiser  # noqa: PLC0415
+
+    return Anonymiser(secret).message
+
+
+def _secret(name: str) -> bytes:
+    try:
+        secret = Path(name).read_bytes()
+    except OSError as err:
+        raise UsageError(f"--anonymise-key {name}: {err.strerror}") from err
+    if len(secret) < _SECRET_OCTETS:
+        raise UsageError(
+            f"--anonymise-key {name}: {len(secret)} octets are too few; write a secret by "
+            f"head -c 32 /dev/urandom > {name}"
+        )
+    return secret

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from typing import TYPE_CHECKING
 
 from flowstream.cli.messages import warn
-from flowstream.urls import KAFKA_FORM
+from flowstream.urls import SINK_FORMS
 
 if TYPE_CHECKING:
     from flowstream.cli.options import Commands
@@ -15,8 +17,10 @@ _EXAMPLES = """\
 examples:
   flowstream replay office --to kafka://127.0.0.1:9092
   flowstream replay office --to kafka://127.0.0.1:9092 --speed 1 --topic a
+  flowstream replay a.fsrec --to kafka://127.0.0.1:9092 --rename flowstream=test
+  flowstream replay office --to stdout: --speed 1 --topic flowstream.flows
 
-DIR is a recording made by flowstream run, pcap or record, or a copy of a
+PATH is a recording made by flowstream run, pcap or record, or a copy of a
 broker's log directory. Key, headers, timestamp, value, partition and order are
 kept. Missing topics are created with the recording's partitions and without a
 time limit (retention.ms=-1); a topic with too few partitions is refused before
@@ -30,11 +34,13 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "replay",
         help="send a recording to topics",
-        description="Send a recording to the topics of a Kafka cluster.",
+        description="Send a recording to a Kafka cluster, another recording or a pipe.",
         epilog=_EXAMPLES,
     )
-    parser.add_argument("directory", metavar="DIR", help="recording")
-    parser.add_argument("--to", metavar="URL", required=True, help=KAFKA_FORM)
+    parser.add_argument("directory", metavar="PATH", help="recording")
+    parser.add_argument(
+        "--to", metavar="URL", required=True, help=f"{SINK_FORMS}, which gets lines of JSON"
+    )
     parser.add_argument(
         "--topic",
         metavar="TOPIC",
@@ -42,6 +48,14 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         help="topic to send; may be repeated (default all of the recording)",
+    )
+    parser.add_argument(
+        "--rename",
+        metavar="OLD=NEW",
+        type=_renaming,
+        action="append",
+        default=[],
+        help="send topic OLD, or topics OLD.*, to NEW or NEW.*; may be repeated",
     )
     parser.add_argument(
         "--speed",
@@ -54,6 +68,13 @@ def add(commands: Commands) -> None:
         "--loop", metavar="N", type=_loop, default=1, help="send it N times (default 1)"
     )
     parser.set_defaults(command=execute, extra="kafka")
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not (old and equals and re.fullmatch(r"[A-Za-z0-9._-]{1,249}", new)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW, two names of topics")
+    return old, new
 
 
 def _speed(text: str) -> float | None:
@@ -85,7 +106,17 @@ def execute(args: argparse.Namespace) -> int:
     log.configure("error")
     topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.directory)
     counts = run_loop(
-        recording.replay(directory, args.to, topics, speed=args.speed, loop=args.loop, warn=warn)
+        recording.replay(
+            directory,
+            args.to,
+            topics,
+            speed=args.speed,
+            loop=args.loop,
+            rename=dict(args.rename),
+            warn=warn,
+        )
     )
-    print(f"{sum(counts.values()):,} messages of {', '.join(counts)} sent to {args.to}")
+    # Standard output may be where the records go.
+    out = sys.stderr if args.to.startswith("stdout:") else sys.stdout
+    print(f"{sum(counts.values()):,} messages of {', '.join(counts)} sent to {args.to}", file=out)
     return 0

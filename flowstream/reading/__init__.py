@@ -8,8 +8,9 @@
         print(record.source, record.packets)
 """
 
+from flowstream.reading.formats import json_line
 from flowstream.reading.reader import Reader, read, selected
-from flowstream.reading.selection import Selection
+from flowstream.reading.selection import Selection, decoded
 from flowstream.reading.where import Condition
 
-__all__ = ["Condition", "Reader", "Selection", "read", "selected"]
+__all__ = ["Condition", "Reader", "Selection", "decoded", "json_line", "read", "selected"]

@@ -10,6 +10,7 @@ import msgspec
 
 from flowstream.extras import requires
 from flowstream.reading.rows import OneKind, extras
+from flowstream.reading.selection import decoded
 from flowstream.records.decoding import format_of
 from flowstream.records.describe import named_fields
 from flowstream.records.encoding import to_json
@@ -76,6 +77,11 @@ def _columnar() -> Callable[[Sequence[bytes]], list[bytes] | None] | None:
     except ModuleNotFoundError:  # numpy is part of an extra
         return None
     return json_values
+
+
+def json_line(message: Message) -> bytes:
+    """Line of a message, without its end; DecodeError where it is no record."""
+    return _line(message, decoded(message))
 
 
 def _line(message: Message, record: FlowRecord | CountersRecord) -> bytes:

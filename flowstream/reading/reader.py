@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from flowstream.errors import DecodeError, FlowstreamError, MissingExtraError
-from flowstream.reading.selection import Selection
+from flowstream.errors import DecodeError, FlowstreamError
+from flowstream.reading.selection import Selection, decoded
 from flowstream.reading.times import unix_ms
 from flowstream.reading.where import Condition
-from flowstream.records import decode
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
@@ -152,14 +151,12 @@ class Reader:
         where = self._selection.where
         for message in self._selection.in_time(messages):
             try:
-                record = decode(message.value)
-            except MissingExtraError as err:
-                raise err.at(message.place) from err.__cause__
+                record = decoded(message)
             except DecodeError as err:
                 if not self._skip_bad:
-                    raise DecodeError(f"{message.place}: {err}") from err.__cause__
+                    raise
                 self.skipped += 1
-                self.first_bad = self.first_bad or f"{message.place}: {err}"
+                self.first_bad = self.first_bad or str(err)
                 continue
             if where is None or where.matches(record):
                 yield message, record

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final, Self
 
 from flowstream.accounting import terms
 from flowstream.errors import SinkError, UsageError
+from flowstream.extras import requires
 from flowstream.kafka.settings import ClientSettings
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
+from flowstream.segments.reader import partitions_of
 from flowstream.urls import (
     DirectoryUrl,
     KafkaUrl,
@@ -19,10 +21,11 @@ from flowstream.urls import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from flowstream.messages import Message
+    from flowstream.segments.sink import SegmentSink
     from flowstream.sink import Sink
 
 FLUSH_TIMEOUT_S: Final = 60.0
@@ -116,8 +119,29 @@ def cluster_settings(url: str) -> ClientSettings:
 
 
 def recording_path(text: str) -> Path:
-    """Return the directory that ``file:DIR`` or a plain DIR names; UsageError for another URL."""
+    """Return the path that ``file:PATH`` or a plain PATH names; UsageError for another URL."""
     where = parse_url_or_directory(text)
     if not isinstance(where, DirectoryUrl):
-        raise UsageError(f"{text!r}: a recording is a directory; use DIR or file:DIR")
+        raise UsageError(f"{text!r}: a recording is a directory or file; use PATH or file:PATH")
     return where.path
+
+
+def check_absent(directory: Path, topics: Sequence[str]) -> None:
+    """Refuse to append a topic to a recording of it: messages would be there twice."""
+    try:
+        present = [t for t in topics if directory.is_dir() and partitions_of(directory, t)]
+    except OSError as err:
+        raise SinkError(f"{directory}: {err.strerror}; record to another directory") from err
+    if present:
+        raise SinkError(
+            f"{directory}: already contains topic {present[0]}; record to another directory"
+        )
+
+
+def segment_sink(directory: Path, copy: Copy, partitions: Mapping[str, int]) -> SegmentSink:
+    """Return the sink that records into ``directory``."""
+    # Not at the top: recordings are written on Linux only, but read and replayed everywhere.
+    with requires("kafka", "recording"):
+        from flowstream.segments.sink import SegmentSink  # noqa: PLC0415
+
+    return SegmentSink(directory, copy, partitions=partitions)

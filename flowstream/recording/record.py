@@ -1,57 +1,80 @@
-"""Copy topics of a Kafka cluster into a recording."""
+"""Copy topics, of a cluster or a recording, into a recording."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SinkError
-from flowstream.extras import requires
-from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
-from flowstream.segments.reader import partitions_of
+from flowstream.reading import Selection
+from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, check_absent, segment_sink
+from flowstream.segments.archive import SUFFIX, packing
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from flowstream.messages import Message
+    from flowstream.source import Source
 
-async def record(url: str, topics: Sequence[str], directory: Path) -> int:
-    """Copy the topics' present messages into ``directory``; return their number.
 
-    Raises UsageError, SourceError where a topic cannot be read (everything before it
-    is recorded), and SinkError where ``directory`` cannot be written or already
-    contains one of the topics.
+async def record(
+    url: str,
+    topics: Sequence[str],
+    to: Path,
+    *,
+    selection: Selection | None = None,
+    change: Callable[[Message], Message] = lambda message: message,
+    warn: Callable[[str], object] = lambda _: None,
+) -> int:
+    """Copy the topics' present messages into ``to``; return their number.
+
+    ``url`` is a cluster or a recording, of which no ``topics`` mean all. ``to`` is a
+    directory, or with the suffix ``.fsrec`` one compressed file. ``selection`` leaves
+    out messages, ``change`` is applied to the others, and ``warn`` gets the source's
+    warnings. Raises UsageError, SourceError where a topic cannot be read (a directory
+    then has everything before it), DecodeError where a condition meets a value that is
+    not a record, and SinkError where ``to`` cannot be written or already contains one
+    of the topics.
     """
-    # Not at the top: recordings are written on Linux only, but read and replayed everywhere.
-    with requires("kafka", "recording"):
-        from flowstream.segments.sink import SegmentSink  # noqa: PLC0415
-
-    cluster_settings(url)
     source = open_source(url, topics)
-    _check_absent(directory, topics)
-    sizes = await source.sizes()
+    with ExitStack() as stack:
+        if to.suffix == SUFFIX:
+            # Only a source that can be read makes a file.
+            sizes = await source.sizes()
+            to = stack.enter_context(packing(to))
+        else:
+            check_absent(to, topics)
+            sizes = await source.sizes()
+            check_absent(to, tuple(sizes))
+        copied = await _copy(source, sizes, to, selection or Selection(), change)
+    for line in source.warnings:
+        warn(line)
+    return copied
+
+
+async def _copy(
+    source: Source,
+    sizes: dict[str, list[int]],
+    directory: Path,
+    selection: Selection,
+    change: Callable[[Message], Message],
+) -> int:
     with Copy("recording", sum(map(sum, sizes.values()))) as copy:
         counts = {topic: len(partitions) for topic, partitions in sizes.items()}
-        sink = SegmentSink(directory, copy, partitions=counts)
-        await sink.start(topics)
+        sink = segment_sink(directory, copy, counts)
+        await sink.start(tuple(sizes))
+        select = selection.selector()
         try:
-            async for messages in source.batches():
-                await copy.send(sink, messages)
+            async for messages in source.batches(since_ms=selection.since_ms):
+                if found := [change(message) for message in select(messages)]:
+                    await copy.send(sink, found)
+                if select.is_complete:
+                    break
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
         if sink.fault:
             raise SinkError(sink.fault)
     return copy.copied.total()
-
-
-def _check_absent(directory: Path, topics: Sequence[str]) -> None:
-    """Refuse to append a topic to a recording of it: messages would be there twice."""
-    try:
-        present = [t for t in topics if directory.is_dir() and partitions_of(directory, t)]
-    except OSError as err:
-        raise SinkError(f"{directory}: {err.strerror}; record to another directory") from err
-    if present:
-        raise SinkError(
-            f"{directory}: already contains topic {present[0]}; record to another directory"
-        )

@@ -1,18 +1,28 @@
-"""Send a recording to topics of a Kafka cluster, at full speed or by its timestamps."""
+"""Send a recording to a cluster, file or pipe, at full speed or by its timestamps."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from flowstream.errors import SinkError
+from flowstream.delivery.stdout import StdoutSink
+from flowstream.errors import SinkError, UsageError
 from flowstream.kafka.admin import overdue, partition_counts
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
-from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, cluster_settings
+from flowstream.reading import json_line
+from flowstream.recording.copying import (
+    CLOSE_TIMEOUT_S,
+    Copy,
+    check_absent,
+    cluster_settings,
+    segment_sink,
+)
 from flowstream.segments.source import SegmentSource
+from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 
     from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
+    from flowstream.sink import Sink
 
 CONNECT_TIMEOUT_S: Final = 10.0
 
@@ -31,36 +42,76 @@ async def replay(
     *,
     speed: float | None = None,
     loop: int = 1,
+    rename: Mapping[str, str] = MappingProxyType({}),
     warn: Callable[[str], object] = lambda _: None,
 ) -> dict[str, int]:
-    """Copy a recording into a cluster ``loop`` times; return the messages sent by topic.
+    """Copy a recording to ``url`` ``loop`` times; return the messages sent by topic there.
 
-    Empty ``topics`` mean all of the recording; missing ones are created with the
-    recording's partitions and without a time limit. ``speed`` is a factor on the
-    time between messages, by their timestamps: 10 is ten times faster; None is full
-    speed. Partitions are interleaved by time. ``warn`` gets a line for each partition
-    that has missing offsets or a last batch that is cut short, and for each topic
-    that does not keep messages as old as those sent. Raises UsageError, SourceError
-    and SinkError, the latter before anything is sent if a topic has too few
-    partitions.
+    ``url`` is a cluster, another recording (file:DIR) or stdout:, which gets the values
+    as lines of JSON. Empty ``topics`` mean all of the recording; missing ones are
+    created with the recording's partitions and, in a cluster, without a time limit.
+    ``rename`` has new names of topics, or of their first parts up to a dot: of prefixes.
+    ``speed`` is a factor on the time between messages, by their timestamps: 10 is ten
+    times faster; None is full speed. Partitions are interleaved by time. ``warn`` gets a
+    line for each partition that has missing offsets or a last batch that is cut short,
+    and for each topic that does not keep messages as old as those sent. Raises
+    UsageError, SourceError and SinkError, the latter before anything is sent if a topic
+    has too few partitions.
     """
-    cluster = cluster_settings(url)
+    target = parse_url(url)
     source = SegmentSource(directory, topics)
     sizes = await source.sizes()
-    counts = {topic: len(partitions) for topic, partitions in sizes.items()}
-    await _check_partitions(url, cluster, source, sizes)
+    names = renamed(tuple(sizes), rename)
+    counts = {names[topic]: len(partitions) for topic, partitions in sizes.items()}
+    cluster = cluster_settings(url) if isinstance(target, KafkaUrl) else None
+    if cluster is not None:
+        await _check_partitions(url, cluster, source, sizes, names)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
-        sink = KafkaSink(cluster, copy, partitions=counts, topic_settings=KEEP_FOREVER)
+        sink = _sink(target, copy, counts)
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):
-                await _once(source, sink, copy, speed)
+                await _once(source, sink, copy, speed, names)
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
-    for line in (*source.warnings, *await overdue(cluster, copy.oldest_ms, CONNECT_TIMEOUT_S)):
+    if sink.fault:
+        raise SinkError(sink.fault)
+    for line in source.warnings:
         warn(line)
-    return {topic: copy.copied[topic] for topic in sizes}
+    if cluster is not None:
+        for line in await overdue(cluster, copy.oldest_ms, CONNECT_TIMEOUT_S):
+            warn(line)
+    return {topic: copy.copied[topic] for topic in counts}
+
+
+def renamed(topics: Sequence[str], rename: Mapping[str, str]) -> dict[str, str]:
+    """New name of each topic; UsageError where ``rename`` fits none or two become one."""
+    names = {}
+    used = set()
+    for topic in topics:
+        names[topic] = topic
+        for old, new in rename.items():
+            if topic == old or topic.startswith(f"{old}."):
+                names[topic] = new + topic.removeprefix(old)
+                used.add(old)
+    if unused := rename.keys() - used:
+        raise UsageError(f"rename: no topic {min(unused)} among {', '.join(topics)}")
+    if len(set(names.values())) < len(names):
+        raise UsageError(f"rename: two topics would have one name: {', '.join(names.values())}")
+    return names
+
+
+def _sink(
+    target: KafkaUrl | DirectoryUrl | StdoutUrl, copy: Copy, counts: Mapping[str, int]
+) -> Sink:
+    if isinstance(target, KafkaUrl):
+        settings = cluster_settings(str(target))
+        return KafkaSink(settings, copy, partitions=counts, topic_settings=KEEP_FOREVER)
+    if isinstance(target, DirectoryUrl):
+        check_absent(target.path, tuple(counts))
+        return segment_sink(target.path, copy, counts)
+    return StdoutSink(copy)
 
 
 async def _check_partitions(
@@ -68,26 +119,30 @@ async def _check_partitions(
     cluster: ClientSettings,
     source: SegmentSource,
     sizes: Mapping[str, Sequence[int]],
+    names: Mapping[str, str],
 ) -> None:
     """Refuse messages without a partition before anything is created or sent."""
     try:
-        present = await partition_counts(cluster, tuple(sizes), CONNECT_TIMEOUT_S)
+        present = await partition_counts(cluster, tuple(names.values()), CONNECT_TIMEOUT_S)
     except SinkError as err:
         raise SinkError(f"no Kafka broker: {err}; start one there or correct the address") from err
     for topic, messages in sizes.items():
-        if not present[topic]:
+        there = present[names[topic]]
+        if not there:
             continue
-        for partition, count in enumerate(messages[present[topic] :], present[topic]):
+        for partition, count in enumerate(messages[there:], there):
             if count:
                 raise SinkError(
-                    f"{url}: topic {topic} has {present[topic]} partitions and the recording "
+                    f"{url}: topic {names[topic]} has {there} partitions and the recording "
                     f"{len(messages)}: partition {partition} from offset "
                     f"{source.first_offset(topic, partition)} on ({count:,} messages) has no "
                     "counterpart; add partitions, or replay where the topic does not exist"
                 )
 
 
-async def _once(source: SegmentSource, sink: KafkaSink, copy: Copy, speed: float | None) -> None:
+async def _once(
+    source: SegmentSource, sink: Sink, copy: Copy, speed: float | None, names: Mapping[str, str]
+) -> None:
     now = asyncio.get_running_loop().time
     batches = _by_time(source, single_times=speed is not None)
     begin: float | None = None
@@ -96,7 +151,14 @@ async def _once(source: SegmentSource, sink: KafkaSink, copy: Copy, speed: float
             at = messages[0].timestamp_ms / 1000 / speed
             begin = now() - at if begin is None else begin
             await asyncio.sleep(max(begin + at - now(), 0))
-        await copy.send(sink, messages)
+        topic = names[messages[0].topic]
+        await copy.send(sink, [_sent(each, topic, sink) for each in messages])
+
+
+def _sent(message: Message, topic: str, sink: Sink) -> Message:
+    if isinstance(sink, StdoutSink):
+        return message._replace(topic=topic, value=json_line(message))
+    return message if topic == message.topic else message._replace(topic=topic)
 
 
 def _by_time(source: SegmentSource, *, single_times: bool) -> Iterator[list[Message]]:

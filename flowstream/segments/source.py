@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import weakref
 from typing import TYPE_CHECKING
 
 from flowstream.errors import MissingTopicError, SourceError
+from flowstream.segments.archive import unpack
 from flowstream.segments.partition import PartitionReader
 from flowstream.segments.reader import count_records, partitions_of, segments_of, topics_of
 
@@ -22,8 +25,9 @@ _FOLLOWING_PAUSE = 0.2
 class SegmentSource:
     """Topics of the recording in ``directory``; see ``flowstream.source.Source``.
 
-    Without ``topics`` it reads all of them. A broker's log directory is a
-    recording too; other files beside its segments are ignored.
+    ``directory`` may be a file that ``flowstream record`` made of one; it is unpacked
+    into a temporary directory. Without ``topics`` it reads all of them. A broker's log
+    directory is a recording too; other files beside its segments are ignored.
 
     A recording may be read while it is written. Two things are warnings: a last
     batch that is cut short, as a process leaves it that ends in the middle of a
@@ -34,7 +38,8 @@ class SegmentSource:
     """
 
     def __init__(self, directory: Path, topics: Sequence[str] = ()) -> None:
-        self._directory = directory
+        self._path = directory
+        self._unpacked: Path | None = None
         self._topics = tuple(topics)
         # The latest reader of each partition, for warnings.
         self._readers: dict[tuple[str, int], PartitionReader] = {}
@@ -45,6 +50,14 @@ class SegmentSource:
         readers = self._readers.values()
         lines = [reader.missing for reader in readers] + [reader.torn for reader in readers]
         return [line for line in lines if line]
+
+    @property
+    def _directory(self) -> Path:
+        """Directory of the recording, unpacked where it is a file."""
+        if self._unpacked is None and self._path.is_file():
+            self._unpacked = unpack(self._path)
+            weakref.finalize(self, shutil.rmtree, self._unpacked, ignore_errors=True)
+        return self._unpacked or self._path
 
     async def sizes(self) -> dict[str, list[int]]:
         """Return the records of each partition by the batches' headers; 0 for a missing one."""
@@ -96,15 +109,15 @@ class SegmentSource:
             topics = self._topics or topics_of(self._directory)
             found = {topic: partitions_of(self._directory, topic) for topic in topics}
         except OSError as err:
-            raise SourceError(f"{self._directory}: {err.strerror}; name a recording") from err
+            raise SourceError(f"{self._path}: {err.strerror}; name a recording") from err
         if not found:
-            raise SourceError(f"{self._directory}: no topic in this recording")
+            raise SourceError(f"{self._path}: no topic in this recording")
         missing = tuple(topic for topic, partitions in found.items() if not partitions)
         if missing:
             present = ", ".join(topics_of(self._directory))
             others = f"; its topics: {present}" if present else ""
             raise MissingTopicError(
-                f"{self._directory}: no topic {', '.join(missing)} in this recording{others}",
+                f"{self._path}: no topic {', '.join(missing)} in this recording{others}",
                 missing,
             )
         return [(topic, partition) for topic, numbers in found.items() for partition in numbers]
