@@ -95,8 +95,8 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
 
 
 def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
-    """Parse a source's URL; text without a known scheme is the name of a directory."""
-    has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout")
+    """Parse a source's URL; text without a known scheme or "://" is the name of a directory."""
+    has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout") or "://" in text
     return parse_url(text if has_scheme else f"file:{text}")
 
 

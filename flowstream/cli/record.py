@@ -87,10 +87,9 @@ def execute(args: argparse.Namespace) -> int:
     if not args.topics and isinstance(parse_url_or_directory(args.url), KafkaUrl):
         raise UsageError("the following arguments are required: --topic, for a cluster")
     topics, to = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
+    selected, change = selection(args), _change(args)
     count = run_loop(
-        recording.record(
-            args.url, topics, to, selection=selection(args), change=_change(args), warn=warn
-        )
+        recording.record(args.url, topics, to, selection=selected, change=change, warn=warn)
     )
     print(f"{count:,} messages of {', '.join(topics) or args.url} recorded in {to}")
     return 0
