@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from bench import agent, encoders, packets, pcap, publish, records
+from bench import agent, encoders, packets, pcap, publish, reading, records
 from bench.measure import show
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "packets": packets.measure,
     "records": records.measure,
     "encoders": encoders.measure,
+    "reading": reading.measure,
     "publish": publish.measure,
     "pcap": pcap.measure,
     "agent": agent.measure,

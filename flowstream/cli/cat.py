@@ -59,6 +59,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--follow", action="store_true", help="go on with records to come")
     parser.add_argument(
         "--format",
+        dest="output_format",
         metavar="FORMAT",
         choices=_FORMATS,
         default=_FORMATS[0],
@@ -79,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.follow and args.until:
         raise UsageError("--until: --follow has no end; use one of them")
     is_terminal = args.output == "-" and sys.stdout.isatty()
-    if is_terminal and args.format == "parquet":
+    if is_terminal and args.output_format == "parquet":
         raise UsageError("--format parquet is not for a terminal; use --output FILE")
     from flowstream.reading import Reader  # noqa: PLC0415
     from flowstream.reading.formats import open_writer  # noqa: PLC0415
@@ -96,7 +97,7 @@ def execute(args: argparse.Namespace) -> int:
         file = ExitStack()
         stack.enter_context(file)
         reader.write_to(
-            lambda: open_writer(args.format, file.enter_context(_output(args.output))),
+            lambda: open_writer(args.output_format, file.enter_context(_output(args.output))),
             follow=args.follow,
         )
     for line in reader.warnings:

@@ -8,7 +8,6 @@ import itertools
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from flowstream.delivery.stdout import StdoutSink
 from flowstream.errors import SinkError, UsageError
 from flowstream.kafka.admin import overdue, partition_counts
 from flowstream.kafka.settings import KEEP_FOREVER
@@ -20,6 +19,7 @@ from flowstream.recording.copying import (
     check_absent,
     cluster_settings,
     segment_sink,
+    stdout_sink,
 )
 from flowstream.segments.source import SegmentSource
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
@@ -68,10 +68,17 @@ async def replay(
         await _check_partitions(url, cluster, source, sizes, names)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
         sink = _sink(target, copy, counts)
+
+        def change(message: Message) -> Message:
+            topic = names[message.topic]
+            if isinstance(target, StdoutUrl):
+                return message._replace(topic=topic, value=json_line(message))
+            return message if topic == message.topic else message._replace(topic=topic)
+
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):
-                await _once(source, sink, copy, speed, names)
+                await _once(source, sink, copy, speed, change)
             await copy.finish(sink)
         finally:
             await sink.close(CLOSE_TIMEOUT_S)
@@ -111,7 +118,7 @@ def _sink(
     if isinstance(target, DirectoryUrl):
         check_absent(target.path, tuple(counts))
         return segment_sink(target.path, copy, counts)
-    return StdoutSink(copy)
+    return stdout_sink(copy)
 
 
 async def _check_partitions(
@@ -141,7 +148,11 @@ async def _check_partitions(
 
 
 async def _once(
-    source: SegmentSource, sink: Sink, copy: Copy, speed: float | None, names: Mapping[str, str]
+    source: SegmentSource,
+    sink: Sink,
+    copy: Copy,
+    speed: float | None,
+    change: Callable[[Message], Message],
 ) -> None:
     now = asyncio.get_running_loop().time
     batches = _by_time(source, single_times=speed is not None)
@@ -151,14 +162,7 @@ async def _once(
             at = messages[0].timestamp_ms / 1000 / speed
             begin = now() - at if begin is None else begin
             await asyncio.sleep(max(begin + at - now(), 0))
-        topic = names[messages[0].topic]
-        await copy.send(sink, [_sent(each, topic, sink) for each in messages])
-
-
-def _sent(message: Message, topic: str, sink: Sink) -> Message:
-    if isinstance(sink, StdoutSink):
-        return message._replace(topic=topic, value=json_line(message))
-    return message if topic == message.topic else message._replace(topic=topic)
+        await copy.send(sink, list(map(change, messages)))
 
 
 def _by_time(source: SegmentSource, *, single_times: bool) -> Iterator[list[Message]]:
