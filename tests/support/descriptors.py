@@ -30,11 +30,12 @@ MAX_FLOWS = 101
 
 def main(sock: socket.socket, interface: str, index: int) -> dict[str, object]:
     """Use what comes by the socket; return what was found."""
+    # First: the installation may be below a directory that only root can read, as /root.
+    obj = kernel_object.embedded("xdp_flow")
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     _, (table_fd, ring_fd, program_fd, link_fd), _, _ = socket.recv_fds(sock, 16, 4)
-    obj = kernel_object.embedded("xdp_flow")
     table = HashMap.from_fd(
         table_fd, obj.map("flow_table"), layout.FLOW_KEY, layout.FLOW_VALUE, MAX_FLOWS
     )
