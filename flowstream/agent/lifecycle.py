@@ -85,10 +85,10 @@ class Agent:
     async def remove(self, key: AttachmentKey) -> None:
         """Take one attachment out of the run.
 
-        Its program is detached, all that its packets left is published, and its final
-        counters follow once the sink has acknowledged or given up every record of it;
-        the other attachments go on meanwhile. When the run ends before that, its end
-        does the rest. KeyError when there is no such attachment.
+        Its program is detached, its remaining records are published, and its final
+        counters follow once the sink has acknowledged or given up all of them. The
+        other attachments continue meanwhile. If the run ends first, the rest happens
+        at its end. KeyError when there is no such attachment.
         """
         if key not in self._attachments:
             raise KeyError(key)
@@ -104,7 +104,7 @@ class Agent:
         await self._limit.flush()
         await self._publisher.passed()
         while not (self._stopping.is_set() or self._run.ledger.account(key).settled):
-            await self._stops_within(SETTLE_POLL_S)
+            await _within(SETTLE_POLL_S, self._stopping)
         if self._stopping.is_set():
             return
         last = self._attachments.snapshot(key)
@@ -116,7 +116,7 @@ class Agent:
         self._signals.deliver(self.stop)
         if not await self._connect(topics):
             await self._sink.close(0)
-            # The kernel's counts up to now are in no topic.
+            # The log is the only place for the kernel's counts.
             log.error("ended before the sink connected: nothing was published", **self._summary())
             return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
@@ -126,7 +126,7 @@ class Agent:
         counting = self._spawn(self._publish_counters())
         watching = self._spawn(self._watch_sink())
         waking = self._watch_wakeups()
-        await self._stops_within(self._config.duration_s)
+        await _within(self._config.duration_s, self._stopping)
         self.stop()
         waking()
         await asyncio.wait([watching])
@@ -157,14 +157,8 @@ class Agent:
         task.add_done_callback(self._faults.add_of)
         return task
 
-    async def _stops_within(self, seconds: float | None) -> bool:
-        """Wait for the end of the run, ``seconds`` at most; return whether it has come."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        return self._stopping.is_set()
-
     async def _watch_sink(self) -> None:
-        while not await self._stops_within(FAULT_POLL_S):
+        while not await _within(FAULT_POLL_S, self._stopping):
             self._check_sink()
 
     def _check_sink(self) -> None:
@@ -194,7 +188,7 @@ class Agent:
         """Drain every interval, and early when the table is nearly full."""
         due = time.monotonic() + self._config.interval_s
         while not self._stopping.is_set():
-            early = await self._told_to_drain(due - time.monotonic())
+            early = await _within(due - time.monotonic(), self._drain_now)
             # A flood that asks again and again must not put off the interval's end.
             early = early and time.monotonic() < due
             if self._stopping.is_set():
@@ -207,15 +201,9 @@ class Agent:
                 # Intervals missed because of a slow sink are skipped.
                 due = max(due + self._config.interval_s, time.monotonic())
 
-    async def _told_to_drain(self, within_s: float) -> bool:
-        """Wait ``within_s`` at most; return whether an early swap or the end was requested."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._drain_now.wait(), max(within_s, 0))
-        return self._drain_now.is_set()
-
     async def _publish_counters(self) -> None:
         due = time.monotonic() + self._config.counters_period_s
-        while not await self._stops_within(max(due - time.monotonic(), 0)):
+        while not await _within(due - time.monotonic(), self._stopping):
             for counts in self._attachments.snapshots():
                 await self._publish(counts, final=False)
             due = max(due + self._config.counters_period_s, time.monotonic())
@@ -276,7 +264,7 @@ class Agent:
                 await self._sink.flush(0)
             await asyncio.wait([emptying], timeout=0.1)
         if not emptying.done():
-            self._faults.add(FlowstreamError("records were left in the agent, in no count"))
+            self._faults.add(FlowstreamError("records were left in the agent, uncounted"))
             emptying.cancel()
 
     async def _empty(self, draining: asyncio.Task[None], publishing: asyncio.Task[None]) -> None:
@@ -298,3 +286,10 @@ class Agent:
         with self._faults.collected():
             seen["seen_packets"] = self._attachments.seen_packets()
         return seen | self._run.sums()
+
+
+async def _within(seconds: float | None, event: asyncio.Event) -> bool:
+    """Wait for an event, ``seconds`` at most (None: no limit); return whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()

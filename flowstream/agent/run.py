@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
+    from flowstream.host.privileges import User
+    from flowstream.sink import Sink
 
 log = structlog.get_logger()
 
@@ -52,57 +54,32 @@ _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 
 
-def _retention(config: RunConfig) -> Retention:
-    age_s = units.seconds(config.recording_age)
-    return Retention(size=units.octets(config.recording_size), age_ms=age_s and age_s * 1000)
-
-
 def run(config: RunConfig) -> int:
-    """Run the agent to its end; return the exit status: 0, or 1 after a fault."""
+    """Run the agent to its end; return the exit status: 0, or 1 after a fault.
+
+    Raises ``FlowstreamError`` for whatever keeps it from starting.
+    """
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
     limits.require_descriptors(_descriptors(config))
     interfaces = _interfaces(config)
-    this = Run(
-        Identity(
-            epoch_at(time.time_ns()),
-            host.host_id(),
-            host.host_name(),
-            host.agent_address(config.agent_address),
-        )
-    )
+    this = Run(_identity(config))
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
-    sink = open_sink(
-        config.sink,
-        this.ledger,
-        partitions=config.partitions,
-        record_format=config.format,
-        owner=user if os.geteuid() == 0 else None,
-        retention=_retention(config),
-    )
+    sink = _sink(config, this, user)
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
     signals = Signals()
     with ExitStack() as stack:
         probe: Probe = PROBES[config.program](max_flows=config.max_flows, sampling=config.sampling)
         stack.callback(probe.close)
-        attached: list[Attachment] = []
         signals.catch()
+        attached: list[Attachment] = []
         for name in interfaces:
             if signals.received:
                 break
-            with netns.entered(config.netns):
-                attachment = probe.attach(name, Mode(config.mode))
-            stack.callback(attachment.close)
-            attached.append(attachment)
-            log.info(
-                "attached",
-                interface=name,
-                mode=str(attachment.mode),
-                program=attachment.program.name,
-                program_id=attachment.program.id,
-            )
+            attached.append(_attach(config, probe, name))
+            stack.callback(attached[-1].close)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
@@ -116,8 +93,44 @@ def run(config: RunConfig) -> int:
         return uvloop.run(agent.run(topics))
 
 
+def _identity(config: RunConfig) -> Identity:
+    return Identity(
+        epoch_at(time.time_ns()),
+        host.host_id(),
+        host.host_name(),
+        host.agent_address(config.agent_address),
+    )
+
+
+def _sink(config: RunConfig, this: Run, user: User) -> Sink:
+    age_s = units.seconds(config.recording_age)
+    return open_sink(
+        config.sink,
+        this.ledger,
+        partitions=config.partitions,
+        record_format=config.format,
+        owner=user if os.geteuid() == 0 else None,
+        retention=Retention(
+            size=units.octets(config.recording_size), age_ms=age_s and age_s * 1000
+        ),
+    )
+
+
+def _attach(config: RunConfig, probe: Probe, interface: str) -> Attachment:
+    with netns.entered(config.netns):
+        attachment = probe.attach(interface, Mode(config.mode))
+    log.info(
+        "attached",
+        interface=interface,
+        mode=str(attachment.mode),
+        program=attachment.program.name,
+        program_id=attachment.program.id,
+    )
+    return attachment
+
+
 def _descriptors(config: RunConfig) -> int:
-    """Return the number of descriptors that a run has open; more with more brokers."""
+    """Return the number of descriptors that a run has open, apart from a broker's connections."""
     shared, each = _DESCRIPTORS[config.program]
     files = 0
     if isinstance(parse_url(config.sink), DirectoryUrl):
@@ -127,7 +140,7 @@ def _descriptors(config: RunConfig) -> int:
 
 
 def _interfaces(config: RunConfig) -> list[str]:
-    """Return the names of the interfaces by which the kernel calls them; they may be altnames."""
+    """Return the kernel's names of the interfaces, which may be given by their altnames."""
     names: dict[int, str] = {}
     with netns.entered(config.netns):
         for name in config.interfaces:

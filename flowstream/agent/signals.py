@@ -51,7 +51,7 @@ class Signals:
 
 def _caught() -> Iterator[signal.Signals]:
     for number in ENDING:
-        # nohup: the process is to outlive its terminal.
+        # nohup: the process should outlive its terminal.
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue
         yield number
