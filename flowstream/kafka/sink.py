@@ -130,7 +130,13 @@ class KafkaSink:
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Wait for all outcomes; give up by "shutdown" after ``timeout`` seconds."""
-        await self._flush(timeout)
+        if await self._space.wait_empty(timeout) or self._producer is None:
+            return
+        # The producer must not publish what is reported as failed.
+        self._producer.seal()
+        self._give_up("flush ran out of time")
+        self._lanes.give_up_all(terms.SHUTDOWN, self._producer.was_sent)
+        self._losses.write()
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then end within one more second."""
@@ -138,7 +144,7 @@ class KafkaSink:
             return
         self._closed = True
         self._space.close()
-        await self._flush(timeout)
+        await self.flush(timeout)
         self._losses.write()
         if self._timer is not None:
             self._timer.cancel()
@@ -151,15 +157,6 @@ class KafkaSink:
                 task.cancel()
             # One round of the loop delivers the cancellation.
             await asyncio.sleep(0)
-
-    async def _flush(self, timeout: float) -> None:  # noqa: ASYNC109 - as above
-        if await self._space.wait_empty(timeout) or self._producer is None:
-            return
-        # The producer must not publish what is reported as failed.
-        self._producer.seal()
-        self._give_up("flush ran out of time")
-        self._lanes.give_up_all(terms.SHUTDOWN, self._producer.was_sent)
-        self._losses.write()
 
     async def _supervise(self, producer: Producer) -> None:
         """Publish with one producer at a time, until cancelled."""

@@ -61,8 +61,8 @@ def run(config: CaptureConfig, warn: Callable[[str], object]) -> Published:
     Privileges are given up for good, before anything of a capture is read.
     ``warn`` gets a line for everything about a capture that its records do not show,
     and for each topic whose retention is shorter than the captures are old.
-    Raises SourceError: before anything is published when a file cannot be read up to
-    its first packet; when the damage comes later, after everything before it is published.
+    Raises SourceError for a file that cannot be read: before anything is published if
+    its first packet cannot be read, otherwise after everything before the damage is.
     """
     user = privileges.find_user(config.user)
     with prepared(config, user) as ready:
@@ -93,7 +93,8 @@ class Prepared(NamedTuple):
 def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
     """Open, load and import everything that needs privileges or may need them.
 
-    What is not trusted, captures and registry, is read by a process that has become ``user``.
+    Untrusted input, captures and a registry's answers, is read by a process that has
+    become ``user``.
     """
     limits.require_descriptors(limits.DESCRIPTORS + DESCRIPTORS + len(config.files))
     with ExitStack() as stack:
@@ -123,7 +124,7 @@ def _retention_check(sink: str) -> RetentionCheck | None:
     where = parse_url(sink)
     if not isinstance(where, KafkaUrl):
         return None
-    # aiokafka is slow to import, and only this sink needs it.
+    # aiokafka is slow to import, and only Kafka needs it.
     from flowstream.kafka.admin import overdue  # noqa: PLC0415
 
     return functools.partial(overdue, ClientSettings(where.addresses))
@@ -131,12 +132,12 @@ def _retention_check(sink: str) -> RetentionCheck | None:
 
 async def publish(ready: Prepared, warn: Callable[[str], object]) -> Published:
     """Publish the flows of captures; see ``run``."""
-    config, this, sink = ready.config, ready.this, ready.sink
+    this, sink = ready.this, ready.sink
     await sink.start(ready.topics())
-    publisher = Publisher(sink, ready.encoder, this, config.topic_prefix)
-    reading = Reading(config, ready.captures, ready.feed, publisher, warn)
+    publisher = Publisher(sink, ready.encoder, this, ready.config.topic_prefix)
+    reading = Reading(ready.config, ready.captures, ready.feed, publisher, warn)
     try:
-        await _publish(config, this, reading, publisher, sink)
+        await _publish(ready, reading, publisher)
     finally:
         await sink.close(CLOSE_TIMEOUT_S)
     if sink.fault:
@@ -151,10 +152,8 @@ async def publish(ready: Prepared, warn: Callable[[str], object]) -> Published:
     )
 
 
-async def _publish(
-    config: CaptureConfig, this: Run, reading: Reading, publisher: Publisher, sink: Sink
-) -> None:
-    """Publish records and final counters, whatever ends the reading; then raise that."""
+async def _publish(ready: Prepared, reading: Reading, publisher: Publisher) -> None:
+    """Publish records and final counters, also after a fault, which is then raised."""
     faults: list[Exception] = []
     publishing = asyncio.ensure_future(publisher.run(faults.append))
     try:
@@ -163,13 +162,13 @@ async def _publish(
         faults.append(fault)
     await publisher.finish()
     await publishing
-    await sink.flush(CLOSE_TIMEOUT_S)
+    await ready.sink.flush(CLOSE_TIMEOUT_S)
     for each in reading.runs:
         build = functools.partial(
             counters_record,
-            identity=this.identity,
-            rhythm=Rhythm(round(config.interval_s * 1e9), 0),
-            snapshot=each.snapshot(this.ledger.account(each.key)),
+            identity=ready.this.identity,
+            rhythm=Rhythm(round(ready.config.interval_s * 1e9), 0),
+            snapshot=each.snapshot(ready.this.ledger.account(each.key)),
             final=True,
         )
         await publisher.publish_counters(build)
