@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def requires(extra: str, subject: str) -> Iterator[None]:
     """Turn a failed import of another project's library into ``MissingExtraError``.
 
-    ``extra`` is the one of pyproject.toml that has the libraries, ``subject`` what
-    needs them. A module of the standard library that this system lacks is a
-    ``FlowstreamError``; a failed import of this package's own modules stays one.
+    ``extra`` is the name in pyproject.toml, ``subject`` the command or object that needs
+    it. A standard module that this system lacks is a ``FlowstreamError``; a failed import
+    of this package's own modules stays an ``ImportError``.
     """
     try:
         yield

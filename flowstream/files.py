@@ -27,7 +27,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file to read; a symbolic link is followed.
 
     Raises OSError at once, with a text in ``strerror``, for anything else: reading a
-    named pipe or a device could wait for ever, and opening one may have effects.
+    named pipe or a device could wait forever, and opening one may have side effects.
     """
     try:
         _require_regular(path.stat().st_mode, path)
@@ -51,5 +51,5 @@ def _require_regular(mode: int, path: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """Return ``path`` as text for a message, with escapes for what no terminal should get."""
+    """Return ``path`` as text for a message, with unprintable characters escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(path))

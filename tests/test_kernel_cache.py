@@ -182,7 +182,9 @@ def test_sources_that_others_can_change_are_not_compiled(place, sources, change)
             source.symlink_to(sources.parent / "elsewhere")
     with pytest.raises(CompileError) as caught:
         bpf_compile.obtain("xdp_counter")
-    assert str(caught.value).startswith(f"{source} can be changed by others than the owner of ")
+    assert str(caught.value).startswith(
+        f"{source} can be changed by users other than the owner of "
+    )
 
 
 def test_a_folder_called_bpf_beside_an_installed_package_is_not_its_source(tmp_path):

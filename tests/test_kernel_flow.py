@@ -41,7 +41,7 @@ def ports(batches: Iterable[NDArray[np.void]]) -> list[int]:
 
 
 def in_another_thread(probe: FlowProbe) -> list[int]:
-    """Drain as the end of a run does; fail when it takes for ever."""
+    """Drain as the end of a run does; fail when it takes forever."""
     found: list[int] = []
     drain = threading.Thread(
         target=lambda: found.extend(ports(probe.drain(EndReason.FORCED))), daemon=True

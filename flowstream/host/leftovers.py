@@ -1,4 +1,4 @@
-"""Network namespaces of a process are removed by a later one if it was killed."""
+"""Removes network namespaces that a killed process has left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def held(name: str) -> Iterator[None]:
-    """Mark a namespace as in use for the block; the kernel ends that with the process."""
+    """Mark a namespace as in use for the block; the mark ends with the process."""
     fd = os.open(DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -31,9 +31,9 @@ def held(name: str) -> Iterator[None]:
 def sweep(names: re.Pattern[str]) -> list[str]:
     """Remove namespaces whose process is gone, and end the processes that run in them.
 
-    ``names`` matches the names of namespaces that their processes hold; its first group
-    is the process id, so that one that is not held yet is left alone. Returns the
-    names of those that were removed.
+    ``names`` matches the names to consider; its first group is the id of the process that
+    made the namespace, which is left alone while that process lives, held or not. Returns
+    the names that were removed.
     """
     removed = []
     for path in sorted(DIRECTORY.glob("*")):
@@ -50,7 +50,7 @@ def sweep(names: re.Pattern[str]) -> list[str]:
 
 
 def _is_held(namespace: Path) -> bool:
-    """Report whether a process holds it, also one of another process namespace."""
+    """Report whether a process holds it, in whatever PID namespace that process is."""
     try:
         fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -65,7 +65,7 @@ def _is_held(namespace: Path) -> bool:
 
 
 def _end_processes(namespace: Path) -> None:
-    """Kill what a killed process has started there; without its parent nobody ends it."""
+    """Kill the processes in a namespace, which nobody else ends once their parent is gone."""
     inside = namespace.stat()
     for process in Path("/proc").glob("[0-9]*"):
         # It may have ended meanwhile.

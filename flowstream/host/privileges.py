@@ -44,9 +44,9 @@ def find_user(name: str) -> User:
 def give_up(user: User) -> None:
     """Become ``user`` (if root and permitted) and drop every capability.
 
-    Programs executed afterwards cannot gain privileges either: that makes securebits and the
-    bounding set, which still names capabilities, of no consequence. Keys of the session stay
-    behind, and other processes of ``user`` cannot trace this one or take its descriptors.
+    Programs executed afterwards cannot gain privileges either, so securebits and the
+    bounding set do not matter. The session's keyring is replaced, and other processes of
+    ``user`` can neither trace this one nor take its descriptors.
     Must run before other threads exist: Linux keeps capabilities per thread. Without CAP_SETUID
     or CAP_SETGID, as in some containers, that part of the identity stays: root in name only.
     Raises ``FlowstreamError`` when any capability is left.
@@ -68,9 +68,9 @@ def give_up(user: User) -> None:
 
 
 def _leave_keyring(libc: ctypes.CDLL) -> None:
-    """Replace the session's keyring: who has one may use its keys, whatever the user.
+    """Replace the session's keyring: its possessor may use its keys, whatever the user.
 
-    A kernel without keyrings or a container that forbids them has nothing to leave.
+    Errors are ignored: the kernel has no keyrings, or the container forbids the call.
     """
     number = _KEYCTL.get(platform.machine())
     if number is not None:

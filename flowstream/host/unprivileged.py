@@ -1,7 +1,7 @@
-"""Calls a function in a child process that has given up its privileges first.
+"""Calls a function in a child process that has given up its privileges.
 
-For input from outside that has to be read before the agent may give up its own: a parser that
-hostile input takes over has no privilege, and its result is checked like any other input.
+For input from outside that is needed before the agent itself can give them up. If hostile input
+takes over a parser, the parser has no privileges, and its result is checked like other input.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def call(
 
 
 def result(data: bytes, kind: type[Value]) -> Value:
-    """Read the answer of such a process; raises as ``call`` does."""
+    """Decode the answer of the child process; raises as ``call`` does."""
     try:
         answer = msgspec.json.decode(data, type=_Answer)
         if answer.error:
@@ -90,7 +90,7 @@ def _child(parent: int, user: User, work: Callable[[], object], writing: int) ->
         if os.getppid() == parent:
             _write(writing, _answer(work))
     except KeyboardInterrupt:
-        # The parent has got the signal too.
+        # The parent receives the signal too.
         os._exit(1)
     except BaseException:  # noqa: BLE001 - nothing may reach the parent's handlers
         traceback.print_exc()

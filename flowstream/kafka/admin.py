@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # As a replication factor: the broker's default.
 _DEFAULT_REPLICATION: Final = -1
-# Each message counts, though its key is that of another one.
+# Every message counts, even when a later one has the same key.
 _WITHOUT_SUCCESSOR: Final = (f".{Stream.FLOWS}", f".{Stream.NEW_FLOWS}")
 COMPACTED: Final = "cleanup.policy=compact deletes records of all flows but the latest"
 COMPACTED_REMEDY: Final = "set cleanup.policy=delete"
@@ -50,7 +50,7 @@ async def partition_counts(
     """Return the number of partitions of each topic, 0 where it does not exist.
 
     Creates nothing. Raises ``SinkError`` when no broker answers within ``within``
-    seconds; its text says what happens on a plain connection.
+    seconds; its text describes the result of plain connections.
     """
     try:
         async with (
@@ -58,7 +58,7 @@ async def partition_counts(
             admin_client(replace(settings, request_timeout=within)) as admin,
         ):
             return await existing_partitions(admin, topics)
-    except Exception as err:  # a listener that is no broker causes errors of any kind
+    except Exception as err:  # a listener that is not a broker causes errors of any kind
         raise SinkError(await why_unreachable(settings)) from err
 
 
@@ -91,7 +91,7 @@ async def create_missing(
 
 
 def refusal(settings: ClientSettings, what: str, err: BaseException) -> str:
-    """Text of an error about a cluster that refuses, with the remedy."""
+    """Return the text of an error, with the remedy, for a cluster that refuses."""
     text = str(err).removeprefix("KafkaError: ")
     return (
         f"{settings.url}: {what}: {text}; "
@@ -124,10 +124,10 @@ async def overdue(
 
 
 async def compacted(settings: ClientSettings, topics: Sequence[str], within: float) -> list[str]:
-    """Return those of the topics from which the broker deletes messages with equal keys.
+    """Return the compacted topics: the broker keeps only the latest message of each key.
 
-    Topics of counters are left out: the latest message of a key has all that the earlier
-    ones have. Topics whose settings the cluster does not report are left out, too.
+    Topics of counters are left out: the latest record of a key includes all earlier
+    ones. So are topics whose settings the cluster does not report.
     """
     kept = tuple(topic for topic in topics if topic.endswith(_WITHOUT_SUCCESSOR))
     found = await _retention_settings(settings, kept, within)
@@ -159,7 +159,7 @@ async def _retention_settings(
         for topic in topics
     ]
     found: dict[str, dict[str, str | None]] = {}
-    # A listener that is no broker causes errors of any kind, also by what it leaves out.
+    # A listener that is not a broker causes errors of any kind, also in its answers.
     with contextlib.suppress(Exception):
         async with (
             asyncio.timeout(within),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowstream.kafka.settings import ClientSettings
 
 _LOOK_TIMEOUT = 2.0
-# Of a large cluster some brokers are enough to see what is wrong.
+# A few brokers of a large cluster are enough to find the fault.
 _LOOK_MOST = 3
 # A broker may advertise any text.
 _TEXTS = reprlib.Repr()
@@ -75,10 +75,9 @@ def _quieten_aiokafka() -> None:
 
 
 async def why_unreachable(settings: ClientSettings) -> str:
-    """Say in a few words what happens on a plain connection to each address.
+    """Describe in a few words the result of a plain connection to each address.
 
-    Where a broker answers: what happens at the addresses that it advertises, by which
-    clients must reach it.
+    If a broker answers, the addresses that it advertises are tried: clients use those.
     """
     found = []
     for address in settings.addresses:
@@ -90,13 +89,13 @@ async def why_unreachable(settings: ClientSettings) -> str:
 
 
 async def _look_beyond(settings: ClientSettings) -> str:
-    """Say what is wrong with what accepts connections there."""
+    """Describe why a listener that accepts connections cannot be used as a broker."""
     client = _new(AIOKafkaClient, settings)
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT):
             await client.bootstrap()
         advertised = [_address(broker.host, broker.port) for broker in client.cluster.brokers()]
-    except Exception:  # noqa: BLE001 - a listener that is no broker causes errors of any kind
+    except Exception:  # noqa: BLE001 - a listener that is not a broker causes errors of any kind
         advertised = []
     finally:
         await client.close()
@@ -114,7 +113,7 @@ def _address(host: str, port: int) -> str:
 
 
 async def _look(address: str) -> str | None:
-    """Say what keeps a connection from being made, None if nothing does."""
+    """Try a connection; return the reason why it failed, None if it did not."""
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT):

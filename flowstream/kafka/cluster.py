@@ -57,7 +57,7 @@ class Cluster:
                         return await self._connect()
                     except SinkError:
                         raise
-                    except Exception as err:  # noqa: BLE001 - a listener that is no broker
+                    except Exception as err:  # noqa: BLE001 - a listener that is not a broker
                         last = err
                     await asyncio.sleep(self._limits.backoff[0])
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Log lines about the records that a Kafka sink has given up."""
+"""Logs the records that a Kafka sink has given up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LossLog:
         self._logged = 0.0
 
     def write_in_time(self, now: float) -> None:
-        """Log what there is, unless lines were logged shortly before ``now``."""
+        """Log the losses, unless lines were logged less than 10 s before ``now`` (loop time)."""
         if now - self._logged > _INTERVAL and self.write():
             self._logged = now
 

@@ -102,7 +102,7 @@ class KafkaSource:
                     begins = {place: max(first, later[place]) for place, first in begins.items()}
         except SourceError:
             raise
-        except Exception as err:  # a listener that is no broker causes errors of any kind
+        except Exception as err:  # a listener that is not a broker causes errors of any kind
             refused = isinstance(err, BrokerResponseError)
             why = str(err) if refused else await why_unreachable(self._settings)
             raise SourceError(

@@ -1,7 +1,7 @@
 """Messages whose times the broker refuses: too far from its clock, by the topic's limits.
 
 A broker refuses a whole batch for one such message. Batches are divided where the time
-changes: an agent's messages of one moment are refused together.
+changes, because messages of the same time are accepted or refused together.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def within(times: Sequence[int], most: int) -> int:
 
 
 def without_time(batch: MessageBatch) -> MessageBatch | None:
-    """Return a batch of counters without message times; None for one that must keep them.
+    """Return a batch of counters without message times; None if they cannot be removed.
 
-    Counters are needed above all when records are lost, and have their time in the value.
+    Counters matter most when records are lost, and their values contain the time.
     """
     if batch.stream is not Stream.COUNTERS or NO_TIMESTAMP in batch.timestamps_ms:
         return None

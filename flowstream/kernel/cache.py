@@ -1,7 +1,7 @@
-"""Compiled objects on disk, where only the user that loads them can have put them.
+"""Cache of compiled objects on disk, in a directory that only the loading user can write to.
 
-A planted object would be a program of another user's on root's interfaces. So root keeps its
-objects in one directory of the system, never below a home or where the environment points.
+A planted object would run another user's program on root's interfaces. So root's cache is one
+system directory, never a home directory or a path from the environment.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def load(name: str, source_digest: str) -> KernelObject | None:
-    """Return the object ``name`` of these sources; None when the cache has no sound one."""
-    # LayoutError: of an older version, or cut short.
+    """Return the object ``name`` of these sources; None if it is missing or not intact."""
+    # LayoutError: written by an older version, or truncated.
     with contextlib.suppress(OSError, LayoutError), _opened() as directory:
         digest, _, data = _content(directory, _file_name(name, source_digest)).partition(b"\n")
         if digest == _digest(data):
@@ -46,7 +46,7 @@ def load(name: str, source_digest: str) -> KernelObject | None:
 
 
 def store(obj: KernelObject) -> None:
-    """Keep an object; without a cache of our own the next start compiles again."""
+    """Store an object; if the cache cannot be used, the next start compiles again."""
     data = kernel_object.encode(obj)
     with contextlib.suppress(OSError), _opened() as directory:
         temporary = f".{secrets.token_hex(8)}"
@@ -77,7 +77,7 @@ def _place() -> Path:
 
 @contextlib.contextmanager
 def _opened() -> Iterator[int]:
-    """Descriptor of the cache, created if missing; ``OSError`` unless it is this user's alone."""
+    """Open the cache, created if missing; ``OSError`` unless only this user can write to it."""
     place = _place()
     place.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):

@@ -2,8 +2,8 @@
 
 Programs stamp packets with CLOCK_BOOTTIME, which continues through suspend and
 is never stepped. User space converts it by the offset at the moment of reading.
-In a time namespace (time_namespaces(7)) a process reads another CLOCK_BOOTTIME
-than programs, which always have that of the initial namespace.
+In a time namespace (time_namespaces(7)) a process reads a shifted CLOCK_BOOTTIME;
+programs always read that of the initial namespace.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from flowstream.accounting.snapshot import Moment
 from flowstream.errors import KernelError
 
 _PROCESS: Final = Path("/proc/self")
+_NAMESPACES: Final = ("time", "time_for_children")
 
 
 def namespace_offset_ns(process: Path = _PROCESS) -> int:
@@ -32,14 +33,13 @@ def namespace_offset_ns(process: Path = _PROCESS) -> int:
         return 0
     if own != childrens:
         raise KernelError(
-            "the time namespace is another than that of child processes, so its offset cannot be "
-            "read: use unshare --fork"
+            "this process and its children are in different time namespaces, so the offset "
+            "cannot be read: use unshare --fork"
         )
     found = re.search(r"^boottime\s+(-?\d+)\s+(\d+)$", offsets, re.MULTILINE)
     return int(found[1]) * 10**9 + int(found[2]) if found else 0
 
 
-_NAMESPACES: Final = ("time", "time_for_children")
 # Read before privileges are given up: /proc/self then belongs to root.
 _OFFSET_NS: Final = namespace_offset_ns()
 

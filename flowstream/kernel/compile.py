@@ -60,7 +60,7 @@ def obtain(name: str) -> KernelObject:
     """Return the object ``name`` of BUILDS: embedded, cached, or compiled now.
 
     The embedded one is used unless the package is in a checkout whose sources differ.
-    Raises CompileError when others than the package's owner may write to the sources.
+    Raises CompileError when anyone but the package's owner may write to the sources.
     """
     if not _in_checkout():
         return kernel_object.embedded(name)
@@ -138,7 +138,7 @@ def _interpreters() -> list[str]:
 
 
 def _in_checkout() -> bool:
-    """Whether the sources are the package's: another ``bpf`` may be beside an installed one."""
+    """Whether the sources belong to the package; an installed one may have a foreign ``bpf``."""
     return (SOURCE_DIR.parent / "pyproject.toml").is_file() and SOURCE_DIR.is_dir()
 
 
@@ -150,6 +150,6 @@ def _require_trust() -> None:
         writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~package.st_mode
         if status.st_uid not in (0, package.st_uid) or writers or path.is_symlink():
             raise CompileError(
-                f"{path} can be changed by others than the owner of {Path(__file__).parent}: "
-                "not compiled; correct its owner and mode"
+                f"{path} can be changed by users other than the owner of "
+                f"{Path(__file__).parent}: not compiled; correct its owner and mode"
             )

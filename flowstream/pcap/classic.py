@@ -1,4 +1,4 @@
-"""The pcap format (draft-ietf-opsawg-pcap), and what older writers made of it."""
+"""The pcap format (draft-ietf-opsawg-pcap), including the forms of older writers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_LENGTH: Final = (1 << 32) - 1
 
 
 class _Form(NamedTuple):
-    """What a magic number says: ns per unit of the fraction, octets of a packet's header."""
+    """Meaning of a magic number: ns per unit of the fraction, octets of a packet's header."""
 
     fraction_ns: int
     header: int
@@ -31,11 +31,11 @@ class _Form(NamedTuple):
 _FORMS: Final = {
     0xA1B2C3D4: _Form(1000, 16),
     0xA1B23C4D: _Form(1, 16),
-    # Kuznetzov's libpcap: interface, protocol and packet type stand behind the lengths.
+    # Kuznetzov's libpcap: interface, protocol and packet type follow the lengths.
     0xA1B2CD34: _Form(1000, 24),
 }
 _DG_UX: Final = (543, 0)
-# Earlier ones have the two lengths the other way around, some writers of 2.3 too.
+# Earlier versions have the two lengths in the other order, as do some writers of 2.3.
 _LENGTHS_IN_ORDER: Final = (2, 4)
 
 _FCS_PRESENT: Final = 1 << 26
@@ -87,7 +87,7 @@ class _Reading(NamedTuple):
 def _packets(file: OctetFile, order: str, reading: _Reading) -> Iterator[Packet]:
     read, size = struct.Struct(order + "4I").unpack_from, file.size
     (fraction_ns, header), swapped, fcs, longest = reading
-    # ``data`` has the octets of the file from ``start`` on, of which ``at`` are taken.
+    # ``data`` has the file's octets from ``start`` on; the next packet is at ``data[at]``.
     data, start, at, end = memoryview(b""), FILE_HEADER, 0, 0
     while True:
         if end - at < header:
@@ -113,7 +113,7 @@ def _packets(file: OctetFile, order: str, reading: _Reading) -> Iterator[Packet]
                 raise file.cut("in a packet", start)
         if fcs:
             length = max(length - fcs, 0)
-        # Nothing behind the frame belongs to it.
+        # Octets behind the frame do not belong to it.
         kept = at + captured if captured < length else at + length
         yield seconds * 1_000_000_000 + fraction * fraction_ns, length, data[at:kept]
         at += captured

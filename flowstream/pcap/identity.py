@@ -38,7 +38,7 @@ class Captures(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is read of all files before the run: the first time in Unix ns, and a digest."""
+    """Result of reading all files before the run: first time in Unix ns, digest, versions."""
 
     epoch: int
     digest: bytes

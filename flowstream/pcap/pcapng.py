@@ -21,7 +21,7 @@ _SECTION: Final = 0x0A0D0D0A
 _INTERFACE, _OBSOLETE, _SIMPLE, _ENHANCED = 1, 2, 3, 6
 _PACKETS: Final = frozenset((_OBSOLETE, _SIMPLE, _ENHANCED))
 # Name resolution, interface statistics, systemd journal, decryption secrets, and the two custom
-# blocks, which are for those who know their enterprise number: none has packets for others.
+# blocks, which only readers that know their enterprise number can use.
 _WITHOUT_PACKETS: Final = frozenset((4, 5, 9, 10, 0xBAD, 0x40000BAD))
 _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _MAJOR: Final = 1
@@ -85,7 +85,7 @@ class PcapngReader:
         self._dropped = 0
 
     def warnings(self) -> list[str]:
-        """Describe what the file has or lacks that no packet shows."""
+        """Return warnings about skipped blocks and packets that the capture dropped."""
         found = []
         if self._skipped:
             kinds = ", ".join(f"0x{kind:08x}" for kind in sorted(self._skipped))
@@ -112,7 +112,7 @@ class PcapngReader:
     def _blocks(self) -> Iterator[tuple[int, int, memoryview]]:
         """Yield type, octet of the file and all octets of each block."""
         file, size = self._file, self._file.size
-        # ``data`` has the octets of the file from ``start`` on, of which ``at`` are taken.
+        # ``data`` has the file's octets from ``start`` on; the next block is at ``data[at]``.
         data, start, at, end = memoryview(b""), 0, 0, 0
         while True:
             if end - at < _BLOCK:
@@ -193,7 +193,7 @@ class PcapngReader:
     def _options(
         self, at: int, block: memoryview, option: int
     ) -> Iterator[tuple[int, int, memoryview]]:
-        """Yield code, place in the file and value of each option from ``option`` of a block on."""
+        """Yield code, place in the file and value of each option; the first is at ``option``."""
         end = len(block) - 4
         while option + 4 <= end:
             code, length = self._order.u16x2(block, option)
@@ -235,7 +235,7 @@ class PcapngReader:
             fcs = self._note_options(at, block, _padded(end), fcs)
         if fcs:
             length = max(length - fcs, 0)
-        # Nothing behind the frame belongs to it.
+        # Octets behind the frame do not belong to it.
         octets = block[start : start + min(captured, length)]
         # A simple packet has no time: it gets the beginning of the epoch.
         time_ns = 0 if kind == _SIMPLE else self._time(at, interface, high << 32 | low)
@@ -252,7 +252,7 @@ class PcapngReader:
         return time_ns
 
     def _note_options(self, at: int, block: memoryview, option: int, fcs: int) -> int:
-        """Note what options of a packet say of drops; return its octets of check sequence."""
+        """Count drops named in a packet's options; return the octets of its check sequence."""
         for code, _, value in self._options(at, block, option):
             if code == _PACKET_FLAGS and len(value) == 4:
                 own = self._order.u32(value, 0)[0] >> _FLAGS_FCS_SHIFT & _FLAGS_FCS_MASK

@@ -51,7 +51,7 @@ class CaptureFile(OctetFile):
         raise self.damage("is no capture: neither pcap nor pcapng", 0)
 
     def warnings(self) -> list[str]:
-        """A line for everything so far that a reader of the result should know."""
+        """Return warnings so far, a line each: what the result leaves out."""
         found = self._pcapng.warnings() if self._pcapng else []
         if grown := self.grown():
             found.append(f"grew by {grown:,} octets while it was read; they are not published")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Reading:
-    """All captures of a run; ``runs`` are those that were read, or in part, so far."""
+    """All captures of a run; ``runs`` are those read so far, the last one maybe in part."""
 
     def __init__(
         self,

@@ -48,11 +48,11 @@ def open_directory(path: Path) -> tuple[int, bool]:
 def make_directory(parent: int, name: str, mode: int = PRIVATE) -> int:
     """Create a directory, which must not exist, with this mode; return its descriptor.
 
-    ``SinkError`` when another one has its place before it is open.
+    ``SinkError`` when another directory replaced it before it was opened.
     """
     os.mkdir(name, 0o700, dir_fd=parent)
     descriptor = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-    # Nothing else tells that it is the new one; one that is empty and our own is as good.
+    # Its identity cannot be checked otherwise; any empty directory of our own is as good.
     if os.listdir(descriptor) or os.fstat(descriptor).st_uid != os.geteuid():  # noqa: PTH208
         os.close(descriptor)
         raise SinkError(f"{name}: another directory has taken the place of the new one")

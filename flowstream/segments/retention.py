@@ -1,4 +1,4 @@
-"""Retention of recordings: the oldest segments are deleted, as a broker does it."""
+"""Retention of recordings: the oldest segments are deleted, as by a broker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Retention:
         self, writers: Collection[SegmentWriter], now_ms: int, age_ms: int
     ) -> Iterator[tuple[SegmentWriter, ClosedSegment]]:
         for writer in writers:
-            # Else a partition with few records would keep them for ever.
+            # Otherwise a partition with few records would keep them forever.
             if writer.began_ms is not None and writer.began_ms < now_ms - age_ms // _ACTIVE_SHARE:
                 writer.roll()
             while writer.closed and writer.closed[0].newest_ms < now_ms - age_ms:

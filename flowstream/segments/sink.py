@@ -39,8 +39,8 @@ class SegmentSink:
     It continues an existing recording. One process at a time writes; a directory
     that contains anything else is refused. Acknowledged means handed to the
     operating system; ``flush`` and ``close`` make the files durable. No link below
-    ``directory`` is followed. ``retention`` limits the topics that it writes; the
-    number of octets in a segment follows from it unless ``segment_bytes`` is given.
+    ``directory`` is followed. ``retention`` limits the topics that it writes and
+    the octets of a segment, unless ``segment_bytes`` is given.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class SegmentSink:
         )
 
     def _take_lock(self, root: Directory) -> None:
-        # Whoever may open a file may lock it, and keep the agent from starting.
+        # A user who can open the file can lock it, which keeps the agent from starting.
         try:
             self._lock = root.create(LOCK_NAME, 0o600)
         except FileExistsError:
