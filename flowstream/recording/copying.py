@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from flowstream.delivery.stdout import StdoutSink
     from flowstream.messages import Message
     from flowstream.segments.sink import SegmentSink
     from flowstream.sink import Sink
@@ -146,11 +145,3 @@ def segment_sink(directory: Path, copy: Copy, partitions: Mapping[str, int]) -> 
         from flowstream.segments.sink import SegmentSink  # noqa: PLC0415
 
     return SegmentSink(directory, copy, partitions=partitions)
-
-
-def stdout_sink(copy: Copy) -> StdoutSink:
-    """Return the sink that writes lines to standard output."""
-    with requires("kafka", "standard output"):
-        from flowstream.delivery.stdout import StdoutSink  # noqa: PLC0415 - as above
-
-    return StdoutSink(copy)

@@ -9,19 +9,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError, UsageError
+from flowstream.extras import requires
 from flowstream.kafka.admin import overdue, partition_counts
 from flowstream.kafka.settings import KEEP_FOREVER
-from flowstream.kafka.sink import KafkaSink
 from flowstream.reading import json_line
 from flowstream.recording.copying import (
     CLOSE_TIMEOUT_S,
     Copy,
     check_absent,
     cluster_settings,
-    segment_sink,
-    stdout_sink,
 )
 from flowstream.segments.source import SegmentSource
+from flowstream.sink import open_sink
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
 
 if TYPE_CHECKING:
@@ -67,7 +66,9 @@ async def replay(
     if cluster is not None:
         await _check_partitions(url, cluster, source, sizes, names)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
-        sink = _sink(target, copy, counts)
+        if isinstance(target, DirectoryUrl):
+            check_absent(target.path, tuple(counts))
+        sink = _sink(url, copy, counts)
 
         def change(message: Message) -> Message:
             topic = names[message.topic]
@@ -93,7 +94,7 @@ async def replay(
 
 
 def renamed(topics: Sequence[str], rename: Mapping[str, str]) -> dict[str, str]:
-    """New name of each topic; UsageError where ``rename`` fits none or two become one."""
+    """Return the new name of each topic; UsageError if one would be unused or two the same."""
     names = {}
     used = set()
     for topic in topics:
@@ -109,16 +110,12 @@ def renamed(topics: Sequence[str], rename: Mapping[str, str]) -> dict[str, str]:
     return names
 
 
-def _sink(
-    target: KafkaUrl | DirectoryUrl | StdoutUrl, copy: Copy, counts: Mapping[str, int]
-) -> Sink:
-    if isinstance(target, KafkaUrl):
-        settings = cluster_settings(str(target))
-        return KafkaSink(settings, copy, partitions=counts, topic_settings=KEEP_FOREVER)
-    if isinstance(target, DirectoryUrl):
-        check_absent(target.path, tuple(counts))
-        return segment_sink(target.path, copy, counts)
-    return stdout_sink(copy)
+def _sink(url: str, copy: Copy, counts: Mapping[str, int]) -> Sink:
+    # Recordings are written on Linux only, but read and replayed everywhere.
+    with requires("kafka", url):
+        return open_sink(
+            url, copy, partitions=counts, record_format="json", topic_settings=KEEP_FOREVER
+        )
 
 
 async def _check_partitions(
