@@ -53,7 +53,7 @@ ROOMS = {
         "pcap": "errors files streams closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams layouts urls records accounting messages kernel encode "
-        "kafka segments sink source recording",
+        "kafka segments sink source reading recording",
         "demo": "errors streams host records source audit",
         "cli": "errors extras streams log progress host urls config records schemas audit "
         "recording agent check pcap demo reading messages",

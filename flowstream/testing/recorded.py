@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowstream.errors import DecodeError, MissingExtraError, SourceError
-from flowstream.records import decode
+from flowstream.errors import SourceError
+from flowstream.reading.selection import decoded
 from flowstream.segments.source import SegmentSource
 
 if TYPE_CHECKING:
@@ -54,13 +54,4 @@ class Recording:
 
     def records(self, topic: str | None = None) -> list[FlowRecord | CountersRecord]:
         """The records, parallel to ``messages``; DecodeError names topic, partition and offset."""
-        return [_record(message) for message in self.messages(topic)]
-
-
-def _record(message: Message) -> FlowRecord | CountersRecord:
-    try:
-        return decode(message.value)
-    except MissingExtraError as err:
-        raise err.at(message.place) from err.__cause__
-    except DecodeError as err:
-        raise DecodeError(f"{message.place}: {err}") from err
+        return [decoded(message) for message in self.messages(topic)]
