@@ -191,7 +191,7 @@ def test_bad_value_is_an_error_after_everything_before_it(tmp_path, capfdbinary)
     out, err = capfdbinary.readouterr()
     assert out.count(b"\n") == FLOWS
     assert err.startswith(
-        b"flowstream: warning: 2 values are no records and were left out: "
+        b"flowstream: warning: 2 values are not records and were left out: "
         b"topic flowstream.flows, partition 0, offset 5: not a record: "
     )
 
@@ -249,7 +249,7 @@ def test_read_in_one_line(run_recording):
     assert len(list(read(str(run_recording), topic=topics))) == 2 + 13
     with pytest.raises(SourceError, match="no topic none"):
         next(read(str(run_recording), topic="none"))
-    with pytest.raises(UsageError, match="no field"):
+    with pytest.raises(UsageError, match="not a field"):
         read(str(run_recording), where="x == 1")
 
 

@@ -30,10 +30,10 @@ examples:
 
 Values may be JSON, MessagePack, Protobuf or Avro. JSON lines have the names and
 text of a topic of JSON values; those that are JSON are printed as they are. CSV
-and Parquet hold flows or counters, not both. host is empty where a value has
-none, as in MessagePack. There is order within a partition only. A value that is
-no record is an error, after everything before it, unless --skip-bad is given.
-Parquet requires: pip install 'flowstream[parquet]'.
+and Parquet hold flows or counters, not both. host is empty if a value has none,
+as in MessagePack. Records are ordered within a partition only. A value that is
+not a record ends cat with an error, unless --skip-bad is given. Parquet
+requires: pip install 'flowstream[parquet]'.
 
 {WHERE_HELP}"""
 
@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
     )
     add_options(parser, ("topic_prefix",))
     add_selection(parser)
-    parser.add_argument("--follow", action="store_true", help="go on with records to come")
+    parser.add_argument("--follow", action="store_true", help="continue with later records")
     parser.add_argument(
         "--format",
         dest="output_format",
@@ -69,7 +69,9 @@ def add(commands: Commands) -> None:
         "--output", metavar="FILE", default="-", help="file to write, - for standard output"
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out values that are no records; counts them"
+        "--skip-bad",
+        action="store_true",
+        help="leave out values that are not records; counts them",
     )
     parser.set_defaults(command=execute, extra="kafka")
 
@@ -94,16 +96,14 @@ def execute(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         if not is_terminal and not args.follow and sys.stderr.isatty():
             _show_progress(reader, stack)
-        file = ExitStack()
-        stack.enter_context(file)
         reader.write_to(
-            lambda: open_writer(args.output_format, file.enter_context(_output(args.output))),
+            lambda: open_writer(args.output_format, stack.enter_context(_output(args.output))),
             follow=args.follow,
         )
     for line in reader.warnings:
         warn(line)
     if reader.skipped:
-        warn(f"{reader.skipped:,} values are no records and were left out: {reader.first_bad}")
+        warn(f"{reader.skipped:,} values are not records and were left out: {reader.first_bad}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""JSON lines of MessagePack flows by numpy, without a record for each; needs numpy."""
+"""JSON lines of MessagePack flows by numpy, without decoding single records."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ _ENCODER: Final = JsonEncoder("")
 
 
 def json_values(values: Sequence[bytes]) -> list[bytes] | None:
-    """JSON of values, the same as record by record; None unless all are of the fixed layout."""
+    """Return the JSON of values; None unless all of them are flows of the fixed layout."""
     records = published_flows(values)
     return None if records is None else _ENCODER.encode(records)

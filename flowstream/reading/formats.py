@@ -29,7 +29,7 @@ _MSGPACK: Final = 0xDC
 def open_writer(name: str, file: BinaryIO) -> Writer:
     """Return the writer of a format, one of ``FORMATS``.
 
-    Raises MissingExtraError where Parquet's library is missing.
+    Raises MissingExtraError if Parquet's library is missing.
     """
     if name == "json":
         return JsonLines(file)
@@ -80,7 +80,7 @@ def _columnar() -> Callable[[Sequence[bytes]], list[bytes] | None] | None:
 
 
 def json_line(message: Message) -> bytes:
-    """Line of a message, without its end; DecodeError where it is no record."""
+    """Return a message as a line without its end; DecodeError if it is not a record."""
     return _line(message, decoded(message))
 
 
@@ -95,12 +95,12 @@ def _line(message: Message, record: FlowRecord | CountersRecord) -> bytes:
 
 
 class Csv:
-    """A head with the names and a line for each record; maps are JSON text."""
+    """A header with the names and a line for each record; maps are JSON text."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._kind = OneKind("CSV")
-        self._has_head = False
+        self._has_header = False
 
     def write(self, batch: Sequence[Read]) -> None:
         """See ``Writer``."""
@@ -110,9 +110,9 @@ class Csv:
         names = [field.name for field in named_fields(self._kind.record)]
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
-        if not self._has_head:
+        if not self._has_header:
             writer.writerow(names)
-            self._has_head = True
+            self._has_header = True
         writer.writerows([_cell(row[name]) for name in names] for row in rows)
         self._file.write(lines.getvalue().encode())
         self._file.flush()

@@ -34,17 +34,17 @@ def read(
     follow: bool = False,
     skip_bad: bool = False,
 ) -> Iterator[FlowRecord | CountersRecord]:
-    """Yield the records of topics: those that are there now or, with ``follow``, all to come.
+    """Yield the records of topics: those present now and, with ``follow``, all later ones.
 
     ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]`` or a recording. ``since`` (inclusive)
     and ``until`` (exclusive) are times of the messages: RFC 3339, Unix seconds, or how
-    long ago, such as "10m". ``limit`` is the most records; ``where`` a condition such as
-    "dst_port == 443 and packets > 10". There is order within a partition only.
-    ``skip_bad`` leaves out values that are no records.
+    long ago, such as "10m". ``limit`` is the most records, ``where`` a condition such as
+    "dst_port == 443 and packets > 10". Records are ordered within a partition only.
+    ``skip_bad`` leaves out values that are not records.
 
     Everything is read in the caller's thread, which must not run an event loop. Raises
-    UsageError at once, SourceError where a topic cannot be read, and DecodeError,
-    naming topic, partition and offset, at a value that is not a record.
+    UsageError at once, SourceError when a topic cannot be read, and DecodeError, naming
+    topic, partition and offset, for a value that is not a record.
     """
     selection = selected(since=since, until=until, limit=limit, where=where)
     topics = [topic] if isinstance(topic, str) else list(topic)
@@ -55,7 +55,7 @@ def read(
 def selected(
     *, since: str | None, until: str | None, limit: int | None, where: str | None
 ) -> Selection:
-    """Selection of what a user wrote; UsageError names a mistake."""
+    """Return the selection that a user's texts describe; UsageError names a mistake."""
     now_ms = time.time_ns() // 1_000_000
     return Selection(
         None if since is None else unix_ms(since, now_ms),
@@ -68,9 +68,9 @@ def selected(
 class Reader:
     """Selected records of topics, with their messages.
 
-    ``skipped`` counts the values that were no records, and ``first_bad`` says why the
-    first was none. ``progressed``, which may be replaced, is called with the number of
-    messages of each batch.
+    ``skipped`` counts the values that were not records, and ``first_bad`` explains the
+    first. ``progressed``, which may be replaced, is called with the number of messages
+    of each batch.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Reader:
         return self._source.warnings
 
     def total(self) -> int:
-        """Return about how many messages there are."""
+        """Return an estimate of the number of messages."""
         return sum(map(sum, asyncio.run(self._source.sizes()).values()))
 
     def batches(self, *, follow: bool = False) -> Generator[list[Read], None, None]:
@@ -106,8 +106,8 @@ class Reader:
     def write_to(self, open_writer: Callable[[], Writer], *, follow: bool = False) -> None:
         """Write the selected records to a writer, which is closed at the end.
 
-        It is opened when the first message was read: a source that cannot be read
-        leaves an existing file as it is.
+        The writer is opened once messages have been read: a source that cannot be read
+        leaves an existing file unchanged.
         """
         selection = self._selection
         is_whole = selection.where is None and selection.limit is None
@@ -135,7 +135,7 @@ class Reader:
                 return
 
     def _found(self, messages: Sequence[Message]) -> Iterator[list[Read]]:
-        """Yield a list of those that are selected; then raise where one is no record."""
+        """Yield the selected ones in a list, then raise if a value is not a record."""
         found: list[Read] = []
         try:
             for each in islice(self._selected(messages), self._left):
@@ -149,7 +149,7 @@ class Reader:
 
     def _selected(self, messages: Sequence[Message]) -> Iterator[Read]:
         where = self._selection.where
-        for message in self._selection.in_time(messages):
+        for message in messages:
             try:
                 record = decoded(message)
             except DecodeError as err:

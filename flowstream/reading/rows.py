@@ -1,4 +1,4 @@
-"""Records with their messages, what writes them, and their rows in a table."""
+"""Records with their messages, their rows in a table, and the interface of writers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Writer(Protocol):
-    """Writes records to a file that is open; ``close`` ends what was written, not the file."""
+    """Writes records to an open file; ``close`` completes the content, not the file."""
 
     def write(self, batch: Sequence[Read]) -> None:
         """Write records; lines reach the operating system at once."""
 
     def write_undecoded(self, messages: Sequence[Message]) -> bool:
-        """Write messages, where it can be done faster than by their records; else False."""
+        """Write messages without decoding them; return False if that is not possible."""
 
     def close(self) -> None:
-        """Write what must stand at the end."""
+        """Write the end of the format, if it has one."""
 
 
 def extras(message: Message, record: FlowRecord | CountersRecord) -> tuple[str, str]:
@@ -42,7 +42,7 @@ class OneKind:
         self.record: type[FlowRecord | CountersRecord] | None = None
 
     def rows(self, batch: Sequence[Read]) -> list[dict[str, Any]]:
-        """Rows of these records; UsageError where they are of both kinds."""
+        """Return the rows of these records; UsageError if they are of both kinds."""
         rows = []
         for message, record in batch:
             kind = type(record)

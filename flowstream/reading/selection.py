@@ -1,4 +1,4 @@
-"""Which messages of a topic are wanted: by time, number and condition."""
+"""Selects messages of a topic by time, number and condition."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Selection:
     where: Condition | None = None
 
     def in_time(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Messages of the time that is wanted."""
+        """Return the messages of the selected time."""
         since, until = self.since_ms, self.until_ms
         if since is not None:
             messages = [each for each in messages if each.timestamp_ms >= since]
@@ -52,11 +52,11 @@ class Selector:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there are as many as were wanted."""
+        """Whether the limit is reached."""
         return self._left == 0
 
     def __call__(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Messages that are wanted; DecodeError where a condition meets no record."""
+        """Return the selected messages; DecodeError if a condition meets another value."""
         found = self._selection.in_time(messages)
         where = self._selection.where
         matching: Iterator[Message] = iter(found)
@@ -69,7 +69,7 @@ class Selector:
 
 
 def decoded(message: Message) -> FlowRecord | CountersRecord:
-    """Record of a message; DecodeError and MissingExtraError name its place."""
+    """Decode a message's record; DecodeError and MissingExtraError name its place."""
     try:
         return decode(message.value)
     except MissingExtraError as err:

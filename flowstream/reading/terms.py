@@ -50,7 +50,7 @@ class Address(NamedTuple):
 
 
 class Network:
-    """An address or a network, compared with addresses as their texts are."""
+    """An address or a network; equal to the addresses in it, IPv4 and IPv6 apart."""
 
     __hash__ = None  # type: ignore[assignment]
 

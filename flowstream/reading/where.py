@@ -1,11 +1,11 @@
 """Conditions on records: ``dst_port == 443 and packets > 10``.
 
 The language is a part of Python's expressions: comparisons, ``and``, ``or``, ``not``,
-``in``, ``+ - * / % &`` on numbers. Python's own parser reads a condition; out of its
-tree this module builds functions, so that nothing of it is compiled or evaluated, and
-an expression of any other kind is an error: no calls, attributes,
-subscripts, powers or shifts. Fields have types, so a misspelt field or a comparison of
-an address with a number is an error before anything is read.
+``in``, and ``+ - * / % & |`` on numbers. Python's own parser reads a condition, and this
+module builds functions from the tree; nothing is compiled or evaluated. Any other
+expression is an error: calls, attributes, subscripts, powers, shifts. Fields have types,
+so a misspelt field or a comparison of an address with a number is an error before
+anything is read.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Term(NamedTuple):
     """Part of a condition: its type, and its value by record.
 
     The type is "number", "fraction", "text", "truth", or a Kind whose text has to be converted.
-    ``field`` is the name of a field alone; ``constant`` is a value that is no field's.
+    ``field`` is the name of a field alone; ``constant`` is None for a field.
     """
 
     type: str
@@ -108,7 +108,7 @@ class Condition:
             return ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as err:
             why = err.msg if isinstance(err, SyntaxError) else str(err) or type(err).__name__
-            raise self._error(f"is no condition: {why}") from err
+            raise self._error(f"is not a condition: {why}") from err
 
     def _error(self, what: str) -> UsageError:
         shown = self._text if len(self._text) <= 80 else f"{self._text[:77]}..."
@@ -129,7 +129,7 @@ class Condition:
             case ast.Constant(value=bool() | int() | float() | str() as value):
                 return _literal(value)
         shown = ast.get_source_segment(self._text.strip(), node) or type(node).__name__
-        raise self._error(f"has {shown!r}, which conditions do not have")
+        raise self._error(f"has {shown!r}, which is not allowed in a condition")
 
     def _test(self, node: ast.BoolOp | ast.UnaryOp | ast.Compare, depth: int) -> Function:
         match node:
@@ -147,7 +147,7 @@ class Condition:
         if field is None:
             near = get_close_matches(name, [*FIELDS, *NAMES], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise self._error(f"names {name}, which is no field{hint}")
+            raise self._error(f"names {name}, which is not a field{hint}")
         self._used.add(name)
         return _Term(_type(field.kind), _reader(name, field.kind), name)
 
@@ -162,10 +162,10 @@ class Condition:
         one, two = self._term(node.left, depth), self._term(node.right, depth)
         for term in (one, two):
             if term.type not in _NUMERIC:
-                raise self._error(f"calculates with {_an(term.type)}; only numbers can be")
+                raise self._error(f"calculates with {_an(term.type)}; use numbers")
         is_whole = one.type == two.type == "number"
         if isinstance(node.op, _BITS) and not is_whole:
-            raise self._error("takes bits of a fraction")
+            raise self._error("applies & or | to a fraction; use whole numbers")
         is_whole = is_whole and not isinstance(node.op, ast.Div)
         return _Term(_NUMERIC[not is_whole], _apply(_ARITHMETIC[type(node.op)], one, two))
 
@@ -192,7 +192,11 @@ class Condition:
     def _member(
         self, left: ast.expr, right: ast.expr, depth: int, *, alone: bool = False
     ) -> Function:
-        """Test that ``left`` is, or is in, one member of a list or a single right side."""
+        """Test ``left`` against one member of a list, or ``alone`` against the right side.
+
+        It matches if it is equal to it, or is in it: an address in a network, and only
+        ``alone`` a text in a text.
+        """
         one, two = self._term(left, depth), self._term(right, depth)
         for address, other in ((one, two), (two, one)):
             if address.type == Kind.ADDRESS and other.type == "text":
@@ -201,7 +205,7 @@ class Condition:
         if alone and one.type == two.type == "text":
             return _apply(operator.contains, two, one)
         if alone:
-            raise self._error("tests membership in something else than a list, network or text")
+            raise self._error("has neither a list, a network nor a text after in")
         return self._equal(operator.eq, one, two)
 
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int) -> Function:
@@ -209,7 +213,7 @@ class Condition:
         is_ordered = not isinstance(op, ast.Eq | ast.NotEq)
         if is_ordered and not (one.type in _NUMERIC and two.type in _NUMERIC):
             raise self._error(
-                f"orders {_an(one.type)} and {_an(two.type)}; only numbers have an order"
+                f"orders {_an(one.type)} and {_an(two.type)}; only numbers can be ordered"
             )
         return self._equal(_COMPARISONS[type(op)], one, two)
 

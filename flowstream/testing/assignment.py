@@ -38,7 +38,7 @@ class Assignment:
         return len(self._cluster.messages(partition))
 
     def is_at_end(self, partitions: Iterable[TopicPartition]) -> bool:
-        """Whether these partitions, without any all, are read; a paused one counts too."""
+        """Whether these partitions, by default all, are read to the end, paused or not."""
         return all(self.positions[place] == self.end(place) for place in self._chosen(partitions))
 
     def next(self, partitions: Iterable[TopicPartition]) -> Message | None:

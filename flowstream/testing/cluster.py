@@ -132,14 +132,14 @@ class Group:
         await self._rebalance()
 
     async def leave(self, member: Member) -> None:
-        """Remove a member; harmless if it is none."""
+        """Remove a member; harmless for any other consumer."""
         self._forget_dead()
         if member in self._members:
             self._members.remove(member)
             await self._rebalance()
 
     def commit(self, consumer: Member, offsets: Mapping[TopicPartition, int]) -> None:
-        """Store offsets; CommitFailedError if the group has members and this is none."""
+        """Store offsets; CommitFailedError if the group has members, but not this one."""
         self._forget_dead()
         if self._members and consumer not in self._members:
             raise CommitFailedError("the group has members, and the consumer is none of them")
@@ -154,7 +154,7 @@ class Group:
 
     async def _rebalance(self) -> None:
         async with self._rebalancing:
-            # They change while listeners run; whoever changes them waits for the lock.
+            # A copy: members may join and leave while listeners run.
             members = list(self._members)
             for member in members:
                 await member.revoke()

@@ -26,10 +26,10 @@ class ConsumerDouble(Membership):
 
     It has the methods of AIOKafkaConsumer with their arguments, results and errors; a
     method that it lacks raises NotImplementedError. Partitions are interleaved by
-    their messages' timestamps, so every run is the same. Behind the last message
+    their messages' timestamps, so every run is the same. After the last message
     ``async for`` ends and ``getone`` raises ConsumerStoppedError; with ``wait`` they
-    wait for ``stop``, as with a broker. Two things raise that would wait forever with
-    a broker: a topic that does not exist (UnknownTopicOrPartitionError), and reading
+    wait for ``stop``, as with a broker. Two mistakes that wait forever with a broker are
+    errors: a topic that does not exist (UnknownTopicOrPartitionError), and reading
     without a subscription (IllegalStateError).
     """
 
@@ -68,7 +68,7 @@ class ConsumerDouble(Membership):
         timeout_ms: int = 0,
         max_records: int | None = None,
     ) -> _Records:
-        """Return up to ``max_records`` records; without any, wait for them up to the timeout."""
+        """Return up to ``max_records`` records; wait up to the timeout while there are none."""
         if max_records is not None and (not isinstance(max_records, int) or max_records < 1):
             raise ValueError("`max_records` must be a positive Integer")
         at_most = max_records or self._settings["max_poll_records"]
@@ -103,20 +103,20 @@ class ConsumerDouble(Membership):
     # --- positions -----------------------------------------------------------------------------
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Continue at ``offset``; one that does not exist leads to the earliest."""
+        """Continue at ``offset``, or at the earliest record if it does not exist."""
         if not isinstance(offset, int) or offset < 0:
             raise ValueError("Offset must be a positive integer")
         self._assigned([partition]).positions[partition] = offset
         self._changed.set()
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool:
-        """Go to the first record of these partitions, without any of all."""
+        """Go to the first record of these partitions, by default of all assigned ones."""
         for place in self._chosen(partitions):
             self.seek(place, 0)
         return True
 
     async def seek_to_end(self, *partitions: TopicPartition) -> bool:
-        """Go behind the last record of these partitions, without any of all."""
+        """Go behind the last record of these partitions, by default of all assigned ones."""
         for place in self._chosen(partitions):
             self.seek(place, self._assigned([place]).end(place))
         return True
@@ -153,7 +153,7 @@ class ConsumerDouble(Membership):
     async def offsets_for_times(
         self, timestamps: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Return the first offset at or after each Unix time in ms, None where there is none."""
+        """Return the first offset at or after each Unix time in ms, or None."""
         self._cluster.require_partitions(timestamps)
         for place, time_ms in timestamps.items():
             if time_ms < 0:
@@ -217,7 +217,7 @@ class ConsumerDouble(Membership):
             serialized_value_size=-1 if value is None else len(value),
             headers=message.headers,
         )
-        # After a deserializer has failed the record comes again.
+        # Last: if a deserializer fails, the record is read again.
         self._assigned([place]).positions[place] = message.offset + 1
         return record
 

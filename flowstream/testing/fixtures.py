@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Fixtures:
     """The fixtures of a test, a module or a session; a context manager.
 
-    Relative paths start at ``directory``. Topics are in the broker ``url`` until the
-    end of the scope, without one in the process. Both factories number their
-    records through the whole scope.
+    Relative paths start at ``directory``. Topics are created in the broker at ``url`` and
+    deleted at the end of the scope; without a URL they are in the process. Each factory
+    numbers its records through the whole scope.
     """
 
     def __init__(self, directory: Path, url: str | None) -> None:
@@ -55,7 +55,7 @@ class Fixtures:
     def replayed_topic(
         self, source: str | Path | Iterable[Message], topic: str = "flowstream.flows"
     ) -> ReplayedTopics:
-        """Make one topic, of a recording's topic of that name or of messages of any topic."""
+        """Make one topic from a recording's topic of that name, or from messages."""
         if isinstance(source, (str, os.PathLike)):
             return self.replayed_topics(source, [topic])
         return self.replayed_topics([each._replace(topic=topic) for each in source], [topic])
@@ -63,9 +63,9 @@ class Fixtures:
     def replayed_topics(
         self, source: str | Path | Iterable[Message], topics: Collection[str] = ()
     ) -> ReplayedTopics:
-        """Make several topics, of a recording (without ``topics`` all of it) or of messages.
+        """Make several topics from a recording (by default all of its topics) or from messages.
 
-        Of messages, topics without any become empty topics.
+        ``topics`` that have no messages are created empty.
         """
         if isinstance(source, (str, os.PathLike)):
             recording = self.recording(source)

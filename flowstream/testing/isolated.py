@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from flowstream.testing.names import IsolatedNames
 
-# Between looks at the ends of the partitions, while nothing arrives.
+# Between checks for the ends of the partitions, while nothing arrives.
 _POLL_MS = 100
 
 _T = TypeVar("_T")
@@ -40,8 +40,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 class IsolatedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     """An AIOKafkaConsumer that takes and returns recorded names; see ``ConsumerDouble``.
 
-    Names in the broker are taken too. Other topics raise UnknownTopicOrPartitionError,
-    and the broker never hears of them. Behind the last message ``async for`` ends and
+    Names in the broker are accepted too. Other topics raise UnknownTopicOrPartitionError
+    without a request to the broker. After the last message ``async for`` ends and
     ``getone`` raises ConsumerStoppedError, unless ``wait`` is set.
     """
 
@@ -143,16 +143,16 @@ class IsolatedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     # --- positions and commits -----------------------------------------------------------------
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Continue at ``offset``; one that does not exist leads to the earliest."""
+        """Continue at ``offset``, or at the earliest record if it does not exist."""
         super().seek(self._names.partition(partition), offset)
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool:
-        """Go to the first record of these partitions, without any of all."""
+        """Go to the first record of these partitions, by default of all assigned ones."""
         done: bool = await super().seek_to_beginning(*self._names.partitions(partitions))
         return done
 
     async def seek_to_end(self, *partitions: TopicPartition) -> bool:
-        """Go behind the last record of these partitions, without any of all."""
+        """Go behind the last record of these partitions, by default of all assigned ones."""
         done: bool = await super().seek_to_end(*self._names.partitions(partitions))
         return done
 
@@ -181,7 +181,7 @@ class IsolatedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     async def offsets_for_times(
         self, timestamps: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Return the first offset at or after each Unix time in ms, None where there is none."""
+        """Return the first offset at or after each Unix time in ms, or None."""
         places = self._names.existing(timestamps)
         wanted = dict(zip(places, timestamps.values(), strict=True))
         return self._by_recorded(await super().offsets_for_times(wanted))

@@ -58,7 +58,7 @@ class Membership:
             self._subscribe("topics", topics)
 
     async def start(self) -> None:
-        """Join the group, or take all partitions of the topics; nothing can be read before."""
+        """Join the group, or take all partitions of the topics; required before reading."""
         if self.loop is not asyncio.get_running_loop():
             raise AssertionError("the consumer was made in another event loop")
         if self._started:
@@ -98,8 +98,8 @@ class Membership:
     ) -> None:
         """Read topics, or the topics whose names match; the assignment follows at the next read.
 
-        A group calls ``listener`` before and after each rebalance; without a group
-        nobody does.
+        ``listener`` is called before and after each rebalance of a group, and never
+        without a group.
         """
         _check_subscription(topics, pattern, listener)
         if pattern is None:
@@ -200,7 +200,7 @@ class Membership:
     async def _settled(self) -> Assignment:
         """Return the assignment once no rebalance is under way."""
         self._check()
-        # Give way to other tasks: often nothing here waits.
+        # Let other tasks run: often nothing below waits.
         await asyncio.sleep(0)
         await self._joined()
         while True:

@@ -28,17 +28,16 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 60.0
 _LONGEST_NAME = 249
-# Settings that lead to the broker of production.
+# Settings that would connect to the service's own broker.
 _CONNECTING = re.compile(r"bootstrap_servers|security_protocol|ssl_context|sasl_\w+").fullmatch
 
 
 class ReplayedTopics(Protocol):
     """Topics with known messages.
 
-    ``consumer`` replaces the class AIOKafkaConsumer and takes the same arguments, topics
-    by their recorded names. The consumer
-    reads from the beginning, whatever ``auto_offset_reset`` says, and ends after the
-    last message unless ``wait`` is set. All its names are the recorded ones.
+    ``consumer`` replaces the class AIOKafkaConsumer and takes the same arguments. The
+    consumer uses the recorded names of topics, reads from the beginning whatever
+    ``auto_offset_reset`` says, and ends after the last message unless ``wait`` is set.
     """
 
     @property
@@ -55,7 +54,7 @@ class ReplayedTopics(Protocol):
 
     @property
     def messages(self) -> Sequence[Message]:
-        """All messages, under the recorded names, with the offsets that they have."""
+        """All messages, with their recorded topics and their offsets in the new topics."""
 
     @property
     def consumer(self) -> Callable[..., Any]:
@@ -124,7 +123,7 @@ class BrokerTopics(_Topics):
         return ",".join(self._settings.addresses)
 
     def consumer(self, *topics: str, wait: bool = False, **settings: Any) -> IsolatedConsumer:
-        """Make a consumer of this broker, whatever broker the settings name."""
+        """Make a consumer of this broker, whichever broker the settings name."""
         settings = {name: value for name, value in settings.items() if not _CONNECTING(name)}
         # A service that reads only what arrives from now on would find nothing.
         settings["auto_offset_reset"] = "earliest"
