@@ -78,6 +78,25 @@ def test_time_is_limited(wait):
     assert children() == before
 
 
+def test_the_capabilities_of_the_service_are_enough():
+    """CAP_KILL is none of them, and the process belongs to another user."""
+    code = """
+import time
+from flowstream.host import privileges, unprivileged
+user = privileges.find_user("nobody")
+print(unprivileged.call(user, lambda: 7, int))
+try:
+    unprivileged.call(user, lambda: time.sleep(60), int, 0.3)
+except TimeoutError:
+    print("in time")
+"""
+    few = ("setpriv", "--bounding-set", "-all,+setuid,+setgid", "--inh-caps", "-all")
+    done = subprocess.run(
+        [*few, sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("7\nin time\n", "")
+
+
 def test_it_ends_with_the_process_that_started_it():
     code = """
 import os, time

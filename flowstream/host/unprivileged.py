@@ -64,9 +64,24 @@ def call(
         data = _read(reading, within_s)
     finally:
         os.close(reading)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _end(child, user)
     return result(data, kind)
+
+
+def _end(child: int, user: User) -> None:
+    try:
+        os.kill(child, signal.SIGKILL)
+    except PermissionError:
+        # Without CAP_KILL only a process of the same user may.
+        killer = os.fork()
+        if killer == 0:
+            try:
+                privileges.give_up(user)
+                os.kill(child, signal.SIGKILL)
+            finally:
+                os._exit(0)
+        os.waitpid(killer, 0)
+    os.waitpid(child, 0)
 
 
 def result(data: bytes, kind: type[Value]) -> Value:
