@@ -76,6 +76,14 @@ def test_it_shows_flows_and_verifies_the_count(tmp_path, record_format):
     assert errors == ""
 
 
+def test_a_closed_pipe_is_quiet(tmp_path):
+    with start("--duration", "3", tmp_path=tmp_path) as demo:
+        demo.stdout.close()
+        assert demo.stderr.read() == ""
+        assert demo.wait(60) == 141
+    assert not namespaces(demo)
+
+
 def test_a_count_that_does_not_hold_fails(tmp_path):
     """The sink holds another run with a loss that its counters hide."""
     sink = tmp_path / "recording"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.cli.options import Commands, add_options, values
 from flowstream.config.publish import check_sink
 from flowstream.errors import UsageError
+from flowstream.urls import StdoutUrl, parse_url
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +22,8 @@ examples:
   sudo flowstream demo --duration 20 --sink kafka://127.0.0.1:9092
 
 Makes two network namespaces with a veth pair, sends ping, TCP, UDP, IPv6 and
-VLAN traffic through it, shows the flows and ends with their audit. The
+VLAN traffic through it, shows the flows and ends with their audit. It reads its
+records back, so it takes neither stdout: nor Avro. The
 namespaces are removed at the end, also after an interrupt, and those of a
 killed demo by the next one. Needs root.
 """
@@ -49,6 +51,10 @@ def execute(args: argparse.Namespace) -> int:
         )
     if given["sink"] is not None:
         check_sink(given["sink"], given["format"])
+        if isinstance(parse_url(given["sink"]), StdoutUrl):
+            raise UsageError(
+                "--sink: stdout: is not supported by the demo; use a recording or Kafka"
+            )
     from flowstream import demo  # noqa: PLC0415
 
     return demo.run(given["duration_s"], given["sink"], given["format"])

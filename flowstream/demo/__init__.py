@@ -32,13 +32,19 @@ START_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise it again: ``main`` has the exit status of a closed pipe."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
+
+
 def run(duration_s: float, sink: str | None, record_format: str) -> int:
     """Run the demonstration for ``duration_s`` seconds; return its exit status.
 
     The status is 0 when every packet is accounted for, else 1. Without ``sink`` it
     records into a new directory. Raises ``KernelError`` without root.
     """
-    console = Console()
+    console = _Console()
     sink = sink or f"file:{tempfile.mkdtemp(prefix='flowstream-demo-')}"
     client, server = hosts()
     since_ns = time.time_ns()
@@ -59,7 +65,10 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
     console.print(f"\n{viewer.shown} flow records; their audit:\n")
     result = asyncio.run(audit(sink, PREFIX))
     tables.show(result, sys.stdout)
-    console.print(f"\nThe records are in {sink}: flowstream audit {sink} --topic-prefix {PREFIX}")
+    console.print(
+        f"\nThe records are in {sink}: flowstream audit {sink} --topic-prefix {PREFIX}",
+        soft_wrap=True,
+    )
     return 0 if result.holds else 1
 
 

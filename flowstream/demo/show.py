@@ -47,14 +47,16 @@ def line(record: FlowRecord) -> str:
     """Format a flow record as a readable line."""
     end = dt.datetime.fromtimestamp(record.time_flow_end_ns / 1e9, dt.UTC)
     protocol = _PROTOCOLS.get(record.proto, str(record.proto))
-    flags = " ".join(name for bit, name in enumerate(TCP_FLAGS) if record.tcp_flags >> bit & 1)
-    vlan = f" vlan {record.vlan_id}" if record.vlan_id else ""
+    notes = [name for bit, name in enumerate(TCP_FLAGS) if record.tcp_flags >> bit & 1]
+    if record.vlan_id:
+        notes.append(f"vlan {record.vlan_id}")
     source = _end(record.source, record.src_port)
     destination = _end(record.destination, record.dst_port)
-    return (
+    shown = (
         f"{end:%H:%M:%S}  {source:>28} -> {destination:<28} {protocol:<6} "
-        f"{record.packets:>6,} packets {record.bytes:>9,} octets  {flags}{vlan}"
+        f"{record.packets:>6,} packets {record.bytes:>9,} octets  {' '.join(notes)}"
     )
+    return shown.rstrip()
 
 
 def _end(address: IPv4Address | IPv6Address, port: int) -> str:
