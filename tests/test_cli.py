@@ -133,8 +133,8 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         (["fly"], "argument COMMAND: invalid choice: 'fly'"),
         (["run"], "an interface is required: -i IFACE"),
         (["run", "-i"], "argument -i/--interface: expected one argument (see flowstream run"),
-        (["run", "-i", "a", "--interv", "7"], "unrecognized arguments: --interv 7"),
-        (["run", "-i", "a", "b"], "unrecognized arguments: b"),
+        (["run", "-i", "a", "--interv", "7"], "unrecognized arguments: --interv 7 (see flowst"),
+        (["run", "-i", "a", "b"], "unrecognized arguments: b (see flowstream run --help)"),
         (["run", "-i", "a", "-i", "a"], "interface: a is named more than once"),
         (["run", "-i", "a/b"], "--interface: ['a/b'] is not allowed; it takes a list such as"),
         (["run", "-i", "a", "--interval", "0"], "--interval: '0' is not allowed; it takes a num"),
@@ -146,6 +146,7 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         (["demo", "--duration", "-1"], "--duration: '-1' is not allowed; it takes a number of"),
         (["demo", "--duration", "0"], "--duration: '0' is not allowed; it takes a number of"),
         (["demo", "--sink", "stdout:", "--format", "msgpack"], "format: msgpack is binary"),
+        (["demo", "--sink", "stdout:"], "--sink: stdout: is not supported by the demo"),
         (["demo", "--format", "avro"], "--format: avro is not supported by the demo; use json, "),
         (
             ["run", "-i", "a", "--registry", "x"],

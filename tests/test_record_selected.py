@@ -103,10 +103,10 @@ def test_file_that_cannot_be_made_leaves_nothing(plain, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["../outside"], "no recording: it contains '../outside'"),
-        (["t-0/../../x"], "no recording: it contains"),
-        (["/etc/x"], "no recording: it contains"),
-        (["t-0/00000000000000000000.log", "readme"], "no recording: it contains 'readme'"),
+        (["../outside"], "not a recording: it contains '../outside'"),
+        (["t-0/../../x"], "not a recording: it contains"),
+        (["/etc/x"], "not a recording: it contains"),
+        (["t-0/00000000000000000000.log", "readme"], "not a recording: it contains 'readme'"),
         ([], "no topic t in this recording"),
     ],
 )

@@ -25,12 +25,12 @@ examples:
 The packets of pcap and pcapng files (Ethernet, raw IP, Linux cooked) run
 through the program that also observes interfaces, with the times of the
 capture: --interval is capture time, each file is an interface of its own, and
-the same files always give the same records, except with --sampling. Needs root
-or CAP_BPF and CAP_NET_ADMIN, but no interface; both are given up before a
-capture is read. A damaged file is published up
-to the damage; the exit status is then 1. Files that are not captures, or whose
-first packet cannot be read, are refused before anything is published. Packets
-may be in any order of time: an interval begins when one leaves the present one.
+the same files always give the same records, except with --sampling. Needs root,
+or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, but no interface; privileges are
+given up before a capture is read. A damaged file is published up to the damage;
+the exit status is then 1. Files that are not captures, or whose first packet
+cannot be read, are refused before anything is published. Packets may be in any
+order of time: an interval begins when one leaves the present one.
 
 Consumers tell runs apart by host_id, here a digest of the files and of
 --interval, --max-flows and --sampling, and by agent_epoch, here the time of the

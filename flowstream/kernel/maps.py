@@ -102,7 +102,7 @@ class Map(Closing):
 
 
 _REMEDIES = {
-    errno.EPERM: ": needs root or CAP_BPF (and CAP_NET_ADMIN to attach)",
+    errno.EPERM: ": needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
     errno.ENOMEM: ": not enough memory: lower --max-flows or raise the memory limit",
     errno.E2BIG: ": too large: lower --max-flows",
 }

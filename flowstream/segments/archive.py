@@ -69,7 +69,7 @@ def unpack(file: Path) -> Path:
             raise SourceError(f"{file}: {err.strerror}; name a recording") from err
         # zipfile and zlib have many errors of their own.
         if isinstance(err, Exception):
-            raise SourceError(f"{file}: no recording: {err}") from err
+            raise SourceError(f"{file}: not a recording: {err}") from err
         raise
     return directory
 
