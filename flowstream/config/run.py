@@ -83,8 +83,8 @@ class RunConfig(PublishConfig, frozen=True, kw_only=True):
         int,
         described(
             "N",
-            "flow records per second, averaged over an interval: those beyond are aggregated, "
-            "announcements beyond as many are dropped and counted",
+            "limit per second, averaged over an interval: flow records beyond it are "
+            "aggregated, announcements beyond it are dropped and counted",
             ge=1,
             le=100_000_000,
         ),
