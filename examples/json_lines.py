@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 from contextlib import aclosing
@@ -30,7 +31,11 @@ async def main(url: str, topic: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Print a topic of JSON values as lines.")
+    parser.add_argument("url", help="file:DIR or kafka://HOST:PORT")
+    parser.add_argument("topic", help="for example flowstream.flows")
+    arguments = parser.parse_args()
     try:
-        asyncio.run(main(*sys.argv[1:]))
+        asyncio.run(main(arguments.url, arguments.topic))
     except FlowstreamError as err:
         sys.exit(str(err))
