@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from flowstream.cli.messages import warn
 from flowstream.cli.options import Commands, add_options, values
-from flowstream.cli.selecting import WHERE_HELP, add_selection, selection
+from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, selection
 from flowstream.errors import SinkError, UsageError
 from flowstream.streams import Stream
 from flowstream.urls import SOURCE_FORMS
@@ -47,13 +47,7 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
-    parser.add_argument(
-        "--topic",
-        metavar="TOPIC",
-        dest="topics",
-        action="append",
-        help="topic to read; may be repeated (default PREFIX.flows)",
-    )
+    add_topics(parser, "topic to read (default PREFIX.flows)")
     add_options(parser, ("topic_prefix",))
     add_selection(parser)
     parser.add_argument("--follow", action="store_true", help="continue with later records")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from flowstream.cli.messages import warn
-from flowstream.cli.selecting import WHERE_HELP, add_selection, selection
+from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, selection
 from flowstream.errors import UsageError
 from flowstream.extras import requires
 from flowstream.urls import SOURCE_FORMS, KafkaUrl, parse_url_or_directory
@@ -53,14 +53,7 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
-    parser.add_argument(
-        "--topic",
-        metavar="TOPIC",
-        dest="topics",
-        action="append",
-        default=[],
-        help="topic to record; may be repeated (default all of a recording)",
-    )
+    add_topics(parser, "topic to record (default all of a recording)")
     parser.add_argument(
         "--to",
         metavar="PATH",

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from flowstream.cli.messages import warn
+from flowstream.cli.selecting import add_topics
 from flowstream.urls import SINK_FORMS
 
 if TYPE_CHECKING:
@@ -41,14 +42,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--to", metavar="URL", required=True, help=f"{SINK_FORMS}, which gets lines of JSON"
     )
-    parser.add_argument(
-        "--topic",
-        metavar="TOPIC",
-        dest="topics",
-        action="append",
-        default=[],
-        help="topic to send; may be repeated (default all of the recording)",
-    )
+    add_topics(parser, "topic to send (default all of the recording)")
     parser.add_argument(
         "--rename",
         metavar="OLD=NEW",

@@ -1,4 +1,4 @@
-"""Options that select records of topics: those of cat and record."""
+"""Options that select records of topics: those of cat, record and replay."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ A condition names fields (flowstream schema json lists them), which == != < <= >
   packets and bytes / packets > 1000
 A record that lacks a named field, as counters lack ports, does not match.
 """
+
+
+def add_topics(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add --topic; ``use`` is its help, for example "topic to read"."""
+    parser.add_argument(
+        "--topic",
+        metavar="TOPIC",
+        dest="topics",
+        action="append",
+        default=[],
+        help=f"{use}; may be repeated",
+    )
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
