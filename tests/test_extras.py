@@ -53,17 +53,22 @@ def values() -> dict[str, bytes]:
     return {name: make_encoder(name, IDENTITY).encode(records)[0] for name in ("json", "msgpack")}
 
 
-def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in which the libraries are hidden."""
-    program = f"import pytest; from support import hidden; hidden.hide(*hidden.LIBRARIES)\n{code}"
+def program(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that can import the tests' helpers."""
     return subprocess.run(
-        [sys.executable, "-c", program, *args],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
         env={"PYTHONPATH": str(TOP / "tests"), "PATH": os.environ["PATH"]},
     )
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in which the libraries are hidden."""
+    hide = "import pytest; from support import hidden; hidden.hide(*hidden.LIBRARIES)\n"
+    return program(hide + code)
 
 
 @pytest.mark.parametrize("system", ["linux", "windows"])
@@ -115,14 +120,7 @@ hidden.be_windows()
 from flowstream.cli.main import main
 sys.exit(main({command.split()!r}))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={"PYTHONPATH": str(TOP / "tests")},
-    )
+    done = program(code)
     assert (done.returncode, done.stdout) == (1, "")
     name = command.partition(" ")[0]
     assert done.stderr.startswith(f"flowstream: error: {name} is not supported on this system: ")
@@ -140,14 +138,7 @@ from support.outcomes import Account
 hidden.be_windows()
 import {module}
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env={"PYTHONPATH": str(TOP / "tests")},
-    )
+    done = program(code)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -180,14 +171,7 @@ def test_readers_of_a_recording_name_the_place_and_the_extra(
         f"from pathlib import Path; from flowstream.testing import Recording; "
         f"Recording(Path({str(tmp_path)!r})).records()": 1,
     }.items():
-        done = subprocess.run(
-            [sys.executable, "-c", hide + code],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={"PYTHONPATH": str(TOP / "tests")},
-        )
+        done = program(hide + code)
         (*_, last) = done.stderr.splitlines()
         assert (done.returncode, done.stdout) == (status, "")
         assert place in last

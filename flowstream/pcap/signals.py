@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from flowstream.agent.signals import ENDING
 from flowstream.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @contextlib.contextmanager
@@ -39,7 +38,7 @@ def stopped_by_signals() -> Iterator[Callable[[], None]]:
             raise SourceError(f"stopped by {caught[0]}: what was read before it is published")
 
     if threading.current_thread() is threading.main_thread():
-        for number in _ENDING:
+        for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, catch, number)
                 handled.add(number)

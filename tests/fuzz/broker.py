@@ -1,9 +1,8 @@
 """Answers of a Kafka broker, to the source, the sink and the requests of an admin client.
 
 The input is a list of answers: API key, length in 2 octets, body. A request gets the
-next answer of its key, again from the first one when all were used, and a valid one
-without any. The parser of most of that is aiokafka's; here counts what flowstream makes
-of its results and of its errors.
+next answer of its key in turn, or a valid one if the input has none. aiokafka parses
+most of them; the target checks how flowstream handles its results and errors.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def _body(answer: Response) -> bytes:
 
 
 def _versions(*ranges: tuple[int, int]) -> bytes:
-    """Say which versions of which requests the broker knows."""
+    """Return the answer with the versions of requests that the broker knows."""
     return _body(ApiVersionResponse_v0(0, [(key, version, version) for key, version in ranges]))
 
 

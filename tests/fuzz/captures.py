@@ -60,7 +60,7 @@ def _pcapng(order: str, link_type: int) -> bytes:
         [
             block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1)),
             block(1, struct.pack(order + "HHI", link_type, 0, 65_535) + described),
-            block(5, bytes(8)),  # statistics, which are no packet
+            block(5, bytes(8)),  # statistics
             block(6, struct.pack(order + "5I", 0, *times) + _PACKET + padding + told),
             block(2, struct.pack(order + "HH4I", 0, 3, *times) + _PACKET),
             block(3, struct.pack(order + "I", len(_PACKET)) + _PACKET),

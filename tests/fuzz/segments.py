@@ -1,8 +1,8 @@
 """Log segments: a recording of one partition, read and continued.
 
-The first octet says how the rest becomes files: bit 0 puts lengths and checksums of
-the batches right, so that what stands behind them is reached; bit 1 puts a valid
-segment before it, as one of several.
+The first octet selects how the rest becomes files: bit 0 corrects lengths and checksums
+of the batches, so that the code behind those checks is reached; bit 1 puts a valid
+segment before it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def seeds() -> Sequence[bytes]:
 
 def target(data: bytes) -> None:
     """Read a recording in every way; the messages are those that aiokafka reads."""
-    # A bomb needs no 256 MiB to show.
+    # A lower limit, so that bombs can be small.
     with patch.object(compression, "MAX_UNPACKED", 1 << 20):
         if data:
             _target(data)

@@ -19,6 +19,7 @@ from flowstream.errors import DecodeError
 from flowstream.messages import Message
 from flowstream.records import FlowRecord, RecordType, decode, decode_many
 from flowstream.records.decoding import _length_octets, format_of
+from flowstream.records.encoding import _varint
 
 if TYPE_CHECKING:
     import random
@@ -73,7 +74,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
         inner = data[_length_octets(data) :]
         at, cut = sorted(rng.randrange(len(inner) + 1) for _ in range(2))
         inner = rng.choice((inner[:at] + rng.randbytes(2) + inner[cut:], inner + inner[at:cut]))
-        return _length(len(inner)) + inner
+        return _varint(len(inner)) + inner
     try:
         values = json.loads(data) if record_format == "json" else msgspec.msgpack.decode(data)
     except (ValueError, msgspec.DecodeError, RecursionError):
@@ -94,15 +95,6 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
         )
     except (OverflowError, UnicodeError):
         return data
-
-
-def _length(number: int) -> bytes:
-    """Return the varint of a length."""
-    octets = bytearray()
-    while number > 0x7F:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*octets, number])
 
 
 def target(data: bytes) -> None:
