@@ -7,7 +7,7 @@
 A window is printed when it is over, --wait seconds after its end: one JSON line
 per talker, the largest first. A record that comes later still is printed as a
 line of its own, with "late": records are deltas, so it may just be added. With
---once the program ends when the topic is read. A value that is no flow record
+--once the program ends when the topic is read. A value that is not a flow record
 ends it with topic, partition and offset.
 """
 

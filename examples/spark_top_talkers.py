@@ -8,7 +8,7 @@
 A window is printed once, when the watermark has passed its end: one JSON line
 per talker, the largest first. With --once the job reads what the topic holds
 and ends; windows that are not over by then stay in the checkpoint for the next run.
-A value that is no flow record ends the job with topic, partition and offset.
+A value that is not a flow record ends the job with topic, partition and offset.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ INGRESS = 0
 
 
 def records(messages: DataFrame) -> DataFrame:
-    """Records by column; a value that is no flow record ends the job, with its place."""
+    """Records by column; a value that is not a flow record ends the job, with its place."""
     record = f.from_json(f.col("value").cast("string"), RECORD)
     parsed = messages.select("topic", "partition", "offset", record.alias("record"))
     readable = (f.col("record.record_type") == 1) & (f.col("record.schema_version") == 1)

@@ -44,7 +44,7 @@ BAD = {
     "later version": GOOD.replace(b'"schema_version":1,', b'"schema_version":2,'),
     "unknown type": GOOD.replace(b'"record_type":1,', b'"record_type":4,'),
 }
-"""Values that are no record of this version: none of them may be passed over."""
+"""Values that are not records of this version: none of them may be passed over."""
 assert GOOD not in BAD.values()
 
 

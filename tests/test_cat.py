@@ -170,10 +170,8 @@ def test_relative_times_and_bad_ones():
     assert unix_ms("1969-12-31T23:59:59.5Z", 0) == -500
     now = datetime.now(UTC).astimezone()
     assert unix_ms(now.replace(tzinfo=None).isoformat(), 0) == int(now.timestamp() * 1000)
-    for text in ("yesterday", "10", "", "1700000000000000000", "2023-13-01", "10w", "-5m"):
-        if text == "10":
-            assert unix_ms(text, 0) == 10_000
-            continue
+    assert unix_ms("10", 0) == 10_000
+    for text in ("yesterday", "", "1700000000000000000", "2023-13-01", "10w", "-5m"):
         with pytest.raises(UsageError, match="is not a time; use RFC 3339, Unix seconds"):
             unix_ms(text, 0)
 

@@ -139,7 +139,7 @@ async def test_a_wakeup_that_cannot_be_read_ends_the_run(recording_url, pairs, m
     assert await finals(recording_url) == [device.index]
 
 
-def test_a_sink_that_fails_ends_the_run_promptly_whatever_the_counters_period(wire, tmp_path):
+def test_a_sink_that_fails_ends_the_run_promptly(wire, tmp_path):
     sender, receiver = wire
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -189,7 +189,7 @@ def test_a_signal_at_any_time_after_the_first_attachment_ends_the_run_in_order(
         assert "Traceback" not in agent.output()
 
 
-def test_a_process_that_is_to_outlive_its_terminal_does(wire, recording_url):
+def test_nohup_lets_a_run_outlive_its_terminal(wire, recording_url):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", recording_url, before=("nohup",)) as agent:
         agent.publishing()

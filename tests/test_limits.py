@@ -21,7 +21,7 @@ NEEDED = re.compile(
 
 
 def limited(limit: str, command: str) -> tuple[int, list[str]]:
-    """Run a command below a limit; return its status and its lines that are no logs."""
+    """Run a command below a limit; return its status and its lines other than logs."""
     done = subprocess.run(
         ["bash", "-c", f"ulimit {limit}; exec {FLOWSTREAM} {command}"],
         capture_output=True, text=True, timeout=120, check=False,

@@ -47,7 +47,7 @@ class Anonymiser:
     def message(self, message: Message) -> Message:
         """Return the message with an anonymised value and key, and without headers.
 
-        Raises DecodeError, naming the place, for a value that is no record.
+        Raises DecodeError, naming the place, for a value that is not a record.
         """
         record = decoded(message)
         if isinstance(record, CountersRecord):

@@ -32,7 +32,7 @@ _COUNTERS: Final = 2 * RecordType.COUNTERS  # zigzag
 
 
 def read(value: bytes) -> FlowRecord | CountersRecord:
-    """Read one datum without a prefix; ValueError when it is no record.
+    """Read one datum without a prefix; ValueError when it is not a record.
 
     It is read by the schema of this version: fields that a newer writer added
     stand at the end and stay unread.

@@ -28,7 +28,7 @@ _IPV4_OCTETS: Final = 4
 
 
 def read(value: bytes) -> FlowRecord | CountersRecord:
-    """Read one message without length and prefix; ValueError when it is no record.
+    """Read one message without length and prefix; ValueError when it is not a record.
 
     Zeros and empty texts are left out on the wire. Addresses never are: a message
     without them was cut.
