@@ -44,7 +44,8 @@ ROOMS = {
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams layouts records accounting messages encode source",
-        "audit": "errors streams progress layouts records accounting messages encode source",
+        "audit": "errors streams progress layouts records accounting messages encode source "
+        "reading",
         "recording": "errors extras streams progress urls layouts records accounting messages "
         "encode delivery kafka segments sink source reading",
         "agent": "errors streams closing log layouts host urls config records accounting messages "

@@ -201,8 +201,7 @@ def test_the_audit_says_from_when_on_it_can_check() -> None:
         ),
         (
             "flowstream.flows: cannot be checked before 2023-11-14T22:13:20.000Z: retention "
-            "deleted records (partitions begin above offset 0), perhaps all of the 3 that are "
-            "not there from seq 0 on"
+            "deleted records (partitions begin above offset 0), up to 3 of this run"
         ),
     ]
 

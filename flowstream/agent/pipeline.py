@@ -106,7 +106,7 @@ class Publisher:
         """Publish batches until ``finish``.
 
         A fault of the agent's own goes to ``on_fault``; all later batches are taken
-        out of the queue and counted as lost, so that no reader waits for ever.
+        out of the queue and counted as lost, so that no reader waits forever.
         """
         while (taken := await self._queue.get()) is not None:
             if isinstance(taken, asyncio.Event):

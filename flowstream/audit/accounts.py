@@ -12,9 +12,10 @@ import numpy as np
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.audit.balance import Begins, RunAccounts, balance
-from flowstream.audit.columns import RunKey, columns, decode_message
+from flowstream.audit.columns import RunKey, columns
 from flowstream.audit.result import Result
 from flowstream.errors import DecodeError
+from flowstream.reading.selection import decoded
 from flowstream.records import CountersRecord, RecordType
 from flowstream.records.decoding import format_of
 from flowstream.streams import Stream
@@ -94,7 +95,7 @@ class Audit:
 
     def _add_counters(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            record = decode_message(message)
+            record = decoded(message)
             if not isinstance(record, CountersRecord):
                 raise DecodeError(f"{message.place}: a record of type {record.record_type}")
             self._note_format(message)

@@ -18,9 +18,10 @@ import numpy as np
 
 from flowstream.accounting.tally import Tally, attachment_codes
 from flowstream.encode.fixed_layout import octets_of, published_flows
-from flowstream.errors import DecodeError, MissingExtraError
+from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import SCHEMA_VERSION, CountersRecord, FlowRecord, RecordType, decode
+from flowstream.reading.selection import decoded
+from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
 from flowstream.records.decoding import format_of
 from flowstream.records.json_form import FlowJson, check_texts
 from flowstream.records.text import host_id_bytes
@@ -83,16 +84,6 @@ def columns(messages: Sequence[Message], record_type: RecordType) -> list[Column
     return found
 
 
-def decode_message(message: Message) -> FlowRecord | CountersRecord:
-    """Decode one value; DecodeError and MissingExtraError name its place."""
-    try:
-        return decode(message.value)
-    except MissingExtraError as err:
-        raise err.at(message.place) from err.__cause__
-    except DecodeError as err:
-        raise DecodeError(f"{message.place}: {err}") from err.__cause__
-
-
 _ARRAY16: Final = b"\xdc\0"
 _RUN: Final = octets_of("agent_epoch", "host_id")
 
@@ -134,7 +125,7 @@ def _from_json(messages: Sequence[Message], record_type: RecordType) -> Columns 
 def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns:
     records = []
     for message in messages:
-        record = decode_message(message)
+        record = decoded(message)
         if not isinstance(record, FlowRecord) or record.record_type != record_type:
             raise DecodeError(f"{message.place}: a record of type {record.record_type}")
         records.append(record)

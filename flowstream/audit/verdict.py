@@ -86,8 +86,8 @@ def _of_topic(topic: Topic) -> Iterator[str]:
     if topic.deleted and topic.complete_from_ms is not None:
         yield (
             f"{topic.topic}: cannot be checked before {_time(topic.complete_from_ms)}: "
-            f"retention deleted records (partitions begin above offset 0), perhaps all of the "
-            f"{topic.deleted:,} that are not there from seq 0 on"
+            f"retention deleted records (partitions begin above offset 0), up to "
+            f"{topic.deleted:,} of this run"
         )
     unexplained = topic.missing - topic.failed - topic.in_doubt - topic.deleted
     if unexplained > 0:

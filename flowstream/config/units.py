@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Final
 
 SIZE_PATTERN: Final = r"\A([1-9][0-9]{0,5}(MB|GB|TB|MiB|GiB|TiB)|unlimited)\Z"
@@ -35,5 +36,5 @@ def seconds(text: str) -> int | None:
 def _amount(text: str) -> int | None:
     if text == "unlimited":
         return None
-    number = text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+    number = text.rstrip(string.ascii_letters)
     return int(number) * _UNITS[text[len(number) :]]

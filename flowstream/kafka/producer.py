@@ -1,6 +1,6 @@
 """One idempotent Kafka producer: start, partition counts, and an end within a deadline.
 
-aiokafka's ``stop`` and ``flush`` may wait for the broker for ever (aiokafka issue
+aiokafka's ``stop`` and ``flush`` may wait for the broker forever (aiokafka issue
 1101). So this module, and only this one, uses the producer's internals.
 """
 
@@ -64,7 +64,7 @@ class Producer:
     ) -> Self:
         """Create missing topics and start a producer.
 
-        May wait for ever: the caller sets the deadline. Raises ``SinkError`` when
+        May wait forever: the caller sets the deadline. Raises ``SinkError`` when
         the cluster refuses, and lets aiokafka's errors through where another
         attempt may succeed.
         """

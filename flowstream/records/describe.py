@@ -1,4 +1,4 @@
-"""Fields of the records, read from their Structs: for every form, schema and encoder.
+"""Fields of the records, read from their Structs: forevery form, schema and encoder.
 
 ``fields`` are those of the wire, ``named_fields`` those of the formats whose fields
 have names (JSON, Avro), ``protobuf_fields`` those of Protobuf.
@@ -18,7 +18,7 @@ from flowstream.records.fields import U32, Kind
 from flowstream.records.flow import FlowRecord
 
 # GoFlow2's numbers (pb/flow.proto) where it has the field, else numbers from 1000.
-# A number belongs to its name for ever, in every record.
+# A number belongs to its name forever, in every record.
 _NUMBERS: Final = {
     "sampling_rate": 3,
     "sequence_num": 4,
