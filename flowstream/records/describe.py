@@ -1,4 +1,4 @@
-"""Fields of the records, read from their Structs: forevery form, schema and encoder.
+"""Fields of the records, read from their Structs: for every form, schema and encoder.
 
 ``fields`` are those of the wire, ``named_fields`` those of the formats whose fields
 have names (JSON, Avro), ``protobuf_fields`` those of Protobuf.
