@@ -85,13 +85,16 @@ def constant_of(field: Field, text: str, *, network: bool = False) -> Any:
             return numbers[text.lower()]
         except KeyError:
             raise ValueError(f"{text!r}; known names: {', '.join(numbers)}") from None
-    match field.kind:
-        case Kind.ADDRESS:
-            if "/" in text and not network:
-                raise ValueError(f"the network {text!r}; use in")
-            return Network(text)
-        case Kind.MAC:
-            return mac_bytes(text)
-        case Kind.HOST_ID:
-            return host_id_bytes(text)
+    if field.kind == Kind.ADDRESS and "/" in text and not network:
+        raise ValueError(f"the network {text!r}; use in")
+    try:
+        match field.kind:
+            case Kind.ADDRESS:
+                return Network(text)
+            case Kind.MAC:
+                return mac_bytes(text)
+            case Kind.HOST_ID:
+                return host_id_bytes(text)
+    except ValueError as err:
+        raise ValueError(f"{text!r}: {err}") from None
     raise ValueError(f"the text {text!r}; it is a number")
