@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,10 @@ class Audit:
     """Adds up published records, in any order, and balances the accounts of every run.
 
     A repeated record (the same ``seq`` of the same run and topic) counts as a
-    duplicate and is summed once. Memory grows by a bit per record where the
-    sequence numbers are dense, and by at most some 16 octets elsewhere.
+    duplicate and is summed once. Whether it repeats the first is known after a second
+    reading: where ``repeats``, pass all messages to ``compare``, too. Memory grows by a
+    bit per record where the sequence numbers are dense, by at most some 16 octets
+    elsewhere, and by 16 octets per duplicate.
     """
 
     def __init__(
@@ -84,28 +87,46 @@ class Audit:
                 self._note_format(part.first)
                 self._add_flows(stream, partition, part)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether any ``seq`` occurred again."""
+        return any(repeats for run in self._runs.values() for repeats in run.repeats.values())
+
+    def compare(self, messages: Sequence[Message]) -> None:
+        """Compare messages of a second reading with the repeated records of the first.
+
+        Others may be among them. Raises DecodeError as ``add`` does.
+        """
+        groups: dict[Stream, list[Message]] = defaultdict(list)
+        for message in messages:
+            groups[self._streams[message.topic]].append(message)
+        for record in map(_counters_of, groups.pop(Stream.COUNTERS, [])):
+            repeats = self._runs[_run_of(record)].repeats[Stream.COUNTERS]
+            repeats.compare(np.array([record.seq], np.uint64), _digest(record))
+        for stream, group in groups.items():
+            for part in columns(group, _FLOW_TYPES[stream]):
+                for key, mine in part.by_run():
+                    self._runs[key].repeats[stream].compare(mine.seq, mine.digest)
+
     def _add_flows(self, stream: Stream, partition: int, part: Columns) -> None:
-        for key, seqs, tally in part.by_run():
+        for key, mine in part.by_run():
             run = self._runs[key]
-            run.note_partition(stream, partition, int(seqs.min()))
-            fresh = run.seqs[stream].add(seqs)
+            run.note_partition(stream, partition, int(mine.seq.min()))
+            fresh = run.note_seqs(stream, mine.seq, mine.digest)
             if stream is Stream.NEW_FLOWS:
-                fresh[:] = False  # an announcement stands for no packets
-            _add_published(run, tally, fresh)
+                # An announcement stands for no packets.
+                run.announced_packets += sum(mine.tally.packets.tolist())
+                fresh[:] = False
+            _add_published(run, mine.tally, fresh)
 
     def _add_counters(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            record = decoded(message)
-            if not isinstance(record, CountersRecord):
-                raise DecodeError(f"{message.place}: a record of type {record.record_type}")
+            record = _counters_of(message)
             self._note_format(message)
-            run = self._runs[RunKey(record.host_id, record.agent_epoch)]
+            run = self._runs[_run_of(record)]
             run.note_partition(Stream.COUNTERS, message.partition, record.seq)
-            run.seqs[Stream.COUNTERS].add(np.array([record.seq], np.uint64))
-            key = AttachmentKey(record.if_index, record.flow_direction)
-            last = run.counters.get(key)
-            if last is None or record.seq > last.seq:
-                run.counters[key] = record
+            run.note_seqs(Stream.COUNTERS, np.array([record.seq], np.uint64), _digest(record))
+            run.note_counters(record)
 
     def _note_format(self, message: Message) -> None:
         self._formats[message.topic].setdefault(format_of(message.value), message)
@@ -120,6 +141,23 @@ class Audit:
         runs = [msgspec.structs.replace(run, notes=[*run.notes, *self._notes]) for run in runs]
         mixed = [_mixed(formats) for formats in self._formats.values() if len(formats) > 1]
         return Result(all(not run.problems for run in runs), runs, mixed)
+
+
+def _counters_of(message: Message) -> CountersRecord:
+    record = decoded(message)
+    if not isinstance(record, CountersRecord):
+        raise DecodeError(f"{message.place}: a record of type {record.record_type}")
+    return record
+
+
+def _run_of(record: CountersRecord) -> RunKey:
+    return RunKey(record.host_id, record.agent_epoch)
+
+
+def _digest(record: CountersRecord) -> NDArray[np.uint64]:
+    """Digest of a whole record, whatever its format; shape (1,)."""
+    octets = blake2b(msgspec.msgpack.encode(record, order="sorted"), digest_size=8).digest()
+    return np.array([int.from_bytes(octets)], np.uint64)
 
 
 def _add_published(run: RunAccounts, tally: Tally, counted: NDArray[np.bool_]) -> None:

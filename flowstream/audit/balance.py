@@ -8,19 +8,24 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.tally import AttachmentKey
 from flowstream.accounting.terms import IN_DOUBT, LOSSES, NO_FLOW
+from flowstream.audit.repeats import Repeats
 from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Run, Topic
 from flowstream.audit.seqs import SeqSet
 from flowstream.audit.verdict import notes, problems
+from flowstream.records import StageCounts
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowstream.accounting.tally import AttachmentKey
+    import numpy as np
+    from numpy.typing import NDArray
+
     from flowstream.audit.columns import RunKey
     from flowstream.messages import Message
-    from flowstream.records import CountersRecord, StageCounts
+    from flowstream.records import CountersRecord
 
 _T = TypeVar("_T")
 
@@ -30,18 +35,42 @@ class RunAccounts:
     """Sums of one run per attachment, and its sequences per topic.
 
     ``partitions`` has the lowest number in each partition; ``published`` has an entry
-    for every attachment that any record names; ``counters`` the last record of each.
+    for every attachment that any record names; ``counters`` the last record of each,
+    ``most_seen`` the highest count of all of them. ``announced_packets`` are packets
+    of announcements, which have none.
     """
 
     seqs: dict[Stream, SeqSet] = field(default_factory=lambda: {s: SeqSet() for s in Stream})
     partitions: dict[Stream, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     published: dict[AttachmentKey, RecordAmount] = field(default_factory=dict)
     counters: dict[AttachmentKey, CountersRecord] = field(default_factory=dict)
+    most_seen: dict[AttachmentKey, Amount] = field(default_factory=dict)
+    repeats: dict[Stream, Repeats] = field(default_factory=lambda: {s: Repeats() for s in Stream})
+    announced_packets: int = 0
 
     def note_partition(self, stream: Stream, partition: int, seq: int) -> None:
         """Note a record's partition and number."""
         lowest = self.partitions[stream]
         lowest[partition] = min(seq, lowest.get(partition, seq))
+
+    def note_seqs(
+        self, stream: Stream, seqs: NDArray[np.uint64], contents: NDArray[np.uint64]
+    ) -> NDArray[np.bool_]:
+        """Note numbers and the digests of their records; return which numbers are new."""
+        fresh = self.seqs[stream].add(seqs)
+        self.repeats[stream].note(seqs[~fresh], contents[~fresh])
+        return fresh
+
+    def note_counters(self, record: CountersRecord) -> None:
+        """Note a counters record, of which the last of each attachment counts."""
+        key = AttachmentKey(record.if_index, record.flow_direction)
+        last = self.counters.get(key)
+        if last is None or record.seq > last.seq:
+            self.counters[key] = record
+        most = self.most_seen.get(key, Amount(0, 0))
+        self.most_seen[key] = Amount(
+            max(most.packets, record.seen_packets), max(most.l2_bytes, record.seen_l2_bytes)
+        )
 
     @property
     def ended(self) -> bool:
@@ -86,7 +115,7 @@ def balance(
         agent_epoch=key.agent_epoch,
         interfaces=interfaces,
         topics=sequences,
-        problems=problems(interfaces, sequences),
+        problems=problems(interfaces, sequences, run.announced_packets),
         notes=notes(interfaces, sequences),
     )
 
@@ -103,6 +132,7 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
             counters=False,
             final=False,
             seen=Amount(0, 0),
+            most_seen=Amount(0, 0),
             flows=flows,
             no_flow={},
             losses={},
@@ -121,6 +151,7 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
         counters=True,
         final=record.final,
         seen=Amount(record.seen_packets, record.seen_l2_bytes),
+        most_seen=run.most_seen[key],
         flows=flows,
         no_flow=no_flow,
         losses=_ordered(record.losses, LOSSES),
@@ -147,8 +178,11 @@ def _sequences(
     )
     found = []
     for stream, name in topics.items():
+        # Counters of counters there are none; a stage that is not there counts nothing.
         stages = [
-            record.stages[stream] for record in run.counters.values() if stream in record.stages
+            record.stages.get(stream, StageCounts(0, 0, 0, 0, 0, 0, 0))
+            for record in run.counters.values()
+            if stream is not Stream.COUNTERS
         ]
         unanswered = sum(each.encoded - each.acknowledged - each.failed for each in stages)
         share = min(max(unanswered, 0), in_doubt)
@@ -186,5 +220,6 @@ def _topic(
         complete_from_ms=max(trimmed.values()) if deleted else None,
         gaps=list(islice(seqs.gaps(end), GAPS_SHOWN)),
         duplicates=seqs.duplicates,
+        conflicts=run.repeats[stream].conflicts,
         partitions=len(run.partitions[stream]),
     )

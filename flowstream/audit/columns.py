@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.tally import Tally, attachment_codes
+from flowstream.audit.repeats import digests
 from flowstream.encode.fixed_layout import octets_of, published_flows
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
@@ -41,9 +42,19 @@ class RunKey(NamedTuple):
     agent_epoch: int
 
 
+class RunColumns(NamedTuple):
+    """Columns of the records of one run."""
+
+    seq: NDArray[np.uint64]
+    tally: Tally
+    digest: NDArray[np.uint64]
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Columns of n flow records; ``run`` has indexes into ``runs``.
+
+    ``digest`` tells records apart that have one ``seq``.
 
     All have the format of ``first``, which is one of their messages.
     """
@@ -53,13 +64,14 @@ class Columns:
     run: NDArray[np.intp]
     seq: NDArray[np.uint64]
     tally: Tally
+    digest: NDArray[np.uint64]
 
-    def by_run(self) -> Iterator[tuple[RunKey, NDArray[np.uint64], Tally]]:
-        """Yield the sequence numbers and the tally of each run."""
+    def by_run(self) -> Iterator[tuple[RunKey, RunColumns]]:
+        """Yield the columns of each run."""
         order = np.argsort(self.run, kind="stable")
         starts = np.searchsorted(self.run[order], np.arange(1, len(self.runs)))
         for key, places in zip(self.runs, np.split(order, starts), strict=True):
-            yield key, self.seq[places], self.tally[places]
+            yield key, RunColumns(self.seq[places], self.tally[places], self.digest[places])
 
 
 def columns(messages: Sequence[Message], record_type: RecordType) -> list[Columns]:
@@ -96,11 +108,13 @@ def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Column
     octets = records.view(np.uint8).reshape(len(records), FLOW_RECORD.itemsize)
     # The key of a run is the epoch's and the host id's 24 octets.
     keys = np.ascontiguousarray(octets[:, _RUN]).view("V24").ravel().tolist()
+    tally = Tally.of_flows(records)
     return Columns(
         messages[0],
         *_index(keys, lambda key: RunKey(key[8:], int.from_bytes(key[:8], "big"))),
         seq=records["seq"].astype(np.uint64),
-        tally=Tally.of_flows(records),
+        tally=tally,
+        digest=_digests(tally, *(records[name] for name in _TIMES)),
     )
 
 
@@ -149,9 +163,18 @@ def _collect(
         return np.fromiter(map(attrgetter(name), records), np.uint64, len(records))
 
     attachments = attachment_codes(column("if_index"), column("flow_direction"))
+    tally = Tally(attachments, column("packets"), column("l2_bytes"))
     return Columns(
         first,
         *runs,
         seq=column("seq"),
-        tally=Tally(attachments, column("packets"), column("l2_bytes")),
+        tally=tally,
+        digest=_digests(tally, *map(column, _TIMES)),
     )
+
+
+_TIMES: Final = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
+
+
+def _digests(tally: Tally, *times: NDArray[Any]) -> NDArray[np.uint64]:
+    return digests(tally.attachments, tally.packets, tally.l2_bytes, *times)

@@ -12,9 +12,10 @@ from flowstream.source import open_source
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flowstream.audit.result import Result
+    from flowstream.messages import Message
     from flowstream.source import Source
 
 
@@ -28,19 +29,22 @@ async def audit(
 
     A topic of announcements (``new_flows``) may be missing, which is a note: they carry
     no packets. ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
+    Where records repeat a ``seq`` the topics are read a second time, to compare them.
     ``progressed`` is called with the number of messages read and their total, which
-    is an estimate until the end. Raises SourceError when the topics cannot be read
+    is an estimate until the end of each reading. Raises SourceError when the topics cannot be read
     or hold no records, DecodeError naming the place of a value that is not a record,
     UsageError for a wrong URL.
     """
     accounts = Audit(topic_prefix)
     try:
-        source = await _read(url, accounts, progressed)
+        source = await _read(url, accounts.topics, accounts.add, progressed)
     except MissingTopicError as err:
         if err.topics != (f"{topic_prefix}.{Stream.NEW_FLOWS}",):
             raise
         accounts = Audit(topic_prefix, without_announcements=True)
-        source = await _read(url, accounts, progressed)
+        source = await _read(url, accounts.topics, accounts.add, progressed)
+    if accounts.repeats:
+        await _read(url, accounts.topics, accounts.compare, progressed)
     result = accounts.result()
     warnings = [*source.warnings, *result.warnings]
     result = msgspec.structs.replace(result, warnings=warnings)
@@ -50,14 +54,17 @@ async def audit(
 
 
 async def _read(
-    url: str, accounts: Audit, progressed: Callable[[int, int], object] | None
+    url: str,
+    topics: Sequence[str],
+    take: Callable[[list[Message]], None],
+    progressed: Callable[[int, int], object] | None,
 ) -> Source:
-    """Add all messages; a missing topic is known before any of them."""
-    source = open_source(url, accounts.topics)
+    """Pass all messages on; a missing topic is known before any of them."""
+    source = open_source(url, topics)
     total = sum(map(sum, (await source.sizes()).values())) if progressed else 0
     done = 0
     async for messages in source.batches():
-        accounts.add(messages)
+        take(messages)
         done += len(messages)
         if progressed:
             progressed(done, total)

@@ -48,6 +48,8 @@ class Interface(Struct, frozen=True, kw_only=True):
     final: bool
     """Whether the last one is final: only then the difference is exact."""
     seen: Amount
+    most_seen: Amount
+    """Highest counts of any counters record: above ``seen`` where they went backwards."""
     flows: Amount
     no_flow: dict[str, Amount]
     losses: dict[str, Loss]
@@ -69,7 +71,8 @@ class Topic(Struct, frozen=True, kw_only=True):
     lost, and as sent but never answered. ``missing`` records are not in the topic;
     ``gaps`` are their first ranges (first, last). Of them ``deleted`` may have been
     deleted by retention, because partitions begin above offset 0; from
-    ``complete_from_ms`` (Unix ms) on none was.
+    ``complete_from_ms`` (Unix ms) on none was. ``conflicts`` are numbers of records
+    that repeat another's ``seq`` and differ from it.
     """
 
     topic: str
@@ -85,6 +88,7 @@ class Topic(Struct, frozen=True, kw_only=True):
     complete_from_ms: int | None
     gaps: list[tuple[int, int]]
     duplicates: int
+    conflicts: int
     partitions: int
 
 

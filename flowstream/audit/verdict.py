@@ -17,19 +17,23 @@ if TYPE_CHECKING:
 _DELETED: Final = ", or deleted since"
 
 
-def problems(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[str]:
+def problems(
+    interfaces: Sequence[Interface], topics: Sequence[Topic], announced_packets: int
+) -> list[str]:
     """Every reason why the accounts of a run do not hold."""
     # Once all records in doubt turn out to be published, nothing else may differ.
     flows = [topic for topic in topics if topic.stream is Stream.FLOWS]
-    doubt = any(map(_unpublished, flows))
+    unpublished = sum(map(_unpublished, flows))
     deleted = any(topic.deleted for topic in flows)
     return [
         *(
             text
             for interface in interfaces
-            for text in _of_interface(interface, doubt=doubt, deleted=deleted)
+            for text in _of_interface(interface, doubt=unpublished > 0, deleted=deleted)
         ),
+        *_of_doubts(interfaces, unpublished),
         *(text for topic in topics for text in _of_topic(topic)),
+        *_of_announcements(announced_packets),
     ]
 
 
@@ -47,10 +51,15 @@ def in_doubt(interface: Interface) -> Amount:
 
 
 def _of_interface(interface: Interface, *, doubt: bool, deleted: bool) -> Iterator[str]:
-    off = interface.difference
+    off, seen, most = interface.difference, interface.seen, interface.most_seen
+    if most.packets > seen.packets or most.l2_bytes > seen.l2_bytes:
+        yield (
+            f"{interface.label}: counts went backwards: {most.packets:,} packets and "
+            f"{most.l2_bytes:,} octets seen in a record before the last"
+        )
     amount = f"{off.packets:+,} packets and {off.l2_bytes:+,} octets"
     doubtful = in_doubt(interface)
-    most = doubtful if doubt else Amount(0, 0)
+    allowed = doubtful if doubt else Amount(0, 0)
     if not interface.counters:
         yield f"{interface.label}: published records, but no counters record to compare them with"
     elif not interface.final:
@@ -63,12 +72,27 @@ def _of_interface(interface: Interface, *, doubt: bool, deleted: bool) -> Iterat
             f"{interface.label}: difference of {amount}: "
             "published or counted as lost, but not seen"
         )
-    elif off.packets > most.packets or off.l2_bytes > most.l2_bytes:
+    elif off.packets > allowed.packets or off.l2_bytes > allowed.l2_bytes:
         yield (
             f"{interface.label}: difference of {amount}: "
             f"seen, but neither published nor counted as lost{_DELETED if deleted else ''}"
             f"{_beyond_doubt(doubtful, doubt=doubt)}"
         )
+
+
+def _of_doubts(interfaces: Sequence[Interface], unpublished: int) -> Iterator[str]:
+    # A record belongs to one interface.
+    differing = sum(each.counters and each.difference != Amount(0, 0) for each in interfaces)
+    if differing > unpublished > 0:
+        yield (
+            f"{differing:,} interfaces have a difference, and only {unpublished:,} of the records "
+            "in doubt are not published"
+        )
+
+
+def _of_announcements(packets: int) -> Iterator[str]:
+    if packets:
+        yield f"announcements of {packets:,} packets, which are counted in flow records"
 
 
 def _beyond_doubt(doubtful: Amount, *, doubt: bool) -> str:
@@ -80,6 +104,11 @@ def _beyond_doubt(doubtful: Amount, *, doubt: bool) -> str:
 
 
 def _of_topic(topic: Topic) -> Iterator[str]:
+    if topic.conflicts:
+        yield (
+            f"{topic.topic}: {topic.conflicts:,} seq occur with different contents: another "
+            "agent of the same identity, or records that none made"
+        )
     # Counters are cumulative: a lost record is made up for by the next.
     if topic.stream is Stream.COUNTERS:
         return

@@ -157,8 +157,8 @@ def _check_columns(data: bytes, record: FlowRecord) -> None:
     rows = [
         (key, int(seq), *tally)
         for part in found
-        for key, seqs, tallies in part.by_run()
-        for seq, tally in zip(seqs, _rows(tallies), strict=True)
+        for key, mine in part.by_run()
+        for seq, tally in zip(mine.seq, _rows(mine.tally), strict=True)
     ]
     expected = [_row(decode(each)) for each in (good, data)]
     assert sorted(rows) == sorted(expected)

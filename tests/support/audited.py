@@ -18,6 +18,8 @@ def result_of(*published: Published, batch: int = 7) -> Result:
     accounts = Audit()
     for start in range(0, len(messages), batch):
         accounts.add(messages[start : start + batch])
+    if accounts.repeats:
+        accounts.compare(messages)
     return accounts.result()
 
 
