@@ -296,7 +296,7 @@ def test_a_missing_counters_record_loses_nothing():
     assert result.runs[0].notes == [
         (
             "flowstream.counters: 4 records are missing (seq 1-4), "
-            "which loses nothing of interfaces that have a later one: the counts are cumulative"
+            "which loses nothing of interfaces with a later one: the counts are cumulative"
         )
     ]
 

@@ -150,7 +150,7 @@ def _notes(topic: Topic) -> Iterator[str]:
         if topic.missing:
             yield (
                 f"{topic.topic}: {topic.missing:,} records are missing (seq {_ranges(topic)}), "
-                "which loses nothing of interfaces that have a later one: the counts are cumulative"
+                "which loses nothing of interfaces with a later one: the counts are cumulative"
             )
     elif 0 < topic.missing <= topic.failed:
         yield f"{topic.topic}: {topic.missing:,} records are missing, counted as lost"
