@@ -55,7 +55,7 @@ ROOMS = {
         "accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams layouts urls records accounting messages kernel encode "
         "kafka segments sink source reading recording",
-        "demo": "errors streams host records source audit",
+        "demo": "errors streams host records source audit reading",
         "cli": "errors extras streams log progress host urls config records schemas audit "
         "recording agent check pcap demo reading messages",
     }.items()

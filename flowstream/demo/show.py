@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from flowstream.reading.terms import TCP_FLAGS
 from flowstream.records import FlowRecord, decode
 from flowstream.source import open_source
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")  # RFC 9293, bit 0 first
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 
 
@@ -47,7 +47,7 @@ def line(record: FlowRecord) -> str:
     """Format a flow record as a readable line."""
     end = dt.datetime.fromtimestamp(record.time_flow_end_ns / 1e9, dt.UTC)
     protocol = _PROTOCOLS.get(record.proto, str(record.proto))
-    notes = [name for bit, name in enumerate(TCP_FLAGS) if record.tcp_flags >> bit & 1]
+    notes = [name for name, flag in TCP_FLAGS.items() if record.tcp_flags & flag]
     if record.vlan_id:
         notes.append(f"vlan {record.vlan_id}")
     source = _end(record.source, record.src_port)

@@ -17,7 +17,7 @@ from flowstream.records.text import (
 if TYPE_CHECKING:
     from flowstream.records.describe import Field
 
-NAMES: Final = {
+TCP_FLAGS: Final = {
     name: 1 << bit
     for bit, name in enumerate(("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"))
 }

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowstream.errors import UsageError
-from flowstream.reading.terms import NAMES, Address, constant_of
+from flowstream.reading.terms import TCP_FLAGS, Address, constant_of
 from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
@@ -141,11 +141,11 @@ class Condition:
         return self._comparison(node, depth)
 
     def _name(self, name: str) -> _Term:
-        if name in NAMES:
-            return _constant("number", NAMES[name])
+        if name in TCP_FLAGS:
+            return _constant("number", TCP_FLAGS[name])
         field = FIELDS.get(name)
         if field is None:
-            near = get_close_matches(name, [*FIELDS, *NAMES], 1)
+            near = get_close_matches(name, [*FIELDS, *TCP_FLAGS], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise self._error(f"names {name}, which is not a field{hint}")
         self._used.add(name)
