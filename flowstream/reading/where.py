@@ -192,11 +192,7 @@ class Condition:
     def _member(
         self, left: ast.expr, right: ast.expr, depth: int, *, alone: bool = False
     ) -> Function:
-        """Test ``left`` against one member of a list, or ``alone`` against the right side.
-
-        It matches if it is equal to it, or is in it: an address in a network, and only
-        ``alone`` a text in a text.
-        """
+        """Test that ``left`` equals a list's member or is in a network, or ``alone`` in a text."""
         one, two = self._term(left, depth), self._term(right, depth)
         for address, other in ((one, two), (two, one)):
             if address.type == Kind.ADDRESS and other.type == "text":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -69,13 +70,7 @@ async def replay(
         if isinstance(target, DirectoryUrl):
             check_absent(target.path, tuple(counts))
         sink = _sink(url, copy, counts)
-
-        def change(message: Message) -> Message:
-            topic = names[message.topic]
-            if isinstance(target, StdoutUrl):
-                return message._replace(topic=topic, value=json_line(message))
-            return message if topic == message.topic else message._replace(topic=topic)
-
+        change = partial(_changed, names=names, as_lines=isinstance(target, StdoutUrl))
         await sink.start(tuple(counts))
         try:
             for _ in range(loop):
@@ -108,6 +103,13 @@ def renamed(topics: Sequence[str], rename: Mapping[str, str]) -> dict[str, str]:
     if len(set(names.values())) < len(names):
         raise UsageError(f"rename: two topics would have one name: {', '.join(names.values())}")
     return names
+
+
+def _changed(message: Message, names: Mapping[str, str], *, as_lines: bool) -> Message:
+    topic = names[message.topic]
+    if as_lines:
+        return message._replace(topic=topic, value=json_line(message))
+    return message if topic == message.topic else message._replace(topic=topic)
 
 
 def _sink(url: str, copy: Copy, counts: Mapping[str, int]) -> Sink:
