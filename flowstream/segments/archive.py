@@ -1,7 +1,7 @@
 """A recording as one compressed file: a zip archive of its segments.
 
-Any unzip makes the directory of it again. Log files are in most .gitignore files, and
-archives in many: the suffix ``.fsrec`` is in none.
+Any unzip restores the directory. Most .gitignore files name logs, and many name archives;
+none names the suffix ``.fsrec``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _CHUNK: Final = 1 << 20
 
 @contextlib.contextmanager
 def packing(file: Path) -> Iterator[Path]:
-    """Yield a new directory to record into; what is there in the end becomes ``file``.
+    """Yield a new directory to record into; at the end its contents become ``file``.
 
-    Until then no ``file`` is there. Raises SinkError where it is, or cannot be written.
+    ``file`` appears only then. Raises SinkError if it exists or cannot be written.
     """
     if file.exists():
         raise SinkError(f"{file}: exists already; record to another file")
@@ -47,14 +47,14 @@ def _pack(directory: Path, file: Path) -> None:
         for partition in sorted(directory.iterdir()):
             if not PARTITION_NAME.fullmatch(partition.name):
                 continue
-            # A partition without messages has no segment, and is there all the same.
+            # A partition without messages has no segment, but is part of the recording.
             archive.mkdir(partition.name)
             for segment in sorted(partition.iterdir()):
                 archive.write(segment, f"{partition.name}/{segment.name}")
 
 
 def unpack(file: Path) -> Path:
-    """Unpack a recording into a new temporary directory and return that.
+    """Unpack a recording into a new temporary directory and return its path.
 
     Raises SourceError where the file is no such archive or has anything else in it.
     """
