@@ -19,8 +19,9 @@ from support.published import (
 from support.records import random_flows
 
 from flowstream.audit import Audit, audit
-from flowstream.audit.repeats import Repeats, digests
+from flowstream.audit.repeats import Repeats
 from flowstream.encode import stamp
+from flowstream.encode.hashes import hashes_of
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import Loss, StageCounts
 
@@ -153,7 +154,7 @@ def test_one_record_in_doubt_explains_no_difference_of_two_interfaces(record_for
 def test_repeats_find_every_number_that_differs_whenever_it_was_noted():
     rng = np.random.default_rng(3)
     seqs = rng.integers(0, 500, 5_000).astype(np.uint64)
-    contents = digests(seqs, (rng.random(5_000) < 0.01).astype(np.uint64))
+    contents = hashes_of([seqs, (rng.random(5_000) < 0.01).astype(np.uint64)])
     first = np.unique(seqs, return_index=True)[1]
     again = np.ones(len(seqs), np.bool_)
     again[first] = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
+from flowstream.encode.hashes import hashes_of
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records.text import ETYPE_IPV4
 
@@ -67,10 +68,6 @@ _SAME_OR_ZERO: Final = (
     *("src_port", "dst_port", "icmp_type", "icmp_code", "ip_tos", "vlan_id"),
     *("src_mac", "dst_mac"),
 )
-
-# Multipliers of splitmix64, see encode/partition.py.
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
 
 
 def aggregate(records: NDArray[np.void], budget: int) -> NDArray[np.void]:
@@ -175,14 +172,7 @@ def _groups(words: Words) -> _Groups:
     Two keys of the same hash may give more groups than there are keys, never a
     group of two keys.
     """
-    hashes = np.zeros(words.shape[1], np.uint64)
-    for word in words:
-        hashes ^= word
-        hashes *= _MIX_1
-        hashes ^= hashes >> np.uint64(29)
-        hashes *= _MIX_2
-        hashes ^= hashes >> np.uint64(32)
-    order = np.argsort(hashes)
+    order = np.argsort(hashes_of(words))
     begins = np.ones(len(order), np.bool_)
     begins[1:] = False
     for word in words:

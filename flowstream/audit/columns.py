@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.tally import Tally, attachment_codes
-from flowstream.audit.repeats import digests
 from flowstream.encode.fixed_layout import octets_of, published_flows
+from flowstream.encode.hashes import hashes_of
 from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.reading.selection import decoded
@@ -177,4 +177,4 @@ _TIMES: Final = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
 
 
 def _digests(tally: Tally, *times: NDArray[Any]) -> NDArray[np.uint64]:
-    return digests(tally.attachments, tally.packets, tally.l2_bytes, *times)
+    return hashes_of([tally.attachments, tally.packets, tally.l2_bytes, *times])

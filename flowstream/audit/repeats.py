@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# Multipliers of splitmix64, see encode/partition.py.
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
-
-
-def digests(*columns: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return a digest of each record, shape (n,), from columns of that shape."""
-    mixed = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        mixed ^= column.astype(np.uint64)
-        mixed *= _MIX_1
-        mixed ^= mixed >> np.uint64(29)
-        mixed *= _MIX_2
-        mixed ^= mixed >> np.uint64(32)
-    return mixed
 
 
 class Repeats:

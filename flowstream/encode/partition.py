@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from flowstream.encode.hashes import MIX_1, MIX_2
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.records import CountersRecord
 
-# Multipliers and shifts of splitmix64's finalizer (Steele, Lea, Flood: "Fast
-# splittable pseudorandom number generators", 2014, as in java.util.SplittableRandom).
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
+# Increment of splitmix64.
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 # Kafka's murmur2 (org.apache.kafka.common.utils.Utils): seed 0x9747b28c xor length 8.
@@ -80,10 +79,10 @@ def _endpoint(records: NDArray[np.void], end: str) -> NDArray[np.uint64]:
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread each number over all 64 bits, one to one; ``x`` is overwritten."""
+    """Finalize splitmix64: spread each number over all 64 bits, one to one, in place."""
     x ^= x >> np.uint64(30)
-    x *= _MIX_1
+    x *= MIX_1
     x ^= x >> np.uint64(27)
-    x *= _MIX_2
+    x *= MIX_2
     x ^= x >> np.uint64(31)
     return x
