@@ -93,7 +93,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         closed = err.errno == errno.EBADF
         complain(f"standard output{' is closed' if closed else f': {err.strerror}'}")
         return FAILED
+    finally:
+        _flush_messages()
     return status
+
+
+def _flush_messages() -> None:
+    """Messages to a terminal that is gone are lost, which is no failure of the command."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        # Otherwise the interpreter's own flush at its exit would make the status 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _discard_output() -> None:

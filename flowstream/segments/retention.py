@@ -34,6 +34,10 @@ class Retention:
         share = self.size // (_ACTIVE_SHARE * max(partitions, 1))
         return min(max(share, MIN_SEGMENT_BYTES), SEGMENT_BYTES)
 
+    def exceeded(self, writers: Collection[SegmentWriter]) -> bool:
+        """Say whether the partitions together are beyond the size."""
+        return self.size is not None and sum(writer.size for writer in writers) > self.size
+
     def apply(
         self, writers: Collection[SegmentWriter], now_ms: int
     ) -> Iterator[tuple[SegmentWriter, ClosedSegment]]:

@@ -232,11 +232,12 @@ class SegmentSink:
                 log.error("recording_write_failed", error=error.strerror, topic=batch.topic)
             else:
                 log.info("recording_write_recovered", topic=batch.topic)
-        self._retain(at_once=len(writer.closed) > closed)
+        beyond = self._retention.exceeded(self._writers.values())
+        self._retain(at_once=beyond or len(writer.closed) > closed)
         return written, terms.IO_ERROR
 
     def _retain(self, *, at_once: bool) -> None:
-        """Delete segments beyond the limits, when one was closed or every so often."""
+        """Delete segments beyond the limits, at once or every so often."""
         now = time.monotonic()
         if not at_once and now - self._retained_at < RETENTION_PERIOD_S:
             return
