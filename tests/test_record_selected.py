@@ -119,6 +119,15 @@ def test_other_archives_are_refused(tmp_path, capsys, names, says):
     assert [path.name for path in tmp_path.iterdir()] == ["a.fsrec"]
 
 
+def test_archive_that_would_fill_the_disk_is_refused(tmp_path, capsys):
+    file = tmp_path / "a.fsrec"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t-0/00000000000000000000.log", bytes(30_000_000))
+    assert file.stat().st_size < 100_000
+    assert main(["cat", str(file), "--topic", "t"]) == 1
+    assert "not a recording: it unpacks to more than 100 times its size" in capsys.readouterr().err
+
+
 def test_damaged_file_is_an_error_of_one_line(plain, tmp_path, capsys):
     file = tmp_path / "run.fsrec"
     assert main(["record", str(plain), "--to", str(file)]) == 0

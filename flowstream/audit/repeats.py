@@ -1,4 +1,8 @@
-"""Records that repeat a ``seq``: a duplicate has the contents of the first, a forgery has not."""
+"""Records that repeat a ``seq``: a duplicate has the contents of the first.
+
+The digest tells accidents and careless forgeries apart; whoever chooses contents to
+collide is not found (``flowstream.encode.hashes``).
+"""
 
 from __future__ import annotations
 
