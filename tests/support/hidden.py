@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio  # noqa: F401 - by sys.platform it would load what only Windows has
 import os
+import shutil  # noqa: F401 - likewise
 import socket  # noqa: F401 - likewise
 import subprocess  # noqa: F401 - likewise
 import sys
+import tempfile  # noqa: F401 - likewise
 
 LIBRARIES = (
     *("aiokafka", "bcc", "cramjam", "fastavro", "google", "numpy", "pyroute2"),
