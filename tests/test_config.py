@@ -210,7 +210,9 @@ def test_files_that_cannot_be_read(tmp_path):
         "none: cannot be read: No such file or directory"
     )
     assert refusal({}, tmp_path).endswith("cannot be read: Is a directory")
-    assert "cannot be read: embedded null byte" in refusal({}, Path("a\0b"))
+    # The end of the text is Python's, which differs between versions.
+    assert "cannot be read: " in refusal({}, Path("a\0b"))
+    assert "embedded null" in refusal({}, Path("a\0b"))
     assert (
         refusal({}, file_with(tmp_path, "#" * ((1 << 20) + 1)))
         == f"{tmp_path / 'flowstream.toml'}: exceeds the 1 MiB limit of a configuration"
