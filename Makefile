@@ -12,7 +12,7 @@ C_SOURCES := $(shell find bpf examples -name '*.[ch]')
 
 RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
-	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs
+	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs sysctl=procps openssl=openssl
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats community_id config \
 	encode extras imports log partition pipeline profiles records reference registry schemas \
