@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker import Broker
+from broker.secure import SecureBroker
 from hypothesis import settings
 from support.net import Interface, Wire, namespace, veth_pair
 from support.registry import Registry
@@ -38,6 +39,13 @@ def _keeps_its_privileges() -> Iterator[None]:
 def broker() -> Iterator[Broker]:
     """Broker for all tests that leave it running and unchanged; tests use topics of their own."""
     with Broker() as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def secure_broker() -> Iterator[SecureBroker]:
+    """Broker with TLS, SASL and access control, for all tests that leave it running."""
+    with SecureBroker() as shared:
         yield shared
 
 

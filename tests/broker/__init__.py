@@ -1,4 +1,7 @@
-"""A real Kafka broker for tests: one node, KRaft, loopback, its own ports and directory."""
+"""A real Kafka broker for tests: one node, KRaft, loopback, its own ports and directory.
+
+``broker.secure`` has one with TLS, SASL and access control.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from flowstream.kafka.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 HERE = Path(__file__).parent
 LIBS = HERE.parents[1] / ".cache" / "kafka" / "libs"
@@ -26,10 +32,10 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -61,18 +67,35 @@ def dump_log(segment: Path) -> str:
 class Broker:
     """A broker that runs once constructed; tests may stop and start it.
 
-    ``properties`` are further lines of server.properties, by name.
+    ``properties`` are further lines of server.properties, by name; ``listeners`` are
+    protocols by name of further listeners; ``scram`` are mechanism, user and password
+    of its users.
     """
 
-    def __init__(self, properties: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, str] | None = None,
+        *,
+        listeners: Mapping[str, str] | None = None,
+        scram: Iterable[tuple[str, str, str]] = (),
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="flowstream-broker-"))
         self.log_dir = self.directory / "data"
-        self.port, controller = _free_ports(2)
+        protocols = {"PLAINTEXT": "PLAINTEXT"} | dict(listeners or {})
+        controller, *ports = _free_ports(1 + len(protocols))
+        self.ports = dict(zip(protocols, ports, strict=True))
+        self.port = self.ports["PLAINTEXT"]
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"kafka://{self.address}"
         self.cluster = ClientSettings((self.address,))
+        self._scram = tuple(scram)
         self._properties = self.directory / "server.properties"
-        text = _PROPERTIES.format(port=self.port, controller=controller, data=self.log_dir)
+        text = _PROPERTIES.format(
+            controller=controller,
+            data=self.log_dir,
+            listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()),
+            protocols=",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+        )
         text += "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
         self._properties.write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,7 +163,9 @@ class Broker:
         self.close()
 
     def _format(self) -> None:
-        arguments = ("format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        arguments = ["format", "-t", CLUSTER_ID, "-c", str(self._properties)]
+        for mechanism, user, password in self._scram:
+            arguments += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
         command = java("kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         if done.returncode:

@@ -1,0 +1,82 @@
+"""An OAuth token endpoint for tests: client credentials, unsecured tokens (RFC 7515, A.5)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs
+
+CLIENT_ID = "agent"
+CLIENT_SECRET = "client-secret-of-the-agent"
+LIFETIME_S = 600
+
+
+class TokenEndpoint:
+    """Serves tokens to ``CLIENT_ID`` with ``CLIENT_SECRET``; ``requests`` are their forms.
+
+    The principal of a token is its client. ``lifetime_s`` may be changed at any time.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, list[str]]] = []
+        self.lifetime_s = LIFETIME_S
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                form = parse_qs(body.decode())
+                endpoint.requests.append(form)
+                known = _credentials(self.headers.get("Authorization", ""), form) == (
+                    *(CLIENT_ID, CLIENT_SECRET),
+                )
+                status, answer = endpoint.answer() if known else (401, {"error": "invalid_client"})
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def answer(self) -> tuple[int, dict[str, Any]]:
+        """Return status and body for a known client."""
+        now = int(time.time())
+        claims = {"sub": CLIENT_ID, "iat": now, "exp": now + self.lifetime_s}
+        token = f"{_part({'alg': 'none'})}.{_part(claims)}."
+        return 200, {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime_s}
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _credentials(authorization: str, form: dict[str, list[str]]) -> tuple[str, str]:
+    """Return client and secret, of the header or else of the form (RFC 6749, 2.3.1)."""
+    if authorization.startswith("Basic "):
+        client, _, secret = base64.b64decode(authorization[6:]).decode().partition(":")
+        return client, secret
+    return form.get("client_id", [""])[0], form.get("client_secret", [""])[0]
+
+
+def _part(value: dict[str, object]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
