@@ -155,7 +155,7 @@ def users_of(library: str) -> set[str]:
 
 def test_modules_and_imports_are_found():
     assert {"flowstream.agent.run", "flowstream.kernel.flow", "flowstream.errors"} <= set(MODULES)
-    assert "aiokafka.errors" in IMPORTS["flowstream.kafka.sink"]
+    assert "aiokafka.errors" in IMPORTS["flowstream.kafka.supervisor"]
     assert "flowstream.kernel.flow" in OWN_IMPORTS["flowstream.agent.run"]
     assert {"cli", "kernel"} <= rooms_imported().keys()
 

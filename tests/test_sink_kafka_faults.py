@@ -295,10 +295,10 @@ async def test_a_sink_whose_supervisor_has_ended_says_so(
     await sink.start([topic])
     assert sink.fault is None
     if how == "cancelled":
-        sink._supervisor.cancel()
+        sink._supervisor._task.cancel()
     else:
         monkeypatch.setattr(sink._cluster, "reconnect", fail)
-        sink._give_up("for the test")
+        sink._supervisor._give_up("for the test")
     await eventually(lambda: sink.fault, 10)
     expected = "CancelledError()" if how == "cancelled" else "ValueError('a bug')"
     assert sink.fault == f"{mortal.url}: publishing has ended: {expected}"

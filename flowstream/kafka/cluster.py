@@ -12,10 +12,11 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 from flowstream.errors import SinkError
 from flowstream.kafka.admin import COMPACTED, COMPACTED_REMEDY, compacted
 from flowstream.kafka.client import why_unreachable
+from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.producer import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from flowstream.kafka.limits import Limits
     from flowstream.kafka.settings import ClientSettings
@@ -24,7 +25,10 @@ log = structlog.get_logger(__name__)
 
 
 class Cluster:
-    """Maker of producers for one cluster; topics that it creates get ``topic_settings``."""
+    """Maker of producers for one cluster; topics that it creates get ``topic_settings``.
+
+    ``topics`` are those to be published to; set them before connecting.
+    """
 
     def __init__(
         self,
@@ -34,11 +38,11 @@ class Cluster:
         partitions: int | Mapping[str, int],
         topic_settings: Mapping[str, str],
     ) -> None:
+        self.topics: tuple[str, ...] = ()
         self._settings = replace(settings, request_timeout=limits.request_timeout)
         self._limits = limits
         self._wanted, self._topic_settings = partitions, topic_settings
-        self._topics: tuple[str, ...] = ()
-        self._pause = limits.backoff[0]
+        self._pauses = Pauses(*limits.backoff)
         self._connected = 0.0
 
     @property
@@ -46,9 +50,12 @@ class Cluster:
         """URL of the cluster, for messages."""
         return self._settings.url
 
-    async def connect(self, topics: Sequence[str]) -> Producer:
+    def wanted(self, topic: str) -> int:
+        """Return the number of partitions that the topic is created with if it is missing."""
+        return self._wanted if isinstance(self._wanted, int) else self._wanted[topic]
+
+    async def connect(self) -> Producer:
         """Wait for the broker and create missing topics; ``SinkError`` when that fails."""
-        self._topics = tuple(topics)
         last: Exception | None = None
         try:
             async with asyncio.timeout(self._limits.connect_timeout):
@@ -59,7 +66,7 @@ class Cluster:
                         raise
                     except Exception as err:  # noqa: BLE001 - a listener that is not a broker
                         last = err
-                    await asyncio.sleep(self._limits.backoff[0])
+                    await self._pauses.take()
         except TimeoutError:
             why = await why_unreachable(self._settings)
             raise SinkError(
@@ -69,44 +76,52 @@ class Cluster:
 
     async def advise(self) -> None:
         """Warn of topics that do not keep what is published."""
-        for topic in await compacted(self._settings, self._topics, self._limits.connect_timeout):
+        for topic in await compacted(self._settings, self.topics, self._limits.connect_timeout):
             log.warning(
                 "kafka_topic_compacted", topic=topic, reason=COMPACTED, remedy=COMPACTED_REMEDY
             )
 
     async def reconnect(self) -> Producer:
-        """Connect again, however long it takes.
+        """Pause, then connect again, however long it takes.
 
-        The pauses between attempts grow, also across producers that are soon given
-        up: a fault that hits every producer does not cause a storm.
+        The pauses grow across producers that are soon given up: a fault that hits
+        every producer does not cause a storm.
         """
-        first, longest = self._limits.backoff
+        if _now() - self._connected > self._limits.backoff[1]:
+            self._pauses.restart()
+        await self._pauses.take()
+        return await self.reach()
+
+    async def reach(self) -> Producer:
+        """Connect and create missing topics, however long it takes; log why it waits."""
         since = _now()
-        if since - self._connected > longest:
-            self._pause = first
-        lost = False
+        # One line for no answer, one for a refusal.
+        told: set[bool] = set()
         while True:
-            await asyncio.sleep(self._pause)
-            self._pause = min(2 * self._pause, longest)
             try:
                 async with asyncio.timeout(self._limits.connect_timeout):
                     producer = await self._connect()
             except Exception as err:  # noqa: BLE001 - a broken broker causes any
-                if not lost:
+                refused = isinstance(err, SinkError)
+                if refused not in told:
+                    told.add(refused)
+                    reason = str(err) if refused else await why_unreachable(self._settings)
                     log.warning(
-                        "kafka_unreachable", error=name_of(err), to=self._settings.addresses
+                        "kafka_unreachable",
+                        to=self._settings.addresses,
+                        reason=reason,
+                        error=name_of(err),
                     )
-                lost = True
+                await self._pauses.take()
                 continue
-            if lost:
+            if told:
                 log.info("kafka_reachable", after_s=round(_now() - since, 1))
             return producer
 
     async def _connect(self) -> Producer:
         producer = await Producer.connect(
             self._settings,
-            self._topics,
-            partitions=self._wanted,
+            {topic: self.wanted(topic) for topic in self.topics},
             topic_settings=self._topic_settings,
             batch_bytes=self._limits.batch_bytes,
             metadata_age=self._limits.metadata_age,

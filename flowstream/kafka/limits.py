@@ -20,11 +20,13 @@ class Limits:
     # Shorter than ``stuck_timeout``, so that the same producer repeats an unanswered
     # request first, which causes no duplicate.
     request_timeout: float = 10.0
+    # Without any answer: the cluster is said not to acknowledge.
+    answer_timeout: float = 5.0
     # For reaching the broker at the start, and for each later attempt.
     connect_timeout: float = 10.0
     # Without an answer, for the healthy partitions of a producer that is given up.
     grace: float = 2.0
     # Between updates of the number of partitions.
     metadata_age: float = 60.0
-    # Between attempts: the first pause and the longest.
+    # Between attempts: the first pause and the longest, before jitter shortens them.
     backoff: tuple[float, float] = (0.1, 2.0)

@@ -24,7 +24,7 @@ from flowstream.kafka.admin import create_missing, refusal
 from flowstream.kafka.client import new_producer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from aiokafka import AIOKafkaProducer
     from aiokafka.client import AIOKafkaClient
@@ -55,21 +55,19 @@ class Producer:
     async def connect(
         cls,
         settings: ClientSettings,
-        topics: Sequence[str],
+        topics: Mapping[str, int],
         *,
-        partitions: int | Mapping[str, int],
         topic_settings: Mapping[str, str],
         batch_bytes: int,
         metadata_age: float,
     ) -> Self:
-        """Create missing topics and start a producer.
+        """Create missing topics, with these numbers of partitions, and start a producer.
 
         May wait forever: the caller sets the deadline. Raises ``SinkError`` when
         the cluster refuses, and lets aiokafka's errors through where another
         attempt may succeed.
         """
-        counts = dict.fromkeys(topics, partitions) if isinstance(partitions, int) else partitions
-        await create_missing(settings, {topic: counts[topic] for topic in topics}, topic_settings)
+        await create_missing(settings, topics, topic_settings)
         producer = new_producer(
             settings,
             acks="all",
