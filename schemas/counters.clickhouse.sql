@@ -29,7 +29,8 @@ CREATE TABLE flowstream_counters_queue
     `table_entries` UInt64,
     `table_capacity` UInt64,
     `table_swaps` UInt64,
-    `final` Bool
+    `final` Bool,
+    `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64)
 )
 ENGINE = Kafka
 SETTINGS kafka_broker_list = 'localhost:9092',
@@ -70,7 +71,8 @@ CREATE TABLE flowstream_counters
     `table_entries` UInt64 COMMENT 'flows in the table when it was read',
     `table_capacity` UInt64 COMMENT 'flows that the table can hold',
     `table_swaps` UInt64 COMMENT 'times that the table was swapped',
-    `final` Bool COMMENT 'true in the last record of a run, or of an interface that went'
+    `final` Bool COMMENT 'true in the last record of a run, or of an interface that went',
+    `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64) COMMENT 'records that wait on disk to be published'
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(time_unix_ns)
@@ -105,7 +107,8 @@ SELECT
     `table_entries`,
     `table_capacity`,
     `table_swaps`,
-    `final`
+    `final`,
+    `spool`
 FROM flowstream_counters_queue
 WHERE throwIf(
     record_type != 3 OR schema_version != 1,

@@ -29,6 +29,7 @@ CREATE TABLE flowstream_counters (
   `table_capacity` BIGINT COMMENT 'flows that the table can hold',
   `table_swaps` BIGINT COMMENT 'times that the table was swapped',
   `final` BOOLEAN COMMENT 'true in the last record of a run, or of an interface that went',
+  `spool` ROW<`records` BIGINT, `packets` BIGINT, `l2_bytes` BIGINT, `octets` BIGINT, `oldest_ns` BIGINT> COMMENT 'records that wait on disk to be published',
   `event_time` AS TO_TIMESTAMP_LTZ(`time_unix_ns` / 1000000, 3),
   WATERMARK FOR `event_time` AS `event_time` - INTERVAL '30' SECOND
 ) WITH (

@@ -73,7 +73,8 @@ FROM (
       `table_entries` BIGINT,
       `table_capacity` BIGINT,
       `table_swaps` BIGINT,
-      `final` BOOLEAN
+      `final` BOOLEAN,
+      `spool` STRUCT<`records`: BIGINT, `packets`: BIGINT, `l2_bytes`: BIGINT, `octets`: BIGINT, `oldest_ns`: BIGINT>
     ') AS record
     FROM flowstream_counters_topic
   )

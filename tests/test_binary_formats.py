@@ -34,7 +34,7 @@ from flowstream import schemas
 from flowstream.accounting.identity import Identity
 from flowstream.encode import Prefixes, make_encoder, stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import FlowRecord, RecordType, community_id, decode
+from flowstream.records import FlowRecord, RecordType, SpoolCounts, community_id, decode
 from flowstream.records.describe import fields, named_fields, protobuf_fields
 from flowstream.records.fields import Kind
 from flowstream.records.text import address_text, mac_text
@@ -95,6 +95,9 @@ def own_message(record: msgspec.Struct, *, with_id: bool = False):
             case Kind.MAP:
                 for key, part in value.items():
                     fill(getattr(message, field.name)[key], part)
+            case Kind.PART:
+                getattr(message, field.name).SetInParent()
+                fill(getattr(message, field.name), value)
             case Kind.MAC:
                 setattr(message, field.name, int.from_bytes(value))
             case Kind.ADDRESS:
@@ -196,7 +199,13 @@ def check_flows(records: np.ndarray, *, with_id: bool) -> None:
 
 def test_counters():
     empty = msgspec.structs.replace(
-        COUNTERS, losses={}, in_doubt={}, final=False, table_swaps=0, host=""
+        COUNTERS,
+        losses={},
+        in_doubt={},
+        final=False,
+        table_swaps=0,
+        host="",
+        spool=SpoolCounts(0, 0, 0, 0, 0),
     )
     for record in (COUNTERS, empty):
         message = own_message(record)
@@ -218,7 +227,7 @@ def record_as_dict(record: msgspec.Struct) -> dict[str, object]:
         if isinstance(value, dict)
         else value
         for name, value in msgspec.structs.asdict(record).items()
-    }
+    } | {"spool": msgspec.structs.asdict(record.spool)}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**31, 2**63 - 1])

@@ -58,17 +58,17 @@ EMPTY = {
     )
     for file in RELEASED
 }
-# Of Amount, Loss and StageCounts: 2, 3 and 7.
-PARTS = 12
+# Of Amount, Loss, StageCounts and SpoolCounts: 2, 3, 7 and 5.
+PARTS = 17
 FIELDS = {
     AVRO: 38,
     PROTO: 39,
     JSON: 38,
     LAYOUT: 34,
     "new_flows.schema.json": 38,
-    COUNTERS_AVRO: 28 + PARTS,
-    COUNTERS_PROTO: 28 + PARTS,
-    COUNTERS_JSON: 28 + PARTS,
+    COUNTERS_AVRO: 29 + PARTS,
+    COUNTERS_PROTO: 29 + PARTS,
+    COUNTERS_JSON: 29 + PARTS,
 }
 
 

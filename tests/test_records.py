@@ -27,7 +27,14 @@ from flowstream.accounting.identity import Identity
 from flowstream.encode import make_encoder
 from flowstream.encode.value_builder import varint
 from flowstream.errors import DecodeError
-from flowstream.records import CountersRecord, FlowRecord, RecordType, decode, decode_many
+from flowstream.records import (
+    CountersRecord,
+    FlowRecord,
+    RecordType,
+    SpoolCounts,
+    decode,
+    decode_many,
+)
 from flowstream.records.decoding import format_of
 
 IDENTITY = Identity(0, bytes(16), "host-a", SAMPLER)
@@ -178,7 +185,7 @@ def test_counters_round_trip(encoder):
 
 
 def test_counters_start_as_a_consumer_expects():
-    assert VALUES["msgpack counters"].startswith(b"\xdc\x00\x1c\x03")
+    assert VALUES["msgpack counters"].startswith(b"\xdc\x00\x1d\x03")
     assert VALUES["json counters"].startswith(b'{"record_type":3,"schema_version":1,')
     assert json.loads(VALUES["json counters"])["host_id"] == bytes(range(16)).hex()
 
@@ -304,12 +311,34 @@ def test_wrong_values_in_json(wrong):
         {"no_flow": {"non_ip": {"packets": 1}}},
         {"stages": {"flows": 1}},
         {"sampler_address": "agent"},
+        {"spool": 1},
+        {"spool": {"records": 1}},
     ],
     ids=str,
 )
 def test_wrong_values_in_json_counters(wrong):
     with pytest.raises(DecodeError):
         decode(json.dumps(json.loads(VALUES["json counters"]) | wrong).encode())
+
+
+NO_SPOOL = msgspec.structs.replace(COUNTERS, spool=SpoolCounts(0, 0, 0, 0, 0))
+
+
+def test_counters_without_a_spool_are_read():
+    """Values of an agent that had none end before it; Avro's readers use the default."""
+    fields = msgspec.msgpack.decode(VALUES["msgpack counters"])
+    assert decode(msgspec.msgpack.encode(fields[:-1])) == NO_SPOOL
+    named = json.loads(VALUES["json counters"])
+    del named["spool"]
+    assert decode(json.dumps(named).encode()) == NO_SPOOL
+    tag = varint(1119 << 3 | 2)
+    message = PREFIXED_VALUES["protobuf counters in a registry"][6:].partition(tag)[0]
+    assert decode(varint(len(message)) + message) == NO_SPOOL
+
+
+def test_a_spool_is_written_also_where_it_is_empty():
+    """Engines infer columns from the first records."""
+    assert list(json.loads(JSON.encode_counters(NO_SPOOL)))[-1] == "spool"
 
 
 @pytest.mark.parametrize("name", ["msgpack flow", "msgpack counters"])

@@ -106,6 +106,8 @@ def _content(kind: Kind, value: Any) -> bytes:
         case Kind.MAP:  # one block of all entries, then the empty one
             entries = [_content(Kind.TEXT, key) + datum(part) for key, part in value.items()]
             return b"".join([_long(len(entries)), *entries, b"\0" if entries else b""])
+        case Kind.PART:
+            return datum(value)
         case Kind.TEXT:
             octets: bytes = value.encode()
             return _long(len(octets)) + octets

@@ -123,6 +123,8 @@ def _contents(kind: Kind, value: Any) -> list[bytes]:
                 _sized(b"\x0a" + _sized(key.encode()) + b"\x12" + _sized(message(part)))
                 for key, part in value.items()
             ]
+        case Kind.PART:
+            return [_sized(message(value))]
         case Kind.TEXT:
             return [_sized(value.encode())] if value else []
         case Kind.ADDRESS:

@@ -85,5 +85,5 @@ def _field(field: Field) -> pa.Field:
     kind = _TYPES.get(field.kind, pa.string())
     if field.record is not None:
         part = pa.struct([_field(each) for each in fields(field.record)])
-        kind = pa.map_(pa.string(), part)
+        kind = part if field.kind is Kind.PART else pa.map_(pa.string(), part)
     return pa.field(field.name, kind, nullable=False, metadata={"description": field.description})

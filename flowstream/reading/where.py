@@ -53,10 +53,7 @@ _NUMBERS: Final = (Kind.U8, Kind.U16, Kind.U32, Kind.U64)
 _NUMERIC: Final = ("number", "fraction")
 _RECORDS: Final = (FlowRecord, CountersRecord)
 FIELDS: Final = {
-    field.name: field
-    for record in _RECORDS
-    for field in fields(record)
-    if field.kind is not Kind.MAP
+    field.name: field for record in _RECORDS for field in fields(record) if field.record is None
 }
 """Fields that a condition may name."""
 

@@ -19,7 +19,13 @@ unless its ``schema_version`` differs: then their meaning has changed.
 
 from flowstream.layouts.constants import SCHEMA_VERSION, EndReason, RecordType
 from flowstream.records.community import community_id
-from flowstream.records.counters import Amount, CountersRecord, Loss, StageCounts
+from flowstream.records.counters import (
+    Amount,
+    CountersRecord,
+    Loss,
+    SpoolCounts,
+    StageCounts,
+)
 from flowstream.records.decoding import decode, decode_many
 from flowstream.records.encoding import encode, to_dict
 from flowstream.records.flow import FlowRecord
@@ -32,6 +38,7 @@ __all__ = [
     "FlowRecord",
     "Loss",
     "RecordType",
+    "SpoolCounts",
     "StageCounts",
     "community_id",
     "decode",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import NODEFAULT
+from msgspec import NODEFAULT, to_builtins
 
 from flowstream.records.describe import named_fields
 from flowstream.records.fields import Kind
@@ -55,13 +55,17 @@ def _field(field: Field, defined: set[str]) -> dict[str, Any]:
         "type": _type(field, defined),
         "doc": field.description,
     }
-    return written if field.default is NODEFAULT else {**written, "default": field.default}
+    if field.default is NODEFAULT:
+        return written
+    return {**written, "default": to_builtins(field.default)}
 
 
 def _type(field: Field, defined: set[str]) -> Any:
     if field.record is None:
         return _TYPES[field.kind]
     part = _once(field.record, defined)
+    if field.kind is Kind.PART:
+        return part
     return {"type": "map", "values": part, "avro.java.string": "String"}
 
 

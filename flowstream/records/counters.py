@@ -42,9 +42,21 @@ class StageCounts(Struct, frozen=True):
     encoded: Annotated[U64, Meta(description="records that got a seq and a value")]
     queued: Annotated[U64, Meta(description="records accepted by the sink")]
     acknowledged: Annotated[U64, Meta(description="records that the sink has stored: published")]
-    spooled: Annotated[U64, Meta(description="records kept on disk for later")]
+    spooled: Annotated[U64, Meta(description="records written to the spool, for later")]
     failed: Annotated[U64, Meta(description="records that the sink gave up; losses has the cause")]
     aggregated: Annotated[U64, Meta(description="records merged into others before encoding")]
+
+
+class SpoolCounts(Struct, frozen=True):
+    """The spool when the counters were read; what waits there may decrease."""
+
+    records: Annotated[U64, Meta(description="records of this interface that wait on disk")]
+    packets: Annotated[U64, Meta(description="packets that those records counted")]
+    l2_bytes: Annotated[U64, Meta(description="frame octets that those records counted")]
+    octets: Annotated[U64, Meta(description="octets of the whole spool, of all interfaces")]
+    oldest_ns: Annotated[
+        U64, Meta(description="Unix ns of the oldest record of the whole spool, 0 when empty")
+    ]
 
 
 class CountersRecord(Struct, array_like=True, frozen=True):
@@ -58,8 +70,8 @@ class CountersRecord(Struct, array_like=True, frozen=True):
                      + sum(loss.packets for loss in losses.values())
 
     and the same for ``seen_l2_bytes`` and ``l2_bytes``. Where records are
-    ``in_doubt`` the difference lies between 0 and their sum. The keys of the
-    maps may grow without a new ``schema_version``: sum a map whole.
+    ``in_doubt`` or wait in the ``spool`` the difference lies between 0 and their
+    sum. The keys of the maps may grow without a new ``schema_version``: sum a map whole.
     """
 
     record_type: Annotated[CountersType, Meta(description="3 = counters")]
@@ -109,3 +121,6 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     final: Annotated[
         bool, Meta(description="true in the last record of a run, or of an interface that went")
     ]
+    spool: Annotated[
+        SpoolCounts, Meta(description="records that wait on disk to be published")
+    ] = SpoolCounts(0, 0, 0, 0, 0)

@@ -77,6 +77,7 @@ _NUMBERS: Final = {
     "table_capacity": 1116,
     "table_swaps": 1117,
     "final": 1118,
+    "spool": 1119,
 }
 
 
@@ -86,7 +87,7 @@ class Field:
 
     ``number`` is Protobuf's. ``hint`` is the annotated type. ``default`` is
     ``msgspec.NODEFAULT`` when every value has the field. ``record`` is the Struct
-    of a MAP's values; its keys are text.
+    of a PART, or of a MAP's values; a map's keys are text.
     """
 
     name: str
@@ -175,6 +176,8 @@ def _field(info: msgspec.structs.FieldInfo, number: int) -> Field:
         kind, part = Kind.MAP, get_args(inner)[1]
     elif inner is bool:
         kind = Kind.BOOL
+    elif isinstance(inner, type) and issubclass(inner, Struct):
+        kind, part = Kind.PART, inner
     elif inner is str or get_origin(inner) is Literal:
         kind = Kind.TEXT
     else:

@@ -24,6 +24,7 @@ class Kind(enum.StrEnum):
     HOST_ID = "host_id"
     MAC = "mac"
     MAP = "map"
+    PART = "part"
 
 
 def _kind(kind: Kind, **limits: Any) -> Meta:

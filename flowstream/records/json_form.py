@@ -70,9 +70,8 @@ def _members(record: type[Struct]) -> list[tuple[str, Any] | tuple[str, Any, Any
 FlowJson: Final = msgspec.defstruct(
     "FlowJson", _members(FlowRecord), frozen=True, gc=False, omit_defaults=True
 )
-CountersJson: Final = msgspec.defstruct(
-    "CountersJson", _members(CountersRecord), frozen=True, omit_defaults=True
-)
+# Written whole: engines that infer a schema would miss what the first records omit.
+CountersJson: Final = msgspec.defstruct("CountersJson", _members(CountersRecord), frozen=True)
 
 
 def _texts(record: type[Struct]) -> list[tuple[int, Any]]:

@@ -58,11 +58,16 @@ def write(record: FlowRecord | CountersRecord, host: str, community_id: str) -> 
 
 
 def _set(message: Any, field: Field, value: Any, etype: int) -> None:
-    if field.record is not None:
+    if field.kind is Kind.PART:
+        part = getattr(message, field.name)
+        # There also where all of it is 0, as the agent writes it.
+        part.SetInParent()
+        _fill(part, value)
+        return
+    if field.kind is Kind.MAP:
         entries = getattr(message, field.name)
-        for key, part in value.items():
-            for name in field.record.__struct_fields__:
-                setattr(entries[key], name, getattr(part, name))
+        for key, each in value.items():
+            _fill(entries[key], each)
         return
     if field.kind is Kind.MAC:
         value = int.from_bytes(value)
@@ -74,6 +79,11 @@ def _set(message: Any, field: Field, value: Any, etype: int) -> None:
     ):
         value = value[len(V4_MAPPED) :]
     setattr(message, field.name, value)
+
+
+def _fill(message: Any, part: Struct) -> None:
+    for name in part.__struct_fields__:
+        setattr(message, name, getattr(part, name))
 
 
 def extras(value: bytes) -> tuple[str, str]:
@@ -97,6 +107,8 @@ def _value(field: Field, message: Message) -> Any:
     value = getattr(message, field.name)
     if field.record is not None:
         part = field.record
+        if field.kind is Kind.PART:
+            return _part(value, part)
         return {key: _part(entry, part) for key, entry in value.items()}
     match field.kind:
         case Kind.MAC:
@@ -139,6 +151,10 @@ def _describe(message: descriptor_pb2.DescriptorProto, record: type[Struct]) -> 
         if field.record is None:
             described.type = _FieldProto.Type.Value(f"TYPE_{scalar_type(field).upper()}")
             continue
+        described.type = _FieldProto.TYPE_MESSAGE
+        if field.kind is Kind.PART:
+            described.type_name = f".{PACKAGE}.{field.record.__name__}"
+            continue
         # On the wire a map is a list of entries with a key and a value.
         camel = "".join(word.title() for word in field.name.split("_"))
         entry = message.nested_type.add(name=f"{camel}Entry")
@@ -157,7 +173,6 @@ def _describe(message: descriptor_pb2.DescriptorProto, record: type[Struct]) -> 
             type_name=f".{PACKAGE}.{field.record.__name__}",
         )
         described.label = _FieldProto.LABEL_REPEATED
-        described.type = _FieldProto.TYPE_MESSAGE
         described.type_name = f".{PACKAGE}.{message.name}.{entry.name}"
 
 

@@ -71,11 +71,12 @@ def _message(name: str, record: type[Struct]) -> str:
 
 
 def scalar_type(field: Field) -> str:
-    """Protobuf's type of a field that is not a map."""
+    """Protobuf's type of a field that is neither a map nor a part."""
     return _GOFLOW2_TYPES.get(field.name, _TYPES[field.kind])
 
 
 def _type(field: Field) -> str:
     if field.record is None:
         return scalar_type(field)
-    return f"map<string, {field.record.__name__}>"
+    name = field.record.__name__
+    return name if field.kind is Kind.PART else f"map<string, {name}>"

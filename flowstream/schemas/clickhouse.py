@@ -94,7 +94,7 @@ def _queue_type(field: Field) -> str:
     if field.record is None:
         return _TYPES[field.kind]
     part = ", ".join(f"`{each.name}` {_queue_type(each)}" for each in fields(field.record))
-    return f"Map(String, Tuple({part}))"
+    return f"Tuple({part})" if field.kind is Kind.PART else f"Map(String, Tuple({part}))"
 
 
 def _table_type(field: Field) -> str:

@@ -118,5 +118,5 @@ def _type(field: Field, separator: str) -> str:
     part = ", ".join(
         f"`{each.name}`{separator}{_type(each, separator)}" for each in fields(field.record)
     )
-    composite = "STRUCT" if separator == ": " else "ROW"
-    return f"MAP<STRING, {composite}<{part}>>"
+    composite = f"{'STRUCT' if separator == ': ' else 'ROW'}<{part}>"
+    return composite if field.kind is Kind.PART else f"MAP<STRING, {composite}>"

@@ -8,7 +8,7 @@ import numpy as np
 
 from flowstream.encode import Encoder, Prefixes, make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import Amount, CountersRecord, Loss, RecordType, StageCounts
+from flowstream.records import Amount, CountersRecord, Loss, RecordType, SpoolCounts, StageCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +63,7 @@ COUNTERS = CountersRecord(
     table_capacity=131_072,
     table_swaps=5,
     final=True,
+    spool=SpoolCounts(3, 37, 4_003, 1_048_583, 1_700_000_000_300_000_001),
 )
 # A registry's prefixes, which Avro cannot do without.
 PREFIXES = {
