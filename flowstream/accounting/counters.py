@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 import msgspec
 
 from flowstream import __version__
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.snapshot import SpoolState
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
-from flowstream.records.counters import Amount, Loss, StageCounts
+from flowstream.records.counters import Amount, Loss, SpoolCounts, StageCounts
 from flowstream.records.text import interface_name
 from flowstream.streams import Stream
 
@@ -29,10 +30,23 @@ class Rhythm(NamedTuple):
     counters_period_ns: int
 
 
+_NO_SPOOL: Final = SpoolState()
+
+
 def counters_record(
-    seq: int, identity: Identity, rhythm: Rhythm, snapshot: Snapshot, *, final: bool
+    seq: int,
+    identity: Identity,
+    rhythm: Rhythm,
+    snapshot: Snapshot,
+    *,
+    final: bool,
+    spool: SpoolState = _NO_SPOOL,
 ) -> CountersRecord:
-    """Build one attachment's record; ``final`` says that no later one follows."""
+    """Build one attachment's record; ``final`` says that its run makes no later one.
+
+    ``spool`` is the state of the whole spool; what waits there of this attachment is in
+    its account.
+    """
     counts, account = snapshot.kernel, snapshot.account
     mode = cast("Literal['native', 'generic', 'offload', 'tcx']", snapshot.mode)
     return CountersRecord(
@@ -67,6 +81,7 @@ def counters_record(
         table_capacity=snapshot.table.capacity,
         table_swaps=snapshot.table.swaps,
         final=final,
+        spool=SpoolCounts(*account.spool, *spool),
     )
 
 

@@ -2,7 +2,17 @@
 
 The kernel's counters say what a program saw. The `Ledger` counts the outcomes of
 the records that left the kernel, per interface and direction, every loss by its
-cause. All counts only grow.
+cause. All counts only grow, except for the amount that waits in the spool.
+
+Outcomes of a record, behind ``encoded`` (``Account.settled`` when each has one)::
+
+    acknowledged | failed | in_doubt                   without a spool, or beside it
+    spooled                                            waits on disk
+    spooled → unspooled and acknowledged | failed | in_doubt
+    spooled → gone                                     dropped, expired or damaged there
+
+A record that was in doubt when it was spooled waits like any other. Once it is
+acknowledged from there it is published; once it is gone it is in doubt.
 """
 
 from __future__ import annotations
@@ -17,6 +27,7 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from flowstream.accounting.outcomes import Gone
     from flowstream.accounting.tally import AttachmentKey, Tally
 
 
@@ -47,12 +58,13 @@ class StageCount:
 
 @dataclass(slots=True)
 class Account:
-    """The ledger's counts of one attachment."""
+    """The ledger's counts of one attachment; ``spool`` is what waits there now."""
 
     flows: StageCount = field(default_factory=StageCount)
     new_flows: StageCount = field(default_factory=StageCount)
     losses: dict[str, RecordAmount] = field(default_factory=dict)
     in_doubt: dict[str, RecordAmount] = field(default_factory=dict)
+    spool: RecordAmount = field(default_factory=RecordAmount)
 
     def stage(self, stream: Stream) -> StageCount:
         """Counts of ``stream``, FLOWS or NEW_FLOWS."""
@@ -60,10 +72,11 @@ class Account:
 
     @property
     def settled(self) -> bool:
-        """Whether every record that got a seq has its outcome."""
+        """Whether every record that got a seq has its outcome or waits in the spool."""
         stages = (self.flows, self.new_flows)
         outcomes = sum(stage.acknowledged + stage.failed for stage in stages)
         outcomes += sum(amount.records for amount in self.in_doubt.values())
+        outcomes += self.spool.records
         return sum(stage.encoded for stage in stages) == outcomes
 
 
@@ -130,6 +143,36 @@ class Ledger:
         self._count_failed_counters(batch, part)
         for account, _, amount in self._of(batch, part):
             _add(account.in_doubt, cause, amount)
+
+    def spooled(self, batch: AccountedBatch, part: slice) -> None:
+        """Records are on disk, to be published later; ``unspooled`` or ``gone`` follows."""
+        for account, stage, amount in self._of(batch, part):
+            stage.spooled += amount.records
+            account.spool = account.spool.plus(amount)
+
+    def unspooled(self, batch: AccountedBatch, part: slice) -> None:
+        """Spooled records got an outcome from the broker: call its method, too.
+
+        Not for records that remain in the spool, to be sent again.
+        """
+        for account, _, amount in self._of(batch, part):
+            account.spool = account.spool.minus(amount)
+
+    def gone(self, gone: Gone) -> None:
+        """Spooled records of this run left the spool unpublished: lost, or in doubt.
+
+        Counters records are left out: later ones make up for them.
+        """
+        if gone.stream is Stream.COUNTERS:
+            return
+        for key, amount in gone.amounts.items():
+            account = self._accounts[key]
+            account.spool = account.spool.minus(amount)
+            if gone.in_doubt:
+                _add(account.in_doubt, gone.cause, amount)
+            else:
+                account.stage(gone.stream).failed += amount.records
+                _add(account.losses, gone.cause, amount)
 
     def _of(
         self, batch: AccountedBatch, part: slice

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowstream.accounting.amounts import RecordAmount
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.streams import Stream
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
@@ -24,3 +32,19 @@ class Outcomes(Protocol[BatchT_contra]):
 
     def in_doubt(self, batch: BatchT_contra, part: slice, cause: str) -> None:
         """Count these records as sent but never answered: any of them may be published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Records of one run and stream that left the spool unpublished, by one cause.
+
+    ``amounts`` by attachment; ``cause`` is ``terms.SPOOL_FULL``, ``SPOOL_EXPIRED`` or
+    ``SPOOL_DAMAGED``, or that of a broker's final refusal. ``in_doubt``: they were sent
+    once without an answer, so they may be published all the same.
+    """
+
+    agent_epoch: int
+    stream: Stream
+    amounts: Mapping[AttachmentKey, RecordAmount]
+    cause: str
+    in_doubt: bool = False

@@ -29,6 +29,13 @@ class TableState(NamedTuple):
     swaps: int
 
 
+class SpoolState(NamedTuple):
+    """The whole spool: octets on disk, and Unix ns of its oldest record, 0 when it is empty."""
+
+    octets: int = 0
+    oldest_ns: int = 0
+
+
 class Moment(NamedTuple):
     """The same moment as Unix time and as CLOCK_BOOTTIME, ns."""
 

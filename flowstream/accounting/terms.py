@@ -4,7 +4,8 @@ Per run, interface and direction, at any quiet moment::
 
     seen_packets = sum(no_flow) + sum(packets of published flow records) + sum(losses)
 
-and the same for octets. Records ``in_doubt`` may be on either side.
+and the same for octets. Records ``in_doubt``, and those that wait in the spool, may be
+on either side: published, or missing from the topic.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ ANNOUNCEMENT_LIMITED: Final = "announcement_limited"
 DELIVERY_TIMEOUT: Final = "delivery_timeout"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
 INVALID_TIMESTAMP: Final = "invalid_timestamp"
+NOT_AUTHORISED: Final = "not_authorised"
+SPOOL_FULL: Final = "spool_full"
+SPOOL_EXPIRED: Final = "spool_expired"
+SPOOL_DAMAGED: Final = "spool_damaged"
 IO_ERROR: Final = "io_error"
 PIPE_CLOSED: Final = "pipe_closed"
 SHUTDOWN: Final = "shutdown"
@@ -43,6 +48,10 @@ LOSSES: Final[Mapping[str, str]] = {
     DELIVERY_TIMEOUT: "records that the sink could not store in time",
     MESSAGE_TOO_LARGE: "single records larger than the broker accepts",
     INVALID_TIMESTAMP: "records whose time the broker refuses: its clock and this host's differ",
+    NOT_AUTHORISED: "records that the broker does not permit this agent to write",
+    SPOOL_FULL: "oldest records of the spool, given up to make room for later ones",
+    SPOOL_EXPIRED: "records of the spool that grew older than its limit of age",
+    SPOOL_DAMAGED: "records of the spool that could not be read back",
     IO_ERROR: "records that could not be written: a recording's disk, standard output",
     PIPE_CLOSED: "records for standard output after its reader went away",
     SHUTDOWN: "records not published within the time of the run's end",
@@ -54,6 +63,14 @@ IN_DOUBT: Final[Mapping[str, str]] = {
     DELIVERY_TIMEOUT: "records sent to the broker and not answered in time",
     MESSAGE_TOO_LARGE: "single records that were sent once without an answer and later refused",
     INVALID_TIMESTAMP: "records that were sent once without an answer and later refused",
+    NOT_AUTHORISED: "records that were sent once without an answer and later refused",
+    SPOOL_FULL: "records that were sent once without an answer, spooled and given up for room",
+    SPOOL_EXPIRED: "records that were sent once without an answer, spooled and too old since",
+    SPOOL_DAMAGED: "records that were sent once without an answer, spooled and damaged there",
     SHUTDOWN: "records sent, or being written, when the time of the run's end was over",
 }
-"""Causes for which a record that was sent has no answer: it may or may not be published."""
+"""Causes for which a record that was sent has no answer: it may or may not be published.
+
+A record that is sent again, from memory or from the spool, is not in doubt meanwhile: it
+waits.
+"""
