@@ -90,7 +90,7 @@ def test_a_missing_record_is_found_also_at_the_ends(record_format, lost):
             f"veth3 ingress: difference of +{packets:,} packets and +{octets:,} octets: "
             "seen, but neither published nor counted as lost"
         ),
-        f"flowstream.flows: 1 records are missing without a cause (1 are not there; seq {lost})",
+        f"flowstream.flows: 1 record is missing without a cause (1 are not there; seq {lost})",
     ]
 
 
@@ -113,7 +113,7 @@ def test_more_missing_than_counted_is_named(record_format):
     del published.values[5:8]
     published.change_counters(1, stages=stages(StageCounts(42, 31, 31, 29, 0, 2, 0)))
     assert problems_of(published)[1] == (
-        "flowstream.flows: 1 records are missing without a cause "
+        "flowstream.flows: 1 record is missing without a cause "
         "(3 are not there, 2 were counted as lost; seq 5-7)"
     )
 
@@ -134,7 +134,7 @@ def test_a_record_counted_as_lost_that_is_there_is_counted_twice(record_format):
         )
     ]
     assert result.runs[0].notes == [
-        "flowstream.flows: 1 records that were counted as lost are there all the same"
+        "flowstream.flows: 1 record that was counted as lost but published all the same"
     ]
 
 
@@ -145,7 +145,7 @@ def test_a_duplicate_is_told_and_summed_once(record_format):
     assert result.holds
     assert result.runs[0].notes == [
         "flowstream.flows: 2 duplicates, recognised by seq and not summed",
-        "flowstream.new_flows: 1 duplicates, recognised by seq and not summed",
+        "flowstream.new_flows: 1 duplicate, recognised by seq and not summed",
     ]
     assert [topic.duplicates for topic in result.runs[0].topics] == [2, 1, 0]
 
@@ -156,7 +156,7 @@ def test_a_seq_given_to_two_records_is_found(record_format):
     published.values[7] = ("flowstream.flows", published.encode(published.flows)[7])
     _, conflict, missing = problems_of(published)
     assert conflict.startswith("flowstream.flows: 1 seq occur with different contents")
-    assert missing.startswith("flowstream.flows: 1 records are missing")
+    assert missing.startswith("flowstream.flows: 1 record is missing")
 
 
 def test_an_uncounted_loss_is_found():
@@ -360,7 +360,7 @@ def test_a_wrong_seq_is_found(record_format, wrong):
     published.flows["seq"][9] = wrong
     published.values[9] = ("flowstream.flows", published.encode(published.flows)[9])
     assert problems_of(published) == [
-        "flowstream.flows: 1 records are missing without a cause (1 are not there; seq 9)",
+        "flowstream.flows: 1 record is missing without a cause (1 are not there; seq 9)",
         f"flowstream.flows: seq {wrong:,} lies beyond the 31 records that the run made",
     ]
 
@@ -414,7 +414,7 @@ async def test_a_recording_cut_short_is_told(tmp_path):
     (warning,) = result.warnings
     assert "the last batch is cut short" in warning
     assert not result.holds
-    assert any("records are missing without a cause" in text for text in result.runs[0].problems)
+    assert any("1 record is missing without a cause" in text for text in result.runs[0].problems)
 
 
 @pytest.mark.anyio

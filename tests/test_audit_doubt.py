@@ -47,7 +47,7 @@ def test_no_more_records_may_be_missing_than_are_in_doubt(record_format):
     del published.values[0]
     assert problems_of(published) == [
         (
-            "flowstream.flows: 1 records are missing without a cause "
+            "flowstream.flows: 1 record is missing without a cause "
             "(6 are not there, 5 were in doubt; seq 0, 26-30)"
         )
     ]
@@ -88,7 +88,7 @@ def test_where_all_in_doubt_was_published_nothing_may_differ(record_format):
     published.change_counters(1, seen_packets=published.counters[1].seen_packets + 1)
     assert problems_of(published) == [
         (
-            "veth3 ingress: difference of +1 packets and +0 octets: seen, but neither published "
+            "veth3 ingress: difference of +1 packet and +0 octets: seen, but neither published "
             "nor counted as lost, and every record in doubt was published"
         )
     ]
@@ -113,5 +113,5 @@ def test_announcements_in_doubt_settle_no_flow_record(record_format):
     assert [text.partition(" (")[0] for text in problems_of(published)] == [
         "veth3 ingress: difference of +{:,} packets and +{:,} octets: seen, but neither "
         "published nor counted as lost".format(*sums(published.flows[[4]])),
-        "flowstream.flows: 1 records are missing without a cause",
+        "flowstream.flows: 1 record is missing without a cause",
     ]

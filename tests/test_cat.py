@@ -189,7 +189,7 @@ def test_bad_value_is_an_error_after_everything_before_it(tmp_path, capfdbinary)
     out, err = capfdbinary.readouterr()
     assert out.count(b"\n") == FLOWS
     assert err.startswith(
-        b"flowstream: warning: 2 values are not records and were left out: "
+        b"flowstream: warning: 2 values are not records, and left out: "
         b"topic flowstream.flows, partition 0, offset 5: not a record: "
     )
 

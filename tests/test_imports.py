@@ -24,13 +24,14 @@ ROOMS = {
         "extras": "errors",
         "files": "",
         "streams": "",
+        "wording": "",
         "closing": "",
         "log": "",
         "progress": "",
         "layouts": "",
         "host": "errors",
         "urls": "errors",
-        "config": "errors files urls",
+        "config": "errors files urls wording",
         "records": "errors extras streams layouts",
         "schemas": "errors streams layouts records",
         "accounting": "errors streams layouts records",
@@ -43,20 +44,21 @@ ROOMS = {
         "segments": "errors extras files streams closing urls accounting messages delivery",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
-        "reading": "errors extras streams layouts records accounting messages encode source",
-        "audit": "errors streams progress layouts records accounting messages encode source "
-        "reading",
-        "recording": "errors extras streams progress urls layouts records accounting messages "
-        "encode delivery kafka segments sink source reading",
+        "reading": "errors extras streams wording layouts records accounting messages encode "
+        "source",
+        "audit": "errors streams wording progress layouts records accounting messages encode "
+        "source reading",
+        "recording": "errors extras streams wording progress urls layouts records accounting "
+        "messages encode delivery kafka segments sink source reading",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
         "check": "errors streams closing host urls config kernel kafka",
-        "pcap": "errors files streams closing progress layouts host urls config records "
+        "pcap": "errors files streams wording closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams layouts urls records accounting messages kernel encode "
         "kafka segments sink source reading recording",
         "demo": "errors streams host records source audit reading",
-        "cli": "errors extras streams log progress host urls config records schemas audit "
+        "cli": "errors extras streams wording log progress host urls config records schemas audit "
         "recording agent check pcap demo reading messages",
     }.items()
 }

@@ -187,15 +187,15 @@ def test_unknown_blocks_are_told(run: Runner) -> None:
     done = run(pcapng(made[:2]) + others + enhanced(made[2]))
     assert (done.status, done.counters[0].seen_packets) == (0, 3)
     assert done.error == (
-        f"flowstream: warning: {done.file}: 3 blocks of unknown type (0x0000000b, 0x80000001) "
-        "were skipped: packets in them, if any, are not counted\n"
+        f"flowstream: warning: {done.file}: skipped 3 blocks of unknown type (0x0000000b, "
+        "0x80000001), in which packets may be\n"
     )
 
 
 def test_unknown_blocks_are_told_before_damage_too(run: Runner) -> None:
     done = run(pcapng(packets(2)) + block(0x0B, b"") + b"\0")
     assert done.status == 1
-    assert "1 blocks of unknown type" in done.error
+    assert "skipped 1 block of unknown type" in done.error
     assert "is cut in the header of a block" in done.error
 
 

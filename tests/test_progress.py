@@ -149,7 +149,7 @@ def test_pcap(tmp_path: Path) -> None:
     packets = [Packet(1_000_000_000 * n, bytes(12) + b"\x08\x06" + bytes(46)) for n in range(7)]
     capture.write_bytes(pcap(packets))
     size = capture.stat().st_size
-    says = "7 packets of 1 files in 0 flow records -> stdout:\n"
+    says = "7 packets of 1 file in 0 flow records -> stdout:\n"
     check("pcap", str(capture), "--sink", "stdout:", amount=f"{size}/{size}", says=says)
     with terminal("pcap", str(capture), "--sink", f"file:{tmp_path}/out") as shown:
         assert shown.end() == (0, "")

@@ -525,7 +525,7 @@ async def test_capture_into_a_topic_that_deletes_old_messages_is_a_warning(
         f"flowstream: warning: topic {prefix}.flows: the oldest message sent is from 2017-07-14, "
         "and the topic's retention.ms=86400000 makes the broker delete such messages soon; "
         "set retention.ms=-1 to keep them\n"
-        f"5 packets of 1 files in 3 flow records -> {broker.url}\n"
+        f"5 packets of 1 file in 3 flow records -> {broker.url}\n"
     )
 
 

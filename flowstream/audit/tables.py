@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flowstream.audit.result import Amount
 from flowstream.audit.verdict import in_doubt
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -155,9 +156,14 @@ def _verdict(console: Console, run: Run) -> None:
     if not run.problems:
         seen = Amount.total(interface.seen for interface in run.interfaces)
         doubtful = Amount.total(in_doubt(interface) for interface in run.interfaces)
-        rest = f"{doubtful.packets:,} packets in doubt" if doubtful.packets else "difference 0"
+        rest = (
+            f"{counted(doubtful.packets, 'packet')} in doubt"
+            if doubtful.packets
+            else "difference 0"
+        )
         console.print(
-            f"[green]holds:[/] {seen.packets:,} packets and {seen.l2_bytes:,} octets seen, {rest}"
+            f"[green]holds:[/] {counted(seen.packets, 'packet')} and "
+            f"{counted(seen.l2_bytes, 'octet')} seen, {rest}"
         )
     console.print()
 

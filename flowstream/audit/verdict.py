@@ -8,6 +8,7 @@ import numpy as np
 
 from flowstream.audit.result import GAPS_SHOWN, Amount
 from flowstream.streams import Stream
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from flowstream.audit.result import Interface, Topic
 
 _DELETED: Final = ", or deleted since"
+_RECORDS: Final = ("record is", "records are")
 
 
 def problems(
@@ -54,10 +56,11 @@ def _of_interface(interface: Interface, *, doubt: bool, deleted: bool) -> Iterat
     off, seen, most = interface.difference, interface.seen, interface.most_seen
     if most.packets > seen.packets or most.l2_bytes > seen.l2_bytes:
         yield (
-            f"{interface.label}: counts went backwards: {most.packets:,} packets and "
-            f"{most.l2_bytes:,} octets seen in a record before the last"
+            f"{interface.label}: counts went backwards: {counted(most.packets, 'packet')} "
+            f"and {counted(most.l2_bytes, 'octet')} seen in a record before the last"
         )
-    amount = f"{off.packets:+,} packets and {off.l2_bytes:+,} octets"
+    packets = counted(off.packets, "packet", form="+,")
+    amount = f"{packets} and {counted(off.l2_bytes, 'octet', form='+,')}"
     doubtful = in_doubt(interface)
     allowed = doubtful if doubt else Amount(0, 0)
     if not interface.counters:
@@ -92,7 +95,8 @@ def _of_doubts(interfaces: Sequence[Interface], unpublished: int) -> Iterator[st
 
 def _of_announcements(packets: int) -> Iterator[str]:
     if packets:
-        yield f"announcements of {packets:,} packets, which are counted in flow records"
+        packet = counted(packets, "packet, which is", "packets, which are")
+        yield f"announcements of {packet} counted in flow records"
 
 
 def _beyond_doubt(doubtful: Amount, *, doubt: bool) -> str:
@@ -100,7 +104,8 @@ def _beyond_doubt(doubtful: Amount, *, doubt: bool) -> str:
         return ""
     if not doubt:
         return ", and every record in doubt was published"
-    return f", and only {doubtful.packets:,} packets and {doubtful.l2_bytes:,} octets are in doubt"
+    packets = counted(doubtful.packets, "packet")
+    return f", and only {packets} and {counted(doubtful.l2_bytes, 'octet')} are in doubt"
 
 
 def _of_topic(topic: Topic) -> Iterator[str]:
@@ -120,11 +125,11 @@ def _of_topic(topic: Topic) -> Iterator[str]:
         )
     unexplained = topic.missing - topic.failed - topic.in_doubt - topic.deleted
     if unexplained > 0:
-        counted = f", {topic.failed:,} were counted as lost" if topic.failed else ""
+        failed = f", {topic.failed:,} were counted as lost" if topic.failed else ""
         doubtful = f", {topic.in_doubt:,} were in doubt" if topic.in_doubt else ""
         yield (
-            f"{topic.topic}: {unexplained:,} records are missing without a cause "
-            f"({topic.missing:,} are not there{counted}{doubtful}; seq {_ranges(topic)})"
+            f"{topic.topic}: {counted(unexplained, *_RECORDS)} missing without a cause "
+            f"({topic.missing:,} are not there{failed}{doubtful}; seq {_ranges(topic)})"
         )
     end = 0 if topic.last_seq is None else topic.last_seq + 1
     if topic.expected is not None and end > topic.expected:
@@ -138,30 +143,31 @@ def _doubts(interface: Interface) -> Iterator[str]:
     doubtful = in_doubt(interface)
     if doubtful.packets:
         yield (
-            f"{interface.label}: {doubtful.packets:,} packets and {doubtful.l2_bytes:,} octets "
-            "in doubt: sent and never answered"
+            f"{interface.label}: {counted(doubtful.packets, 'packet')} and "
+            f"{counted(doubtful.l2_bytes, 'octet')} in doubt: sent and never answered"
         )
 
 
 def _notes(topic: Topic) -> Iterator[str]:
     if topic.duplicates:
-        yield f"{topic.topic}: {topic.duplicates:,} duplicates, recognised by seq and not summed"
+        duplicates = counted(topic.duplicates, "duplicate")
+        yield f"{topic.topic}: {duplicates}, recognised by seq and not summed"
     if topic.stream is Stream.COUNTERS:
         if topic.missing:
             yield (
-                f"{topic.topic}: {topic.missing:,} records are missing (seq {_ranges(topic)}), "
+                f"{topic.topic}: {counted(topic.missing, *_RECORDS)} missing (seq "
+                f"{_ranges(topic)}), "
                 "which loses nothing of interfaces with a later one: the counts are cumulative"
             )
     elif 0 < topic.missing <= topic.failed:
-        yield f"{topic.topic}: {topic.missing:,} records are missing, counted as lost"
+        yield f"{topic.topic}: {counted(topic.missing, *_RECORDS)} missing, counted as lost"
     if topic.in_doubt:
         arrived = topic.in_doubt - _unpublished(topic)
-        yield f"{topic.topic}: {topic.in_doubt:,} records in doubt, {arrived:,} of them published"
+        doubt = counted(topic.in_doubt, "record")
+        yield f"{topic.topic}: {doubt} in doubt, {arrived:,} of them published"
     if topic.expected is not None and topic.missing < topic.failed:
-        yield (
-            f"{topic.topic}: {topic.failed - topic.missing:,} records that were counted as lost "
-            "are there all the same"
-        )
+        there = counted(topic.failed - topic.missing, "record that was", "records that were")
+        yield f"{topic.topic}: {there} counted as lost but published all the same"
 
 
 def _unpublished(topic: Topic) -> int:

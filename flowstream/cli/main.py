@@ -14,7 +14,7 @@ from flowstream.cli import audit, cat, check, demo, pcap, record, replay, run, s
 from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
 from flowstream.cli.streams import open_closed_streams
-from flowstream.errors import FlowstreamError, UsageError
+from flowstream.errors import FlowstreamError
 from flowstream.extras import requires
 from flowstream.host.limits import require_descriptors
 
@@ -114,14 +114,9 @@ def _discard_output() -> None:
 
 def _execute(argv: Sequence[str] | None) -> int:
     try:
-        args, unknown = _parser().parse_known_args(argv)
+        args = _parser().parse_args(argv)
     except SystemExit as end:  # --help and --version, once printed
         return int(end.code or 0)
-    if unknown:
-        arguments = " ".join(unknown)
-        raise UsageError(
-            f"unrecognized arguments: {arguments} (see flowstream {args.name} --help)"
-        )
     # Every command has the extra with its libraries, "" where it needs none.
     with requires(args.extra, args.name) if args.extra else nullcontext():
         status: int = args.command(args)

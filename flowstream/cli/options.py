@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from flowstream.config.run import OPTIONS
 from flowstream.errors import UsageError
+from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +33,25 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage: ``main`` prints one line for every error."""
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; ``UsageError`` where arguments are left: those of a command it refuses itself."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [each for each in unknown if each.startswith("-")]
+            hint = did_you_mean(options[0].partition("=")[0], self._options()) if options else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
+
+    def _options(self) -> list[str]:
+        return [text for action in self._actions for text in action.option_strings]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices, with the most similar one."""
+        if action.choices is None or value in action.choices:
+            return
+        hint = did_you_mean(str(value), action.choices) or f"; use {', '.join(action.choices)}"
+        raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint}")
 
 
 def add_options(

@@ -10,6 +10,7 @@ from flowstream.cli.messages import warn
 from flowstream.cli.options import Commands, add_options, single_threaded, values
 from flowstream.config.options import options_of
 from flowstream.config.pcap import CaptureConfig
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -62,8 +63,8 @@ def execute(args: argparse.Namespace) -> int:
     lost = f"; {done.failed:,} could not be written" if done.failed else ""
     # Standard output may be the sink.
     print(
-        f"{done.packets:,} packets of {len(args.files):,} files in {done.stored:,} flow records "
-        f"-> {config.sink}{lost}",
+        f"{counted(done.packets, 'packet')} of {counted(len(args.files), 'file')} in "
+        f"{counted(done.stored, 'flow record')} -> {config.sink}{lost}",
         file=sys.stderr,
     )
     return 1 if done.failed else 0

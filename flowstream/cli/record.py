@@ -11,6 +11,7 @@ from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, sele
 from flowstream.errors import UsageError
 from flowstream.extras import requires
 from flowstream.urls import SOURCE_FORMS, KafkaUrl, parse_url_or_directory
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -84,7 +85,8 @@ def execute(args: argparse.Namespace) -> int:
     count = run_loop(
         recording.record(args.url, topics, to, selection=selected, change=change, warn=warn)
     )
-    print(f"{count:,} messages of {', '.join(topics) or args.url} recorded in {to}")
+    copied = counted(count, "message")
+    print(f"{copied} of {', '.join(topics) or args.url} recorded in {to}")
     return 0
 
 

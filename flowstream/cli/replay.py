@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flowstream.cli.messages import warn
 from flowstream.cli.selecting import add_topics
 from flowstream.urls import SINK_FORMS
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from flowstream.cli.options import Commands
@@ -112,5 +113,6 @@ def execute(args: argparse.Namespace) -> int:
     )
     # Standard output may be where the records go.
     out = sys.stderr if args.to.startswith("stdout:") else sys.stdout
-    print(f"{sum(counts.values()):,} messages of {', '.join(counts)} sent to {args.to}", file=out)
+    sent = counted(sum(counts.values()), "message")
+    print(f"{sent} of {', '.join(counts)} sent to {args.to}", file=out)
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.pcap.classic import MAX_LENGTH, MAX_PACKET
 from flowstream.pcap.link_types import ETHERNET, SUPPORTED, framer_of
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,11 +91,12 @@ class PcapngReader:
         if self._skipped:
             kinds = ", ".join(f"0x{kind:08x}" for kind in sorted(self._skipped))
             found.append(
-                f"{self._skipped.total():,} blocks of unknown type ({kinds}) were skipped: "
-                "packets in them, if any, are not counted"
+                f"skipped {counted(self._skipped.total(), 'block')} of unknown type ({kinds}), "
+                "in which packets may be"
             )
         if self._dropped:
-            found.append(f"{self._dropped:,} packets were dropped when it was captured")
+            dropped = counted(self._dropped, "packet was", "packets were")
+            found.append(f"{dropped} dropped when it was captured")
         return found
 
     def packets(self) -> Iterator[Packet]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import operator
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowstream.errors import UsageError
@@ -21,6 +20,7 @@ from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
 from flowstream.records.flow import FlowRecord
+from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,8 +142,7 @@ class Condition:
             return _constant("number", TCP_FLAGS[name])
         field = FIELDS.get(name)
         if field is None:
-            near = get_close_matches(name, [*FIELDS, *TCP_FLAGS], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, [*FIELDS, *TCP_FLAGS])
             raise self._error(f"names {name}, which is not a field{hint}")
         self._used.add(name)
         return _Term(_type(field.kind), _reader(name, field.kind), name)

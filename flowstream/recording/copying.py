@@ -19,6 +19,7 @@ from flowstream.urls import (
     parse_url_or_directory,
     without_secret,
 )
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,9 +104,10 @@ class Copy:
         if not self._first_cause:
             return
         doubt = f", {self._in_doubt:,} may have been" if self._in_doubt else ""
+        failed = counted(self._failed, "message")
         raise SinkError(
-            f"{self._first_place}: {self._first_cause}: {self._failed:,} messages could not be "
-            f"written{doubt}; {self.copied.total():,} were before"
+            f"{self._first_place}: {self._first_cause}: {failed} could not be written"
+            f"{doubt}; {self.copied.total():,} were before"
             f"{_REMEDIES.get(self._first_cause, '')}"
         )
 

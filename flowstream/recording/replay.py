@@ -23,6 +23,7 @@ from flowstream.recording.copying import (
 from flowstream.segments.source import SegmentSource
 from flowstream.sink import open_sink
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl, parse_url
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,8 +142,9 @@ async def _check_partitions(
                 raise SinkError(
                     f"{url}: topic {names[topic]} has {there} partitions and the recording "
                     f"{len(messages)}: partition {partition} from offset "
-                    f"{source.first_offset(topic, partition)} on ({count:,} messages) has no "
-                    "counterpart; add partitions, or replay where the topic does not exist"
+                    f"{source.first_offset(topic, partition)} on "
+                    f"({counted(count, 'message')}) has no counterpart; "
+                    "add partitions, or replay where the topic does not exist"
                 )
 
 

@@ -139,7 +139,7 @@ class Runner:
             for n, given in enumerate(files)
         ]
         status, error = in_child(["pcap", *map(str, paths), "--sink", f"file:{to}", *options])
-        found = re.search(r"(?m)^[0-9,]+ packets of .* -> .*\n\Z", error)
+        found = re.search(r"(?m)^[0-9,]+ packets? of .* -> .*\n\Z", error)
         summary = found[0] if found else ""
         if audited and to.exists():
             assert main(["audit", str(to)]) == 0, self._capsys.readouterr().out

@@ -1,0 +1,23 @@
+"""Texts that messages share: counts with their nouns, suggestions for mistyped names."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def counted(number: int, singular: str, plural: str = "", *, form: str = ",") -> str:
+    """Return "1 packet", "2 packets", "1,009 packets"; ``form`` is the number's format.
+
+    ``plural`` is needed where it is not the singular with an s: ("record is", "records are").
+    """
+    return f"{number:{form}} {singular if abs(number) == 1 else plural or singular + 's'}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" for the most similar known name, else an empty text."""
+    near = get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""

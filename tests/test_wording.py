@@ -1,0 +1,28 @@
+"""Counts with their nouns, and suggestions for mistyped names."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowstream.wording import counted, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(0, "0 packets"), (1, "1 packet"), (2, "2 packets"), (1_009, "1,009 packets")],
+)
+def test_a_noun_agrees_with_its_number(number, says):
+    assert counted(number, "packet") == says
+
+
+def test_differences_have_a_sign_and_other_words_a_plural():
+    assert counted(-1, "octet", form="+,") == "-1 octet"
+    assert counted(1_009, "octet", form="+,") == "+1,009 octets"
+    words = ("record is", "records are")
+    assert [counted(n, *words) for n in (1, 2)] == ["1 record is", "2 records are"]
+
+
+def test_the_most_similar_name_is_suggested_or_none():
+    known = ("audit", "cat", "replay")
+    assert did_you_mean("adit", known) == "; did you mean audit?"
+    assert did_you_mean("xyz", known) == ""
