@@ -18,6 +18,7 @@ REGISTRY_FORMS: Final = "http://HOST:PORT or https://HOST:PORT"
 
 # A name, an IPv4 address or an IPv6 address in brackets, then the port.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
+_ADDRESSES = re.compile(rf"(?!file:|stdout:){_ADDRESS.pattern}(?:,{_ADDRESS.pattern})*")
 _REGISTRY_PLACE = re.compile(
     r"(?:(?P<name>[A-Za-z0-9._-]{1,253})|\[(?P<ipv6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*)\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
@@ -79,6 +80,10 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
     """Parse a sink's URL. Raises ``UsageError`` with the mistake and the valid forms."""
     if (shown := without_secret(url)) != url:
         raise UsageError(f"{shown!r}: user and password in the URL are not supported")
+    if _ADDRESSES.fullmatch(url):
+        raise UsageError(
+            f"{url!r} has no scheme; use kafka://{url}, or file:{url} for a directory"
+        )
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise UsageError(f"{url!r} has no scheme; use {SINK_FORMS}")
@@ -95,9 +100,14 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
 
 
 def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
-    """Parse a source's URL; text without a known scheme or "://" is the name of a directory."""
+    """Parse a source's URL; text without a known scheme or "://" is the name of a directory.
+
+    HOST:PORT is taken for a cluster without its scheme: ``UsageError`` names both forms.
+    """
     has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout") or "://" in text
-    return parse_url(text if has_scheme else f"file:{text}")
+    if has_scheme or _ADDRESSES.fullmatch(text):
+        return parse_url(text)
+    return parse_url(f"file:{text}")
 
 
 def parse_registry(url: str) -> RegistryUrl:

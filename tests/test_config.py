@@ -327,6 +327,25 @@ def test_the_agents_address_is_a_literal(address):
     )
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1"])
+def test_the_agents_address_is_that_of_a_host(address):
+    assert refusal({"agent_address": address}) == (
+        f"agent-address: {address} is not the address of a host; name one of its addresses, or "
+        "leave it out"
+    )
+
+
+@pytest.mark.parametrize("sink", ["stdout:", "kafka://127.0.0.1:9092"])
+def test_limits_of_a_recording_need_one(sink, tmp_path):
+    given = {"sink": sink}
+    says = f"limits a recording, and the sink is {sink}; leave it out or use file:DIR"
+    assert refusal(given | {"recording_size": "1GiB"}) == f"recording-size: {says}"
+    file = file_with(tmp_path, 'recording-age = "7d"')
+    assert refusal(given, file) == f"recording-age: {says}"
+    # The defaults limit nothing elsewhere.
+    assert load({"interfaces": ["veth0"]} | given).recording_size == "1GiB"
+
+
 @pytest.mark.parametrize("url", ["http://[bad", "http://registry:port", "http://registry/?a"])
 def test_the_url_of_a_registry_is_checked_before_the_start(url):
     assert refusal({"interfaces": ["a"], "format": "avro", "registry": url}) == (

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,8 +61,9 @@ def test_capture_gives_the_flows_of_the_reference(run: Runner, capture: Path) ->
 @pytest.mark.parametrize("name", ["dns-edns-ecs.pcap", "mapi.pcap"])
 def test_same_capture_gives_the_same_messages(run: Runner, name: str, record_format: str) -> None:
     path = captures.TRACES / name
+    copy = run.file(path.read_bytes(), "copy.pcap")
     first, second = (
-        run(path, path, options=["--format", record_format, "--interval", "1"]) for _ in range(2)
+        run(path, copy, options=["--format", record_format, "--interval", "1"]) for _ in range(2)
     )
     assert first.recording.messages() == second.recording.messages()
     assert len(first.recording.messages()) > 50
@@ -320,6 +322,24 @@ def test_files_that_are_shared_by_runs_lose_nothing(run: Runner) -> None:
     done = run(a, b, options=["--interval", "7"], into="all")
     assert (done.status, done.error) == (0, "")
     assert sum(flow.packets for flow in done.flows) == 7 + 11 + 7 + 13 + 7 + 11
+
+
+def test_a_file_that_is_named_twice_is_refused(run: Runner, tmp_path: Path) -> None:
+    file, link, hard = (tmp_path / name for name in ("a.pcap", "link.pcap", "hard.pcap"))
+    file.write_bytes(pcap(packets(7)))
+    link.symlink_to(file)
+    hard.hardlink_to(file)
+    for other in (file, link, hard, tmp_path / "." / ".." / tmp_path.name / "a.pcap"):
+        done = run(file, other)
+        assert done.status == 2
+        assert done.error == (
+            f"flowstream: error: {other}: the same file as {file}; name it once\n"
+        )
+        assert not (tmp_path / "run1").exists()
+    # A copy is another file.
+    shutil.copy(file, tmp_path / "copy.pcap")
+    done = run(file, tmp_path / "copy.pcap")
+    assert sum(flow.packets for flow in done.flows) == 14
 
 
 def test_messages_have_the_times_of_their_records(run: Runner) -> None:

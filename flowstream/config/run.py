@@ -6,7 +6,6 @@ Every mistake is a ``UsageError`` that names the key and what is allowed.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import reprlib
 from pathlib import Path
@@ -19,6 +18,8 @@ from flowstream.config.publish import PublishConfig
 from flowstream.config.toml import read_table
 from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
+from flowstream.urls import DirectoryUrl, parse_url
+from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,11 +143,17 @@ class RunConfig(PublishConfig, frozen=True, kw_only=True):
 
 def _check_address(text: str) -> None:
     try:
-        ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError as err:
         raise UsageError(
             f"agent-address: {reprlib.repr(text)} is not an IPv4 or IPv6 address"
         ) from err
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if mapped.is_unspecified or mapped.is_multicast:
+        raise UsageError(
+            f"agent-address: {text} is not the address of a host; name one of its addresses, or "
+            "leave it out"
+        )
 
 
 OPTIONS: Final[Mapping[str, Option]] = options_of(RunConfig)
@@ -172,7 +179,21 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
             "an interface is required: -i IFACE, "
             'or interface = ["IFACE"] in the configuration file'
         )
-    return RunConfig(**values)
+    config = RunConfig(**values)
+    _check_limits(values, config.sink)
+    return config
+
+
+def _check_limits(given: Mapping[str, object], sink: str) -> None:
+    """Refuse limits of a recording where none is made: they would limit nothing."""
+    if isinstance(parse_url(sink), DirectoryUrl):
+        return
+    for field in ("recording_size", "recording_age"):
+        if field in given:
+            raise UsageError(
+                f"{OPTIONS[field].name}: limits a recording, and the sink is {sink}; "
+                "leave it out or use file:DIR"
+            )
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -187,6 +208,5 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key, _BY_NAME, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known options: {_NAMES}"
-    return f"unknown option {reprlib.repr(key)}; {hint}"
+    hint = did_you_mean(key, _BY_NAME) or f"; known options: {_NAMES}"
+    return f"unknown option {reprlib.repr(key)}{hint}"
