@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -111,6 +111,20 @@ class MessageBatch:
             values=[None if message.is_null else message.value for message in messages],
             headers=[message.headers for message in messages],
             offsets=[message.offset for message in messages],
+        )
+
+    def part(self, part: slice) -> MessageBatch:
+        """Return these messages, a slice with step 1, as a batch."""
+        if part == slice(0, len(self)):
+            return self
+        return replace(
+            self,
+            timestamps_ms=self.timestamps_ms[part],
+            keys=self.keys[part],
+            values=self.values[part],
+            headers=self.headers[part],
+            offsets=self.offsets[part],
+            tally=None if self.tally is None else self.tally[part],
         )
 
     @property

@@ -33,7 +33,7 @@ class StdoutSink:
 
     def __init__(self, outcomes: Outcomes[MessageBatch]) -> None:
         self._outcomes = outcomes
-        self._worker: Worker | None = None
+        self._worker: Worker[MessageBatch] | None = None
         self._descriptor = -1
         # The reader is gone.
         self._closed = False

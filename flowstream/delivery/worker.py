@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import queue
 import threading
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -17,11 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowstream.accounting.outcomes import Outcomes
-    from flowstream.messages import MessageBatch
 
 IN_FLIGHT_BYTES = 64 << 20
 
 _T = TypeVar("_T")
+
+
+class Writable(Protocol):
+    """The part of a batch that the worker needs."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def octets(self) -> int:
+        """Octets that it takes in memory, about."""
+
+
+BatchT = TypeVar("BatchT", bound=Writable)
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +46,7 @@ class GivenUp(NamedTuple):
     in_doubt: int = 0
 
 
-class Worker:
+class Worker(Generic[BatchT]):
     """Bounded queue and thread; reports outcomes in the loop.
 
     ``write`` runs in the thread: it writes a batch and returns how many of its
@@ -45,8 +58,8 @@ class Worker:
     def __init__(
         self,
         name: str,
-        write: Callable[[MessageBatch], tuple[int, str]],
-        outcomes: Outcomes[MessageBatch],
+        write: Callable[[BatchT], tuple[int, str]],
+        outcomes: Outcomes[BatchT],
         on_fault: Callable[[str], None],
         limit: int = IN_FLIGHT_BYTES,
     ) -> None:
@@ -57,7 +70,7 @@ class Worker:
         self._faulty = False
         self._space = Space(limit)
         # Batches without an outcome and their sizes, by number.
-        self._unsettled: dict[int, tuple[MessageBatch, int]] = {}
+        self._unsettled: dict[int, tuple[BatchT, int]] = {}
         self._accepted = 0
         # The last number whose batch the thread began to write.
         self._begun = -1
@@ -67,7 +80,7 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def put(self, batch: MessageBatch) -> None:
+    async def put(self, batch: BatchT) -> None:
         """Accept ``batch`` once there is room."""
         if not len(batch):
             return
@@ -75,10 +88,37 @@ class Worker:
         if not await self._space.take(size):
             self._outcomes.failed(batch, slice(0, len(batch)), terms.SHUTDOWN)
             return
+        self._accept(batch, size)
+
+    def put_at_once(self, batch: BatchT) -> None:
+        """Accept ``batch`` without waiting for room; another bound limits how many come."""
+        size = max(batch.octets, 1)
+        self._space.overdraw(size)
+        self._accept(batch, size)
+
+    def _accept(self, batch: BatchT, size: int) -> None:
         number = self._accepted
         self._accepted += 1
         self._unsettled[number] = (batch, size)
         self._queue.put(lambda: self._write_one(number, batch))
+
+    def call(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Run ``function`` in the thread after queued batches; the future gets its result.
+
+        A future that is cancelled before ``function`` begins prevents it.
+        """
+        promise: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+        def work() -> None:
+            if not promise.set_running_or_notify_cancel():
+                return
+            try:
+                promise.set_result(function())
+            except Exception as err:  # noqa: BLE001 - for the caller
+                promise.set_exception(err)
+
+        self._queue.put(work)
+        return asyncio.wrap_future(promise, loop=self._loop)
 
     async def run(self, function: Callable[[], object], timeout: float) -> bool:  # noqa: ASYNC109
         """Run ``function`` in the thread after queued batches; say whether it ended in time."""
@@ -131,7 +171,7 @@ class Worker:
         while (call := self._queue.get()) is not None:
             call()
 
-    def _write_one(self, number: int, batch: MessageBatch) -> None:
+    def _write_one(self, number: int, batch: BatchT) -> None:
         self._begun = number
         # A batch that was given up meanwhile must not be published.
         if number in self._unsettled:
@@ -165,7 +205,7 @@ class Worker:
         if written < len(batch):
             self._outcomes.failed(batch, slice(written, len(batch)), cause)
 
-    def _take(self, number: int) -> MessageBatch:
+    def _take(self, number: int) -> BatchT:
         batch, size = self._unsettled.pop(number)
         self._space.give(size)
         return batch

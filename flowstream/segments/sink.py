@@ -66,7 +66,7 @@ class SegmentSink:
         self._writers: dict[tuple[str, int], SegmentWriter] = {}
         self._lock = -1
         self._fault: str | None = None
-        self._worker: Worker | None = None
+        self._worker: Worker[MessageBatch] | None = None
         self._failing = False
         # The files are open and no thread writes to them yet.
         self._prepared = False
@@ -129,7 +129,7 @@ class SegmentSink:
         await worker.run(self._close_files, max(left, 0.1))
         worker.end()
 
-    async def _flush(self, worker: Worker, timeout: float) -> tuple[float, bool]:  # noqa: ASYNC109
+    async def _flush(self, worker: Worker[MessageBatch], timeout: float) -> tuple[float, bool]:  # noqa: ASYNC109
         """Return the seconds left of ``timeout``, and whether the disk answered."""
         now = asyncio.get_running_loop().time
         deadline = now() + timeout
