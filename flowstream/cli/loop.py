@@ -1,20 +1,82 @@
-"""The event loop of the commands that copy topics."""
+"""The event loop of the commands that copy topics, and the signals that end them."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from flowstream.errors import FlowstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
 _Result = TypeVar("_Result")
 
+# SIGINT is the event loop's own matter. Windows has SIGTERM only.
+_ENDING: Final = [
+    signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+]
 
-def run_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run to the end, by uvloop where it is installed; Windows has none."""
+
+class StoppedError(FlowstreamError):
+    """A signal ended the command; the exit status is that of shells, 128 + its number."""
+
+    def __init__(self, number: signal.Signals, left: str) -> None:
+        super().__init__(f"stopped by {number.name}: {left}")
+        self.exit_status = 128 + number
+
+
+def run_loop(work: Coroutine[Any, Any, _Result], left: str) -> _Result:
+    """Run to the end, by uvloop where it is installed; Windows has none.
+
+    The first SIGTERM, SIGHUP or SIGQUIT ends the work in order, with ``StoppedError``,
+    which tells what it ``left``; a second one has its usual effect.
+    """
     try:
         import uvloop  # noqa: PLC0415
     except ModuleNotFoundError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+        return asyncio.run(_stoppable(work, left))
+    return uvloop.run(_stoppable(work, left))
+
+
+async def _stoppable(work: Coroutine[Any, Any, _Result], left: str) -> _Result:
+    with _caught() as caught:
+        try:
+            return await work
+        except asyncio.CancelledError as err:
+            if caught:
+                raise StoppedError(caught[0], left) from err
+            raise
+
+
+@contextlib.contextmanager
+def _caught() -> Iterator[list[signal.Signals]]:
+    """Let the first signal cancel the present task; yield the list that it is added to."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    handled: list[signal.Signals] = []
+    caught: list[signal.Signals] = []
+
+    def release() -> None:
+        while handled:
+            loop.remove_signal_handler(handled.pop())
+
+    def catch(number: signal.Signals) -> None:
+        caught.append(number)
+        release()
+        if task is not None:
+            task.cancel()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in _ENDING:
+            # Ignored signals (nohup) stay so; on Windows a loop handles none.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                with contextlib.suppress(NotImplementedError):
+                    loop.add_signal_handler(number, catch, number)
+                    handled.append(number)
+    try:
+        yield caught
+    finally:
+        release()

@@ -40,7 +40,7 @@ exit status:
   0    success; what was checked holds
   1    failure, or what was checked does not hold
   2    mistake in the command line or the configuration file
-  130  interrupted
+  130  interrupted; 143 ended by SIGTERM
   141  the reader closed the output
 """
 

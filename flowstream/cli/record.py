@@ -35,6 +35,8 @@ recording is a directory of Kafka log segments, readable by flowstream audit,
 cat, replay and Kafka's own tools; with the suffix .fsrec it is one file, a zip
 archive of that directory. Any topic can be recorded, not only those of
 flowstream. What is left out by --where, --max and times is missing in an audit.
+SIGTERM and SIGINT end it in order, with status 143 or 130: a directory has all
+messages up to there, a file is not made.
 
 --anonymise changes the values of flowstream's topics and their keys: addresses
 by Crypto-PAn, which keeps common prefixes, MAC addresses, host ids, names of
@@ -75,6 +77,7 @@ def execute(args: argparse.Namespace) -> int:
     """Record and print the number of messages."""
     from flowstream import log, recording  # noqa: PLC0415
     from flowstream.cli.loop import run_loop  # noqa: PLC0415
+    from flowstream.recording import SUFFIX  # noqa: PLC0415
 
     # The command's own error says what failed.
     log.configure("error")
@@ -82,8 +85,9 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("the following arguments are required: --topic, for a cluster")
     topics, to = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
     selected, change = selection(args), _change(args)
+    left = f"{to} was not made" if to.suffix == SUFFIX else f"{to} has the messages up to there"
     count = run_loop(
-        recording.record(args.url, topics, to, selection=selected, change=change, warn=warn)
+        recording.record(args.url, topics, to, selection=selected, change=change, warn=warn), left
     )
     copied = counted(count, "message")
     print(f"{copied} of {', '.join(topics) or args.url} recorded in {to}")

@@ -28,6 +28,8 @@ kept. Missing topics are created with the recording's partitions and without a
 time limit (retention.ms=-1); a topic with too few partitions is refused before
 anything is sent. Warnings name missing offsets (compacted or cut out), a
 truncated last batch, and messages older than the retention of their topic.
+SIGTERM and SIGINT end it in order: what was taken until then is sent. The exit
+status is then 143 or 130, and 141 when the reader of stdout: went away.
 """
 
 
@@ -109,7 +111,8 @@ def execute(args: argparse.Namespace) -> int:
             loop=args.loop,
             rename=dict(args.rename),
             warn=warn,
-        )
+        ),
+        "the rest was not sent",
     )
     # Standard output may be where the records go.
     out = sys.stderr if args.to.startswith("stdout:") else sys.stdout

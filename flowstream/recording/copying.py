@@ -80,7 +80,10 @@ class Copy:
         self._in_doubt += part.stop - part.start
 
     async def send(self, sink: Sink, messages: Sequence[Message]) -> None:
-        """Send messages of one partition; SinkError once any message has failed."""
+        """Send messages of one partition; SinkError once any message has failed.
+
+        BrokenPipeError where the reader of standard output went away.
+        """
         batch = MessageBatch.copy_of(messages)
         oldest = min(batch.timestamps_ms)
         self.oldest_ms[batch.topic] = min(oldest, self.oldest_ms.get(batch.topic, oldest))
@@ -88,7 +91,7 @@ class Copy:
         self._check()
 
     async def finish(self, sink: Sink) -> None:
-        """Wait for all outcomes; SinkError unless all messages arrived."""
+        """Wait for all outcomes; SinkError or BrokenPipeError unless all messages arrived."""
         await sink.flush(FLUSH_TIMEOUT_S)
         self._check()
         # It was an estimate: not every offset has a message.
@@ -103,6 +106,8 @@ class Copy:
     def _check(self) -> None:
         if not self._first_cause:
             return
+        if self._first_cause == terms.PIPE_CLOSED:
+            raise BrokenPipeError
         doubt = f", {self._in_doubt:,} may have been" if self._in_doubt else ""
         failed = counted(self._failed, "message")
         raise SinkError(

@@ -36,7 +36,7 @@ async def record(
     warnings. Raises UsageError, SourceError where a topic cannot be read (a directory
     then has everything before it), DecodeError where a condition meets a value that is
     not a record, and SinkError where ``to`` cannot be written or already contains one
-    of the topics.
+    of the topics. When it is cancelled a directory has the messages taken until then.
     """
     source = open_source(url, topics)
     with ExitStack() as stack:

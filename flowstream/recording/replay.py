@@ -57,7 +57,8 @@ async def replay(
     line for each partition that has missing offsets or a last batch that is cut short,
     and for each topic that does not keep messages as old as those sent. Raises
     UsageError, SourceError and SinkError, the latter before anything is sent if a topic
-    has too few partitions.
+    has too few partitions, and BrokenPipeError where the reader of stdout: went away.
+    When it is cancelled the messages taken until then are sent.
     """
     target = parse_url(url)
     source = SegmentSource(directory, topics)
