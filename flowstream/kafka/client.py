@@ -15,10 +15,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
+from flowstream.kafka.oauth import provider_of
+from flowstream.kafka.tls import context
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from flowstream.kafka.settings import ClientSettings
+    from flowstream.kafka.settings import ClientSettings, Sasl
 
 _LOOK_TIMEOUT = 2.0
 # A few brokers of a large cluster are enough to find the fault.
@@ -60,11 +63,28 @@ def _new(
     kind: Callable[..., _Client], settings: ClientSettings, *topics: str, **options: Any
 ) -> _Client:
     _quieten_aiokafka()
-    shared = {
+    shared: dict[str, Any] = {
         "client_id": settings.client_id,
         "request_timeout_ms": int(settings.request_timeout * 1000),
+        "security_protocol": settings.security_protocol,
     }
+    if settings.metadata_max_age is not None:
+        shared["metadata_max_age_ms"] = int(settings.metadata_max_age * 1000)
+    if settings.tls is not None:
+        shared["ssl_context"] = context(settings.tls)
+    if settings.sasl is not None:
+        shared |= _login(settings.sasl)
     return kind(*topics, bootstrap_servers=list(settings.addresses), **(shared | options))
+
+
+def _login(sasl: Sasl) -> dict[str, Any]:
+    found: dict[str, Any] = {"sasl_mechanism": sasl.mechanism}
+    if sasl.password is not None:
+        found["sasl_plain_username"] = sasl.username
+        found["sasl_plain_password"] = sasl.password.reveal()
+    if sasl.oauth is not None:
+        found["sasl_oauth_token_provider"] = provider_of(sasl.oauth)
+    return found
 
 
 def _quieten_aiokafka() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from flowstream.kafka.settings import ClientSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,15 @@ class Limits:
     metadata_age: float = 60.0
     # Between attempts: the first pause and the longest, before jitter shortens them.
     backoff: tuple[float, float] = (0.1, 2.0)
+
+    @classmethod
+    def of(cls, settings: ClientSettings) -> Self:
+        """Return the bounds that these settings ask for."""
+        default = cls()
+        return cls(
+            batch_bytes=settings.batch_size or default.batch_bytes,
+            delivery_timeout=settings.delivery_timeout or default.delivery_timeout,
+            stuck_timeout=max(default.stuck_timeout, 2 * settings.request_timeout),
+            request_timeout=settings.request_timeout,
+            metadata_age=settings.metadata_max_age or default.metadata_age,
+        )

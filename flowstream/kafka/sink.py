@@ -48,7 +48,7 @@ class KafkaSink:
         topic_settings: Mapping[str, str] | None = None,
     ) -> None:
         self._outcomes = outcomes
-        self._limits = limits or Limits()
+        self._limits = limits or Limits.of(settings)
         self._cluster = Cluster(
             settings, self._limits, partitions=partitions, topic_settings=topic_settings or {}
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import BrokerResponseError, UnsupportedCodecError
@@ -48,7 +48,7 @@ class KafkaSource:
         self._settings = settings
         self._url = settings.url
         self._topics = tuple(topics)
-        self._metadata_age = metadata_age
+        self._metadata_age = settings.metadata_max_age or metadata_age
 
     async def sizes(self) -> dict[str, list[int]]:
         """Return the number of offsets between beginning and end of each partition."""
@@ -80,8 +80,11 @@ class KafkaSource:
             await _stop(consumer)
 
     def _consumer(self) -> AIOKafkaConsumer:
+        # aiokafka before 0.14 has no racks.
+        rack: dict[str, Any] = {"client_rack": self._settings.rack} if self._settings.rack else {}
         return new_consumer(
             self._settings,
+            **rack,
             enable_auto_commit=False,
             auto_offset_reset="none",
             metadata_max_age_ms=int(self._metadata_age * 1000),

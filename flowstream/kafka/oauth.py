@@ -1,0 +1,200 @@
+"""Tokens for SASL OAUTHBEARER, by client credentials (RFC 6749, 4.4; KIP-768).
+
+As librdkafka and Java's clients do it: client and secret in the Authorization header, and
+a token is replaced after four fifths of its life. The endpoint is not trusted: time and
+size of an answer are bounded, and no redirect is followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import http.client
+import io
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaError
+
+from flowstream.kafka.tls import context_of_authorities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowstream.kafka.settings import OAuth
+
+TIMEOUT_S: Final = 10.0
+LARGEST_ANSWER: Final = 1 << 18
+_SHARE_OF_LIFE: Final = 0.8
+_LONGEST_TEXT: Final = 200
+# RFC 6750, 2.1.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+class TokenError(KafkaError):  # type: ignore[misc]
+    """No token: the endpoint cannot be reached, refuses, or answers something else.
+
+    A connection to a broker that needs the token has failed, too.
+    """
+
+
+class _Answer(msgspec.Struct):
+    access_token: str
+    expires_in: float | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: str = ""
+    error_description: str = ""
+
+
+class _Claims(msgspec.Struct):
+    exp: float
+
+
+@functools.lru_cache(maxsize=8)
+def provider_of(oauth: OAuth) -> TokenProvider:
+    """Return the provider of these settings, always the same: its tokens are shared.
+
+    Raises ``UsageError`` when the files of its authorities cannot be used.
+    """
+    return TokenProvider(oauth)
+
+
+class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
+    """Gives tokens to new connections; keeps one until shortly before its end."""
+
+    def __init__(self, oauth: OAuth) -> None:
+        self._oauth = oauth
+        self._url = urlsplit(oauth.token_url)
+        secure = self._url.scheme == "https"
+        self._context = context_of_authorities(oauth.ca, "https.ca.location") if secure else None
+        self._token = ""
+        # On the monotonic clock.
+        self._replace_after = self._end = 0.0
+
+    async def token(self) -> str:
+        """Return a token that is valid; raises ``TokenError``."""
+        if time.monotonic() < self._replace_after:
+            return self._token
+        try:
+            answer = await self._fetched()
+        except TokenError:
+            if time.monotonic() < self._end:
+                return self._token
+            raise
+        life = _life(answer)
+        now = time.monotonic()
+        self._token, self._end = answer.access_token, now + life
+        self._replace_after = now + life * _SHARE_OF_LIFE
+        return self._token
+
+    def extensions(self) -> Mapping[str, str]:
+        """Return what the brokers get beside a token."""
+        return self._oauth.extensions or {}
+
+    async def _fetched(self) -> _Answer:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return self._parsed(await self._post())
+        except TimeoutError:
+            raise self._error(f"no complete answer after {TIMEOUT_S:g} s") from None
+        except (OSError, UnicodeError) as err:
+            reason = getattr(err, "strerror", None) or str(err)
+            raise self._error(f"cannot be used: {reason}") from err
+
+    async def _post(self) -> bytes:
+        """Send the request and return all of the answer, up to the end of the connection."""
+        host, port = self._url.hostname, self._url.port or (443 if self._context else 80)
+        reader, writer = await asyncio.open_connection(host, port, ssl=self._context)
+        try:
+            writer.write(self._request())
+            received = bytearray()
+            while part := await reader.read(1 << 16):
+                received += part
+                if len(received) > LARGEST_ANSWER:
+                    raise self._error(f"its answer is larger than {LARGEST_ANSWER >> 10} KiB")
+        finally:
+            writer.transport.abort()
+        return bytes(received)
+
+    def _request(self) -> bytes:
+        oauth, url = self._oauth, self._url
+        form = {"grant_type": "client_credentials"}
+        if oauth.scope:
+            form["scope"] = oauth.scope
+        body = urlencode(form)
+        login = base64.b64encode(f"{oauth.client_id}:{oauth.client_secret.reveal()}".encode())
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        lines = (
+            f"POST {target} HTTP/1.1",
+            f"Host: {url.netloc}",
+            f"Authorization: Basic {login.decode()}",
+            "Content-Type: application/x-www-form-urlencoded",
+            "Accept: application/json",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        )
+        return "\r\n".join((*lines, "", body)).encode()
+
+    def _parsed(self, received: bytes) -> _Answer:
+        answer = http.client.HTTPResponse(_Received(received))  # type: ignore[arg-type]
+        try:
+            answer.begin()
+            body = answer.read()
+        except (http.client.HTTPException, ValueError) as err:
+            raise self._error("its answer is not HTTP, or cut short") from err
+        if answer.status != http.client.OK:
+            raise self._error(f"refused: HTTP {answer.status}{self._said(body)}")
+        try:
+            found = msgspec.json.decode(body, type=_Answer, strict=False)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            # Without its cause, which may show a part of a token.
+            raise self._error("its answer holds no access_token") from None
+        if not _TOKEN.fullmatch(found.access_token):
+            raise self._error("its access_token is not a bearer token")
+        return found
+
+    def _said(self, body: bytes) -> str:
+        """Return the endpoint's own words for a refusal (RFC 6749, 5.2)."""
+        try:
+            refusal = msgspec.json.decode(body, type=_Refusal)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return ""
+        text = f" {refusal.error} {refusal.error_description}".rstrip()
+        if self._oauth.client_secret.reveal() in text:
+            return ""
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+        return shown[:_LONGEST_TEXT]
+
+    def _error(self, text: str) -> TokenError:
+        return TokenError(f"token endpoint {self._url.netloc}: {text}")
+
+
+class _Received:
+    """An answer in memory, as ``HTTPResponse`` reads it from a socket."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def makefile(self, *_: Any) -> io.BytesIO:
+        return io.BytesIO(self._content)
+
+
+def _life(answer: _Answer) -> float:
+    """Return the seconds that a token is valid; 0 when neither answer nor token says it."""
+    if answer.expires_in is not None:
+        return max(answer.expires_in, 0)
+    _, _, rest = answer.access_token.partition(".")
+    claims = rest.partition(".")[0]
+    try:
+        padded = claims + "=" * (-len(claims) % 4)
+        end = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Claims).exp
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return 0
+    return max(end - time.time(), 0)
