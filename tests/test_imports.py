@@ -89,7 +89,7 @@ LAZY = {
     "recording.copying": "Linux only",
     "pcap": "the URL chooses",
     "segments.batches": "the agent attaches before it imports aiokafka",
-    "segments.writer": "the agent attaches before it imports aiokafka",
+    "segments.encoding": "the agent attaches before it imports aiokafka",
     "segments.compression": "an extra",
     "records.binary": "an extra",
     "reading.formats": "numpy and pyarrow are extras",

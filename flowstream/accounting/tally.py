@@ -26,6 +26,11 @@ class AttachmentKey(NamedTuple):
         """Key whose code in a ``Tally`` is ``code``."""
         return cls(code >> 1, code & 1)
 
+    @property
+    def code(self) -> int:
+        """Code in a ``Tally``."""
+        return 2 * self.if_index + self.flow_direction
+
 
 def attachment_codes(if_index: NDArray[Any], flow_direction: NDArray[Any]) -> NDArray[np.uint64]:
     """Code of each attachment: ``2 * if_index + flow_direction``. All have shape (n,)."""

@@ -14,8 +14,9 @@ from flowstream.extras import requires
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# By the codec bits of a batch's attributes.
-_NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
+CODECS: Final = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+"""Codec bits of a batch's attributes, by Kafka's names."""
+_NAMES: Final = {codec: name for name, codec in CODECS.items() if codec}
 # A few thousand octets can unpack to gigabytes; what producers send stays far below this.
 MAX_UNPACKED: Final = 256 << 20
 # Java's snappy frames blocks: this, two version numbers, then lengths and blocks.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # O_NONBLOCK: a named pipe must not wait for its other end.
-_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_OURS = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 
 
@@ -63,6 +63,10 @@ class Directory(Closing):
         """Say whether it is a regular file and neither a symbolic nor a hard link to one."""
         return _is_file(self._status(name))
 
+    def size(self, name: str) -> int:
+        """Return the octets of a file."""
+        return self._status(name).st_size
+
     def directory(self, name: str) -> Directory:
         """Open a directory; create it if missing."""
         with self._told(name):
@@ -76,17 +80,18 @@ class Directory(Closing):
     def create(self, name: str, mode: int = 0o640) -> int:
         """Create a file, which must not exist, with this mode; open it to read and write."""
         with self._told(name):
-            flags = _FILE | os.O_CREAT | os.O_EXCL
+            flags = os.O_RDWR | _OPEN | os.O_CREAT | os.O_EXCL
             descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptor)
             # Whatever the umask.
             os.fchmod(descriptor, mode)
         self._hand_over(descriptor)
         return descriptor
 
-    def file(self, name: str) -> int:
-        """Open an existing file to read and write."""
+    def file(self, name: str, *, writable: bool = True) -> int:
+        """Open an existing file to read and, unless told otherwise, to write."""
+        mode = os.O_RDWR if writable else os.O_RDONLY
         with self._told(name):
-            descriptor = os.open(name, _FILE, dir_fd=self._descriptor)
+            descriptor = os.open(name, mode | _OPEN, dir_fd=self._descriptor)
         if not _is_file(os.fstat(descriptor)):
             os.close(descriptor)
             raise self._foreign(name)
@@ -96,6 +101,28 @@ class Directory(Closing):
         """Delete a file."""
         with self._told(name):
             os.unlink(name, dir_fd=self._descriptor)
+
+    def rename(self, name: str, new: str) -> None:
+        """Rename a file; one of the new name is replaced."""
+        with self._told(name):
+            os.rename(name, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def sync(self) -> None:
+        """Make new, renamed and deleted entries durable."""
+        with self._told():
+            os.fsync(self._descriptor)
+
+    def require_access(self, name: str = "") -> None:
+        """Raise ``OSError`` unless the effective user may read a file, or add to a directory."""
+        mode = os.R_OK if name else os.R_OK | os.W_OK | os.X_OK
+        with self._told(name):
+            if not os.access(name or ".", mode, dir_fd=self._descriptor, effective_ids=True):
+                # access() says no more than no.
+                code = errno.EROFS if self._is_read_only() else errno.EACCES
+                raise OSError(code, os.strerror(code))
+
+    def _is_read_only(self) -> bool:
+        return bool(os.fstatvfs(self._descriptor).f_flag & os.ST_RDONLY)
 
     def close(self) -> None:
         """Close the descriptor; harmless twice."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import time
 from typing import TYPE_CHECKING
@@ -14,10 +13,12 @@ import structlog
 from flowstream.accounting import terms
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
+from flowstream.segments.claim import check_contents, take_lock
 from flowstream.segments.directory import Directory
-from flowstream.segments.reader import PARTITION_NAME, SEGMENT_NAME, partitions_among
+from flowstream.segments.encoding import load
+from flowstream.segments.reader import SEGMENT_NAME, partitions_among
 from flowstream.segments.retention import Retention
-from flowstream.segments.writer import SegmentWriter, load
+from flowstream.segments.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LOCK_NAME = ".lock"
 RETENTION_PERIOD_S = 1.0
 """Seconds between two looks at the limits of the recording."""
 
@@ -148,8 +148,8 @@ class SegmentSink:
     def _open(self, topics: Sequence[str]) -> None:
         try:
             root = self._root = Directory.open(self._directory, self._owner)
-            self._check_contents(root)
-            self._take_lock(root)
+            check_contents(root, f"file:{self._directory}", "recording", SEGMENT_NAME)
+            self._lock = take_lock(root, f"file:{self._directory}")
             counts = {topic: self._count(root, topic) for topic in topics}
             size = self._segment_bytes or self._retention.segment_bytes(sum(counts.values()))
             for topic, count in counts.items():
@@ -161,44 +161,6 @@ class SegmentSink:
                 f"file:{self._directory}: {err.strerror}: {err.filename}; "
                 "use a directory that can be created and written"
             ) from err
-
-    def _check_contents(self, root: Directory) -> None:
-        """Refuse a directory that contains anything but a recording."""
-        for name in root.names():
-            if name == LOCK_NAME:
-                continue
-            if not PARTITION_NAME.fullmatch(name) or not root.is_directory(name):
-                raise self._foreign(root.path / name)
-            with root.directory(name) as partition:
-                for inner in partition.names():
-                    if not SEGMENT_NAME.fullmatch(inner) or not partition.is_file(inner):
-                        raise self._foreign(partition.path / inner)
-
-    def _foreign(self, path: Path) -> SinkError:
-        return SinkError(
-            f"file:{self._directory}: {path} is not part of a recording, which has no links; "
-            "use an empty directory or a recording"
-        )
-
-    def _take_lock(self, root: Directory) -> None:
-        # A user who can open the file can lock it, which keeps the agent from starting.
-        try:
-            self._lock = root.create(LOCK_NAME, 0o600)
-        except FileExistsError:
-            self._lock = root.file(LOCK_NAME)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            said = os.read(self._lock, 20).strip()
-            holder = f"process {said.decode()}" if said.isdigit() else "another process"
-            raise SinkError(
-                f"file:{self._directory}: {holder} is writing there; "
-                "stop it or use another directory"
-            ) from None
-        with contextlib.suppress(PermissionError):
-            os.fchmod(self._lock, 0o600)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _count(self, root: Directory, topic: str) -> int:
         """Return the number of partitions of a topic."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from flowstream.segments.batches import HEADER
+from flowstream.segments.encoding import encode
 from flowstream.segments.reader import SEGMENT_NAME, SegmentReader, newest_ms
 
 if TYPE_CHECKING:
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# A broker's default segment.bytes; batches stay below its default message.max.bytes.
+# A broker's default segment.bytes.
 SEGMENT_BYTES = 1 << 30
-BATCH_BYTES = 512 << 10
-_NO_PRODUCER = -1
-_BASE_OFFSET = struct.Struct(">q")
-
-
-def load() -> None:
-    """Import the encoder of record batches: later its files may be out of reach."""
-    # Not at the top: it imports all of aiokafka, 80 ms, and the agent attaches first.
-    import aiokafka.record.default_records  # noqa: F401, PLC0415
 
 
 class ClosedSegment(NamedTuple):
@@ -72,8 +63,7 @@ class SegmentWriter:
         """Write the batch's records; return how many, and the error of the others."""
         written = 0
         while written < len(batch):
-            data, count = _encode(batch, written)
-            _BASE_OFFSET.pack_into(data, 0, self._next_offset)
+            data, count = encode(batch, written, self._next_offset)
             try:
                 self._write(data)
                 self._note_times(*HEADER.unpack_from(data)[7:9])
@@ -183,25 +173,3 @@ class SegmentWriter:
                 bytes=size - reader.position,
             )
         self._next_offset, self._end = reader.next_offset, reader.position
-
-
-def _encode(batch: MessageBatch, start: int) -> tuple[bytearray, int]:
-    """Return one record batch, base offset 0, of records from ``start`` on, and their number."""
-    from aiokafka.record.default_records import DefaultRecordBatchBuilder  # noqa: PLC0415 - as above
-
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=0,
-        is_transactional=0,
-        producer_id=_NO_PRODUCER,
-        producer_epoch=_NO_PRODUCER,
-        base_sequence=_NO_PRODUCER,
-        batch_size=BATCH_BYTES,
-    )
-    append = builder.append
-    count = 0
-    for timestamp, key, value, headers in batch.fields(slice(start, None)):
-        if append(count, timestamp, key, value, headers) is None:
-            break
-        count += 1
-    return builder.build(), count

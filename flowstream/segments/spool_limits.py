@@ -1,0 +1,41 @@
+"""Limits of the spool: the oldest segment of all partitions is given up first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flowstream.accounting import terms
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from flowstream.segments.retention import Retention
+    from flowstream.segments.spool_partition import SpoolPartition
+
+_ACTIVE_SHARE: Final = 4
+"""Records may stay a fourth of the age longer, as in a recording."""
+
+
+def apply(retention: Retention, partitions: Collection[SpoolPartition], now_ms: int) -> None:
+    """Give up what is beyond the limits; ``OSError`` where it cannot be read."""
+    if retention.age_ms is not None:
+        for partition in partitions:
+            partition.roll(now_ms - retention.age_ms // _ACTIVE_SHARE)
+            _expire(partition, now_ms - retention.age_ms)
+    if retention.size is not None:
+        _make_room(partitions, retention.size)
+
+
+def _expire(partition: SpoolPartition, before_ms: int) -> None:
+    while (oldest := partition.oldest()) is not None and oldest.newest_ms < before_ms:
+        partition.give_up(oldest, terms.SPOOL_EXPIRED)
+
+
+def _make_room(partitions: Collection[SpoolPartition], size: int) -> None:
+    total = sum(partition.octets for partition in partitions)
+    while total > size:
+        candidates = [(each, each.oldest()) for each in partitions]
+        waiting = [(each, segment) for each, segment in candidates if segment is not None]
+        partition, oldest = min(waiting, key=lambda pair: pair[1].newest_ms)
+        partition.give_up(oldest, terms.SPOOL_FULL)
+        total -= oldest.octets

@@ -1,0 +1,279 @@
+"""One partition of the spool: appends, reads, and settles what was read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.accounting import terms
+from flowstream.closing import Closing
+from flowstream.segments import stored
+from flowstream.segments.cursor import Cursor
+from flowstream.segments.index import Missing
+from flowstream.segments.recovery import Found, recover
+from flowstream.segments.spooled import Kind, Place, SpooledBatch, Waiting
+from flowstream.segments.stored import Reached, Segment, items, log_name, read_batch
+from flowstream.segments.tail import Limits, Origin, Tail
+from flowstream.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowstream.accounting.amounts import RecordAmount
+    from flowstream.messages import MessageBatch
+    from flowstream.segments.directory import Directory
+    from flowstream.segments.settled import Settled
+    from flowstream.segments.spooled import Books
+    from flowstream.segments.tallies import Entry, Located
+
+log = structlog.get_logger(__name__)
+
+
+class SpoolPartition(Closing):
+    """A partition in ``directory``, which it closes; ``settled`` is that of the checkpoint."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        topic: str,
+        partition: int,
+        settled: Settled,
+        books: Books,
+        limits: Limits,
+    ) -> None:
+        self._directory = directory
+        self._topic, self._partition = topic, partition
+        self.settled = settled
+        self._books = books
+        self._stream = _stream_of(topic)
+        self._segments: list[Segment] = []
+        self._tail = Tail(directory, self._segments, limits)
+        self._cursor = Cursor(directory, self._segments, settled, self._stream)
+        # Where a torn batch is cut off, by the base of its segment.
+        self._cuts: dict[int, int] = {}
+        # What was read and has no outcome yet, with its segment, by base offset.
+        self._in_flight: dict[int, tuple[Segment, Entry]] = {}
+        # Base offsets of batches that were sent and not answered.
+        self._doubtful: set[int] = set()
+
+    def open(self) -> None:
+        """Find what is there; ``OSError`` and ``SinkError`` where it cannot be read."""
+        self._directory.require_access()
+        end: int | None = None
+        for found in recover(self._directory, self._stream):
+            segment = found.segment
+            if end is None:
+                # Whatever was deleted before the first segment had been published.
+                self.settled.add(self.settled.next, segment.base)
+            elif not self.settled.covers(end, segment.base):
+                self._report_damage(segment, 0, f"offsets from {end} on are missing before it")
+                self._lose_offsets(end, segment.base)
+            self._take(found)
+            end = segment.end
+        if end is None:
+            end = self.settled.next
+        self.settled.add(end, self.settled.end)
+
+    def append(self, batch: MessageBatch, origin: Origin) -> tuple[int, OSError | None]:
+        """Write the batch's records; return how many, and the error of the others."""
+        written = 0
+        while written < len(batch):
+            try:
+                entry = self._tail.append(batch, written, self._next_offset, origin)
+            except OSError as err:
+                return written, err
+            self._books.stock.add(entry.records, _keyed(entry))
+            written += entry.records
+        return written, None
+
+    @property
+    def octets(self) -> int:
+        """Octets of the segments whose records wait."""
+        return sum(segment.octets for segment in self._waiting())
+
+    def next_ms(self) -> int | None:
+        """Return the first time in the next unread batch, None without one.
+
+        Raises ``OSError`` where it cannot be read now.
+        """
+        found = self._cursor.peek()
+        if found is None:
+            return None
+        return 0 if isinstance(found[1], Missing) else found[1].entry.first_ms
+
+    def oldest_ms(self) -> int | None:
+        """Return the first time of what waits, by the segments; None when nothing waits."""
+        times = [segment.oldest_ms for segment in self._waiting()]
+        return min((each for each in times if each is not None), default=None)
+
+    def read(self) -> SpooledBatch | None:
+        """Take the next unread batch; None where it is damaged, or nothing is unread."""
+        found = self._cursor.peek()
+        if found is None:
+            return None
+        segment, item = found
+        if isinstance(item, Missing):
+            self._cursor.take()
+            self._report_damage(segment, item.position, "no batch")
+            self._lose_offsets(item.base_offset, item.end, segment)
+            return None
+        return self._read(segment, item)
+
+    def acknowledge(self, base_offset: int) -> None:
+        """Settle a batch that was read."""
+        _, entry = self._in_flight.pop(base_offset, (None, None))
+        self._doubtful.discard(base_offset)
+        if entry is not None and not self._is_settled(entry):
+            self._settle(entry)
+
+    def doubt(self, base_offset: int) -> None:
+        """Note that a batch was sent and not answered."""
+        self._doubtful.add(base_offset)
+
+    def rewind(self) -> None:
+        """Read everything without an outcome again."""
+        in_flight, self._in_flight = self._in_flight, {}
+        for segment, entry in in_flight.values():
+            if segment.given_up:
+                self._lose(segment, entry, segment.given_up)
+        self._cursor.rewind()
+
+    def oldest(self) -> Segment | None:
+        """Return the first segment whose records wait, None without one."""
+        return next(self._waiting(), None)
+
+    def give_up(self, segment: Segment, cause: str) -> None:
+        """Lose what is unread in a segment; what is in flight still gets its outcome."""
+        found = list(items(self._directory, segment.base, Reached(segment.base), self._stream))
+        for item in found:
+            if isinstance(item, Missing):
+                self._lose_offsets(item.base_offset, item.end, segment)
+            elif item.entry.base_offset not in self._in_flight:
+                self._lose(segment, item.entry, cause)
+        segment.given_up = cause
+        self._tail.forget(segment)
+
+    def roll(self, began_before_ms: int) -> None:
+        """Close the active segment if its records begin before that time."""
+        self._tail.roll(began_before_ms)
+
+    def sync(self) -> None:
+        """Make everything durable; ``OSError`` as long as a segment may not be."""
+        self._tail.sync()
+
+    def delete(self, *, lossy: bool) -> None:
+        """Delete settled segments; without ``lossy`` up to one with records that are gone."""
+        while self._segments and self._segments[0].end <= self.settled.next:
+            segment = self._segments[0]
+            if segment.lossy and not lossy:
+                return
+            self._tail.forget(segment)
+            stored.remove(self._directory, segment.base)
+            self._segments[:] = [each for each in self._segments if each is not segment]
+            self._cuts.pop(segment.base, None)
+
+    def cut(self) -> None:
+        """Cut torn batches off, so that every reader of recordings reads the segment."""
+        for base, position in list(self._cuts.items()):
+            descriptor = self._directory.file(log_name(base))
+            try:
+                os.ftruncate(descriptor, position)
+            finally:
+                os.close(descriptor)
+            del self._cuts[base]
+
+    def close(self) -> None:
+        """Close the files; harmless twice."""
+        self._tail.close()
+        self._directory.close()
+
+    @property
+    def _next_offset(self) -> int:
+        end = self._segments[-1].end if self._segments else 0
+        return max(end, self.settled.end)
+
+    def _take(self, found: Found) -> None:
+        """Take a segment of an earlier run over; what is wrong with it is lost now."""
+        segment = found.segment
+        self._segments.append(segment)
+        for item in found.items:
+            if isinstance(item, Missing):
+                self._report_damage(segment, item.position, "no batch")
+                self._lose_offsets(item.base_offset, item.end, segment)
+                continue
+            entry = item.entry
+            if self._is_settled(entry):
+                continue
+            self._books.stock.add(entry.records, _keyed(entry))
+            if entry.position == found.torn_at:
+                self._lose(segment, entry, terms.SPOOL_DAMAGED)
+        if found.torn_at is not None:
+            self._cuts[segment.base] = found.torn_at
+            log.warning(
+                "spool_torn_batch", file=str(self._directory.path / log_name(segment.base)),
+                position=found.torn_at,
+            )  # fmt: skip
+
+    def _waiting(self) -> Iterator[Segment]:
+        for segment in self._segments:
+            if not segment.given_up and not self.settled.covers(segment.base, segment.end):
+                yield segment
+
+    def _read(self, segment: Segment, located: Located) -> SpooledBatch | None:
+        entry = located.entry
+        try:
+            batch = read_batch(self._directory, segment, located, self._topic, self._partition)
+        except ValueError as err:
+            self._cursor.take()
+            self._report_damage(segment, entry.position, str(err))
+            self._lose(segment, entry, terms.SPOOL_DAMAGED)
+            return None
+        self._cursor.take()
+        self._in_flight[entry.base_offset] = (segment, entry)
+        place = Place(self._topic, self._partition, entry.base_offset)
+        return SpooledBatch(batch, entry.agent_epoch, entry.in_doubt, place, entry.amounts())
+
+    def _settle(self, entry: Entry) -> None:
+        self.settled.add(entry.base_offset, entry.end)
+        self._books.stock.add(entry.records, _keyed(entry), sign=-1)
+
+    def _is_settled(self, entry: Entry) -> bool:
+        return self.settled.covers(entry.base_offset, entry.end)
+
+    def _lose(self, segment: Segment, entry: Entry, cause: str) -> None:
+        if self._is_settled(entry):
+            return
+        segment.lossy = True
+        in_doubt = entry.in_doubt or entry.base_offset in self._doubtful
+        kind = Kind(entry.agent_epoch, entry.stream, in_doubt, cause)
+        self._books.losses.add(kind, entry.records, entry.amounts())
+        self._settle(entry)
+
+    def _lose_offsets(self, begin: int, end: int, segment: Segment | None = None) -> None:
+        kind = Kind(None, self._stream, False, terms.SPOOL_DAMAGED)
+        for low, high in self.settled.open_parts(begin, end):
+            self._books.losses.add(kind, high - low, {})
+            self.settled.add(low, high)
+            if segment is not None:
+                segment.lossy = True
+
+    def _report_damage(self, segment: Segment, position: int, what: str) -> None:
+        log.error(
+            "spool_damaged", file=str(self._directory.path / log_name(segment.base)),
+            position=position, error=what,
+        )  # fmt: skip
+
+
+def _keyed(entry: Entry) -> Iterator[tuple[Waiting, RecordAmount]]:
+    """Yield the amounts of a batch whose run is known."""
+    if entry.agent_epoch is not None and entry.stream is not None:
+        for key, amount in entry.amounts().items():
+            yield Waiting(entry.agent_epoch, entry.stream, key), amount
+
+
+def _stream_of(topic: str) -> Stream | None:
+    """Return the stream of a topic by its name, None for any other topic."""
+    name = topic.rpartition(".")[2]
+    return Stream(name) if name in set(Stream) else None

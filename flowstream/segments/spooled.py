@@ -1,0 +1,126 @@
+"""What the spool holds and what left it unpublished, as amounts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from flowstream.accounting.amounts import RecordAmount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.messages import MessageBatch
+    from flowstream.streams import Stream
+
+
+class Place(NamedTuple):
+    """Where a batch is in the spool."""
+
+    topic: str
+    partition: int
+    base_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledBatch:
+    """A batch read from the spool.
+
+    ``agent_epoch`` is None, and so are the stream and the tally of ``batch``, where
+    the sidecar is missing or damaged. ``amounts`` are the sums of the whole batch, also
+    where only the tally is damaged. ``in_doubt``: it had been sent to a broker, which
+    did not answer, before it was spooled.
+    """
+
+    batch: MessageBatch
+    agent_epoch: int | None
+    in_doubt: bool
+    place: Place
+    amounts: Mapping[AttachmentKey, RecordAmount]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Records of one run and stream that left the spool without being published.
+
+    ``records`` includes those whose ``amounts`` by attachment are unknown;
+    ``agent_epoch`` is None where the run is unknown too. ``in_doubt``: they may have
+    been published. ``cause`` is a key of ``terms.LOSSES``.
+    """
+
+    agent_epoch: int | None
+    stream: Stream | None
+    in_doubt: bool
+    cause: str
+    records: int
+    amounts: Mapping[AttachmentKey, RecordAmount]
+
+
+class Waiting(NamedTuple):
+    """Key of the amounts that wait in the spool."""
+
+    agent_epoch: int
+    stream: Stream
+    attachment: AttachmentKey
+
+
+class Kind(NamedTuple):
+    """What the records of one ``Gone`` have in common."""
+
+    agent_epoch: int | None
+    stream: Stream | None
+    in_doubt: bool
+    cause: str
+
+
+Amounts = dict["AttachmentKey", RecordAmount]
+
+
+class Losses:
+    """Collects records that are gone, summed by what they have in common."""
+
+    def __init__(self) -> None:
+        self._records: dict[Kind, int] = {}
+        self._amounts: dict[Kind, Amounts] = {}
+
+    def add(self, kind: Kind, records: int, amounts: Mapping[AttachmentKey, RecordAmount]) -> None:
+        """Add records, and their amounts as far as they are known."""
+        self._records[kind] = self._records.get(kind, 0) + records
+        sums = self._amounts.setdefault(kind, {})
+        for key, amount in amounts.items():
+            sums[key] = sums.get(key, RecordAmount()).plus(amount)
+
+    def take(self) -> list[Gone]:
+        """Return everything since the last call."""
+        gone = [Gone(*kind, n, self._amounts[kind]) for kind, n in self._records.items()]
+        self._records, self._amounts = {}, {}
+        return gone
+
+
+class Stock:
+    """Records waiting in the spool: all of them, and the amounts that are known."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.amounts: dict[Waiting, RecordAmount] = {}
+
+    def add(
+        self, records: int, amounts: Iterable[tuple[Waiting, RecordAmount]], sign: int = 1
+    ) -> None:
+        """Add records; with ``sign`` -1 take them out."""
+        self.records += sign * records
+        for key, amount in amounts:
+            before = self.amounts.get(key, RecordAmount())
+            after = before.plus(amount) if sign > 0 else before.minus(amount)
+            if after.records:
+                self.amounts[key] = after
+            else:
+                self.amounts.pop(key, None)
+
+
+class Books(NamedTuple):
+    """What waits in a spool, and what left it unpublished."""
+
+    stock: Stock
+    losses: Losses

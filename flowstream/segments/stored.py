@@ -1,0 +1,180 @@
+"""Segments of the spool that were written: their names, index, batches and deletion."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from flowstream.errors import SinkError
+from flowstream.messages import MessageBatch
+from flowstream.segments import tallies
+from flowstream.segments.batches import Batch
+from flowstream.segments.index import Missing, Span, index
+from flowstream.segments.tallies import Located, unpack_tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowstream.accounting.tally import Tally
+    from flowstream.segments.directory import Directory
+    from flowstream.streams import Stream
+
+FILE_NAME: Final = re.compile(r"(?P<base>0[0-8][0-9]{18})\.(?P<kind>log|tally)")
+_LARGEST_SIDECAR: Final = 256 << 20
+# The file is gone, or its octets cannot be read: trying again does not help.
+_LOST: Final = (errno.EIO, errno.ENOENT, errno.ESTALE)
+
+
+def log_name(base: int) -> str:
+    """Name of a segment."""
+    return f"{base:020}.log"
+
+
+def tally_name(base: int) -> str:
+    """Name of a segment's sidecar."""
+    return f"{base:020}.tally"
+
+
+@dataclass(slots=True)
+class Segment:
+    """Offsets ``base`` to ``end``, exclusive; ``octets`` of log and sidecar.
+
+    Times in ms are those of its records. ``given_up`` is the cause for which its
+    records are not read any more; ``lossy`` says that some were not published.
+    """
+
+    base: int
+    end: int
+    octets: int = 0
+    oldest_ms: int | None = None
+    newest_ms: int = 0
+    given_up: str = ""
+    lossy: bool = False
+
+    def note(self, first_ms: int, newest_ms: int) -> None:
+        """Note the times of a batch."""
+        if self.oldest_ms is None or first_ms < self.oldest_ms:
+            self.oldest_ms = first_ms
+        self.newest_ms = max(self.newest_ms, newest_ms)
+
+
+@dataclass(slots=True)
+class Reached:
+    """How far a segment was read: positions in both files, and the offset there."""
+
+    offset: int
+    position: int = 0
+    tally_at: int = 0
+
+    def pass_over(self, item: Located | Missing) -> None:
+        """Go on behind an item of the index."""
+        if isinstance(item, Missing):
+            self.offset = max(self.offset, item.end)
+            return
+        self.offset, self.position = item.entry.end, item.entry.position + item.entry.octets
+        self.tally_at = max(self.tally_at, item.tally_at + item.tally_octets)
+
+
+def items(
+    directory: Directory, base: int, reached: Reached, stream: Stream | None
+) -> Iterator[Located | Missing]:
+    """Yield what is in a segment from there on; ``OSError`` where it cannot be read now."""
+    with _open(directory, tally_name(base)) as sidecar, _open(directory, log_name(base)) as log:
+        data = b""
+        if sidecar is not None:
+            _check_version(directory, base, sidecar)
+            rest = os.fstat(sidecar).st_size - reached.tally_at
+            data = os.pread(sidecar, min(max(rest, 0), _LARGEST_SIDECAR), reached.tally_at)
+        size = 0 if log is None else os.fstat(log).st_size
+        known = tallies.entries(data, reached.tally_at)
+        yield from index(log, Span(reached.position, reached.offset, size), known, stream)
+
+
+def _check_version(directory: Directory, base: int, sidecar: int) -> None:
+    version = tallies.foreign_version(os.pread(sidecar, tallies.FIRST_ENTRY, 0))
+    if version is not None:
+        raise SinkError(
+            f"{directory.path / tally_name(base)}: version {version} of the spool's format is "
+            f"unknown; use the release that wrote it, or another directory"
+        )
+
+
+@contextlib.contextmanager
+def _open(directory: Directory, name: str) -> Iterator[int | None]:
+    """Open a file to read; None where it is gone."""
+    try:
+        descriptor = directory.file(name, writable=False)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_batch(
+    directory: Directory, segment: Segment, located: Located, topic: str, partition: int
+) -> MessageBatch:
+    """Read a batch and its tally; ValueError where it is damaged or gone.
+
+    Raises ``OSError`` where it cannot be read now, ``MissingExtraError`` without the
+    library of its compression.
+    """
+    entry = located.entry
+    try:
+        data = _octets(directory, log_name(segment.base), entry.position, entry.octets)
+    except SinkError as err:
+        raise ValueError(str(err)) from err
+    except OSError as err:
+        if err.errno in _LOST:
+            raise ValueError(err.strerror) from err
+        raise
+    if len(data) < entry.octets:
+        raise ValueError("it is cut short")
+    batch = Batch(data)
+    if not batch.is_intact():
+        raise ValueError("a wrong checksum")
+    records = [each for part in batch.messages(topic, partition) for each in part]
+    if len(records) != entry.records:
+        raise ValueError(f"{len(records)} records instead of {entry.records}")
+    return MessageBatch(
+        topic,
+        partition,
+        [each.timestamp_ms for each in records],
+        [each.key for each in records],
+        [None if each.is_null else each.value for each in records],
+        [each.headers for each in records] if any(each.headers for each in records) else (),
+        stream=entry.stream,
+        tally=_tally(directory, segment.base, located),
+    )
+
+
+def _octets(directory: Directory, name: str, position: int, size: int) -> bytes:
+    descriptor = directory.file(name, writable=False)
+    try:
+        return os.pread(descriptor, size, position)
+    finally:
+        os.close(descriptor)
+
+
+def _tally(directory: Directory, base: int, located: Located) -> Tally | None:
+    """Return the tally of a batch, None where it has none or it is damaged."""
+    if not located.tally_octets:
+        return None
+    try:
+        packed = _octets(directory, tally_name(base), located.tally_at, located.tally_octets)
+        return unpack_tally(packed, located.entry.records, located.tally_crc)
+    except (OSError, SinkError, ValueError):
+        return None
+
+
+def remove(directory: Directory, base: int) -> None:
+    """Delete a segment, then its sidecar: the other way round could lose what it tells."""
+    for name in (log_name(base), tally_name(base)):
+        with contextlib.suppress(FileNotFoundError):
+            directory.remove(name)

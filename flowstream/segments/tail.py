@@ -1,0 +1,128 @@
+"""Writes at the end of a partition of the spool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from flowstream.closing import Closing
+from flowstream.segments import stored
+from flowstream.segments.active import ActiveSegment
+from flowstream.segments.encoding import encode
+from flowstream.segments.stored import Segment
+from flowstream.segments.tallies import Entry, Sum, pack_entry
+
+if TYPE_CHECKING:
+    from flowstream.messages import MessageBatch
+    from flowstream.segments.directory import Directory
+
+
+class Limits(NamedTuple):
+    """How segments are written: their size in octets, and the compression of batches."""
+
+    segment_bytes: int
+    compression: str
+
+
+class Origin(NamedTuple):
+    """Run that made the records, and whether they may have been published already."""
+
+    agent_epoch: int
+    in_doubt: bool
+
+
+class Tail(Closing):
+    """Appends to ``segments``; never to a segment of an earlier run."""
+
+    def __init__(self, directory: Directory, segments: list[Segment], limits: Limits) -> None:
+        self._directory = directory
+        self._segments = segments
+        self._limits = limits
+        self._active: ActiveSegment | None = None
+        # Files were created since the directory was last made durable.
+        self._created = False
+        # Why segments may not be durable, by their base.
+        self._unsure: dict[int, OSError] = {}
+
+    def append(self, batch: MessageBatch, start: int, offset: int, origin: Origin) -> Entry:
+        """Write one record batch of records from ``start`` on, the first at ``offset``.
+
+        ``OSError``, and nothing is written.
+        """
+        data, count = encode(batch, start, offset, self._limits.compression)
+        active = self._active_for(offset, len(data))
+        part = slice(start, start + count)
+        times = batch.timestamps_ms[part]
+        tally = None if batch.tally is None else batch.tally[part]
+        sums = [] if tally is None else tally.sums()
+        entry = Entry(
+            offset, count, active.position, len(data), times[0], max(times),
+            origin.agent_epoch, batch.stream, origin.in_doubt,
+            tuple(Sum(key.code, *amount) for key, amount in sums),
+        )  # fmt: skip
+        active.append(pack_entry(entry, tally), data)
+        segment = self._segments[-1]
+        segment.end, segment.octets = entry.end, active.octets
+        segment.note(entry.first_ms, entry.newest_ms)
+        return entry
+
+    def roll(self, began_before_ms: int) -> None:
+        """Close the active segment if its records begin before that time."""
+        if self._active is not None:
+            began_ms = self._segments[-1].oldest_ms
+            if began_ms is not None and began_ms < began_before_ms:
+                self._complete()
+
+    def sync(self) -> None:
+        """Make everything durable; ``OSError`` as long as a segment may not be."""
+        if self._active is not None:
+            self._sync(self._active)
+        if self._created:
+            self._directory.sync()
+            self._created = False
+        for error in self._unsure.values():
+            raise error
+
+    def forget(self, segment: Segment) -> None:
+        """Close the files of a segment that will be deleted."""
+        self._unsure.pop(segment.base, None)
+        if segment is self._segments[-1]:
+            self.close()
+
+    def close(self) -> None:
+        """Close the files without making them durable; harmless twice."""
+        if self._active is None:
+            return
+        self._active.close()
+        self._active = None
+        segment = self._segments[-1]
+        if segment.end == segment.base:
+            # The next one will have the same name.
+            stored.remove(self._directory, segment.base)
+            self._segments.pop()
+
+    def _active_for(self, offset: int, octets: int) -> ActiveSegment:
+        """Return the active segment; a new one where the batch finds no room."""
+        if (
+            self._active is not None
+            and self._active.position
+            and self._active.position + octets > self._limits.segment_bytes
+        ):
+            self._complete()
+        if self._active is None:
+            self._active = ActiveSegment(self._directory, offset)
+            self._created = True
+            self._segments.append(Segment(offset, offset, self._active.octets))
+        return self._active
+
+    def _complete(self) -> None:
+        if self._active is not None:
+            self._sync(self._active)
+            self.close()
+
+    def _sync(self, active: ActiveSegment) -> None:
+        """Remember a fault: the kernel tells it once and may have dropped the octets."""
+        try:
+            active.sync()
+        except OSError as err:
+            self._unsure[self._segments[-1].base] = err
+            self.close()
