@@ -1,4 +1,4 @@
-"""Texts that messages share: counts with their nouns, suggestions for mistyped names."""
+"""Texts that messages share: counts with their nouns, ranges, names that were mistyped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ def counted(number: int, singular: str, plural: str = "", *, form: str = ",") ->
     ``plural`` is needed where it is not the singular with an s: ("record is", "records are").
     """
     return f"{number:{form}} {singular if abs(number) == 1 else plural or singular + 's'}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Return "0, 2, 5-7" for these numbers, which ascend."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][-1] == number - 1:
+            found[-1][1:] = [number]
+        else:
+            found.append([number])
+    return ", ".join("-".join(map(str, each)) for each in found)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

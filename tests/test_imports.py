@@ -41,7 +41,8 @@ ROOMS = {
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors files streams wording closing urls accounting messages delivery",
         "config": "errors files wording urls kafka",
-        "segments": "errors extras files streams closing urls accounting messages delivery",
+        "segments": "errors extras files streams wording closing urls accounting messages "
+        "delivery",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams wording layouts records accounting messages encode "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowstream.wording import counted, did_you_mean
+from flowstream.wording import counted, did_you_mean, ranges
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,14 @@ def test_differences_have_a_sign_and_other_words_a_plural():
     assert counted(1_009, "octet", form="+,") == "+1,009 octets"
     words = ("record is", "records are")
     assert [counted(n, *words) for n in (1, 2)] == ["1 record is", "2 records are"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [([], ""), ([3], "3"), ([0, 1], "0-1"), ([0, 2, 5, 6, 7, 9], "0, 2, 5-7, 9")],
+)
+def test_numbers_in_a_row_are_a_range(numbers, says):
+    assert ranges(numbers) == says
 
 
 def test_the_most_similar_name_is_suggested_or_none():

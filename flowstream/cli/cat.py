@@ -12,7 +12,6 @@ from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, sele
 from flowstream.errors import SinkError, UsageError
 from flowstream.streams import Stream
 from flowstream.urls import SOURCE_FORMS
-from flowstream.wording import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -97,9 +96,6 @@ def execute(args: argparse.Namespace) -> int:
         )
     for line in reader.warnings:
         warn(line)
-    if reader.skipped:
-        left_out = counted(reader.skipped, "value is not a record", "values are not records")
-        warn(f"{left_out}, and left out: {reader.first_bad}")
     return 0
 
 

@@ -34,7 +34,10 @@ are copied too, as consumers read them by default (read_uncommitted). A
 recording is a directory of Kafka log segments, readable by flowstream audit,
 cat, replay and Kafka's own tools; with the suffix .fsrec it is one file, a zip
 archive of that directory. Any topic can be recorded, not only those of
-flowstream. What is left out by --where, --max and times is missing in an audit.
+flowstream. What is left out by --where, --max and times is missing in an audit,
+which then does not hold. A condition on fields that only flow records have, as
+dst_port, leaves all counters out; a second command with --topic
+flowstream.counters adds them to the same directory.
 SIGTERM and SIGINT end it in order, with status 143 or 130: a directory has all
 messages up to there, a file is not made.
 

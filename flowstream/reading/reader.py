@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -14,6 +15,7 @@ from flowstream.reading.selection import Selection, decoded
 from flowstream.reading.times import unix_ms
 from flowstream.reading.where import Condition
 from flowstream.source import open_source
+from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
@@ -42,14 +44,23 @@ def read(
     "dst_port == 443 and packets > 10". Records are ordered within a partition only.
     ``skip_bad`` leaves out values that are not records.
 
-    Everything is read in the caller's thread, which must not run an event loop. Raises
+    Everything is read in the caller's thread, which must not run an event loop. At the
+    end a ``UserWarning`` tells what could not be read, such as the partitions that a
+    recording lacks, and how many values were left out. Raises
     UsageError at once, SourceError when a topic cannot be read, and DecodeError, naming
     topic, partition and offset, for a value that is not a record.
     """
     selection = selected(since=since, until=until, limit=limit, where=where)
     topics = [topic] if isinstance(topic, str) else list(topic)
-    reader = Reader(url, topics, selection, skip_bad=skip_bad)
-    return (record for batch in reader.batches(follow=follow) for _, record in batch)
+    return _records(Reader(url, topics, selection, skip_bad=skip_bad), follow=follow)
+
+
+def _records(reader: Reader, *, follow: bool) -> Iterator[FlowRecord | CountersRecord]:
+    for batch in reader.batches(follow=follow):
+        for _, record in batch:
+            yield record
+    for line in reader.warnings:
+        warnings.warn(line, stacklevel=2)
 
 
 def selected(
@@ -68,9 +79,8 @@ def selected(
 class Reader:
     """Selected records of topics, with their messages.
 
-    ``skipped`` counts the values that were not records, and ``first_bad`` explains the
-    first. ``progressed``, which may be replaced, is called with the number of messages
-    of each batch.
+    ``progressed``, which may be replaced, is called with the number of messages of each
+    batch.
     """
 
     def __init__(
@@ -86,13 +96,16 @@ class Reader:
         self._skip_bad = skip_bad
         self._left: int | None = None
         self.progressed: Callable[[int], object] = lambda _: None
-        self.skipped = 0
-        self.first_bad = ""
+        self._skipped = 0
+        self._first_bad = ""
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Warnings of the source so far."""
-        return self._source.warnings
+        """Warnings so far: those of the source, and how many values were left out."""
+        if not self._skipped:
+            return self._source.warnings
+        left_out = counted(self._skipped, "value is not a record", "values are not records")
+        return [*self._source.warnings, f"{left_out}, and left out: {self._first_bad}"]
 
     def total(self) -> int:
         """Return an estimate of the number of messages."""
@@ -155,8 +168,8 @@ class Reader:
             except DecodeError as err:
                 if not self._skip_bad:
                     raise
-                self.skipped += 1
-                self.first_bad = self.first_bad or str(err)
+                self._skipped += 1
+                self._first_bad = self._first_bad or str(err)
                 continue
             if where is None or where.matches(record):
                 yield message, record

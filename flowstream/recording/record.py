@@ -12,6 +12,7 @@ from flowstream.segments.archive import SUFFIX, packing
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -33,10 +34,11 @@ async def record(
     ``url`` is a cluster or a recording, of which no ``topics`` mean all. ``to`` is a
     directory, or with the suffix ``.fsrec`` one compressed file. ``selection`` leaves
     out messages, ``change`` is applied to the others, and ``warn`` gets the source's
-    warnings. Raises UsageError, SourceError where a topic cannot be read (a directory
-    then has everything before it), DecodeError where a condition meets a value that is
-    not a record, and SinkError where ``to`` cannot be written or already contains one
-    of the topics. When it is cancelled a directory has the messages taken until then.
+    warnings and the topics whose messages were all left out. Raises UsageError,
+    SourceError where a topic cannot be read (a directory then has everything before
+    it), DecodeError where a condition meets a value that is not a record, and SinkError
+    where ``to`` cannot be written or already contains one of the topics. When it is
+    cancelled a directory has the messages taken until then.
     """
     source = open_source(url, topics)
     with ExitStack() as stack:
@@ -51,7 +53,10 @@ async def record(
         copied = await _copy(source, sizes, to, selection or Selection(), change)
     for line in source.warnings:
         warn(line)
-    return copied
+    for topic, messages in sizes.items():
+        if sum(messages) and not copied[topic]:
+            warn(f"topic {topic}: none of its messages was selected")
+    return copied.total()
 
 
 async def _copy(
@@ -60,7 +65,7 @@ async def _copy(
     directory: Path,
     selection: Selection,
     change: Callable[[Message], Message],
-) -> int:
+) -> Counter[str]:
     with Copy("recording", sum(map(sum, sizes.values()))) as copy:
         counts = {topic: len(partitions) for topic, partitions in sizes.items()}
         sink = segment_sink(directory, copy, counts)
@@ -77,4 +82,4 @@ async def _copy(
             await sink.close(CLOSE_TIMEOUT_S)
         if sink.fault:
             raise SinkError(sink.fault)
-    return copy.copied.total()
+    return copy.copied

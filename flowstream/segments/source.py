@@ -11,9 +11,10 @@ from flowstream.errors import MissingTopicError, SourceError
 from flowstream.segments.archive import unpack
 from flowstream.segments.partition import PartitionReader
 from flowstream.segments.reader import count_records, partitions_of, segments_of, topics_of
+from flowstream.wording import ranges
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from flowstream.messages import Message
@@ -29,11 +30,12 @@ class SegmentSource:
     into a temporary directory. Without ``topics`` it reads all of them. A broker's log
     directory is a recording too; other files beside its segments are ignored.
 
-    A recording may be read while it is written. Two things are warnings: a last
+    A recording may be read while it is written. Three things are warnings: a last
     batch that is cut short, as a process leaves it that ends in the middle of a
-    write, and offsets that are missing between whole batches. Compaction leaves
-    such gaps, and so does a segment or batch that was cut out: nothing in the
-    files tells the two apart, not even between segments, as compaction also
+    write, offsets that are missing between whole batches, and partitions that are
+    missing below others, as in the directory of one broker out of several. Compaction
+    leaves gaps of offsets, and so does a segment or batch that was cut out: nothing
+    in the files tells the two apart, not even between segments, as compaction also
     empties the end of one.
     """
 
@@ -43,12 +45,15 @@ class SegmentSource:
         self._topics = tuple(topics)
         # The latest reader of each partition, for warnings.
         self._readers: dict[tuple[str, int], PartitionReader] = {}
+        # Line about the partitions that a topic lacks.
+        self._lacking: dict[str, str] = {}
 
     @property
     def warnings(self) -> Sequence[str]:
-        """A line per partition with missing offsets, then one per batch that is cut short."""
+        """A line per topic without some partition, per gap of offsets, per batch cut short."""
         readers = self._readers.values()
-        lines = [reader.missing for reader in readers] + [reader.torn for reader in readers]
+        lines = [*self._lacking.values(), *(reader.missing for reader in readers)]
+        lines += [reader.torn for reader in readers]
         return [line for line in lines if line]
 
     @property
@@ -120,7 +125,18 @@ class SegmentSource:
                 f"{self._path}: no topic {', '.join(missing)} in this recording{others}",
                 missing,
             )
+        self._lacking = dict(self._without_some(found))
         return [(topic, partition) for topic, numbers in found.items() for partition in numbers]
+
+    def _without_some(self, found: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, str]]:
+        """Yield each topic whose partitions have gaps, and a line that names both kinds."""
+        for topic, numbers in found.items():
+            if missing := sorted({*range(numbers[-1])} - {*numbers}):
+                line = (
+                    f"{self._path}: topic {topic}: no partition {ranges(missing)} in this "
+                    f"recording; its partitions: {ranges(numbers)}"
+                )
+                yield topic, line
 
     def first_offset(self, topic: str, partition: int) -> int:
         """Return the first offset of a partition that has a segment."""
