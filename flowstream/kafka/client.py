@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
 from flowstream.kafka.oauth import provider_of
+from flowstream.kafka.pacing import pace_metadata
 from flowstream.kafka.tls import context
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def _new(
         shared["ssl_context"] = context(settings.tls)
     if settings.sasl is not None:
         shared |= _login(settings.sasl)
-    return kind(*topics, bootstrap_servers=list(settings.addresses), **(shared | options))
+    made = kind(*topics, bootstrap_servers=list(settings.addresses), **(shared | options))
+    # Producers show their client, consumers and admin clients do not.
+    pace_metadata(getattr(made, "_client", None) or getattr(made, "client", made))
+    return made
 
 
 def _login(sasl: Sasl) -> dict[str, Any]:

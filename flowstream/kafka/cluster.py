@@ -125,6 +125,7 @@ class Cluster:
             topic_settings=self._topic_settings,
             batch_bytes=self._limits.batch_bytes,
             metadata_age=self._limits.metadata_age,
+            backoff=self._limits.backoff,
         )
         self._connected = _now()
         return producer

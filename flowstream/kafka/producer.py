@@ -1,7 +1,7 @@
 """One idempotent Kafka producer: start, partition counts, and an end within a deadline.
 
 aiokafka's ``stop`` and ``flush`` may wait for the broker forever (aiokafka issue
-1101). So this module, and only this one, uses the producer's internals.
+1101). So this module uses the producer's internals, as ``kafka.pacing`` does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka.errors import (
     BrokerResponseError,
+    KafkaError,
     NodeNotReadyError,
     UnknownTopicOrPartitionError,
 )
@@ -22,6 +23,7 @@ from aiokafka.structs import TopicPartition
 from flowstream.errors import SinkError
 from flowstream.kafka.admin import create_missing, refusal
 from flowstream.kafka.client import new_producer
+from flowstream.kafka.pacing import Retries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,9 +45,15 @@ _PRODUCE = 0
 class Producer:
     """A started producer and the partition counts of its topics."""
 
-    def __init__(self, producer: AIOKafkaProducer, partitions: dict[str, int]) -> None:
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        partitions: dict[str, int],
+        backoff: tuple[float, float],
+    ) -> None:
         self._producer = producer
         self._partitions = partitions
+        self._retries = Retries(producer, backoff)
         # Partitions whose batch is in no request so far.
         self._unsent: set[tuple[str, int]] = set()
         self._sealed = False
@@ -60,6 +68,7 @@ class Producer:
         topic_settings: Mapping[str, str],
         batch_bytes: int,
         metadata_age: float,
+        backoff: tuple[float, float],
     ) -> Self:
         """Create missing topics, with these numbers of partitions, and start a producer.
 
@@ -90,7 +99,7 @@ class Producer:
                     refusal(settings, "the cluster refuses to be written to", err)
                 ) from err
             raise
-        return cls(producer, present)
+        return cls(producer, present, backoff)
 
     def create_batch(self) -> BatchBuilder:
         """Return an empty batch, to be filled and passed to ``send_batch``."""
@@ -119,6 +128,8 @@ class Producer:
         future: asyncio.Future[object] = await self._producer.send_batch(
             builder, topic, partition=partition
         )
+        place = TopicPartition(topic, partition)
+        future.add_done_callback(lambda _: self._retries.settled(place))
         return future
 
     def was_sent(self, topic: str, partition: int) -> bool:
@@ -164,13 +175,20 @@ class Producer:
         send = client.send
 
         async def watched(node_id: int, request: Request[Any], **options: Any) -> object:
-            if request.API_KEY == _PRODUCE:
+            if request.API_KEY != _PRODUCE:
+                return await send(node_id, request, **options)
+            try:
                 # As ``send`` does it, which only then writes to the connection.
                 if not await client.ready(node_id) or self._sealed:
                     raise NodeNotReadyError(f"node {node_id}")
                 # Which batches are in a request aiokafka does not say in all versions.
                 self._unsent.clear()
-            return await send(node_id, request, **options)
+                answer = await send(node_id, request, **options)
+            except KafkaError:
+                self._retries.request_failed(node_id)
+                raise
+            self._retries.answered(node_id)
+            return answer
 
         client.send = watched
 

@@ -1,0 +1,115 @@
+"""The Kafka sink and a cluster in trouble: leaders away, requests refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import structlog.testing
+from support.mock_cluster import INIT_PRODUCER_ID, METADATA, PRODUCE, MockCluster
+from support.outcomes import Account, eventually, make_batch
+
+from flowstream.kafka.limits import Limits
+from flowstream.kafka.sink import KafkaSink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def cluster() -> Iterator[MockCluster]:
+    """Two brokers with a topic "t" of two partitions."""
+    with MockCluster(2) as brokers:
+        brokers.create_topic("t", 2)
+        yield brokers
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+@pytest.fixture
+async def sink(cluster: MockCluster, account: Account) -> AsyncIterator[KafkaSink]:
+    """A sink that has published a record to each partition."""
+    one = KafkaSink(cluster.settings, account, partitions=2, limits=Limits(stuck_timeout=30))
+    await one.start(["t"])
+    for partition in (0, 1):
+        await one.send(make_batch("t", partition, partition, 1))
+    await one.flush(10)
+    yield one
+    await one.close(0)
+
+
+async def test_without_a_leader_metadata_is_asked_for_a_few_times_a_second(
+    cluster: MockCluster, account: Account, sink: KafkaSink
+) -> None:
+    cluster.set_leader("t", 0, None)
+    # Long enough that what is free at the start is free again.
+    await anyio.sleep(5.1)
+    before, seconds = cluster.requests(), 4
+    await sink.send(make_batch("t", 0, 2, 101))
+    sent = 0
+    with anyio.move_on_after(seconds):
+        while True:
+            await sink.send(make_batch("t", 1, 1000 + sent, 7))
+            sent += 7
+            await anyio.sleep(0.01)
+    asked = cluster.requests() - before
+    # aiokafka's own sender asks 7,000 times a second.
+    assert 3 <= asked[METADATA] <= 4 * seconds
+    # The other partition went on: a request for every few batches.
+    await eventually(lambda: account.settled == 2 + sent, 10)
+    assert asked[PRODUCE] > 10 * seconds
+    cluster.set_leader("t", 0, 2)
+    await eventually(lambda: account.settled == 2 + sent + 101, 10)
+    assert not account.causes
+    assert not account.doubts
+
+
+# The codes are those of Errors.java.
+@pytest.mark.parametrize(
+    ("api", "code"),
+    [
+        (PRODUCE, 5),  # LEADER_NOT_AVAILABLE
+        (PRODUCE, 6),  # NOT_LEADER_OR_FOLLOWER
+        (PRODUCE, 7),  # REQUEST_TIMED_OUT
+        (PRODUCE, 19),  # NOT_ENOUGH_REPLICAS
+        (PRODUCE, 20),  # NOT_ENOUGH_REPLICAS_AFTER_APPEND
+        (PRODUCE, 56),  # KAFKA_STORAGE_ERROR
+    ],
+)
+async def test_passing_errors_are_retried_by_the_same_producer_less_and_less_often(
+    cluster: MockCluster, account: Account, sink: KafkaSink, api: int, code: int
+) -> None:
+    before = cluster.requests()
+    cluster.answer(api, [code] * 4)
+    with structlog.testing.capture_logs() as logs:
+        begin = anyio.current_time()
+        await sink.send(make_batch("t", 0, 2, 101))
+        await eventually(lambda: account.settled == 103, 20)
+        took = anyio.current_time() - begin
+    assert len(account.acknowledged_values) == 103
+    assert logs == []
+    asked = cluster.requests() - before
+    assert asked[PRODUCE] == 5
+    assert asked[INIT_PRODUCER_ID] == 0
+    # The pauses are 0.1, 0.2, 0.4 and 0.8 s, each shortened by up to a half.
+    assert took > 0.75
+
+
+@pytest.mark.parametrize("code", [14, 15, 16])  # COORDINATOR_{LOAD_IN_PROGRESS,NOT_AVAILABLE}, …
+async def test_a_start_waits_for_the_coordinator(
+    cluster: MockCluster, account: Account, code: int
+) -> None:
+    cluster.answer(INIT_PRODUCER_ID, [code] * 3)
+    sink = KafkaSink(cluster.settings, account, partitions=2)
+    await sink.start(["t"])
+    await sink.send(make_batch("t", 0, 0, 101))
+    await sink.flush(10)
+    assert len(account.acknowledged_values) == 101
+    assert cluster.requests()[INIT_PRODUCER_ID] == 4
+    await sink.close(1)
