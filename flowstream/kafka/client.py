@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 
+from flowstream.kafka.frames import BoundedId
 from flowstream.kafka.oauth import provider_of
 from flowstream.kafka.pacing import pace_metadata
 from flowstream.kafka.tls import context
@@ -65,7 +66,7 @@ def _new(
 ) -> _Client:
     _quieten_aiokafka()
     shared: dict[str, Any] = {
-        "client_id": settings.client_id,
+        "client_id": BoundedId(settings.client_id),
         "request_timeout_ms": int(settings.request_timeout * 1000),
         "security_protocol": settings.security_protocol,
     }
