@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 from support.audited import problems_of, sums
@@ -12,6 +13,8 @@ from support.published import (
     ANNOUNCEMENTS,
     FLOWS,
     IN_DOUBT,
+    LOSSES,
+    NO_FLOW,
     Published,
     publish,
     stages,
@@ -23,7 +26,7 @@ from flowstream.audit.repeats import Repeats
 from flowstream.encode import stamp
 from flowstream.encode.hashes import hashes_of
 from flowstream.layouts.xdp_flow import FLOW_RECORD
-from flowstream.records import Loss, StageCounts
+from flowstream.records import Amount, Loss, SpoolCounts, StageCounts
 
 if TYPE_CHECKING:
     from flowstream.audit import Result
@@ -119,10 +122,58 @@ def test_counts_that_go_backwards_are_found(record_format):
     published.change_counters(0, seen_packets=last.seen_packets + 1)
     assert problems_of(published) == [
         (
-            f"veth3 ingress: counts went backwards: {last.seen_packets + 1:,} packets and "
-            f"{last.seen_l2_bytes:,} octets seen in a record before the last"
+            f"veth3 ingress: counts went backwards: seen_packets {last.seen_packets + 1:,}, "
+            f"then {last.seen_packets:,}"
         )
     ]
+
+
+BACKWARDS = {
+    "seen_l2_bytes": {"seen_l2_bytes": 2**63 - 1},
+    "no_flow.packets": {"no_flow": NO_FLOW | {"a new reason": Amount(1, 0)}},
+    "no_flow.l2_bytes": {"no_flow": NO_FLOW | {"a new reason": Amount(0, 1)}},
+    "losses.records": {"losses": LOSSES | {"a new cause": Loss(1, 0, 0)}},
+    "losses.packets": {"losses": LOSSES | {"a new cause": Loss(0, 1, 0)}},
+    "losses.l2_bytes": {"losses": LOSSES | {"a new cause": Loss(0, 0, 1)}},
+    "in_doubt.records": {"in_doubt": IN_DOUBT | {"a new cause": Loss(1, 0, 0)}},
+    **{
+        f"stages.flows.{name}": {
+            "stages": stages(
+                msgspec.structs.replace(
+                    StageCounts(42, FLOWS, FLOWS, FLOWS, 0, 0, 0), **{name: 2**63 - 1}
+                )
+            )
+        }
+        for name in StageCounts.__struct_fields__
+    },
+    "stages.new_flows.encoded": {
+        "stages": {"new_flows": StageCounts(0, ANNOUNCEMENTS + 1, 0, 0, 0, 0, 0)}
+    },
+}
+
+
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_every_count_that_goes_backwards_is_named(name):
+    """Also where a later run amended the counters, and wherever the records lie."""
+    published = Published()
+    published.change_counters(0, **BACKWARDS[name])
+    for counters in (published.counters, published.counters[::-1]):
+        published.counters = counters
+        (problem,) = problems_of(published)
+        assert problem.startswith(f"veth3 ingress: counts went backwards: {name} ")
+        assert ";" not in problem
+
+
+def test_what_waits_in_the_spool_may_fall():
+    published = Published()
+    published.change_counters(
+        0,
+        spool=SpoolCounts(5, 7, 11, 13, 17),
+        stages=stages(StageCounts(5, 5, 5, 0, 5, 0, 0), 0),
+    )
+    done = StageCounts(42, FLOWS, FLOWS, FLOWS, 5, 0, 0)
+    published.change_counters(1, stages=stages(done))
+    assert problems_of(published) == []
 
 
 def test_records_of_a_stage_that_counters_do_not_have_were_not_made(record_format):

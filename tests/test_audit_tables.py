@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.audited import result_of, sums, with_doubt
+from support.audited import result_of, spooled, sums, with_doubt
 from support.published import EPOCH, Published
 
 from flowstream.audit import Result, tables
@@ -109,3 +109,19 @@ def test_the_table_shows_what_is_not_zero(record_format):
     assert text.endswith(
         f"octets seen, {packets:,} packets in doubt\n\nEvery packet is accounted for.\n"
     )
+
+
+def test_the_table_shows_what_waits_in_the_spool(record_format):
+    published = spooled(record_format, drained=4)
+    text = printed(result_of(published))
+    spool, waits = sums(published.flows[-11:]), sums(published.flows[-7:])
+    row = rf"^\| +\| in the spool +\| +{spool[0]:,} +\| +{spool[1]:,} +\|$"
+    assert re.search(row, text, re.MULTILINE)
+    flows = r"^\| flowstream.flows +\| +24 \| 0-23 \| +7 \| +0 \| +0 \| +11 \|"
+    assert re.search(flows, text, re.MULTILINE)
+    assert f"{waits[0]:,} packets and {waits[1]:,} octets wait in the spool of host-a\n" in text
+    assert text.endswith(
+        f"octets seen, {waits[0]:,} packets in the spool\n\nEvery packet is accounted for.\n"
+    )
+    drained = printed(result_of(spooled(record_format, drained=11)))
+    assert drained.endswith("octets seen, difference 0\n\nEvery packet is accounted for.\n")

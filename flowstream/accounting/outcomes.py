@@ -40,7 +40,8 @@ class Gone:
 
     ``amounts`` by attachment; ``cause`` is ``terms.SPOOL_FULL``, ``SPOOL_EXPIRED`` or
     ``SPOOL_DAMAGED``, or that of a broker's final refusal. ``in_doubt``: they were sent
-    once without an answer, so they may be published all the same.
+    once without an answer, before they were spooled or out of the spool, so they may be
+    published all the same.
     """
 
     agent_epoch: int

@@ -12,9 +12,10 @@ import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.audit.balance import Begins, RunAccounts, balance
+from flowstream.audit.balance import balance
 from flowstream.audit.columns import RunKey, columns
 from flowstream.audit.result import Result
+from flowstream.audit.sums import Begins, RunAccounts
 from flowstream.errors import DecodeError
 from flowstream.reading.selection import decoded
 from flowstream.records import CountersRecord, RecordType
@@ -134,13 +135,29 @@ class Audit:
     def result(self) -> Result:
         """Balance the accounts as they are now, the oldest run first."""
         names = {stream: topic for topic, stream in self._streams.items()}
+        emptied = self._emptied()
         runs = [
-            balance(key, self._runs[key], names, self._begins)
+            balance(
+                key,
+                self._runs[key],
+                names,
+                self._begins,
+                spool_emptied=key.agent_epoch < emptied.get(key.host_id, 0),
+            )
             for key in sorted(self._runs, key=lambda key: (key.agent_epoch, key.host_id))
         ]
         runs = [msgspec.structs.replace(run, notes=[*run.notes, *self._notes]) for run in runs]
         mixed = [_mixed(formats) for formats in self._formats.values() if len(formats) > 1]
         return Result(all(not run.problems for run in runs), runs, mixed)
+
+    def _emptied(self) -> dict[bytes, int]:
+        """By host, the epoch of its latest run that says that the spool is empty."""
+        found: dict[bytes, int] = {}
+        for key, run in self._runs.items():
+            last = run.counters.values()
+            if last and all(not record.spool.octets for record in last):
+                found[key.host_id] = max(key.agent_epoch, found.get(key.host_id, 0))
+        return found
 
 
 def _counters_of(message: Message) -> CountersRecord:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 # msgspec reads the annotations at run time.
-from flowstream.records import Loss  # noqa: TC001
+from flowstream.records import Loss, SpoolCounts, StageCounts  # noqa: TC001
 from flowstream.streams import Stream  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class Amount(Struct, frozen=True):
 class Interface(Struct, frozen=True, kw_only=True):
     """Loss equation of one interface and direction in one run.
 
-    ``flows`` are the packets of the published flow records. ``no_flow``,
-    ``losses`` and ``in_doubt`` are the maps of the last counters record; the
-    difference is ``seen`` less ``no_flow``, ``flows`` and ``losses``.
+    ``flows`` are the packets of the published flow records. ``no_flow``, ``losses``,
+    ``in_doubt``, ``spool`` and ``stages`` are those of the last counters record, which a
+    later run may have amended; the difference is ``seen`` less ``no_flow``, ``flows`` and
+    ``losses``.
     """
 
     if_index: int
@@ -48,12 +49,14 @@ class Interface(Struct, frozen=True, kw_only=True):
     final: bool
     """Whether the last one is final: only then the difference is exact."""
     seen: Amount
-    most_seen: Amount
-    """Highest counts of any counters record: above ``seen`` where they went backwards."""
+    backwards: dict[str, tuple[int, int]]
+    """Counts that are lower in the last counters record than in another: highest and last."""
     flows: Amount
     no_flow: dict[str, Amount]
     losses: dict[str, Loss]
     in_doubt: dict[str, Loss]
+    spool: SpoolCounts
+    stages: dict[str, StageCounts]
     difference: Amount
 
     @property
@@ -62,13 +65,24 @@ class Interface(Struct, frozen=True, kw_only=True):
         name = self.if_name or f"ifindex {self.if_index}"
         return f"{name} {'egress' if self.flow_direction else 'ingress'}"
 
+    @property
+    def doubtful(self) -> Amount:
+        """Packets and octets of all records in doubt."""
+        return Amount.total(self.in_doubt.values())
+
+    @property
+    def waiting(self) -> Amount:
+        """Packets and octets of the records that were in the spool."""
+        return Amount(self.spool.packets, self.spool.l2_bytes)
+
 
 class Topic(Struct, frozen=True, kw_only=True):
     """Sequence of one topic in one run.
 
     ``expected`` is the number of records that the run made, None when it is
-    unknown; ``failed`` and ``in_doubt`` say how many of them the run counted as
-    lost, and as sent but never answered. ``missing`` records are not in the topic;
+    unknown; ``failed``, ``in_doubt`` and ``waiting`` say how many of them the run counted
+    as lost, as sent but never answered, and as in the spool. ``missing`` records are not
+    in the topic;
     ``gaps`` are their first ranges (first, last). Of them ``deleted`` may have been
     deleted by retention, because partitions begin above offset 0; from
     ``complete_from_ms`` (Unix ms) on none was. ``conflicts`` are numbers of records
@@ -83,6 +97,7 @@ class Topic(Struct, frozen=True, kw_only=True):
     expected: int | None
     failed: int
     in_doubt: int
+    waiting: int
     missing: int
     deleted: int
     complete_from_ms: int | None
@@ -90,6 +105,16 @@ class Topic(Struct, frozen=True, kw_only=True):
     duplicates: int
     conflicts: int
     partitions: int
+
+    @property
+    def unanswered(self) -> int:
+        """Records of which the run knew no outcome: in doubt, or in the spool."""
+        return self.in_doubt + self.waiting
+
+    @property
+    def unpublished(self) -> int:
+        """How many of the unanswered records are not in the topic."""
+        return min(max(self.missing - self.failed - self.deleted, 0), self.unanswered)
 
 
 class Run(Struct, frozen=True, kw_only=True):

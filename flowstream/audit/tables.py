@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flowstream.audit.result import Amount
-from flowstream.audit.verdict import in_doubt
+from flowstream.audit.texts import amount_text
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def _terms(interface: Interface) -> dict[str, Amount]:
         **{f"no flow: {reason}": amount for reason, amount in interface.no_flow.items()},
         **{f"lost: {cause}": Amount(loss.packets, loss.l2_bytes) for cause, loss in losses},
         **{f"in doubt: {cause}": Amount(loss.packets, loss.l2_bytes) for cause, loss in doubts},
+        "in the spool": interface.waiting,
         _DIFFERENCE: interface.difference,
     }
 
@@ -132,7 +133,16 @@ def _sums(interfaces: Iterable[Interface]) -> dict[str, Amount]:
 def _sequences(run: Run, lines: box.Box) -> Table:
     table = Table(box=lines)
     table.add_column("topic", overflow="fold")
-    for name in ("records", "seq", "missing", "lost", "in doubt", "duplicates", "partitions"):
+    for name in (
+        "records",
+        "seq",
+        "missing",
+        "lost",
+        "in doubt",
+        "spool",
+        "duplicates",
+        "partitions",
+    ):
         table.add_column(name, justify="right")
     for topic in run.topics:
         table.add_row(
@@ -142,6 +152,7 @@ def _sequences(run: Run, lines: box.Box) -> Table:
             f"{topic.missing:,}",
             f"{topic.failed:,}",
             f"{topic.in_doubt:,}",
+            f"{topic.waiting:,}",
             f"{topic.duplicates:,}",
             f"{topic.partitions}",
         )
@@ -155,17 +166,19 @@ def _verdict(console: Console, run: Run) -> None:
         console.print(f"[red]does not hold:[/] {_text(problem)}", soft_wrap=True)
     if not run.problems:
         seen = Amount.total(interface.seen for interface in run.interfaces)
-        doubtful = Amount.total(in_doubt(interface) for interface in run.interfaces)
-        rest = (
-            f"{counted(doubtful.packets, 'packet')} in doubt"
-            if doubtful.packets
-            else "difference 0"
-        )
-        console.print(
-            f"[green]holds:[/] {counted(seen.packets, 'packet')} and "
-            f"{counted(seen.l2_bytes, 'octet')} seen, {rest}"
-        )
+        console.print(f"[green]holds:[/] {amount_text(seen)} seen, {_rest(run)}")
     console.print()
+
+
+def _rest(run: Run) -> str:
+    """The difference of a run that holds: of records in doubt, and of those that wait."""
+    off = Amount.total(interface.difference for interface in run.interfaces)
+    doubtful = Amount.total(interface.doubtful for interface in run.interfaces)
+    if doubtful.packets:
+        return f"{counted(doubtful.packets, 'packet')} in doubt"
+    if off.packets:
+        return f"{counted(off.packets, 'packet')} in the spool"
+    return "difference 0"
 
 
 def _text(text: str) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flowstream.audit.result import GAPS_SHOWN, Amount
+from flowstream.audit.result import Amount
+from flowstream.audit.texts import RECORDS_ARE, amount_text, gaps_text
 from flowstream.streams import Stream
 from flowstream.wording import counted
 
@@ -16,80 +17,126 @@ if TYPE_CHECKING:
     from flowstream.audit.result import Interface, Topic
 
 _DELETED: Final = ", or deleted since"
-_RECORDS: Final = ("record is", "records are")
+_NOTHING: Final = Amount(0, 0)
 
 
 def problems(
     interfaces: Sequence[Interface], topics: Sequence[Topic], announced_packets: int
 ) -> list[str]:
     """Every reason why the accounts of a run do not hold."""
-    # Once all records in doubt turn out to be published, nothing else may differ.
     flows = [topic for topic in topics if topic.stream is Stream.FLOWS]
-    unpublished = sum(map(_unpublished, flows))
-    deleted = any(topic.deleted for topic in flows)
     return [
-        *(
-            text
-            for interface in interfaces
-            for text in _of_interface(interface, doubt=unpublished > 0, deleted=deleted)
-        ),
-        *_of_doubts(interfaces, unpublished),
+        *(text for each in interfaces for text in _of_counters(each)),
+        *(text for each in interfaces for text in _of_interface(each, flows)),
+        *_of_unanswered(interfaces, sum(topic.unpublished for topic in flows)),
         *(text for topic in topics for text in _of_topic(topic)),
         *_of_announcements(announced_packets),
     ]
 
 
-def notes(interfaces: Sequence[Interface], topics: Sequence[Topic]) -> list[str]:
-    """Facts about a run that are worth knowing and harmless."""
-    return [
-        *(text for interface in interfaces for text in _doubts(interface)),
-        *(text for topic in topics for text in _notes(topic)),
-    ]
-
-
-def in_doubt(interface: Interface) -> Amount:
-    """Packets and octets of all records in doubt."""
-    return Amount.total(interface.in_doubt.values())
-
-
-def _of_interface(interface: Interface, *, doubt: bool, deleted: bool) -> Iterator[str]:
-    off, seen, most = interface.difference, interface.seen, interface.most_seen
-    if most.packets > seen.packets or most.l2_bytes > seen.l2_bytes:
-        yield (
-            f"{interface.label}: counts went backwards: {counted(most.packets, 'packet')} "
-            f"and {counted(most.l2_bytes, 'octet')} seen in a record before the last"
+def _of_counters(interface: Interface) -> Iterator[str]:
+    """Contradictions of the counters records themselves."""
+    if interface.backwards:
+        counts = (
+            f"{name} {highest:,}, then {last:,}"
+            for name, (highest, last) in interface.backwards.items()
         )
-    packets = counted(off.packets, "packet", form="+,")
-    amount = f"{packets} and {counted(off.l2_bytes, 'octet', form='+,')}"
-    doubtful = in_doubt(interface)
-    allowed = doubtful if doubt else Amount(0, 0)
+        yield f"{interface.label}: counts went backwards: {'; '.join(counts)}"
+    stages = interface.stages.values()
+    encoded, acknowledged, failed, spooled = (
+        sum(getattr(stage, name) for stage in stages)
+        for name in ("encoded", "acknowledged", "failed", "spooled")
+    )
+    doubtful = sum(loss.records for loss in interface.in_doubt.values())
+    waiting = interface.spool.records
+    outcomes = acknowledged + failed + doubtful + waiting
+    if interface.final and encoded != outcomes:
+        yield (
+            f"{interface.label}: the final counters contradict themselves: {encoded:,} records "
+            f"got a seq, {outcomes:,} have an outcome ({acknowledged:,} acknowledged, "
+            f"{failed:,} failed, {doubtful:,} in doubt, {waiting:,} in the spool)"
+        )
+    if waiting > spooled:
+        yield (
+            f"{interface.label}: the counters contradict themselves: {waiting:,} records in the "
+            f"spool, {spooled:,} ever written to it"
+        )
+
+
+def _of_interface(interface: Interface, flows: Sequence[Topic]) -> Iterator[str]:
+    off = interface.difference
+    amount = amount_text(off, "+,")
+    least, most = _bounds(interface, flows)
     if not interface.counters:
         yield f"{interface.label}: published records, but no counters record to compare them with"
     elif not interface.final:
         yield (
             f"{interface.label}: run did not end cleanly: no final counters, so the equation "
-            f"cannot be exact (difference {amount})"
+            f"cannot be exact (difference {amount}{_spooled(interface)})"
         )
     elif off.packets < 0 or off.l2_bytes < 0:
         yield (
             f"{interface.label}: difference of {amount}: "
             "published or counted as lost, but not seen"
         )
-    elif off.packets > allowed.packets or off.l2_bytes > allowed.l2_bytes:
+    elif off.packets > most.packets or off.l2_bytes > most.l2_bytes:
+        deleted = _DELETED if any(topic.deleted for topic in flows) else ""
         yield (
             f"{interface.label}: difference of {amount}: "
-            f"seen, but neither published nor counted as lost{_DELETED if deleted else ''}"
-            f"{_beyond_doubt(doubtful, doubt=doubt)}"
+            f"seen, but neither published nor counted as lost{deleted}{_beyond(interface, most)}"
+        )
+    elif off.packets < least.packets or off.l2_bytes < least.l2_bytes:
+        yield (
+            f"{interface.label}: difference of {amount}, too small: none of the records "
+            f"{_where(interface)} is published, and they stand for {amount_text(least)}"
         )
 
 
-def _of_doubts(interfaces: Sequence[Interface], unpublished: int) -> Iterator[str]:
+def _bounds(interface: Interface, flows: Sequence[Topic]) -> tuple[Amount, Amount]:
+    """Least and most that the difference may be, by the records without a known outcome.
+
+    Nothing once all of them turn out to be published; all of them while none is.
+    """
+    unpublished = sum(topic.unpublished for topic in flows)
+    unanswered = sum(topic.unanswered for topic in flows)
+    if not unpublished:
+        return _NOTHING, _NOTHING
+    everything = Amount.total((interface.doubtful, interface.waiting))
+    certain = all(topic.expected is not None and not topic.deleted for topic in flows)
+    return (everything if certain and unpublished == unanswered else _NOTHING), everything
+
+
+def _spooled(interface: Interface) -> str:
+    waiting = interface.spool
+    if not waiting.records:
+        return ""
+    records = counted(waiting.records, "record was", "records were")
+    return f"; {records} in its spool, of {counted(waiting.packets, 'packet')}"
+
+
+def _where(interface: Interface) -> str:
+    """Places of the records without a known outcome."""
+    if not interface.spool.records:
+        return "in doubt"
+    return "in doubt or in the spool" if interface.doubtful.packets else "in the spool"
+
+
+def _beyond(interface: Interface, most: Amount) -> str:
+    if Amount.total((interface.doubtful, interface.waiting)) == _NOTHING:
+        return ""
+    if most == _NOTHING:
+        return f", and every record {_where(interface)} was published"
+    return f", and only {amount_text(most)} are {_where(interface)}"
+
+
+def _of_unanswered(interfaces: Sequence[Interface], unpublished: int) -> Iterator[str]:
     # A record belongs to one interface.
-    differing = sum(each.counters and each.difference != Amount(0, 0) for each in interfaces)
+    differing = sum(each.counters and each.difference != _NOTHING for each in interfaces)
     if differing > unpublished > 0:
+        spooled = any(each.spool.records for each in interfaces)
         yield (
             f"{differing:,} interfaces have a difference, and only {unpublished:,} of the records "
-            "in doubt are not published"
+            f"in doubt{' or in the spool' if spooled else ''} are not published"
         )
 
 
@@ -97,15 +144,6 @@ def _of_announcements(packets: int) -> Iterator[str]:
     if packets:
         packet = counted(packets, "packet, which is", "packets, which are")
         yield f"announcements of {packet} counted in flow records"
-
-
-def _beyond_doubt(doubtful: Amount, *, doubt: bool) -> str:
-    if not doubtful.packets:
-        return ""
-    if not doubt:
-        return ", and every record in doubt was published"
-    packets = counted(doubtful.packets, "packet")
-    return f", and only {packets} and {counted(doubtful.l2_bytes, 'octet')} are in doubt"
 
 
 def _of_topic(topic: Topic) -> Iterator[str]:
@@ -123,13 +161,15 @@ def _of_topic(topic: Topic) -> Iterator[str]:
             f"retention deleted records (partitions begin above offset 0), up to "
             f"{topic.deleted:,} of this run"
         )
-    unexplained = topic.missing - topic.failed - topic.in_doubt - topic.deleted
+    unexplained = topic.missing - topic.failed - topic.unanswered - topic.deleted
     if unexplained > 0:
         failed = f", {topic.failed:,} were counted as lost" if topic.failed else ""
         doubtful = f", {topic.in_doubt:,} were in doubt" if topic.in_doubt else ""
+        waiting = f", {topic.waiting:,} were in the spool" if topic.waiting else ""
         yield (
-            f"{topic.topic}: {counted(unexplained, *_RECORDS)} missing without a cause "
-            f"({topic.missing:,} are not there{failed}{doubtful}; seq {_ranges(topic)})"
+            f"{topic.topic}: {counted(unexplained, *RECORDS_ARE)} missing without a cause "
+            f"({topic.missing:,} are not there{failed}{doubtful}{waiting}; "
+            f"seq {gaps_text(topic)})"
         )
     end = 0 if topic.last_seq is None else topic.last_seq + 1
     if topic.expected is not None and end > topic.expected:
@@ -139,47 +179,6 @@ def _of_topic(topic: Topic) -> Iterator[str]:
         )
 
 
-def _doubts(interface: Interface) -> Iterator[str]:
-    doubtful = in_doubt(interface)
-    if doubtful.packets:
-        yield (
-            f"{interface.label}: {counted(doubtful.packets, 'packet')} and "
-            f"{counted(doubtful.l2_bytes, 'octet')} in doubt: sent and never answered"
-        )
-
-
-def _notes(topic: Topic) -> Iterator[str]:
-    if topic.duplicates:
-        duplicates = counted(topic.duplicates, "duplicate")
-        yield f"{topic.topic}: {duplicates}, recognised by seq and not summed"
-    if topic.stream is Stream.COUNTERS:
-        if topic.missing:
-            yield (
-                f"{topic.topic}: {counted(topic.missing, *_RECORDS)} missing (seq "
-                f"{_ranges(topic)}), "
-                "which loses nothing of interfaces with a later one: the counts are cumulative"
-            )
-    elif 0 < topic.missing <= topic.failed:
-        yield f"{topic.topic}: {counted(topic.missing, *_RECORDS)} missing, counted as lost"
-    if topic.in_doubt:
-        arrived = topic.in_doubt - _unpublished(topic)
-        doubt = counted(topic.in_doubt, "record")
-        yield f"{topic.topic}: {doubt} in doubt, {arrived:,} of them published"
-    if topic.expected is not None and topic.missing < topic.failed:
-        there = counted(topic.failed - topic.missing, "record that was", "records that were")
-        yield f"{topic.topic}: {there} counted as lost but published all the same"
-
-
-def _unpublished(topic: Topic) -> int:
-    """How many of the records in doubt are not in the topic."""
-    return min(max(topic.missing - topic.failed - topic.deleted, 0), topic.in_doubt)
-
-
 def _time(time_ms: int) -> str:
     # A value from outside, which datetime might refuse.
     return f"{np.datetime64(time_ms, 'ms')}Z"
-
-
-def _ranges(topic: Topic) -> str:
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in topic.gaps]
-    return ", ".join(shown) + (", ..." if len(topic.gaps) == GAPS_SHOWN else "")

@@ -21,10 +21,10 @@ For every run, interface and direction, in packets and in frame octets:
        + packets of the published flow records
        + packets of every counted loss
 and the sequence of each run and topic has no more gaps than records counted as
-lost. Where records are in doubt (sent and never answered) the difference may be
-up to their sum, with as many more gaps. The exit status is 0 when that holds
-and 1 when it does not. A run that has not ended, or was killed, has no final
-counters and does not hold.
+lost. Where records are in doubt (sent and never answered) or wait in the spool
+of their host, the difference may be up to their sum, with as many more gaps.
+The exit status is 0 when that holds and 1 when it does not. A run that has not
+ended, or was killed, has no final counters and does not hold.
 """
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowstream.audit import Audit, Result
-from flowstream.records import Loss, StageCounts
+from flowstream.records import Loss, SpoolCounts, StageCounts
 from support.published import FLOWS, IN_DOUBT, LOSSES, Published, stages
+from support.records import EPOCH
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,28 @@ def problems_of(*published: Published) -> list[str]:
 
 def sums(flows: NDArray[np.void]) -> tuple[int, int]:
     return int(flows["packets"].sum()), int(flows["l2_bytes"].sum())
+
+
+def spooled(
+    record_format: str = "json", waiting: int = 11, *, drained: int = 0, failed: int = 0
+) -> Published:
+    """A run that ended in an outage: its last flow records wait in the spool.
+
+    Of them the first ``drained`` were published later; before them some failed.
+    """
+    published = Published(record_format)
+    begin = FLOWS - waiting
+    given_up = published.flows[begin - failed : begin]
+    counts = StageCounts(42, FLOWS, FLOWS, begin - failed, waiting, failed, 0)
+    published.change_counters(
+        1,
+        losses=LOSSES | {"message_too_large": Loss(failed, *sums(given_up))},
+        stages=stages(counts),
+        spool=SpoolCounts(waiting, *sums(published.flows[begin:]), 8_209, EPOCH),
+    )
+    del published.values[begin + drained : FLOWS]
+    del published.values[begin - failed : begin]
+    return published
 
 
 def with_doubt(

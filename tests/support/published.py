@@ -14,7 +14,7 @@ from flowstream.accounting.tally import Tally
 from flowstream.encode.stamp import stamp
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message, MessageBatch
-from flowstream.records import Amount, CountersRecord, Loss, StageCounts
+from flowstream.records import Amount, CountersRecord, Loss, SpoolCounts, StageCounts
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
 from support.outcomes import Account
@@ -39,6 +39,9 @@ NO_FLOW = {
 LOSSES = {"overflow_lost": Loss(11, *LOST), "delivery_timeout": Loss(0, 0, 0)}
 IN_DOUBT = {"delivery_timeout": Loss(0, 0, 0), "shutdown": Loss(0, 0, 0)}
 
+NO_STAGE = StageCounts(0, 0, 0, 0, 0, 0, 0)
+NO_SPOOL = SpoolCounts(0, 0, 0, 0, 0)
+
 
 def stages(flows: StageCounts, announcements: int = ANNOUNCEMENTS) -> dict[str, StageCounts]:
     """``flows``, and announcements that were all published."""
@@ -51,7 +54,7 @@ class Published:
 
     ``attachments`` are (if_index, flow_direction); the announcements are of the
     first. ``values`` are (topic, value) in the order of publication, ``counters``
-    two records of each attachment, of which the last is final.
+    two records of each attachment: one before any record had got a seq, and the final one.
     """
 
     def __init__(
@@ -108,13 +111,15 @@ class Published:
             flow_direction=direction,
             seen_packets=(packets + NON_IP[0] + MALFORMED[0] + LOST[0]) // (1 if final else 2),
             seen_l2_bytes=(octets + NON_IP[1] + MALFORMED[1] + LOST[1]) // (1 if final else 2),
-            no_flow=NO_FLOW,
-            losses=LOSSES,
+            no_flow=NO_FLOW if final else dict.fromkeys(NO_FLOW, Amount(0, 0)),
+            losses=LOSSES if final else dict.fromkeys(LOSSES, Loss(0, 0, 0)),
             in_doubt=IN_DOUBT,
             stages=stages(
-                StageCounts(42, FLOWS, FLOWS, FLOWS, 0, 0, 0), ANNOUNCEMENTS if first else 0
+                StageCounts(42, FLOWS, FLOWS, FLOWS, 0, 0, 0) if final else NO_STAGE,
+                ANNOUNCEMENTS if first and final else 0,
             ),
             final=final,
+            spool=NO_SPOOL,
         )
 
     def change_counters(self, number: int, **changes: Any) -> None:

@@ -1,0 +1,123 @@
+"""Sums of one run out of its records, and where the topics begin."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from flowstream.accounting.tally import AttachmentKey
+from flowstream.audit.repeats import Repeats
+from flowstream.audit.seqs import SeqSet
+from flowstream.records import StageCounts
+from flowstream.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flowstream.accounting.amounts import RecordAmount
+    from flowstream.messages import Message
+    from flowstream.records import CountersRecord
+
+STREAMS: Final = (Stream.FLOWS, Stream.NEW_FLOWS)
+"""Streams whose records the counters count."""
+NO_STAGE: Final = StageCounts(0, 0, 0, 0, 0, 0, 0)
+_AMOUNT: Final = ("packets", "l2_bytes")
+_LOSS: Final = ("records", *_AMOUNT)
+
+
+@dataclass(slots=True)
+class RunAccounts:
+    """Sums of one run per attachment, and its sequences per topic.
+
+    ``partitions`` has the lowest number in each partition; ``published`` has an entry
+    for every attachment that any record names; ``counters`` the last record of each,
+    ``highest`` the most of each of ``cumulative`` in any of them. ``announced_packets``
+    are packets of announcements, which have none.
+    """
+
+    seqs: dict[Stream, SeqSet] = field(default_factory=lambda: {s: SeqSet() for s in Stream})
+    partitions: dict[Stream, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
+    published: dict[AttachmentKey, RecordAmount] = field(default_factory=dict)
+    counters: dict[AttachmentKey, CountersRecord] = field(default_factory=dict)
+    highest: dict[AttachmentKey, dict[str, int]] = field(default_factory=dict)
+    repeats: dict[Stream, Repeats] = field(default_factory=lambda: {s: Repeats() for s in Stream})
+    announced_packets: int = 0
+
+    def note_partition(self, stream: Stream, partition: int, seq: int) -> None:
+        """Note a record's partition and number."""
+        lowest = self.partitions[stream]
+        lowest[partition] = min(seq, lowest.get(partition, seq))
+
+    def note_seqs(
+        self, stream: Stream, seqs: NDArray[np.uint64], contents: NDArray[np.uint64]
+    ) -> NDArray[np.bool_]:
+        """Note numbers and the digests of their records; return which numbers are new."""
+        fresh = self.seqs[stream].add(seqs)
+        self.repeats[stream].note(seqs[~fresh], contents[~fresh])
+        return fresh
+
+    def note_counters(self, record: CountersRecord) -> None:
+        """Note a counters record, of which the last of each attachment counts."""
+        key = AttachmentKey(record.if_index, record.flow_direction)
+        last = self.counters.get(key)
+        if last is None or record.seq > last.seq:
+            self.counters[key] = record
+        highest = self.highest.get(key, {})
+        self.highest[key] = {
+            name: max(count, highest.get(name, 0)) for name, count in cumulative(record).items()
+        }
+
+    @property
+    def ended(self) -> bool:
+        """Whether all counters are final: only then the number of records made is known."""
+        return self.published.keys() <= self.counters.keys() and all(
+            record.final for record in self.counters.values()
+        )
+
+
+class Begins:
+    """Where the partitions of a topic begin: above offset 0 once retention has deleted records."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[int, int]] = {}
+
+    def note(self, message: Message) -> None:
+        """Note a message, of which the first in each partition counts."""
+        place = message.offset, message.timestamp_ms
+        self._first[message.partition] = min(place, self._first.get(message.partition, place))
+
+    @property
+    def trimmed(self) -> dict[int, int]:
+        """Partitions that begin above offset 0, with the time of their first message."""
+        return {
+            partition: time_ms for partition, (offset, time_ms) in self._first.items() if offset
+        }
+
+
+def cumulative(record: CountersRecord) -> dict[str, int]:
+    """Counts of a record that never fall from one record to the next, by name.
+
+    A map is summed whole, so their number does not depend on the record.
+    """
+    return {
+        "seen_packets": record.seen_packets,
+        "seen_l2_bytes": record.seen_l2_bytes,
+        **dict(_sums("no_flow", record.no_flow.values(), _AMOUNT)),
+        **dict(_sums("losses", record.losses.values(), _LOSS)),
+        **dict(_sums("in_doubt", record.in_doubt.values(), _LOSS)),
+        **{
+            f"stages.{stream}.{name}": getattr(record.stages.get(stream, NO_STAGE), name)
+            for stream in STREAMS
+            for name in StageCounts.__struct_fields__
+        },
+    }
+
+
+def _sums(name: str, amounts: Iterable[object], units: Iterable[str]) -> Iterator[tuple[str, int]]:
+    parts = list(amounts)
+    for unit in units:
+        yield f"{name}.{unit}", sum(getattr(each, unit) for each in parts)
