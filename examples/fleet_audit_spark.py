@@ -10,7 +10,7 @@ A batch job over the JSON topics, from their beginning to their present end:
 - duplicates: the same ``seq`` of the same run and topic again; summed once;
 - missing: numbers below the highest ``seq``, or below the number of records that
   the final counters report, that are not there, and how many of them were counted
-  as failed or are in doubt;
+  as failed, are in doubt, or wait in the spool of their host;
 - the loss equation of every run, interface and direction, in packets and frame octets;
 - traffic by host and destination prefix, /16 of IPv4 and /48 of IPv6, of ingress:
   a packet that a host forwards is seen again going out.
@@ -51,7 +51,8 @@ COUNTERS = f"""
     seen_packets LONG, seen_l2_bytes LONG,
     no_flow MAP<STRING, STRUCT<packets: LONG, l2_bytes: LONG>>,
     losses {LOSSES}, in_doubt {LOSSES},
-    stages MAP<STRING, STRUCT<encoded: LONG, failed: LONG>>, final BOOLEAN
+    stages MAP<STRING, STRUCT<encoded: LONG, failed: LONG>>, final BOOLEAN,
+    spool STRUCT<records: LONG, packets: LONG, l2_bytes: LONG>
 """
 
 
@@ -143,6 +144,11 @@ def total(amounts: str, what: str) -> Column:
     return f.aggregate(each, f.lit(0).cast("long"), lambda before, amount: before + amount)
 
 
+def unanswered(what: str) -> Column:
+    """Sum of what is in doubt and of what waits in the spool: published or not."""
+    return total("in_doubt", what) + f.coalesce(f.col("spool")[what], f.lit(0))
+
+
 def interfaces(sums: DataFrame, counters: DataFrame, flow_topic: str) -> DataFrame:
     """The loss equation by run, interface and direction: packets and octets not explained."""
     published = (
@@ -156,12 +162,12 @@ def interfaces(sums: DataFrame, counters: DataFrame, flow_topic: str) -> DataFra
             total("no_flow", unit) + total("losses", unit) + f.coalesce(f.col(unit), f.lit(0))
         )
         joined = joined.withColumn(f"{unit}_off", f.col(f"seen_{unit}") - explained)
-        joined = joined.withColumn(f"{unit}_in_doubt", total("in_doubt", unit))
+        joined = joined.withColumn(f"{unit}_unanswered", unanswered(unit))
     return joined.withColumn("lost_records", f.coalesce(total("losses", "records"), f.lit(0)))
 
 
 def topics(sums: DataFrame, counters: DataFrame, streams: dict[str, str]) -> DataFrame:
-    """Missing, failed, doubtful and duplicate records by run and topic (``streams``)."""
+    """Missing, failed, unanswered and duplicate records by run and topic (``streams``)."""
     seen = sums.groupBy(*RUN, "topic").agg(
         f.sum("copies").alias("copies"),
         f.sum("records").alias("records"),
@@ -173,11 +179,11 @@ def topics(sums: DataFrame, counters: DataFrame, streams: dict[str, str]) -> Dat
             f.lit(topic).alias("topic"),
             f.when(f.min("final"), f.sum(f.col("stages")[stream]["encoded"])).alias("encoded"),
             f.sum(f.col("stages")[stream]["failed"]).alias("failed"),
-            f.sum(total("in_doubt", "records")).alias("in_doubt"),
+            f.sum(unanswered("records")).alias("unanswered"),
         )
         made = of_topic if made is None else made.unionByName(of_topic)
     joined = seen.join(made, [*RUN, "topic"], "full_outer").fillna(
-        {"copies": 0, "records": 0, "last_seq": -1, "failed": 0, "in_doubt": 0}
+        {"copies": 0, "records": 0, "last_seq": -1, "failed": 0, "unanswered": 0}
     )
     end = f.greatest(f.col("last_seq") + 1, f.coalesce(f.col("encoded"), f.lit(0)))
     return joined.select(
@@ -185,7 +191,7 @@ def topics(sums: DataFrame, counters: DataFrame, streams: dict[str, str]) -> Dat
         "topic",
         "records",
         "failed",
-        "in_doubt",
+        "unanswered",
         (end - f.col("records")).alias("missing"),
         (f.col("copies") - f.col("records")).alias("duplicates"),
     )
@@ -207,7 +213,7 @@ def audit(spark: SparkSession, brokers: str, topic_prefix: str) -> dict[str, Any
     )
     even = f.lit(True)
     for unit in ("packets", "l2_bytes"):
-        even &= f.col(f"{unit}_off").between(f.lit(0), f.col(f"{unit}_in_doubt"))
+        even &= f.col(f"{unit}_off").between(f.lit(0), f.col(f"{unit}_unanswered"))
     # A missing term makes a sum NULL, which does not hold either.
     broken = equation.where(~f.coalesce(even & f.col("final"), f.lit(False)))
     lossy = equation.where(f.col("lost_records") > 0)
@@ -217,10 +223,10 @@ def audit(spark: SparkSession, brokers: str, topic_prefix: str) -> dict[str, Any
         "runs": counters.select(*RUN).distinct().count(),
         "traffic": [list(row) for row in traffic.collect()],
         "equation_broken": _found(
-            broken, *RUN, *ATTACHMENT, "final", "packets_off", "l2_bytes_off", "packets_in_doubt"
+            broken, *RUN, *ATTACHMENT, "final", "packets_off", "l2_bytes_off", "packets_unanswered"
         ),
         "losses": _found(lossy, *RUN, "host", "if_name", "flow_direction", "losses"),
-        "sequences": _found(gaps, *RUN, "topic", "missing", "failed", "in_doubt", "duplicates"),
+        "sequences": _found(gaps, *RUN, "topic", "missing", "failed", "unanswered", "duplicates"),
     }
     sums.unpersist()
     counters.unpersist()
@@ -234,7 +240,7 @@ def _found(frame: DataFrame, *names: str) -> list[dict[str, Any]]:
 def holds(result: dict[str, Any]) -> bool:
     """Whether every packet and every record is accounted for."""
     unexplained = any(
-        row["missing"] > row["failed"] + row["in_doubt"] for row in result["sequences"]
+        row["missing"] > row["failed"] + row["unanswered"] for row in result["sequences"]
     )
     return not result["equation_broken"] and not unexplained
 

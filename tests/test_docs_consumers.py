@@ -27,7 +27,7 @@ from support.records import (
 from flowstream.accounting.identity import Identity
 from flowstream.encode import make_encoder
 from flowstream.encode.value_builder import varint
-from flowstream.records import Amount, Loss, RecordType, decode
+from flowstream.records import Amount, Loss, RecordType, SpoolCounts, decode
 from flowstream.records.decoding import format_of
 from flowstream.source import open_source
 from flowstream.streams import Stream
@@ -123,6 +123,13 @@ def test_finding_losses(read):
     doubt = {"delivery_timeout": Loss(1, missing.packets, missing.l2_bytes)}
     doubtful = msgspec.structs.replace(last, in_doubt=last.in_doubt | doubt)
     assert accounts([*flows, *counters[:-1], doubtful]) == {
+        key: (missing.packets, missing.packets, 1, 1)
+    }
+    # The same record in the spool.
+    waiting = msgspec.structs.replace(
+        last, spool=SpoolCounts(1, missing.packets, missing.l2_bytes, 303, 1)
+    )
+    assert accounts([*flows, *counters[:-1], waiting]) == {
         key: (missing.packets, missing.packets, 1, 1)
     }
     # A cause of a newer version, and nothing missing: sums over the maps stay right.
