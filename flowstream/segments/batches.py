@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from aiokafka.record.default_records import DefaultRecordBatch
 
+    from flowstream.messages import Record
+
 # Base offset, length, partition leader epoch, magic, CRC, attributes, last offset
 # delta, first and max timestamp, producer id, producer epoch, base sequence, records.
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
@@ -24,6 +26,10 @@ CONTROL: Final = 0x20
 """Attribute bit of a control batch, which has no messages."""
 # A batch may have millions of records, each hundreds of octets as a message.
 _LIST_MESSAGES: Final = 8192
+
+
+class MalformedError(ValueError):
+    """A record has no sense, or the octets end in it; the records before it have some."""
 
 
 class Batch:
@@ -53,21 +59,28 @@ class Batch:
         Raises ValueError, after everything before it, where a record is malformed
         or the batch cannot be decompressed.
         """
-        from aiokafka.errors import CorruptRecordException  # noqa: PLC0415 - as below
-
         if self.is_control:
             return
         messages = []
         try:
-            for record in _record_batch(self._unpacked()):
+            for record in self.records():
                 messages.append(Message.of(topic, partition, record))
                 if len(messages) == _LIST_MESSAGES:
                     yield messages
                     messages = []
-        except CorruptRecordException as err:
+        except MalformedError:
             yield messages
-            raise ValueError(f"damaged: {err}") from err
+            raise
         yield messages
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of aiokafka; ``ValueError`` as ``messages``."""
+        from aiokafka.errors import CorruptRecordException  # noqa: PLC0415 - as below
+
+        try:
+            yield from _record_batch(self._unpacked())
+        except CorruptRecordException as err:
+            raise MalformedError(f"damaged: {err}") from err
 
     def _unpacked(self) -> bytes:
         codec = self._attributes & _CODEC

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from flowstream.segments.index import Missing
@@ -78,15 +80,19 @@ class Cursor:
 
     def _next_segment(self) -> Segment | None:
         """Return the first segment that has something behind what was reached."""
-        for segment in self._segments:
-            if self._current is not None:
-                if segment.base < self._current.base:
-                    continue
-                if segment is self._current and self._reached.offset >= segment.end:
-                    continue
+        begin = 0
+        if self._current is not None:
+            begin = bisect_left(self._segments, self._current.base, key=_base_of)
+        for segment in islice(self._segments, begin, None):
+            if segment is self._current and self._reached.offset >= segment.end:
+                continue
             if not segment.given_up and not self._settled.covers(segment.base, segment.end):
                 return segment
         return None
+
+
+def _base_of(segment: Segment) -> int:
+    return segment.base
 
 
 def _range_of(item: Located | Missing) -> tuple[int, int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstream.segments import stored
+from flowstream.errors import SinkError
+from flowstream.segments import stored, tallies
 from flowstream.segments.index import Missing, is_torn
-from flowstream.segments.stored import FILE_NAME, Reached, Segment, log_name
+from flowstream.segments.stored import FILE_NAME, Reached, Segment, log_name, tally_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,22 @@ def recover(directory: Directory, stream: Stream | None) -> Iterator[Found]:
             continue
         if base in logs:
             directory.require_access(log_name(base))
+        if base in sidecars:
+            _check_version(directory, tally_name(base))
         yield _find(directory, base, logs.get(base), stream)
+
+
+def _check_version(directory: Directory, name: str) -> None:
+    descriptor = directory.file(name, writable=False)
+    try:
+        version = tallies.foreign_version(os.read(descriptor, tallies.FIRST_ENTRY))
+    finally:
+        os.close(descriptor)
+    if version is not None:
+        raise SinkError(
+            f"{directory.path / name}: version {version} of the spool's format is unknown; "
+            "use the release that wrote it, or another directory"
+        )
 
 
 def _bases(directory: Directory) -> tuple[dict[int, int], set[int]]:

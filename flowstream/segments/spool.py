@@ -214,13 +214,14 @@ class Spool(Closing):
 
     @property
     def octets(self) -> int:
-        """Octets of the segments that wait, and of their sidecars."""
+        """Octets of all segments and their sidecars that were not given up."""
         return sum(partition.octets for partition in self._partitions.values())
 
     @property
     def oldest_ms(self) -> int | None:
         """First time in the oldest segment that waits, Unix ms; None when nothing waits."""
-        times = [partition.oldest_ms() for partition in self._partitions.values()]
+        segments = [partition.oldest() for partition in self._partitions.values()]
+        times = [each.oldest_ms for each in segments if each is not None]
         return min((time for time in times if time is not None), default=None)
 
     def close(self) -> None:
@@ -255,7 +256,7 @@ class Spool(Closing):
         with acting_as(self._owner):
             for partition in self._partitions.values():
                 partition.open()
-            self._save_first()
+            self._save_first(root, found)
 
     def _add(self, root: Directory, topic: str, number: int) -> None:
         name = f"{topic}-{number}"
@@ -269,13 +270,13 @@ class Spool(Closing):
             self._limits,
         )
 
-    def _save_first(self) -> None:
-        """Write a checkpoint: a place where that is impossible is of no use.
+    def _save_first(self, root: Directory, found: Checkpoint) -> None:
+        """Write the checkpoint as it was: a place where that is impossible is of no use.
 
         A full disk is, if something waits there: publishing it makes room.
         """
         try:
-            self.save()
+            checkpoint.write(root, found)
         except OSError as err:
             if err.errno not in _FULL or not self.records:
                 raise

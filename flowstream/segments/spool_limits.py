@@ -32,7 +32,7 @@ def _expire(partition: SpoolPartition, before_ms: int) -> None:
 
 
 def _make_room(partitions: Collection[SpoolPartition], size: int) -> None:
-    total = sum(partition.octets for partition in partitions)
+    total = sum(partition.waiting_octets() for partition in partitions)
     while total > size:
         candidates = [(each, each.oldest()) for each in partitions]
         waiting = [(each, segment) for each, segment in candidates if segment is not None]

@@ -57,6 +57,8 @@ class SpoolPartition(Closing):
         self._in_flight: dict[int, tuple[Segment, Entry]] = {}
         # Base offsets of batches that were sent and not answered.
         self._doubtful: set[int] = set()
+        self.octets = 0
+        """Octets of the segments and sidecars that are not given up."""
 
     def open(self) -> None:
         """Find what is there; ``OSError`` and ``SinkError`` where it cannot be read."""
@@ -81,15 +83,15 @@ class SpoolPartition(Closing):
         written = 0
         while written < len(batch):
             try:
-                entry = self._tail.append(batch, written, self._next_offset, origin)
+                entry, octets = self._tail.append(batch, written, self._next_offset, origin)
             except OSError as err:
                 return written, err
             self._books.stock.add(entry.records, _keyed(entry))
+            self.octets += octets
             written += entry.records
         return written, None
 
-    @property
-    def octets(self) -> int:
+    def waiting_octets(self) -> int:
         """Octets of the segments whose records wait."""
         return sum(segment.octets for segment in self._waiting())
 
@@ -102,11 +104,6 @@ class SpoolPartition(Closing):
         if found is None:
             return None
         return 0 if isinstance(found[1], Missing) else found[1].entry.first_ms
-
-    def oldest_ms(self) -> int | None:
-        """Return the first time of what waits, by the segments; None when nothing waits."""
-        times = [segment.oldest_ms for segment in self._waiting()]
-        return min((each for each in times if each is not None), default=None)
 
     def read(self) -> SpooledBatch | None:
         """Take the next unread batch; None where it is damaged, or nothing is unread."""
@@ -124,7 +121,6 @@ class SpoolPartition(Closing):
     def acknowledge(self, base_offset: int) -> None:
         """Settle a batch that was read."""
         _, entry = self._in_flight.pop(base_offset, (None, None))
-        self._doubtful.discard(base_offset)
         if entry is not None and not self._is_settled(entry):
             self._settle(entry)
 
@@ -153,6 +149,7 @@ class SpoolPartition(Closing):
             elif item.entry.base_offset not in self._in_flight:
                 self._lose(segment, item.entry, cause)
         segment.given_up = cause
+        self.octets -= segment.octets
         self._tail.forget(segment)
 
     def roll(self, began_before_ms: int) -> None:
@@ -171,7 +168,10 @@ class SpoolPartition(Closing):
                 return
             self._tail.forget(segment)
             stored.remove(self._directory, segment.base)
-            self._segments[:] = [each for each in self._segments if each is not segment]
+            if self._segments and self._segments[0] is segment:
+                self._segments.pop(0)
+            if not segment.given_up:
+                self.octets -= segment.octets
             self._cuts.pop(segment.base, None)
 
     def cut(self) -> None:
@@ -198,6 +198,7 @@ class SpoolPartition(Closing):
         """Take a segment of an earlier run over; what is wrong with it is lost now."""
         segment = found.segment
         self._segments.append(segment)
+        self.octets += segment.octets
         for item in found.items:
             if isinstance(item, Missing):
                 self._report_damage(segment, item.position, "no batch")
@@ -237,6 +238,7 @@ class SpoolPartition(Closing):
 
     def _settle(self, entry: Entry) -> None:
         self.settled.add(entry.base_offset, entry.end)
+        self._doubtful.discard(entry.base_offset)
         self._books.stock.add(entry.records, _keyed(entry), sign=-1)
 
     def _is_settled(self, entry: Entry) -> bool:

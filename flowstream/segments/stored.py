@@ -86,7 +86,6 @@ def items(
     with _open(directory, tally_name(base)) as sidecar, _open(directory, log_name(base)) as log:
         data = b""
         if sidecar is not None:
-            _check_version(directory, base, sidecar)
             rest = os.fstat(sidecar).st_size - reached.tally_at
             data = os.pread(sidecar, min(max(rest, 0), _LARGEST_SIDECAR), reached.tally_at)
         size = 0 if log is None else os.fstat(log).st_size
@@ -94,21 +93,12 @@ def items(
         yield from index(log, Span(reached.position, reached.offset, size), known, stream)
 
 
-def _check_version(directory: Directory, base: int, sidecar: int) -> None:
-    version = tallies.foreign_version(os.pread(sidecar, tallies.FIRST_ENTRY, 0))
-    if version is not None:
-        raise SinkError(
-            f"{directory.path / tally_name(base)}: version {version} of the spool's format is "
-            f"unknown; use the release that wrote it, or another directory"
-        )
-
-
 @contextlib.contextmanager
 def _open(directory: Directory, name: str) -> Iterator[int | None]:
-    """Open a file to read; None where it is gone."""
+    """Open a file to read; None where it is gone, or a link has taken its place."""
     try:
         descriptor = directory.file(name, writable=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, SinkError):
         yield None
         return
     try:
@@ -139,16 +129,17 @@ def read_batch(
     batch = Batch(data)
     if not batch.is_intact():
         raise ValueError("a wrong checksum")
-    records = [each for part in batch.messages(topic, partition) for each in part]
+    records = list(batch.records())
     if len(records) != entry.records:
         raise ValueError(f"{len(records)} records instead of {entry.records}")
+    headers = [tuple(each.headers) for each in records]
     return MessageBatch(
         topic,
         partition,
-        [each.timestamp_ms for each in records],
+        [each.timestamp for each in records],
         [each.key for each in records],
-        [None if each.is_null else each.value for each in records],
-        [each.headers for each in records] if any(each.headers for each in records) else (),
+        [each.value for each in records],
+        headers if any(headers) else (),
         stream=entry.stream,
         tally=_tally(directory, segment.base, located),
     )

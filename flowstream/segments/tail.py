@@ -43,10 +43,13 @@ class Tail(Closing):
         # Why segments may not be durable, by their base.
         self._unsure: dict[int, OSError] = {}
 
-    def append(self, batch: MessageBatch, start: int, offset: int, origin: Origin) -> Entry:
+    def append(
+        self, batch: MessageBatch, start: int, offset: int, origin: Origin
+    ) -> tuple[Entry, int]:
         """Write one record batch of records from ``start`` on, the first at ``offset``.
 
-        ``OSError``, and nothing is written.
+        Return its entry, and the octets that both files grew by. ``OSError``, and
+        nothing is written.
         """
         data, count = encode(batch, start, offset, self._limits.compression)
         active = self._active_for(offset, len(data))
@@ -61,9 +64,10 @@ class Tail(Closing):
         )  # fmt: skip
         active.append(pack_entry(entry, tally), data)
         segment = self._segments[-1]
+        grown = active.octets - segment.octets
         segment.end, segment.octets = entry.end, active.octets
         segment.note(entry.first_ms, entry.newest_ms)
-        return entry
+        return entry, grown
 
     def roll(self, began_before_ms: int) -> None:
         """Close the active segment if its records begin before that time."""
@@ -111,7 +115,7 @@ class Tail(Closing):
         if self._active is None:
             self._active = ActiveSegment(self._directory, offset)
             self._created = True
-            self._segments.append(Segment(offset, offset, self._active.octets))
+            self._segments.append(Segment(offset, offset))
         return self._active
 
     def _complete(self) -> None:

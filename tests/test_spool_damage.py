@@ -1,0 +1,335 @@
+"""A damaged spool: what is intact is read, what is not is counted, and nothing runs forever."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.spools import (
+    EPOCH,
+    amounts,
+    append,
+    drain,
+    files,
+    filled,
+    flows,
+    log_of,
+    numbers,
+    opened,
+    records_gone,
+    tally_of,
+    unread,
+)
+
+from flowstream.accounting import terms
+from flowstream.errors import SinkError
+from flowstream.segments import checkpoint, tallies
+from flowstream.segments.source import SegmentSource
+from flowstream.segments.spooled import Gone
+from flowstream.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowstream.segments.spool import Spool
+
+COUNTS = (7, 5, 3)
+ALL = list(range(15))
+LAST = range(12, 15)
+
+
+@pytest.fixture
+def small() -> Iterator[Path]:
+    """A spool of three batches, in memory: it is opened a thousand times."""
+    with tempfile.TemporaryDirectory(prefix="flowstream-spool-", dir="/dev/shm") as directory:
+        with opened(Path(directory) / "small") as spool:
+            first = 0
+            for count in COUNTS:
+                append(spool, flows(first, count, size=12))
+                first += count
+        yield Path(directory) / "small"
+
+
+def variants(directory: Path, file: Path, contents: Iterator[bytes]) -> Iterator[Spool]:
+    """Open a copy of the spool for each of the contents of one file; close it afterwards."""
+    copy = directory.with_name("copy")
+    for content in contents:
+        shutil.copytree(directory, copy)
+        (copy / file.relative_to(directory)).write_bytes(content)
+        with opened(copy) as spool:
+            yield spool
+        shutil.rmtree(copy)
+
+
+def cuts(file: Path, begin: int = 0) -> Iterator[bytes]:
+    data = file.read_bytes()
+    return (data[:end] for end in range(begin, len(data)))
+
+
+def flips(file: Path) -> Iterator[bytes]:
+    """Flip a bit of every octet, each time another one."""
+    data = file.read_bytes()
+    for place in range(len(data)):
+        yield data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+
+
+def damaged(numbers: range | list[int]) -> Gone:
+    cause = terms.SPOOL_DAMAGED
+    return Gone(EPOCH, Stream.FLOWS, False, cause, len(numbers), amounts(numbers))
+
+
+def read_by_others(directory: Path) -> tuple[int, list[str]]:
+    """Records that the tools read, and their warnings."""
+    source = SegmentSource(directory)
+    lists = [part for place in source.partitions() for part in source.read_partition(*place)]
+    return sum(map(len, lists)), list(source.warnings)
+
+
+def last_batch(small: Path) -> int:
+    """Where the last batch begins."""
+    *_, last = tallies.entries(tally_of(small).read_bytes())
+    return last.entry.position
+
+
+def test_a_last_batch_that_is_cut_short_is_counted_and_cut_off(small):
+    begin = last_batch(small)
+    for place, spool in enumerate(variants(small, log_of(small), cuts(log_of(small), begin))):
+        # Without a single octet of it, it was never said to be written.
+        expected = [damaged(LAST)] if place else []
+        assert spool.gone() == expected
+        assert spool.records == 12
+        assert numbers(unread(spool)) == ALL[:12]
+        append(spool, flows(15, 4, size=12))
+        spool.save()
+        count, warnings = read_by_others(small.with_name("copy"))
+        assert count == 16
+        # The offsets of the batch that is lost are not used again.
+        assert ["missing" in each for each in warnings] == [True] * bool(place)
+        spool.close()
+        with opened(small.with_name("copy")) as again:
+            assert again.gone() == []
+            assert numbers(unread(again)) == [*ALL[:12], *range(15, 19)]
+    assert place > 60
+
+
+def test_a_sidecar_that_is_cut_short_loses_amounts_only(small):
+    for spool in variants(small, tally_of(small), cuts(tally_of(small))):
+        found = unread(spool)
+        assert (numbers(found), spool.gone()) == (ALL, [])
+        for each in found:
+            spool.acknowledge(each)
+        assert (spool.records, spool.amounts) == (0, {})
+        known = [each for each in found if each.agent_epoch is not None]
+        assert known == found[: len(known)]
+        assert [each.amounts for each in known] == [
+            amounts(range(7)), amounts(range(7, 12)), amounts(LAST)
+        ][: len(known)]  # fmt: skip
+
+
+def test_a_checkpoint_that_is_cut_short_repeats_what_was_published(small):
+    with opened(small) as spool:
+        spool.acknowledge(spool.read())
+        spool.save({EPOCH: [b"counters"]})
+    for spool in variants(small, small / "checkpoint", cuts(small / "checkpoint")):
+        assert spool.runs == {}
+        assert numbers(unread(spool)) == ALL
+
+
+def test_a_flipped_bit_in_a_segment_costs_one_batch_at_most(small):
+    lost = []
+    for spool in variants(small, log_of(small), flips(log_of(small))):
+        got = numbers(unread(spool))
+        gone = spool.gone()
+        missing = [n for n in ALL if n not in got]
+        assert gone == ([damaged(missing)] if missing else [])
+        assert sorted([*got, *missing]) == ALL
+        assert spool.records == len(got)
+        lost.append(len(missing))
+    assert set(lost) == {0, *COUNTS}
+
+
+def test_a_flipped_bit_in_a_sidecar_loses_amounts_only(small):
+    unknown = 0
+    for spool in variants(small, tally_of(small), flips(tally_of(small))):
+        found = unread(spool)
+        assert (numbers(found), spool.gone()) == (ALL, [])
+        assert sum(each.agent_epoch is None or each.batch.tally is None for each in found) <= 1
+        unknown += sum(each.agent_epoch is None for each in found)
+    assert unknown > 100
+
+
+def test_a_flipped_bit_in_the_checkpoint_repeats_what_was_published(small):
+    with opened(small) as spool:
+        spool.acknowledge(spool.read())
+        spool.save({EPOCH: [b"counters"]})
+    for spool in variants(small, small / "checkpoint", flips(small / "checkpoint")):
+        assert numbers(unread(spool)) == ALL
+
+
+def test_without_a_sidecar_damage_costs_the_rest_of_the_segment(small):
+    tally_of(small).unlink()
+    results = set()
+    for spool in variants(small, log_of(small), flips(log_of(small))):
+        got = numbers(unread(spool))
+        results.add(tuple(got))
+        # What the headers told of, and did not come, is counted.
+        assert spool.records == len(got)
+    assert {(), tuple(ALL[:7]), tuple(ALL[:12]), tuple(ALL)} <= results
+    # Where only the records are damaged, what follows is read.
+    assert (*ALL[:7], *LAST) in results
+
+
+def test_damage_that_comes_while_it_runs_is_counted(small):
+    with opened(small) as spool:
+        data = bytearray(log_of(small).read_bytes())
+        data[last_batch(small) - 1] ^= 1
+        log_of(small).write_bytes(data)
+        assert numbers(unread(spool)) == [*range(7), *LAST]
+        assert spool.gone() == [damaged(range(7, 12))]
+        # Lost for good: a second reading does not count it again.
+        spool.rewind()
+        assert numbers(unread(spool)) == [*range(7), *LAST]
+        assert spool.gone() == []
+        spool.save()
+    with opened(small) as spool:
+        assert numbers(unread(spool)) == [*range(7), *LAST]
+        assert spool.gone() == []
+
+
+@pytest.mark.parametrize("leave", [0, 100])
+def test_a_segment_that_vanishes_while_it_runs_is_counted(small, leave):
+    with opened(small) as spool:
+        assert numbers([spool.read()]) == list(range(7))
+        if leave:
+            log_of(small).write_bytes(log_of(small).read_bytes()[:leave])
+        else:
+            log_of(small).unlink()
+        assert unread(spool) == []
+        assert spool.gone() == [damaged(range(7, 15))]
+        assert spool.records == 7
+        spool.rewind()
+        assert unread(spool) == []
+        assert spool.gone() == [damaged(range(7))]
+
+
+def test_segments_that_are_missing_in_the_middle_are_counted(tmp_path):
+    filled(tmp_path, *[20] * 5, segment_bytes=5_000)
+    log_of(tmp_path, 40).unlink()
+    # With its sidecar the amounts are known.
+    log_of(tmp_path, 60).unlink()
+    tally_of(tmp_path, 60).unlink()
+    with opened(tmp_path) as spool:
+        assert drain_without_save(spool) == [*range(40), *range(80, 100)]
+        unknown = Gone(None, Stream.FLOWS, False, terms.SPOOL_DAMAGED, 20, {})
+        assert sorted(spool.gone(), key=repr) == sorted(
+            [unknown, damaged(range(40, 60))], key=repr
+        )
+    # Nothing was final: the next run counts the same.
+    with opened(tmp_path) as spool:
+        assert drain(spool) == [*range(40), *range(80, 100)]
+        assert records_gone(spool.gone()) == 40
+        assert files(tmp_path) == []
+    with opened(tmp_path) as spool:
+        assert (spool.records, spool.gone()) == (0, [])
+
+
+def drain_without_save(spool):
+    found = unread(spool)
+    for each in found:
+        spool.acknowledge(each)
+    return numbers(found)
+
+
+@pytest.mark.parametrize("suffix", [".log", ".tally"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 1_000, b"something else, " * 100])
+def test_files_with_other_contents_are_given_up(small, suffix, content):
+    """A file in place of a segment or a sidecar; the other partitions go on."""
+    with opened(small) as spool:
+        append(spool, flows(15, 4, 1, size=12))
+    log_of(small).with_suffix(suffix).write_bytes(content)
+    with opened(small) as spool:
+        got = drain(spool)
+        if suffix == ".tally":
+            assert got == [*ALL, *range(15, 19)]
+        else:
+            assert got == list(range(15, 19))
+            assert records_gone(spool.gone()) in (0, 15)
+        assert files(small) == []
+
+
+def test_a_batch_that_says_more_than_it_has_is_damaged(small):
+    """A checksum that is right: another program wrote it."""
+    data = bytearray(log_of(small).read_bytes())
+    end = last_batch(small)
+    batch = data[end:]
+    batch[57:61] = (2).to_bytes(4, "big")
+    batch[17:21] = crc32c(bytes(batch[21:])).to_bytes(4, "big")
+    log_of(small).write_bytes(data[:end] + batch)
+    with opened(small) as spool:
+        assert numbers(unread(spool)) == ALL[:12]
+        assert spool.gone() == [damaged(LAST)]
+
+
+def crc32c(data: bytes) -> int:
+    from aiokafka.record.util import calc_crc32c
+
+    return calc_crc32c(data)
+
+
+def versioned(data: bytes, version: int) -> bytes:
+    """A checkpoint of another version, intact."""
+    body = data[20:] + b"new"
+    prefix = data[:8] + version.to_bytes(4, "big") + len(body).to_bytes(4, "big")
+    return prefix + zlib.crc32(prefix + body).to_bytes(4, "big") + body
+
+
+def test_a_checkpoint_of_an_unknown_version_is_refused_and_everything_kept(small):
+    path = small / "checkpoint"
+    path.write_bytes(versioned(path.read_bytes(), checkpoint.VERSION + 1))
+    refused(small, "version 2 of the format is unknown; use the release that wrote it")
+
+
+def test_a_sidecar_of_an_unknown_version_is_refused_and_everything_kept(small):
+    path = tally_of(small)
+    head = path.read_bytes()[:8] + (tallies.VERSION + 1).to_bytes(4, "big")
+    rest = path.read_bytes()[tallies.FIRST_ENTRY :]
+    path.write_bytes(head + zlib.crc32(head).to_bytes(4, "big") + rest)
+    refused(small, f"{path}: version 2 of the spool's format is unknown; use the release")
+
+
+def refused(directory: Path, text: str) -> None:
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    with pytest.raises(SinkError) as caught:
+        opened(directory)
+    assert text in str(caught.value)
+    after = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_checkpoint_with_the_wrong_contents_is_damaged(small):
+    for body in (b"", b"\xc0", b"\x81\xa4runs\x07", b"\xff" * 100):
+        prefix = b"fsspool\n" + (1).to_bytes(4, "big") + len(body).to_bytes(4, "big")
+        data = prefix + zlib.crc32(prefix + body).to_bytes(4, "big") + body
+        (small / "checkpoint").write_bytes(data)
+        with opened(small) as spool:
+            assert numbers(unread(spool)) == ALL
+
+
+def test_a_damaged_sidecar_of_a_recording_that_grows_is_read_on(tmp_path):
+    """The active segment's sidecar is damaged: what is appended later is read all the same."""
+    spool = opened(tmp_path)
+    append(spool, flows(0, 20))
+    assert numbers(unread(spool)) == list(range(20))
+    append(spool, flows(20, 20))
+    data = tally_of(tmp_path).read_bytes()
+    tally_of(tmp_path).write_bytes(data[:-300])
+    append(spool, flows(40, 20))
+    found = unread(spool)
+    assert numbers(found) == list(range(20, 60))
+    for each in found:
+        spool.acknowledge(each)
+    assert spool.gone() == []
