@@ -15,7 +15,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
 from flowstream.errors import SinkError
-from flowstream.kafka.client import admin_client, why_unreachable
+from flowstream.kafka.client import admin_client
+from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:

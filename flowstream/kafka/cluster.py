@@ -11,13 +11,14 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 
 from flowstream.errors import SinkError
 from flowstream.kafka.admin import COMPACTED, COMPACTED_REMEDY, compacted
-from flowstream.kafka.client import why_unreachable
+from flowstream.kafka.diagnosis import diagnosed, why_unreachable
 from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.producer import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowstream.kafka.diagnosis import Diagnosis
     from flowstream.kafka.limits import Limits
     from flowstream.kafka.settings import ClientSettings
 
@@ -57,6 +58,7 @@ class Cluster:
     async def connect(self) -> Producer:
         """Wait for the broker and create missing topics; ``SinkError`` when that fails."""
         last: Exception | None = None
+        why: Diagnosis | None = None
         try:
             async with asyncio.timeout(self._limits.connect_timeout):
                 while True:
@@ -66,12 +68,14 @@ class Cluster:
                         raise
                     except Exception as err:  # noqa: BLE001 - a listener that is not a broker
                         last = err
+                    why = why or await diagnosed(self._settings)
+                    if why.lasting:
+                        raise SinkError(f"{self.url}: {why.text}") from last
                     await self._pauses.take()
         except TimeoutError:
-            why = await why_unreachable(self._settings)
+            text = await why_unreachable(self._settings)
             raise SinkError(
-                f"no Kafka broker after {self._limits.connect_timeout:g} s: {why}; "
-                "start one there or correct the address"
+                f"no Kafka broker after {self._limits.connect_timeout:g} s: {text}"
             ) from last
 
     async def advise(self) -> None:

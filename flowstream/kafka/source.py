@@ -12,7 +12,8 @@ from aiokafka.errors import BrokerResponseError, UnsupportedCodecError
 
 from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicError, SourceError
 from flowstream.kafka.admin import existing_partitions
-from flowstream.kafka.client import admin_client, new_consumer, why_unreachable
+from flowstream.kafka.client import admin_client, new_consumer
+from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.messages import Message
 
 if TYPE_CHECKING:
@@ -108,9 +109,7 @@ class KafkaSource:
         except Exception as err:  # a listener that is not a broker causes errors of any kind
             refused = isinstance(err, BrokerResponseError)
             why = str(err) if refused else await why_unreachable(self._settings)
-            raise SourceError(
-                f"{self._url}: cannot be read: {why}; check the address and that the broker is up"
-            ) from err
+            raise SourceError(f"{self._url}: cannot be read: {why}") from err
         for place in partitions:
             if not 0 <= begins.get(place, -1) <= ends.get(place, -1):
                 topic, partition = place

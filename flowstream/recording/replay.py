@@ -133,7 +133,7 @@ async def _check_partitions(
     try:
         present = await partition_counts(cluster, tuple(names.values()), CONNECT_TIMEOUT_S)
     except SinkError as err:
-        raise SinkError(f"no Kafka broker: {err}; start one there or correct the address") from err
+        raise SinkError(f"no Kafka broker: {err}") from err
     for topic, messages in sizes.items():
         there = present[names[topic]]
         if not there:

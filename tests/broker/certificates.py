@@ -48,17 +48,18 @@ class Authority:
         name: str,
         hosts: tuple[str, ...] = LOOPBACK,
         *,
+        begins: timedelta = timedelta(0),
         valid: timedelta = timedelta(days=30),
         password: str = "",
     ) -> Identity:
         """Issue a certificate for the common name ``name``.
 
-        It ends ``valid`` from now; a negative one has expired. A ``password``
-        encrypts the key file.
+        It begins and ends so long from now; negative ``valid``: it has expired. A
+        ``password`` encrypts the key file.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(_named(name), key, valid)
+            _builder(_named(name), key, valid, begins)
             .issuer_name(self._name)
             .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -82,7 +83,10 @@ class Authority:
 
 
 def _builder(
-    name: x509.Name, key: ec.EllipticCurvePrivateKey, valid: timedelta
+    name: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    valid: timedelta,
+    begins: timedelta = timedelta(0),
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -90,7 +94,7 @@ def _builder(
         .subject_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, now + valid) - DAY)
+        .not_valid_before(min(now + begins, now + valid - DAY))
         .not_valid_after(now + valid)
     )
 

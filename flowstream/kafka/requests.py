@@ -1,0 +1,73 @@
+"""Requests of a diagnosis, as aiokafka's types encode them.
+
+The versions have no tagged fields. The messages are described in
+clients/src/main/resources/common/message of Kafka's source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.protocol.types import Array, Bytes, Int16, Int32, Schema, String
+
+from flowstream.kafka.peer import PeerError
+
+if TYPE_CHECKING:
+    from flowstream.kafka.peer import Peer
+
+_TEXT: Final = String("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A kind of request: its API key, its version, and what is asked and answered."""
+
+    key: int
+    version: int
+    asked: Schema
+    answered: Schema
+
+    async def ask(self, peer: Peer, *values: object) -> tuple[Any, ...]:
+        """Return the fields of the peer's answer; raises as ``Peer.ask`` does."""
+        answer = await peer.ask(self.key, self.version, self.asked.encode(values))
+        try:
+            return tuple(self.answered.decode(BytesIO(answer)))
+        except ValueError as err:  # includes those of UTF-8
+            raise PeerError("sends an answer that cannot be read") from err
+
+
+API_VERSIONS: Final = Request(
+    18,
+    0,
+    Schema(),
+    Schema(
+        ("error_code", Int16), ("api_keys", Array(("key", Int16), ("min", Int16), ("max", Int16)))
+    ),
+)
+SASL_HANDSHAKE: Final = Request(
+    17,
+    1,
+    Schema(("mechanism", _TEXT)),
+    Schema(("error_code", Int16), ("mechanisms", Array(_TEXT))),
+)
+SASL_AUTHENTICATE: Final = Request(
+    36,
+    0,
+    Schema(("auth_bytes", Bytes)),
+    Schema(("error_code", Int16), ("error_message", _TEXT), ("auth_bytes", Bytes)),
+)
+_BROKERS: Final = Array(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT))
+# Without topics, it only tells the brokers.
+METADATA: Final = Request(
+    3,
+    1,
+    Schema(("topics", Array(_TEXT))),
+    Schema(("brokers", _BROKERS)),
+)
+
+
+async def greet(peer: Peer) -> None:
+    """Ask what any broker answers anybody; raises as ``Peer.ask`` does."""
+    await API_VERSIONS.ask(peer)
