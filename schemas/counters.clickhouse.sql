@@ -40,12 +40,12 @@ SETTINGS kafka_broker_list = 'localhost:9092',
          input_format_skip_unknown_fields = 1;
 
 -- Duplicates become one row when parts are merged, or with FINAL.
--- IPv4 addresses are shown as ::ffff:10.0.0.1; as 10.0.0.1 by
--- replaceRegexpOne(toString(src_addr), '^::ffff:([0-9.]+)$', '\\1').
+-- Addresses of IPv4 are ::ffff:10.0.0.1 there, and so is their toString.
+-- As text, 10.0.0.1, they are sampler_ip.
 CREATE TABLE flowstream_counters
 (
     `record_type` UInt8 COMMENT '3 = counters',
-    `schema_version` UInt8 COMMENT '1; a field is only ever added at the end',
+    `schema_version` UInt8 COMMENT '1, a field is only ever added at the end',
     `agent_epoch` UInt64 COMMENT 'Unix ns at which this agent run began, a multiple of 1,024: with host_id it names the run',
     `host_id` LowCardinality(String) COMMENT 'id of the host, derived from its machine id (machine-id(5))',
     `sampler_address` IPv6 COMMENT 'the agent''s own address (IPFIX 130, 131)',
@@ -72,7 +72,8 @@ CREATE TABLE flowstream_counters
     `table_capacity` UInt64 COMMENT 'flows that the table can hold',
     `table_swaps` UInt64 COMMENT 'times that the table was swapped',
     `final` Bool COMMENT 'true in the last record of a run, or of an interface that went',
-    `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64) COMMENT 'records that wait on disk to be published'
+    `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64) COMMENT 'records that wait on disk to be published',
+    `sampler_ip` String ALIAS replaceRegexpOne(toString(`sampler_address`), '^::ffff:([0-9.]+)$', '\\1')
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(time_unix_ns)

@@ -1,8 +1,10 @@
--- Insert your brokers. The record of a lasting flow comes at the end of its
--- interval: the watermark waits for intervals of up to 30 seconds.
+-- Insert your brokers. `bytes`, `offset` and `partition` are reserved words of Flink:
+-- quote them. Records come up to --interval and 40 seconds after their packets: where the
+-- interval is over 5 seconds, let the watermark wait longer. A partition that is empty for
+-- 10 seconds no longer holds it back: the counters of a host fill one partition only.
 CREATE TABLE flowstream_counters (
   `record_type` SMALLINT COMMENT '3 = counters',
-  `schema_version` SMALLINT COMMENT '1; a field is only ever added at the end',
+  `schema_version` SMALLINT COMMENT '1, a field is only ever added at the end',
   `agent_epoch` BIGINT COMMENT 'Unix ns at which this agent run began, a multiple of 1,024: with host_id it names the run',
   `host_id` STRING COMMENT 'id of the host, derived from its machine id (machine-id(5))',
   `sampler_address` STRING COMMENT 'the agent''s own address (IPFIX 130, 131)',
@@ -30,13 +32,16 @@ CREATE TABLE flowstream_counters (
   `table_swaps` BIGINT COMMENT 'times that the table was swapped',
   `final` BOOLEAN COMMENT 'true in the last record of a run, or of an interface that went',
   `spool` ROW<`records` BIGINT, `packets` BIGINT, `l2_bytes` BIGINT, `octets` BIGINT, `oldest_ns` BIGINT> COMMENT 'records that wait on disk to be published',
+  `partition` INT METADATA VIRTUAL,
+  `offset` BIGINT METADATA VIRTUAL,
   `event_time` AS TO_TIMESTAMP_LTZ(`time_unix_ns` / 1000000, 3),
-  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '30' SECOND
+  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '45' SECOND
 ) WITH (
   'connector' = 'kafka',
   'topic' = 'flowstream.counters',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'flowstream-flink',
   'scan.startup.mode' = 'earliest-offset',
+  'scan.watermark.idle-timeout' = '10 s',
   'format' = 'json'
 );

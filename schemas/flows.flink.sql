@@ -1,8 +1,10 @@
--- Insert your brokers. The record of a lasting flow comes at the end of its
--- interval: the watermark waits for intervals of up to 30 seconds.
+-- Insert your brokers. `bytes`, `offset` and `partition` are reserved words of Flink:
+-- quote them. Records come up to --interval and 40 seconds after their packets: where the
+-- interval is over 5 seconds, let the watermark wait longer. A partition that is empty for
+-- 10 seconds no longer holds it back: the counters of a host fill one partition only.
 CREATE TABLE flowstream_flows (
   `record_type` SMALLINT COMMENT '1 = flow, 2 = new_flow',
-  `schema_version` SMALLINT COMMENT '1; a field is only ever added at the end',
+  `schema_version` SMALLINT COMMENT '1, a field is only ever added at the end',
   `agent_epoch` BIGINT COMMENT 'Unix ns at which this agent run began, a multiple of 1,024: with host_id it names the run',
   `host_id` STRING COMMENT 'id of the host, derived from its machine id (machine-id(5))',
   `host` STRING COMMENT 'name of the host',
@@ -12,15 +14,15 @@ CREATE TABLE flowstream_flows (
   `time_flow_start_ns` BIGINT COMMENT 'Unix ns of the record''s first packet (IPFIX 156)',
   `time_flow_end_ns` BIGINT COMMENT 'Unix ns of the record''s last packet (IPFIX 157)',
   `etype` INT COMMENT 'EtherType: 0x0800 IPv4, 0x86dd IPv6',
-  `proto` SMALLINT COMMENT 'IANA protocol number; for IPv6 the upper-layer header, extension headers walked (IPFIX 4)',
+  `proto` SMALLINT COMMENT 'IANA protocol number, for IPv6 the upper-layer header, extension headers walked (IPFIX 4)',
   `src_addr` STRING COMMENT 'source address (IPFIX 8, 27)',
   `dst_addr` STRING COMMENT 'destination address (IPFIX 12, 28)',
   `src_net` SMALLINT COMMENT 'prefix length of src_addr in bits: 32 or 128 a host, less where records were aggregated (IPFIX 9, 29)',
   `dst_net` SMALLINT COMMENT 'prefix length of dst_addr in bits, as src_net (IPFIX 13, 30)',
-  `src_port` INT COMMENT 'source port; 0 where the protocol has none and for fragments past the first (IPFIX 7)',
+  `src_port` INT COMMENT 'source port, 0 where the protocol has none and for fragments past the first (IPFIX 7)',
   `dst_port` INT COMMENT 'destination port, as src_port (IPFIX 11)',
-  `icmp_type` SMALLINT COMMENT 'ICMP or ICMPv6 type, part of the flow''s key; else 0',
-  `icmp_code` SMALLINT COMMENT 'ICMP or ICMPv6 code, part of the flow''s key; else 0',
+  `icmp_type` SMALLINT COMMENT 'ICMP or ICMPv6 type, part of the flow''s key, else 0',
+  `icmp_code` SMALLINT COMMENT 'ICMP or ICMPv6 code, part of the flow''s key, else 0',
   `tcp_flags` SMALLINT COMMENT 'OR of the RFC 9293 flag byte over the packets (IPFIX 6)',
   `ip_tos` SMALLINT COMMENT 'whole TOS or traffic-class byte of the first packet (IPFIX 5)',
   `ip_ttl` SMALLINT COMMENT 'smallest TTL or hop limit (IPFIX 52)',
@@ -31,21 +33,24 @@ CREATE TABLE flowstream_flows (
   `out_if` BIGINT COMMENT 'if_index where flow_direction is 1, else 0 (IPFIX 14)',
   `src_mac` STRING COMMENT 'source MAC of the first packet (IPFIX 56)',
   `dst_mac` STRING COMMENT 'destination MAC of the first packet (IPFIX 80)',
-  `packets` BIGINT COMMENT 'packets; 0 in announcements (IPFIX 2)',
-  `bytes` BIGINT COMMENT 'IP octets (total length), without Ethernet header and padding; 0 in announcements (IPFIX 1)',
-  `l2_bytes` BIGINT COMMENT 'frame octets without FCS; 0 in announcements (IPFIX 352)',
+  `packets` BIGINT COMMENT 'packets, 0 in announcements (IPFIX 2)',
+  `bytes` BIGINT COMMENT 'IP octets (total length), without Ethernet header and padding, 0 in announcements (IPFIX 1)',
+  `l2_bytes` BIGINT COMMENT 'frame octets without FCS, 0 in announcements (IPFIX 352)',
   `flow_count` BIGINT COMMENT 'flows that this record stands for: 1, more where records were aggregated (IPFIX 3)',
   `sampling_rate` BIGINT COMMENT '1 = every packet, N = one in N',
-  `end_reason` SMALLINT COMMENT '2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and swapped early, or full and this packet had no entry; 0 in announcements (IPFIX 136)',
+  `end_reason` SMALLINT COMMENT '2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and swapped early, or full and this packet had no entry, 0 in announcements (IPFIX 136)',
   `flow_direction` SMALLINT COMMENT '0 ingress, 1 egress (IPFIX 61)',
-  `community_id` STRING COMMENT 'Community ID, version 1: "1:" and base64; only where it was asked for',
+  `community_id` STRING COMMENT 'Community ID, version 1: "1:" and base64, only where it was asked for',
+  `partition` INT METADATA VIRTUAL,
+  `offset` BIGINT METADATA VIRTUAL,
   `event_time` AS TO_TIMESTAMP_LTZ(`time_flow_end_ns` / 1000000, 3),
-  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '30' SECOND
+  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '45' SECOND
 ) WITH (
   'connector' = 'kafka',
   'topic' = 'flowstream.flows',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'flowstream-flink',
   'scan.startup.mode' = 'earliest-offset',
+  'scan.watermark.idle-timeout' = '10 s',
   'format' = 'json'
 );

@@ -87,7 +87,8 @@ from flowstream.cli.main import main
 from flowstream.records import decode
 for value in {list(values().values())!r}:
     assert decode(value).bytes == 2**53 + 1
-for form in ("json", "avro", "protobuf", "layout", "clickhouse", "spark", "flink"):
+from flowstream.schemas import FORMATS
+for form in FORMATS:
     assert main(["schema", form]) == 0
 """
     done = python(code)

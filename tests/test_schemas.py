@@ -13,6 +13,7 @@ from support.records import COUNTERS, EPOCH, SAMPLER, random_flows
 from flowstream import __version__, schemas
 from flowstream.accounting.identity import Identity
 from flowstream.cli.main import main
+from flowstream.config.publish import PublishConfig
 from flowstream.encode import make_encoder, stamp
 from flowstream.records import decode
 from flowstream.schemas import json_schema
@@ -145,7 +146,13 @@ def test_the_command_prints_what_is_checked_in(name, stream, capsys):
     printed = capsys.readouterr().out
     one_for_both = name in ("avro", "protobuf", "layout") and stream is Stream.NEW_FLOWS
     topic = Stream.FLOWS if one_for_both else stream
-    endings = {"json": "schema.json", "avro": "avsc", "protobuf": "proto", "layout": "layout.json"}
+    endings = {
+        "json": "schema.json",
+        "avro": "avsc",
+        "protobuf": "proto",
+        "layout": "layout.json",
+        "polars": "polars.py",
+    }
     file = CHECKED_IN / f"{topic}.{endings.get(name, f'{name}.sql')}"
     assert printed == file.read_text()
 
@@ -176,24 +183,50 @@ def test_a_record_is_read_by_its_layout():
             assert int.from_bytes(octets) == expected
 
 
-@pytest.mark.parametrize("name", ["clickhouse", "spark", "flink"])
+TABLES = [name for name in schemas.FORMATS if name not in schemas.VALUE_FORMATS]
+
+
+@pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("stream", Stream)
 def test_tables_have_every_property_in_its_order(name, stream):
     """That the engines take them is for the engines to say; see examples/."""
     text = schemas.text(name, stream)
-    assert f"'flowstream.{stream}'" in text
-    columns = re.findall(r"^ +`(\w+)`", text, re.MULTILINE)
+    assert re.search(rf"flowstream[._]{stream}\b", text)
+    columns = re.findall(r"""^ +(?:\{"name": )?[`'"](\w+)[`'"]""", text, re.MULTILINE)
     expected = list(json_schema.document(stream)["properties"])
-    assert columns[: len(expected)] == expected
+    assert [name for name in columns if name in expected][: len(expected)] == expected
 
 
-@pytest.mark.parametrize("name", ["clickhouse", "spark"])
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "polars"])
+@pytest.mark.parametrize("stream", Stream)
+def test_semicolons_only_end_statements(name, stream):
+    """Many programs cut statements at every semicolon, those of comments too."""
+    text = schemas.text(name, stream)
+    assert ";" in text
+    comments_and_literals = re.findall(r"--[^\n]*|'(?:[^']|'')*'", text)
+    assert [each for each in comments_and_literals if ";" in each] == []
+    assert all(line.endswith(";") for line in text.splitlines() if ";" in line)
+
+
+@pytest.mark.parametrize("name", ["flink", "flink-avro"])
+@pytest.mark.parametrize("stream", Stream)
+def test_flink_waits_for_what_an_agent_may_still_deliver(name, stream):
+    """docs/consumers.md: the interval and 40 seconds."""
+    text = schemas.text(name, stream)
+    wait_s = int(PublishConfig().interval_s) + 40
+    assert f"WATERMARK FOR `event_time` AS `event_time` - INTERVAL '{wait_s}' SECOND" in text
+    assert "'scan.watermark.idle-timeout' = '10 s'" in text
+    (head, _) = text.split("CREATE TABLE")
+    assert "`bytes`" in head
+
+
+@pytest.mark.parametrize("name", ["clickhouse", "clickhouse-protobuf", "spark", "spark-avro"])
 @pytest.mark.parametrize(
     ("stream", "record_type"), [(Stream.FLOWS, 1), (Stream.NEW_FLOWS, 2), (Stream.COUNTERS, 3)]
 )
 def test_tables_take_records_of_their_type_and_version_only(name, stream, record_type):
     text = schemas.text(name, stream)
-    if name == "clickhouse":
+    if name.startswith("clickhouse"):
         assert f"WHERE throwIf(\n    record_type != {record_type} OR schema_version != 1," in text
         return
     assert f"WHEN record.record_type = {record_type} AND record.schema_version = 1\n" in text

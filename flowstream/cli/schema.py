@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from flowstream.cli.options import Commands
 
 # flowstream.schemas.FORMATS, which is too heavy to import for --help.
-_FORMATS = ("json", "avro", "protobuf", "layout", "clickhouse", "spark", "flink")
+_FORMATS = (
+    *("json", "avro", "protobuf", "layout", "clickhouse", "clickhouse-protobuf"),
+    *("spark", "spark-avro", "flink", "flink-avro", "duckdb", "polars"),
+)
 _TOPICS = tuple(map(str, Stream))
 
 _EXAMPLES = """\
@@ -23,7 +26,8 @@ examples:
 
 json, avro and protobuf describe the values, layout the offsets of flow records
 in MessagePack; the others define tables over a topic of JSON values with the
-names goflow2. The same texts are in schemas/ of the source.
+names goflow2, or of the format that their name ends with. duckdb and polars have
+types for files of JSON lines. The same texts are in schemas/ of the source.
 """
 
 

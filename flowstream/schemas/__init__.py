@@ -3,7 +3,7 @@
 ``make generate`` writes them into ``schemas/``; ``make lint`` compares them, also with
 the schemas of every release (``tools.compatibility``).
 They describe JSON with the names ``goflow2``, Avro, Protobuf and the layout of
-MessagePack.
+MessagePack; the tables read JSON, but where their name says another format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import UsageError
 from flowstream.records import avro_schema, protobuf_schema
-from flowstream.schemas import clickhouse, engines, json_schema, layout
+from flowstream.schemas import clickhouse, engines, frames, json_schema, layout
 from flowstream.schemas.topics import record_of
 from flowstream.streams import Stream
 
@@ -39,8 +39,13 @@ _TEXTS: Final[dict[str, Callable[[Stream], str]]] = {
     "protobuf": lambda stream: protobuf_schema.definition(record_of(stream)),
     "layout": _layout,
     "clickhouse": clickhouse.definition,
+    "clickhouse-protobuf": clickhouse.protobuf_definition,
     "spark": engines.spark,
+    "spark-avro": engines.spark_avro,
     "flink": engines.flink,
+    "flink-avro": engines.flink_avro,
+    "duckdb": frames.duckdb,
+    "polars": frames.polars,
 }
 _SUFFIXES: Final = {
     "json": "schema.json",
@@ -48,8 +53,13 @@ _SUFFIXES: Final = {
     "protobuf": "proto",
     "layout": "layout.json",
     "clickhouse": "clickhouse.sql",
+    "clickhouse-protobuf": "clickhouse-protobuf.sql",
     "spark": "spark.sql",
+    "spark-avro": "spark-avro.sql",
     "flink": "flink.sql",
+    "flink-avro": "flink-avro.sql",
+    "duckdb": "duckdb.sql",
+    "polars": "polars.py",
 }
 # These describe records, not topics: one file for both topics that carry flows,
 # because a name may be defined only once in a program.

@@ -1,16 +1,21 @@
-"""ClickHouse: a queue on the topic's JSON, a table, and the view that moves one into the other."""
+"""ClickHouse: a queue on the topic, a table, and the view that moves one into the other.
+
+The topic's values are JSON or Protobuf, the tables the same.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowstream.records import SCHEMA_VERSION
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
-from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields, sql_comment
+from flowstream.records.protobuf_schema import MESSAGES
+from flowstream.schemas.topics import json_fields, names, record_of, sql_comment
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowstream.records.describe import Field
 
 _TYPES: Final = {
@@ -24,6 +29,7 @@ _TYPES: Final = {
     Kind.BOOL: "Bool",
     Kind.TEXT: "String",
 }
+_PROTOBUF_TYPES: Final = _TYPES | {Kind.MAC: "UInt64"}
 _TIMES: Final = (
     "time_received_ns",
     "time_flow_start_ns",
@@ -36,8 +42,8 @@ _FEW_VALUES: Final = (
 )
 
 _TEMPLATE: Final = """\
--- The topic's JSON. Insert your brokers. Reading stops at any other value:
--- system.kafka_consumers has the error, "flowstream audit" names the offset.
+-- The topic's {values}. Insert your brokers. Reading stops at any other value:
+-- system.kafka_consumers has the error, "flowstream audit" names the offset.{head}
 CREATE TABLE {name}_queue
 (
 {queue}
@@ -46,10 +52,11 @@ ENGINE = Kafka
 SETTINGS kafka_broker_list = 'localhost:9092',
          kafka_topic_list = '{topic}',
          kafka_group_name = 'flowstream-clickhouse',
-         kafka_format = 'JSONEachRow',
-         input_format_skip_unknown_fields = 1;
+{format};
 
--- Duplicates become one row when parts are merged, or with FINAL.{shown}
+-- Duplicates become one row when parts are merged, or with FINAL.
+-- Addresses of IPv4 are ::ffff:10.0.0.1 there, and so is their toString.
+-- As text, 10.0.0.1, they are {shown}.
 CREATE TABLE {name}
 (
 {table}
@@ -66,34 +73,75 @@ WHERE throwIf(
     record_type != {record_type} OR schema_version != {schema_version},
     '{topic}: not a record of schema version {schema_version}') = 0;
 """
-_SHOWN: Final = r"""
--- IPv4 addresses are shown as ::ffff:10.0.0.1; as 10.0.0.1 by
--- replaceRegexpOne(toString(src_addr), '^::ffff:([0-9.]+)$', '\\1')."""
+_JSON: Final = """\
+         kafka_format = 'JSONEachRow',
+         input_format_skip_unknown_fields = 1"""
+_PROTOBUF: Final = """\
+         kafka_format = 'Protobuf',
+         kafka_schema = '{schema}'"""
+_PROTOBUF_HEAD: Final = """
+-- The server needs {file} in its format_schema_path, and values without a prefix of a
+-- registry."""
 
 
 def definition(stream: Stream) -> str:
     """Return three statements; names are those of the topic with "_" for "."."""
-    columns = json_fields(stream)
-    return _TEMPLATE.format(
-        name=f"{PREFIX}_{stream}",
-        topic=f"{PREFIX}.{stream}",
-        record_type=int(RECORD_TYPES[stream]),
-        schema_version=SCHEMA_VERSION,
-        shown=_SHOWN if any(each.kind is Kind.ADDRESS for each in columns) else "",
-        time="time_unix_ns" if stream is Stream.COUNTERS else "time_received_ns",
-        queue=",\n".join(f"    `{each.name}` {_queue_type(each)}" for each in columns),
-        table=",\n".join(
-            f"    `{each.name}` {_table_type(each)} COMMENT '{sql_comment(each)}'"
-            for each in columns
-        ),
-        select=",\n".join(f"    {_moved(each)}" for each in columns),
+    return _definition(stream, _TYPES, _moved, values="JSON", format=_JSON, head="")
+
+
+def protobuf_definition(stream: Stream) -> str:
+    """Return the same for a topic of Protobuf values, each behind its length."""
+    record = record_of(stream)
+    # One definition serves both topics that carry flows.
+    of_record = stream if stream is Stream.COUNTERS else Stream.FLOWS
+    return _definition(
+        stream,
+        _PROTOBUF_TYPES,
+        _moved_from_protobuf,
+        values="Protobuf",
+        format=_PROTOBUF.format(schema=f"{of_record}:{MESSAGES[record]}"),
+        head=_PROTOBUF_HEAD.format(file=f"{of_record}.proto"),
     )
 
 
-def _queue_type(field: Field) -> str:
+def _definition(
+    stream: Stream, types: dict[Kind, str], moved: Callable[[Field], str], **texts: str
+) -> str:
+    columns = json_fields(stream)
+    addresses = [each.name for each in columns if each.kind is Kind.ADDRESS]
+    shown = [_text_name(name) for name in addresses]
+    time = "time_unix_ns" if stream is Stream.COUNTERS else "time_received_ns"
+    aliases = [f"    `{_text_name(name)}` String ALIAS {_as_text(name)}" for name in addresses]
+    table = [
+        f"    `{each.name}` {_table_type(each)} COMMENT '{sql_comment(each)}'" for each in columns
+    ]
+    return _TEMPLATE.format(
+        **(names(stream) | {"time": time}),
+        **texts,
+        shown=f"{', '.join(shown[:-1])} and {shown[-1]}" if shown[1:] else shown[0],
+        queue=",\n".join(f"    `{each.name}` {_queue_type(each, types)}" for each in columns),
+        table=",\n".join([*table, *aliases]),
+        select=",\n".join(f"    {moved(each)}" for each in columns),
+    )
+
+
+def _text_name(address: str) -> str:
+    """``src_ip`` for ``src_addr``."""
+    return f"{address.partition('_')[0]}_ip"
+
+
+def _as_text(address: str) -> str:
+    """Expression for an address as JSON has it; in IPv6 packets v4-mapped ones stay IPv6."""
+    dotted = rf"replaceRegexpOne(toString(`{address}`), '^::ffff:([0-9.]+)$', '\\1')"
+    if address == "sampler_address":
+        return dotted
+    return f"if(`etype` = 0x0800, {dotted}, toString(`{address}`))"
+
+
+def _queue_type(field: Field, types: dict[Kind, str]) -> str:
     if field.record is None:
-        return _TYPES[field.kind]
-    part = ", ".join(f"`{each.name}` {_queue_type(each)}" for each in fields(field.record))
+        return types[field.kind]
+    part = ", ".join(f"`{each.name}` {types[each.kind]}" for each in fields(field.record))
     return f"Tuple({part})" if field.kind is Kind.PART else f"Map(String, Tuple({part}))"
 
 
@@ -102,7 +150,7 @@ def _table_type(field: Field) -> str:
         return "DateTime64(9, 'UTC')"
     if field.name in _FEW_VALUES:
         return "LowCardinality(String)"
-    return "IPv6" if field.kind is Kind.ADDRESS else _queue_type(field)
+    return "IPv6" if field.kind is Kind.ADDRESS else _queue_type(field, _TYPES)
 
 
 def _moved(field: Field) -> str:
@@ -111,3 +159,18 @@ def _moved(field: Field) -> str:
     if field.kind is Kind.ADDRESS:
         return f"toIPv6(`{field.name}`) AS `{field.name}`"
     return f"`{field.name}`"
+
+
+def _moved_from_protobuf(field: Field) -> str:
+    name = f"`{field.name}`"
+    match field.kind:
+        case Kind.ADDRESS:
+            # 4 octets are IPv4, which IPv6 has behind ::ffff:.
+            mapped = f"concat(unhex('00000000000000000000ffff'), {name})"
+            octets = f"if(length({name}) = 4, {mapped}, {name})"
+            return f"toIPv6(IPv6NumToString(toFixedString({octets}, 16))) AS {name}"
+        case Kind.MAC:
+            return f"lower(MACNumToString({name})) AS {name}"
+        case Kind.HOST_ID:
+            return f"lower(hex({name})) AS {name}"
+    return _moved(field)

@@ -1,19 +1,24 @@
-"""Spark SQL and Flink SQL definitions over a topic's JSON."""
+"""Spark SQL and Flink SQL definitions over a topic's JSON or Avro."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import json
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import NODEFAULT
-
-from flowstream.records import SCHEMA_VERSION
+from flowstream.records import avro_schema
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
-from flowstream.schemas.topics import PREFIX, RECORD_TYPES, json_fields, sql_comment
-from flowstream.streams import Stream
+from flowstream.schemas.topics import (
+    json_fields,
+    names,
+    record_of,
+    required,
+    sql_comment,
+)
 
 if TYPE_CHECKING:
     from flowstream.records.describe import Field
+    from flowstream.streams import Stream
 
 # Both have signed numbers only: each field has the next larger type. Values stay
 # below 2^63, so BIGINT holds all of them.
@@ -30,8 +35,8 @@ _TYPES: Final = {
 }
 
 _SPARK: Final = """\
--- Insert your brokers. For a stream, make {name}_topic from
--- spark.readStream.format("kafka"). Any other value is an error.
+-- Insert your brokers{inserted}. For a stream, make {name}_topic from
+-- spark.readStream.format("kafka"). Any other value is an error.{head}
 CREATE OR REPLACE TEMPORARY VIEW {name}_topic
 USING kafka
 OPTIONS (
@@ -48,63 +53,124 @@ FROM (
 {present}
     THEN record
     ELSE raise_error(format_string(
-      '%s, partition %d, offset %d: not a JSON record of schema version {schema_version}',
+      '%s, partition %d, offset %d: not {a_format} record of schema version {schema_version}',
       topic, partition, offset))
     END AS record
   FROM (
-    SELECT topic, partition, offset, from_json(CAST(value AS STRING), '
-{columns}
-    ') AS record
+    SELECT topic, partition, offset, {read} AS record
     FROM {name}_topic
   )
 );
 """
+_SPARK_JSON: Final = """\
+from_json(CAST(value AS STRING), '
+{columns}
+    ')"""
+# The schema stands here, since Spark asks no registry: what another schema has written must
+# not be read by this one.
+_SPARK_AVRO: Final = """\
+IF(
+      substring(value, 1, 5) = X'0000000001',
+      from_avro(substring(value, 6), '
+{schema}
+      ', map('mode', 'PERMISSIVE')),
+      NULL)"""
+_SPARK_AVRO_HEAD: Final = """
+-- X'0000000001' is what stands before each value: 0 and the schema's id in 4 octets,
+-- of http://REGISTRY/subjects/{topic}-value/versions/latest. Needs
+-- org.apache.spark:spark-avro_2.13 of Spark's version."""
+
+# What an agent may still deliver comes up to an interval and 40 s after its packets.
+_INTERVAL_S: Final = 5
+_DELIVERY_S: Final = 40
 
 _FLINK: Final = """\
--- Insert your brokers. The record of a lasting flow comes at the end of its
--- interval: the watermark waits for intervals of up to 30 seconds.
+-- Insert your brokers{inserted}. `bytes`, `offset` and `partition` are reserved words of Flink:
+-- quote them. Records come up to --interval and 40 seconds after their packets: where the
+-- interval is over 5 seconds, let the watermark wait longer. A partition that is empty for
+-- 10 seconds no longer holds it back: the counters of a host fill one partition only.
 CREATE TABLE {name} (
 {columns},
+  `partition` INT METADATA VIRTUAL,
+  `offset` BIGINT METADATA VIRTUAL,
   `event_time` AS TO_TIMESTAMP_LTZ(`{time}` / 1000000, 3),
-  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '30' SECOND
+  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '{wait_s}' SECOND
 ) WITH (
   'connector' = 'kafka',
   'topic' = '{topic}',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'flowstream-flink',
   'scan.startup.mode' = 'earliest-offset',
-  'format' = 'json'
+  'scan.watermark.idle-timeout' = '10 s',
+{format}
 );
 """
+_FLINK_JSON: Final = "  'format' = 'json'"
+_FLINK_AVRO: Final = """\
+  'format' = 'avro-confluent',
+  'avro-confluent.url' = 'http://localhost:8081'"""
 
 
 def spark(stream: Stream) -> str:
     """Return two views: the topic, and its records with ``event_time`` and their place."""
-    columns = json_fields(stream)
-    required = [each.name for each in columns if each.default is NODEFAULT]
-    return _SPARK.format(
-        **_names(stream),
-        record_type=int(RECORD_TYPES[stream]),
-        schema_version=SCHEMA_VERSION,
-        present="\n".join(f"      AND record.{name} IS NOT NULL" for name in required[2:]),
-        columns=",\n".join(f"      {_column(each, ': ')}" for each in columns),
-    )
+    columns = ",\n".join(f"      {_column(each, ': ')}" for each in json_fields(stream))
+    read = _SPARK_JSON.format(columns=columns)
+    return _spark(stream, read, a_format="a JSON", inserted="", head="")
+
+
+def spark_avro(stream: Stream) -> str:
+    """Return the same views of a topic of Avro values."""
+    schema = avro_schema.schema(record_of(stream))
+    head = _SPARK_AVRO_HEAD.format(**names(stream))
+    read = _SPARK_AVRO.format(schema=_without_docs(schema))
+    return _spark(stream, read, a_format="an Avro", inserted=" and the schema's id", head=head)
 
 
 def flink(stream: Stream) -> str:
     """Return one table, with ``event_time`` and a watermark."""
+    return _flink(stream, _FLINK_JSON, inserted="")
+
+
+def flink_avro(stream: Stream) -> str:
+    """Return the same table of a topic of Avro values."""
+    return _flink(stream, _FLINK_AVRO, inserted=" and registry")
+
+
+def _spark(stream: Stream, read: str, *, a_format: str, inserted: str, head: str) -> str:
+    return _SPARK.format(
+        **names(stream),
+        present="\n".join(f"      AND record.{name} IS NOT NULL" for name in required(stream)),
+        read=read,
+        a_format=a_format,
+        inserted=inserted,
+        head=head,
+    )
+
+
+def _flink(stream: Stream, values: str, *, inserted: str) -> str:
     columns = ",\n".join(
         f"  {_column(each, ' ')} COMMENT '{sql_comment(each)}'" for each in json_fields(stream)
     )
-    return _FLINK.format(**_names(stream), columns=columns)
+    return _FLINK.format(
+        **names(stream),
+        columns=columns,
+        format=values,
+        inserted=inserted,
+        wait_s=_INTERVAL_S + _DELIVERY_S,
+    )
 
 
-def _names(stream: Stream) -> dict[str, str]:
-    return {
-        "name": f"{PREFIX}_{stream}",
-        "topic": f"{PREFIX}.{stream}",
-        "time": "time_unix_ns" if stream is Stream.COUNTERS else "time_flow_end_ns",
-    }
+def _without_docs(schema: dict[str, Any]) -> str:
+    """JSON of a schema for a literal of SQL: its docs have quotes."""
+
+    def bare(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: bare(each) for name, each in part.items() if name != "doc"}
+        return [bare(each) for each in part] if isinstance(part, list) else part
+
+    plain = bare(schema)
+    columns = ",\n".join(f"        {json.dumps(each)}" for each in plain.pop("fields"))
+    return f'      {json.dumps(plain)[:-1]}, "fields": [\n{columns}\n      ]}}'
 
 
 def _column(field: Field, separator: str) -> str:

@@ -1,0 +1,147 @@
+-- The topic's Protobuf. Insert your brokers. Reading stops at any other value:
+-- system.kafka_consumers has the error, "flowstream audit" names the offset.
+-- The server needs flows.proto in its format_schema_path, and values without a prefix of a
+-- registry.
+CREATE TABLE flowstream_flows_queue
+(
+    `record_type` UInt8,
+    `schema_version` UInt8,
+    `agent_epoch` UInt64,
+    `host_id` String,
+    `host` String,
+    `sampler_address` String,
+    `seq` UInt64,
+    `time_received_ns` UInt64,
+    `time_flow_start_ns` UInt64,
+    `time_flow_end_ns` UInt64,
+    `etype` UInt16,
+    `proto` UInt8,
+    `src_addr` String,
+    `dst_addr` String,
+    `src_net` UInt8,
+    `dst_net` UInt8,
+    `src_port` UInt16,
+    `dst_port` UInt16,
+    `icmp_type` UInt8,
+    `icmp_code` UInt8,
+    `tcp_flags` UInt8,
+    `ip_tos` UInt8,
+    `ip_ttl` UInt8,
+    `vlan_id` UInt16,
+    `if_index` UInt32,
+    `if_name` String,
+    `in_if` UInt32,
+    `out_if` UInt32,
+    `src_mac` UInt64,
+    `dst_mac` UInt64,
+    `packets` UInt64,
+    `bytes` UInt64,
+    `l2_bytes` UInt64,
+    `flow_count` UInt32,
+    `sampling_rate` UInt32,
+    `end_reason` UInt8,
+    `flow_direction` UInt8,
+    `community_id` String
+)
+ENGINE = Kafka
+SETTINGS kafka_broker_list = 'localhost:9092',
+         kafka_topic_list = 'flowstream.flows',
+         kafka_group_name = 'flowstream-clickhouse',
+         kafka_format = 'Protobuf',
+         kafka_schema = 'flows:FlowMessage';
+
+-- Duplicates become one row when parts are merged, or with FINAL.
+-- Addresses of IPv4 are ::ffff:10.0.0.1 there, and so is their toString.
+-- As text, 10.0.0.1, they are sampler_ip, src_ip and dst_ip.
+CREATE TABLE flowstream_flows
+(
+    `record_type` UInt8 COMMENT '1 = flow, 2 = new_flow',
+    `schema_version` UInt8 COMMENT '1, a field is only ever added at the end',
+    `agent_epoch` UInt64 COMMENT 'Unix ns at which this agent run began, a multiple of 1,024: with host_id it names the run',
+    `host_id` LowCardinality(String) COMMENT 'id of the host, derived from its machine id (machine-id(5))',
+    `host` LowCardinality(String) COMMENT 'name of the host',
+    `sampler_address` IPv6 COMMENT 'the agent''s own address (IPFIX 130, 131)',
+    `seq` UInt64 COMMENT 'gapless per run and topic, from 0: a missing number is a lost record, a repeated one a duplicate',
+    `time_received_ns` DateTime64(9, 'UTC') COMMENT 'Unix ns at which the agent drained it',
+    `time_flow_start_ns` DateTime64(9, 'UTC') COMMENT 'Unix ns of the record''s first packet (IPFIX 156)',
+    `time_flow_end_ns` DateTime64(9, 'UTC') COMMENT 'Unix ns of the record''s last packet (IPFIX 157)',
+    `etype` UInt16 COMMENT 'EtherType: 0x0800 IPv4, 0x86dd IPv6',
+    `proto` UInt8 COMMENT 'IANA protocol number, for IPv6 the upper-layer header, extension headers walked (IPFIX 4)',
+    `src_addr` IPv6 COMMENT 'source address (IPFIX 8, 27)',
+    `dst_addr` IPv6 COMMENT 'destination address (IPFIX 12, 28)',
+    `src_net` UInt8 COMMENT 'prefix length of src_addr in bits: 32 or 128 a host, less where records were aggregated (IPFIX 9, 29)',
+    `dst_net` UInt8 COMMENT 'prefix length of dst_addr in bits, as src_net (IPFIX 13, 30)',
+    `src_port` UInt16 COMMENT 'source port, 0 where the protocol has none and for fragments past the first (IPFIX 7)',
+    `dst_port` UInt16 COMMENT 'destination port, as src_port (IPFIX 11)',
+    `icmp_type` UInt8 COMMENT 'ICMP or ICMPv6 type, part of the flow''s key, else 0',
+    `icmp_code` UInt8 COMMENT 'ICMP or ICMPv6 code, part of the flow''s key, else 0',
+    `tcp_flags` UInt8 COMMENT 'OR of the RFC 9293 flag byte over the packets (IPFIX 6)',
+    `ip_tos` UInt8 COMMENT 'whole TOS or traffic-class byte of the first packet (IPFIX 5)',
+    `ip_ttl` UInt8 COMMENT 'smallest TTL or hop limit (IPFIX 52)',
+    `vlan_id` UInt16 COMMENT 'outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)',
+    `if_index` UInt32 COMMENT 'index of the interface that saw the packets, in its namespace',
+    `if_name` LowCardinality(String) COMMENT 'name of the interface (IPFIX 82)',
+    `in_if` UInt32 COMMENT 'if_index where flow_direction is 0, else 0 (IPFIX 10)',
+    `out_if` UInt32 COMMENT 'if_index where flow_direction is 1, else 0 (IPFIX 14)',
+    `src_mac` String COMMENT 'source MAC of the first packet (IPFIX 56)',
+    `dst_mac` String COMMENT 'destination MAC of the first packet (IPFIX 80)',
+    `packets` UInt64 COMMENT 'packets, 0 in announcements (IPFIX 2)',
+    `bytes` UInt64 COMMENT 'IP octets (total length), without Ethernet header and padding, 0 in announcements (IPFIX 1)',
+    `l2_bytes` UInt64 COMMENT 'frame octets without FCS, 0 in announcements (IPFIX 352)',
+    `flow_count` UInt32 COMMENT 'flows that this record stands for: 1, more where records were aggregated (IPFIX 3)',
+    `sampling_rate` UInt32 COMMENT '1 = every packet, N = one in N',
+    `end_reason` UInt8 COMMENT '2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and swapped early, or full and this packet had no entry, 0 in announcements (IPFIX 136)',
+    `flow_direction` UInt8 COMMENT '0 ingress, 1 egress (IPFIX 61)',
+    `community_id` String COMMENT 'Community ID, version 1: "1:" and base64, only where it was asked for',
+    `sampler_ip` String ALIAS replaceRegexpOne(toString(`sampler_address`), '^::ffff:([0-9.]+)$', '\\1'),
+    `src_ip` String ALIAS if(`etype` = 0x0800, replaceRegexpOne(toString(`src_addr`), '^::ffff:([0-9.]+)$', '\\1'), toString(`src_addr`)),
+    `dst_ip` String ALIAS if(`etype` = 0x0800, replaceRegexpOne(toString(`dst_addr`), '^::ffff:([0-9.]+)$', '\\1'), toString(`dst_addr`))
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toDate(time_received_ns)
+ORDER BY (time_received_ns, host_id, agent_epoch, seq);
+
+CREATE MATERIALIZED VIEW flowstream_flows_view TO flowstream_flows AS
+SELECT
+    `record_type`,
+    `schema_version`,
+    `agent_epoch`,
+    lower(hex(`host_id`)) AS `host_id`,
+    `host`,
+    toIPv6(IPv6NumToString(toFixedString(if(length(`sampler_address`) = 4, concat(unhex('00000000000000000000ffff'), `sampler_address`), `sampler_address`), 16))) AS `sampler_address`,
+    `seq`,
+    fromUnixTimestamp64Nano(toInt64(`time_received_ns`), 'UTC') AS `time_received_ns`,
+    fromUnixTimestamp64Nano(toInt64(`time_flow_start_ns`), 'UTC') AS `time_flow_start_ns`,
+    fromUnixTimestamp64Nano(toInt64(`time_flow_end_ns`), 'UTC') AS `time_flow_end_ns`,
+    `etype`,
+    `proto`,
+    toIPv6(IPv6NumToString(toFixedString(if(length(`src_addr`) = 4, concat(unhex('00000000000000000000ffff'), `src_addr`), `src_addr`), 16))) AS `src_addr`,
+    toIPv6(IPv6NumToString(toFixedString(if(length(`dst_addr`) = 4, concat(unhex('00000000000000000000ffff'), `dst_addr`), `dst_addr`), 16))) AS `dst_addr`,
+    `src_net`,
+    `dst_net`,
+    `src_port`,
+    `dst_port`,
+    `icmp_type`,
+    `icmp_code`,
+    `tcp_flags`,
+    `ip_tos`,
+    `ip_ttl`,
+    `vlan_id`,
+    `if_index`,
+    `if_name`,
+    `in_if`,
+    `out_if`,
+    lower(MACNumToString(`src_mac`)) AS `src_mac`,
+    lower(MACNumToString(`dst_mac`)) AS `dst_mac`,
+    `packets`,
+    `bytes`,
+    `l2_bytes`,
+    `flow_count`,
+    `sampling_rate`,
+    `end_reason`,
+    `flow_direction`,
+    `community_id`
+FROM flowstream_flows_queue
+WHERE throwIf(
+    record_type != 1 OR schema_version != 1,
+    'flowstream.flows: not a record of schema version 1') = 0;
