@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from support.net import namespace, veth_pair
 
-from flowstream.check import Finding, Status, check, host, interfaces, sink
+from flowstream.check import Finding, Status, check, host, interfaces
 from flowstream.cli.main import main
 from flowstream.errors import KernelError
 from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
+from flowstream.kafka import walk
 from flowstream.kernel import features, libbpf
 from flowstream.kernel.link import Link, Mode
 
@@ -197,10 +198,16 @@ def test_an_interface_without_ethernet_header():
 
 def test_a_broker_and_its_topics(broker):
     findings = list(check((), broker.url, "nowhere"))
-    assert only(broker.url, findings) == Finding(Status.OK, broker.url, "a broker answers")
-    for stream in ("flows", "new_flows", "counters"):
-        finding = only(f"topic nowhere.{stream}", findings)
-        assert (finding.status, finding.text) == (Status.OK, "does not exist yet; run creates it")
+    assert findings[-7:] == [
+        Finding(Status.OK, f"resolve {broker.address}", "127.0.0.1"),
+        Finding(Status.OK, f"connect {broker.address}", "answers as a Kafka broker"),
+        Finding(Status.OK, f"metadata {broker.address}", "1 broker"),
+        Finding(Status.OK, "idempotent writing", "allowed"),
+        *(
+            Finding(Status.OK, f"topic nowhere.{stream}", "does not exist yet; run creates it")
+            for stream in ("flows", "new_flows", "counters")
+        ),
+    ]
     # The check must not have created them.
     assert list(check((), broker.url, "nowhere"))[-3:] == findings[-3:]
 
@@ -221,17 +228,19 @@ async def test_existing_topics(broker):
 
 
 def test_no_broker():
-    finding = only("kafka://127.0.0.1:1", check((), "kafka://127.0.0.1:1", "flowstream"))
-    assert finding.status is Status.FAIL
-    assert finding.text.startswith("no broker: 127.0.0.1:1 ")
-    assert finding.remedy
+    finding = only("connect 127.0.0.1:1", check((), "kafka://127.0.0.1:1", "flowstream"))
+    remedy = "start a broker there or correct the address"
+    assert (finding.status, finding.text) == (Status.FAIL, "connection refused")
+    assert finding.remedy == remedy
 
 
 def test_a_silent_listener_fails_within_the_deadline(monkeypatch):
-    monkeypatch.setattr(sink, "BROKER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(walk, "DEADLINE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"kafka://127.0.0.1:{server.getsockname()[1]}"
-        assert only(url, check((), url, "flowstream")).status is Status.FAIL
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        finding = only(f"connect {address}", check((), f"kafka://{address}", "flowstream"))
+    assert finding.status is Status.FAIL
+    assert finding.text == "accepts connections but does not answer as a Kafka broker"
 
 
 def test_directories(tmp_path):

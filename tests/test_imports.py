@@ -53,7 +53,7 @@ ROOMS = {
         "messages encode delivery kafka segments sink source reading",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
         "kernel encode registry delivery kafka segments sink source",
-        "check": "errors streams closing host urls config kernel kafka",
+        "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams layouts urls records accounting messages kernel encode "

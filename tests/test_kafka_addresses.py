@@ -47,8 +47,11 @@ def test_an_advertised_address_that_nobody_can_reach_is_named(
 ) -> None:
     broker = broker_factory(**{"advertised.listeners": f"PLAINTEXT://{advertised}"})
     wanted = f"{broker.address} answers, but its advertised.listeners names {expected}"
+    status, output = run("check", "--sink", broker.url)
+    assert status == 1
+    address, _, reason = expected.rpartition(" (")
+    assert f"fail  broker {address}: {reason[:-1]} -> correct advertised.listeners" in output
     for arguments in (
-        ("check", "--sink", broker.url),
         ("run", "-i", "lo", "--mode", "generic", "--sink", broker.url),
         ("audit", broker.url),
     ):

@@ -34,14 +34,12 @@ async def prefix(broker) -> str:
 
 async def test_check(broker, prefix):
     findings = await asyncio.to_thread(lambda: list(check((), broker.url, prefix)))
-    by_subject = {each.subject: each for each in findings}
-    for stream in ("flows", "new_flows"):
-        finding = by_subject[f"topic {prefix}.{stream}"]
-        assert finding.status is Status.WARN
-        assert finding.text == f"1 partitions; {REASON}"
-        assert finding.remedy == REMEDY
     # The latest counters of a key have all that the earlier ones had.
-    assert by_subject[f"topic {prefix}.counters"].status is Status.OK
+    assert [
+        (each.subject, each.text, each.remedy)
+        for each in findings
+        if each.status is Status.WARN and each.subject.startswith("topic ")
+    ] == [(f"topic {prefix}.{stream}", REASON, REMEDY) for stream in ("flows", "new_flows")]
 
 
 async def test_run(broker, prefix, wire):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from flowstream.check.cluster import check_cluster
 from flowstream.check.finding import Finding, Status
-from flowstream.errors import SinkError
-from flowstream.kafka.admin import COMPACTED, COMPACTED_REMEDY, compacted, partition_counts
 from flowstream.kafka.settings import ClientSettings
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-BROKER_TIMEOUT_S: Final = 5.0
 
 
 def check_sink(url: KafkaUrl | DirectoryUrl | StdoutUrl, topic_prefix: str) -> Iterator[Finding]:
@@ -32,25 +29,14 @@ def check_sink(url: KafkaUrl | DirectoryUrl | StdoutUrl, topic_prefix: str) -> I
 
 
 def _kafka(url: KafkaUrl, topics: list[str]) -> Iterator[Finding]:
-    try:
-        settings = ClientSettings(url.addresses)
-        counts, lossy = asyncio.run(_topics(settings, topics))
-    except SinkError as err:
-        yield Finding(Status.FAIL, str(url), f"no broker: {err}", "start one or correct the URL")
-        return
-    yield Finding(Status.OK, str(url), "a broker answers")
-    for topic, count in counts.items():
-        text = f"{count} partitions" if count else "does not exist yet; run creates it"
-        if topic in lossy:
-            yield Finding(Status.WARN, f"topic {topic}", f"{text}; {COMPACTED}", COMPACTED_REMEDY)
-        else:
-            yield Finding(Status.OK, f"topic {topic}", text)
+    findings = check_cluster(ClientSettings(url.addresses), topics)
+    with asyncio.Runner() as runner:
+        while (finding := runner.run(_next(findings))) is not None:
+            yield finding
 
 
-async def _topics(settings: ClientSettings, topics: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Return the number of partitions by topic, and the topics that are compacted."""
-    counts = await partition_counts(settings, topics, BROKER_TIMEOUT_S)
-    return counts, await compacted(settings, topics, BROKER_TIMEOUT_S)
+async def _next(findings: AsyncIterator[Finding]) -> Finding | None:
+    return await anext(findings, None)
 
 
 def _directory(path: Path) -> Finding:

@@ -10,10 +10,10 @@ import structlog
 from aiokafka.errors import BrokerResponseError, KafkaError
 
 from flowstream.errors import SinkError
-from flowstream.kafka.admin import COMPACTED, COMPACTED_REMEDY, compacted
 from flowstream.kafka.diagnosis import diagnosed, why_unreachable
 from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.producer import Producer
+from flowstream.kafka.topic_settings import losing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,10 +80,12 @@ class Cluster:
 
     async def advise(self) -> None:
         """Warn of topics that do not keep what is published."""
-        for topic in await compacted(self._settings, self.topics, self._limits.connect_timeout):
-            log.warning(
-                "kafka_topic_compacted", topic=topic, reason=COMPACTED, remedy=COMPACTED_REMEDY
-            )
+        for each in await losing(self._settings, self.topics, self._limits.connect_timeout):
+            said = {"topic": each.topic, "reason": each.reason, "remedy": each.remedy}
+            if each.setting == "retention.ms":
+                log.warning("kafka_topic_retention", **said)
+            else:
+                log.warning("kafka_topic_compacted", **said)
 
     async def reconnect(self) -> Producer:
         """Pause, then connect again, however long it takes.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.protocol.types import Array, Bytes, Int16, Int32, Schema, String
+from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Int64, Schema, String
 
 from flowstream.kafka.peer import PeerError
 
@@ -65,6 +65,55 @@ METADATA: Final = Request(
     1,
     Schema(("topics", Array(_TEXT))),
     Schema(("brokers", _BROKERS)),
+)
+# Of these topics, with the operations that are allowed on them (KIP-430).
+TOPICS: Final = Request(
+    3,
+    8,
+    Schema(
+        ("topics", Array(_TEXT)),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+    ),
+    Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", _BROKERS),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        (
+            "topics",
+            Array(
+                ("error_code", Int16),
+                ("name", _TEXT),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    Array(
+                        ("error_code", Int16),
+                        ("partition_index", Int32),
+                        ("leader_id", Int32),
+                        ("leader_epoch", Int32),
+                        ("replica_nodes", Array(Int32)),
+                        ("isr_nodes", Array(Int32)),
+                        ("offline_replicas", Array(Int32)),
+                    ),
+                ),
+                ("topic_authorized_operations", Int32),
+            ),
+        ),
+    ),
+)
+INIT_PRODUCER_ID: Final = Request(
+    22,
+    0,
+    Schema(("transactional_id", _TEXT), ("transaction_timeout_ms", Int32)),
+    Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+    ),
 )
 
 

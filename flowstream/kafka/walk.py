@@ -32,7 +32,7 @@ from flowstream.kafka.tls_faults import (
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from flowstream.kafka.settings import ClientSettings, Tls
 
@@ -67,6 +67,12 @@ class _Walker:
 
     def close(self) -> None:
         self._peers.close()
+
+    async def peer(self) -> Peer:
+        fault = (await self.run(as_client=True)).fault
+        if fault:
+            raise PeerError(fault.text)
+        return self._peer
 
     async def run(self, *, as_client: bool) -> Walk:
         steps: dict[Step, Callable[[], Awaitable[str | Fault]]] = {
@@ -231,6 +237,16 @@ class _Walker:
             return await mechanisms(peer)
         except (OSError, PeerError):
             return ""
+
+
+@contextlib.asynccontextmanager
+async def logged_in(settings: ClientSettings, address: str) -> AsyncIterator[Peer]:
+    """Walk the steps at HOST:PORT and yield the connection; raises ``PeerError``."""
+    walker = _Walker(settings, address)
+    try:
+        yield await walker.peer()
+    finally:
+        walker.close()
 
 
 def _address(host: str, port: int) -> str:

@@ -125,7 +125,7 @@ def _retention_check(sink: str) -> RetentionCheck | None:
     if not isinstance(where, KafkaUrl):
         return None
     # aiokafka is slow to import, and only Kafka needs it.
-    from flowstream.kafka.admin import overdue  # noqa: PLC0415
+    from flowstream.kafka.topic_settings import overdue  # noqa: PLC0415
 
     return functools.partial(overdue, ClientSettings(where.addresses))
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError, UsageError
 from flowstream.extras import requires
-from flowstream.kafka.admin import overdue, partition_counts
+from flowstream.kafka.admin import partition_counts
 from flowstream.kafka.settings import KEEP_FOREVER
+from flowstream.kafka.topic_settings import overdue
 from flowstream.reading import json_line
 from flowstream.recording.copying import (
     CLOSE_TIMEOUT_S,

@@ -30,12 +30,14 @@ from aiokafka.protocol.transaction import InitProducerIdResponse_v0
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from support.outcomes import Account, make_batch
 
+from flowstream.check.cluster import check_cluster
 from flowstream.errors import SinkError, SourceError
 from flowstream.kafka import source as kafka_source
-from flowstream.kafka.admin import compacted, overdue, partition_counts
+from flowstream.kafka.admin import partition_counts
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
+from flowstream.kafka.topic_settings import losing, overdue
 from fuzz import virtual_time
 
 if TYPE_CHECKING:
@@ -209,7 +211,9 @@ async def _look(settings: ClientSettings) -> None:
     with contextlib.suppress(SinkError):
         counts = await partition_counts(settings, [_TOPIC], 2.0)
         assert list(counts) == [_TOPIC]
-    assert set(await compacted(settings, [_TOPIC], 2.0)) <= {_TOPIC}
+    assert {each.topic for each in await losing(settings, [_TOPIC], 2.0)} <= {_TOPIC}
+    async for finding in check_cluster(settings, [_TOPIC]):
+        assert finding.text.isprintable()
     for line in await overdue(settings, {_TOPIC: 1}, 2.0):
         assert _TOPIC in line
 
