@@ -24,6 +24,7 @@ from support.records import encoder_of, flow_records
 import flowstream.testing
 from flowstream.accounting import terms
 from flowstream.accounting.identity import Identity
+from flowstream.audit import Amount as AuditAmount
 from flowstream.audit import Audit
 from flowstream.encode import FORMATS, stamp
 from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
@@ -267,6 +268,27 @@ def test_audit_of_made_records_finds_no_difference(
     result = audit.result()
     assert result.holds
     assert [list(run.problems) for run in result.runs] == [[]]
+
+
+def test_audit_of_made_records_finds_those_that_are_unanswered(
+    flow_factory: FlowFactory, counters_factory: CountersFactory
+) -> None:
+    flows = flow_factory.batch(101, packets=range(101))
+    final = counters_factory(
+        flows,
+        in_doubt={"shutdown": {"records": 2, "packets": 5, "l2_bytes": 370}},
+        spool={"records": 3, "packets": 7, "l2_bytes": 518, "octets": 303, "oldest_ns": 1},
+        final=True,
+    )
+    assert (final.stages["flows"].encoded, final.stages["flows"].spooled) == (106, 3)
+    audit = Audit()
+    audit.add(flow_factory.messages(flows))
+    audit.add(counters_factory.messages([final]))
+    result = audit.result()
+    assert result.holds
+    (interface,) = result.runs[0].interfaces
+    assert interface.difference == AuditAmount(12, 888)
+    assert result.runs[0].topics[0].missing == 5
 
 
 def test_each_record_of_a_batch_takes_the_next_element(flow_factory: FlowFactory) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flowstream import __version__
 from flowstream.accounting import terms
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
-from flowstream.records.counters import Amount, Loss, StageCounts
+from flowstream.records.counters import Amount, Loss, SpoolCounts, StageCounts
 from flowstream.testing import encoding
 from flowstream.testing.fields import FIRST_NS, HOST_ID, SAMPLER, checked
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from flowstream.records import FlowRecord
 
 _PERIOD_NS = 1_000_000_000
-_STAGES = {"flows": RecordType.FLOW, "new_flows": RecordType.NEW_FLOW}
 
 
 class CountersFactory:
@@ -35,10 +34,11 @@ class CountersFactory:
         """Make a record that accounts for ``flows``, with some fields as given.
 
         ``flows`` are all flow records and announcements that the interface has
-        published so far. The maps ``no_flow``, ``losses`` and ``in_doubt`` may be
-        given in part; the other known keys are 0. ``seen_packets`` and
-        ``seen_l2_bytes`` follow, so the loss equation holds unless they are given.
-        Raises TypeError for an unknown field, ValueError for a value that its field
+        published so far; records ``in_doubt`` and in the ``spool`` are others, of the
+        stream flows, that are not published. The maps ``no_flow``, ``losses`` and
+        ``in_doubt`` may be given in part; the other known keys are 0. ``seen_packets``,
+        ``seen_l2_bytes`` and ``stages`` follow, so the loss equation holds unless they are
+        given. Raises TypeError for an unknown field, ValueError for a value that its field
         cannot have.
         """
         given = checked(CountersRecord, overrides)
@@ -46,7 +46,9 @@ class CountersFactory:
         given["no_flow"] = _whole(terms.NO_FLOW, given.get("no_flow", {}), Amount(0, 0))
         for name, known in (("losses", terms.LOSSES), ("in_doubt", terms.IN_DOUBT)):
             given[name] = _whole(known, given.get(name, {}), Loss(0, 0, 0))
-        counted = [*flows, *given["no_flow"].values(), *given["losses"].values()]
+        spool = given.setdefault("spool", SpoolCounts(0, 0, 0, 0, 0))
+        unanswered = [*given["in_doubt"].values(), spool]
+        counted = [*flows, *given["no_flow"].values(), *given["losses"].values(), *unanswered]
         elapsed_ns = (self._seq + 1) * _PERIOD_NS
         values: dict[str, Any] = {
             "record_type": RecordType.COUNTERS,
@@ -70,8 +72,14 @@ class CountersFactory:
             "seen_packets": sum(amount.packets for amount in counted),
             "seen_l2_bytes": sum(amount.l2_bytes for amount in counted),
             "stages": {
-                stream: _stages(sum(flow.record_type == kind for flow in flows))
-                for stream, kind in _STAGES.items()
+                "flows": _stages(
+                    sum(flow.record_type == RecordType.FLOW for flow in flows),
+                    sum(each.records for each in unanswered),
+                    spool.records,
+                ),
+                "new_flows": _stages(
+                    sum(flow.record_type == RecordType.NEW_FLOW for flow in flows)
+                ),
             },
             "table_entries": 0,
             "table_capacity": 131_072,
@@ -111,13 +119,14 @@ def _whole(known: Iterable[str], given: Mapping[str, Any], none: Any) -> dict[st
     return {**dict.fromkeys(known, none), **given}
 
 
-def _stages(count: int) -> StageCounts:
+def _stages(published: int, unanswered: int = 0, spooled: int = 0) -> StageCounts:
+    made = published + unanswered
     return StageCounts(
-        drained=count,
-        encoded=count,
-        queued=count,
-        acknowledged=count,
-        spooled=0,
+        drained=made,
+        encoded=made,
+        queued=made,
+        acknowledged=published,
+        spooled=spooled,
         failed=0,
         aggregated=0,
     )
