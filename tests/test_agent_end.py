@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import Agent, audit, audited, delivered, last_counters, on
+from support.agent import Agent, audit, audited, delivered, last_counters, on, records_of
 from support.traffic import generator, wait_until
 
 if TYPE_CHECKING:
@@ -39,6 +39,23 @@ def full_load(sender: Interface) -> Iterator[None]:
     finally:
         flood.kill()
         flood.wait()
+
+
+def test_every_interface_leaves_a_trace_before_the_first_period_is_over(pairs, recording_url):
+    """Nothing else names an idle interface whose final counters do not come."""
+    (_, first), (_, second) = pairs
+    options = ("--counters-period", 3_600)
+    with Agent(*on(first, second), "--sink", recording_url, *options) as agent:
+        agent.publishing()
+        assert wait_until(lambda: len(records_of(recording_url, "flowstream.counters")) == 2)
+        agent.signal(signal.SIGKILL)
+        assert agent.wait() == -signal.SIGKILL
+    status, result = audit(recording_url)
+    assert status == 1
+    (run,) = result["runs"]
+    assert [text.partition(": no final counters")[0] for text in run["problems"]] == [
+        f"{each.name} ingress: run did not end cleanly" for each in (first, second)
+    ]
 
 
 def test_a_killed_agent_leaves_nothing_and_the_next_one_starts(wire, recording_url, tmp_path):
