@@ -23,6 +23,7 @@ from support.records import random_flows
 
 from flowstream.audit import Audit, audit
 from flowstream.audit.repeats import Repeats
+from flowstream.audit.sums import COUNTS, RunAccounts
 from flowstream.encode import stamp
 from flowstream.encode.hashes import hashes_of
 from flowstream.layouts.xdp_flow import FLOW_RECORD
@@ -162,6 +163,24 @@ def test_every_count_that_goes_backwards_is_named(name):
         (problem,) = problems_of(published)
         assert problem.startswith(f"veth3 ingress: counts went backwards: {name} ")
         assert ";" not in problem
+
+
+def test_counts_of_made_up_causes_are_exact_and_only_their_sums_are_kept():
+    most = 2**63 - 1
+    published = Published()
+    made_up = [{f"cause {n} of {number}": Loss(most, 0, 0) for n in range(100)} for number in "ab"]
+    published.change_counters(0, losses=made_up[0])
+    published.counters.insert(1, msgspec.structs.replace(published.counters[0], losses=made_up[1]))
+    published.change_counters(1, seq=1)
+    published.change_counters(2, seq=2)
+    assert problems_of(published) == [
+        f"veth3 ingress: counts went backwards: losses.records {100 * most:,}, then 11"
+    ]
+    run = RunAccounts()
+    for record in published.counters:
+        run.note_counters(record)
+    (highest,) = run.highest.values()
+    assert len(highest) == len(COUNTS)
 
 
 def test_what_waits_in_the_spool_may_fall():

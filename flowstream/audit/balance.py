@@ -9,7 +9,7 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.terms import IN_DOUBT, LOSSES, NO_FLOW
 from flowstream.audit.notes import notes
 from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Run, Topic
-from flowstream.audit.sums import NO_STAGE, STREAMS, cumulative
+from flowstream.audit.sums import COUNTS, NO_STAGE, STREAMS, cumulative
 from flowstream.audit.verdict import problems
 from flowstream.records import SpoolCounts
 from flowstream.streams import Stream
@@ -97,9 +97,11 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
         final=record.final,
         seen=Amount(record.seen_packets, record.seen_l2_bytes),
         backwards={
-            name: (run.highest[key][name], count)
-            for name, count in cumulative(record).items()
-            if run.highest[key][name] > count
+            name: (highest, last)
+            for name, highest, last in zip(
+                COUNTS, run.highest[key], cumulative(record), strict=True
+            )
+            if highest > last
         },
         flows=flows,
         no_flow=no_flow,

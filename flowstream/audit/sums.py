@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.tally import AttachmentKey
@@ -13,8 +14,6 @@ from flowstream.records import StageCounts
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -27,6 +26,17 @@ STREAMS: Final = (Stream.FLOWS, Stream.NEW_FLOWS)
 NO_STAGE: Final = StageCounts(0, 0, 0, 0, 0, 0, 0)
 _AMOUNT: Final = ("packets", "l2_bytes")
 _LOSS: Final = ("records", *_AMOUNT)
+_amount: Final = attrgetter(*_AMOUNT)
+_loss: Final = attrgetter(*_LOSS)
+_stage: Final = attrgetter(*StageCounts.__struct_fields__)
+COUNTS: Final = (
+    "seen_packets",
+    "seen_l2_bytes",
+    *(f"no_flow.{unit}" for unit in _AMOUNT),
+    *(f"{name}.{unit}" for name in ("losses", "in_doubt") for unit in _LOSS),
+    *(f"stages.{stream}.{name}" for stream in STREAMS for name in StageCounts.__struct_fields__),
+)
+"""Names of what ``cumulative`` returns."""
 
 
 @dataclass(slots=True)
@@ -43,7 +53,7 @@ class RunAccounts:
     partitions: dict[Stream, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     published: dict[AttachmentKey, RecordAmount] = field(default_factory=dict)
     counters: dict[AttachmentKey, CountersRecord] = field(default_factory=dict)
-    highest: dict[AttachmentKey, dict[str, int]] = field(default_factory=dict)
+    highest: dict[AttachmentKey, tuple[int, ...]] = field(default_factory=dict)
     repeats: dict[Stream, Repeats] = field(default_factory=lambda: {s: Repeats() for s in Stream})
     announced_packets: int = 0
 
@@ -66,10 +76,8 @@ class RunAccounts:
         last = self.counters.get(key)
         if last is None or record.seq > last.seq:
             self.counters[key] = record
-        highest = self.highest.get(key, {})
-        self.highest[key] = {
-            name: max(count, highest.get(name, 0)) for name, count in cumulative(record).items()
-        }
+        counts = cumulative(record)
+        self.highest[key] = tuple(map(max, counts, self.highest.get(key, counts)))
 
     @property
     def ended(self) -> bool:
@@ -98,26 +106,18 @@ class Begins:
         }
 
 
-def cumulative(record: CountersRecord) -> dict[str, int]:
-    """Counts of a record that never fall from one record to the next, by name.
+def cumulative(record: CountersRecord) -> tuple[int, ...]:
+    """Counts of a record that never fall from one record to the next; ``COUNTS`` names them.
 
     A map is summed whole, so their number does not depend on the record.
     """
-    return {
-        "seen_packets": record.seen_packets,
-        "seen_l2_bytes": record.seen_l2_bytes,
-        **dict(_sums("no_flow", record.no_flow.values(), _AMOUNT)),
-        **dict(_sums("losses", record.losses.values(), _LOSS)),
-        **dict(_sums("in_doubt", record.in_doubt.values(), _LOSS)),
-        **{
-            f"stages.{stream}.{name}": getattr(record.stages.get(stream, NO_STAGE), name)
-            for stream in STREAMS
-            for name in StageCounts.__struct_fields__
-        },
-    }
-
-
-def _sums(name: str, amounts: Iterable[object], units: Iterable[str]) -> Iterator[tuple[str, int]]:
-    parts = list(amounts)
-    for unit in units:
-        yield f"{name}.{unit}", sum(getattr(each, unit) for each in parts)
+    stages = record.stages
+    return (
+        record.seen_packets,
+        record.seen_l2_bytes,
+        *map(sum, zip((0, 0), *map(_amount, record.no_flow.values()), strict=True)),
+        *map(sum, zip((0, 0, 0), *map(_loss, record.losses.values()), strict=True)),
+        *map(sum, zip((0, 0, 0), *map(_loss, record.in_doubt.values()), strict=True)),
+        *_stage(stages.get(Stream.FLOWS, NO_STAGE)),
+        *_stage(stages.get(Stream.NEW_FLOWS, NO_STAGE)),
+    )
