@@ -1,4 +1,4 @@
-"""Topics from which the broker deletes records that nobody replaces: run, pcap and check warn."""
+"""Topics from which the broker deletes records that nobody replaces: who reads or writes them is told."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from support.agent import Agent, on
 from support.outcomes import Account, new_topic
 from support.pcap_runs import in_child
 
+from flowstream.audit import audit
 from flowstream.check import check
 from flowstream.check.finding import Status
 from flowstream.kafka.sink import KafkaSink
+from flowstream.recording import record
 
 CAPTURE = Path(__file__).parent / "traces" / "mapi.pcap"
 REASON = "cleanup.policy=compact deletes records of all flows but the latest"
@@ -49,6 +51,26 @@ async def test_run(broker, prefix, wire):
         warned = agent.logs("kafka_topic_compacted")
     assert [each["topic"] for each in warned] == [f"{prefix}.flows", f"{prefix}.new_flows"]
     assert {(each["reason"], each["remedy"]) for each in warned} == {(REASON, REMEDY)}
+
+
+@pytest.fixture
+async def published(broker, prefix) -> str:
+    """URL of a cluster with compacted topics that have the records of a capture."""
+    command = ["pcap", str(CAPTURE), "--sink", broker.url, "--topic-prefix", prefix]
+    status, errors = in_child(command)
+    assert status == 0, errors
+    return broker.url
+
+
+async def test_audit_and_record_say_the_same(published, prefix, tmp_path):
+    expected = [
+        f"topic {prefix}.{stream}: {REASON}; {REMEDY}" for stream in ("flows", "new_flows")
+    ]
+    assert (await audit(published, prefix)).warnings == expected
+    warnings: list[str] = []
+    topics = [f"{prefix}.{stream}" for stream in ("flows", "new_flows")]
+    await record(published, topics, tmp_path / "copy", warn=warnings.append)
+    assert warnings == expected
 
 
 async def test_pcap(broker, prefix):

@@ -14,12 +14,14 @@ from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicEr
 from flowstream.kafka.admin import existing_partitions
 from flowstream.kafka.client import admin_client, new_consumer
 from flowstream.kafka.diagnosis import why_unreachable
+from flowstream.kafka.topic_settings import deletions, described
 from flowstream.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from aiokafka import ConsumerRecord
+    from aiokafka.admin import AIOKafkaAdminClient
 
     from flowstream.kafka.settings import ClientSettings
 
@@ -41,11 +43,10 @@ class KafkaSource:
     seconds.
     """
 
-    warnings: Sequence[str] = ()
-
     def __init__(
         self, settings: ClientSettings, topics: Sequence[str], *, metadata_age: float = 10.0
     ) -> None:
+        self.warnings: Sequence[str] = ()
         self._settings = settings
         self._url = settings.url
         self._topics = tuple(topics)
@@ -122,6 +123,7 @@ class KafkaSource:
     async def _partitions(self) -> list[TopicPartition]:
         async with admin_client(self._settings) as admin:
             counts = await existing_partitions(admin, self._topics)
+            self.warnings = await _losses(admin, [topic for topic in counts if counts[topic]])
         missing = [topic for topic, count in counts.items() if not count]
         if missing:
             raise MissingTopicError(f"{self._url}: no topic {', '.join(missing)}", tuple(missing))
@@ -206,6 +208,15 @@ class KafkaSource:
         if error is not None:
             place = await _place(consumer, partition, end)
             raise _fault(f"{self._url}: {place}", error) from error
+
+
+async def _losses(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> list[str]:
+    """Return a warning for each setting that deletes records, of topics that tell theirs."""
+    # This is only advice, and a listener that is not a broker causes errors of any kind.
+    with contextlib.suppress(Exception):
+        found = await described(admin, topics)
+        return [str(each) for topic in found for each in deletions(topic, found[topic])]
+    return []
 
 
 async def _offsets_of_time(
