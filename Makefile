@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := tools/install-packages.sh
 ENGINES := .cache/examples-venv
+NODE := .cache/node
 LOWEST := .cache/lower-bounds
 C_SOURCES := $(shell find bpf examples -name '*.[ch]')
 
 RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
-	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs sysctl=procps openssl=openssl
+	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats community_id config \
 	encode extras imports kafka_properties log partition pipeline profiles records reference \
@@ -97,9 +98,11 @@ lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) -o tests/goflow2/requirements.txt tests/goflow2/requirements.in
 
 examples: setup ## run the examples on their stream engines
-	@$(INSTALL) $(TEST_PACKAGES) rustc=rustc tsc=node-typescript
+	@$(INSTALL) $(TEST_PACKAGES) rustc=rustc tsc=node-typescript npm=npm
 	@tests/broker/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
+	@mkdir -p $(NODE) && cp examples/node/*.json $(NODE)
+	@npm ci --prefix $(NODE) --no-audit --no-fund --silent
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
 	@$(ENGINES)/$(PIP_INSTALL) --require-hashes -r requirements-build.txt
 	@$(ENGINES)/$(PIP_INSTALL) --require-hashes --no-build-isolation -r examples/requirements.txt

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shlex
 import subprocess
 from collections import Counter
 from ipaddress import IPv4Address
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import pytest
 from support import capture
-from support.agent import FLOWSTREAM
+from support.agent import FLOWSTREAM, Agent, audited
+from support.net import namespace, veth_pair
 from support.records import (
     COUNTERS,
     EPOCH,
@@ -26,11 +29,13 @@ from support.records import (
 
 from flowstream.accounting.identity import Identity
 from flowstream.encode import make_encoder
+from flowstream.encode.stamp import stamp
 from flowstream.encode.value_builder import varint
 from flowstream.records import Amount, Loss, RecordType, SpoolCounts, decode
 from flowstream.records.decoding import format_of
 from flowstream.source import open_source
 from flowstream.streams import Stream
+from flowstream.testing.factory import FlowFactory
 
 if TYPE_CHECKING:
     from flowstream.messages import Message
@@ -90,13 +95,62 @@ def documented(function: str):
 
 def test_every_python_block_is_run_here():
     defined = set(re.findall(r"^def (\w+)", "".join(blocks("python")), re.MULTILINE))
-    assert defined == {"octets_by_source", "once", "accounts", "lost", "conversations"}
+    assert defined == {
+        *("octets_by_source", "octets_by_network", "once", "accounts", "lost", "conversations"),
+        "interface_name",
+    }
 
 
 def test_summing(read):
     octets = documented("octets_by_source")([each.value for each in read.all()])
     assert octets.pop(capture.CLOSING_SOURCE) == 28
     assert octets == read.sums.octets
+
+
+def test_aggregated_records_belong_to_networks():
+    make = FlowFactory()
+    records = [
+        make(src_addr="10.1.2.3", bytes=7),
+        make(src_addr="10.1.2.3", bytes=11),
+        make(src_addr="10.1.2.0", src_net=24, flow_count=5, bytes=13),
+        make(src_addr="2001:db8::", src_net=48, flow_count=2, bytes=17),
+        make(src_addr="0.0.0.0", src_net=0, flow_count=19, bytes=23),
+    ]
+    found = documented("octets_by_network")(records)
+    assert {str(network): octets for network, octets in found.items()} == {
+        "10.1.2.3/32": 18,
+        "10.1.2.0/24": 13,
+        "2001:db8::/48": 17,
+        "0.0.0.0/0": 23,
+    }
+
+
+def test_a_bridge_receives_the_packets_of_its_port_again(tmp_path):
+    url = f"file:{tmp_path}/run"
+    with (
+        namespace() as near,
+        namespace() as far,
+        veth_pair(near, far, names=("out", "port")),
+    ):
+        far.run("ip", "link", "add", "br0", "type", "bridge")
+        far.run("ip", "link", "set", "port", "master", "br0")
+        far.run("ip", "link", "set", "br0", "up")
+        near.run("ip", "link", "set", "out", "arp", "on")
+        for here, there, device, other, ends in (
+            (near, far, "out", "br0", ("192.0.2.1", "192.0.2.2")),
+            (far, near, "br0", "out", ("192.0.2.2", "192.0.2.1")),
+        ):
+            mac = there.run("cat", f"/sys/class/net/{other}/address").strip()
+            here.run("ip", "address", "add", f"{ends[0]}/24", "dev", device)
+            here.run("ip", "neigh", "add", ends[1], "lladdr", mac, "dev", device)
+        bridge = ("-i", "port", "-i", "br0", "--netns", far.name)
+        with Agent(*bridge, "--sink", url) as agent:
+            agent.publishing()
+            # Until the port forwards, only it receives them.
+            near.run("ping", "-q", "-c", "1", "-w", "30", "-i", "0.2", "192.0.2.2")
+            near.run("ping", "-q", "-c", "7", "-w", "30", "-i", "0.05", "192.0.2.2")
+            agent.stop()
+    assert min(each["flows"]["packets"] for each in audited(url)) == 8
 
 
 def test_dropping_what_came_twice(read):
@@ -200,6 +254,34 @@ def test_the_beginning_tells_binary_formats(name):
             assert ("Protobuf" if name == "protobuf" else "Avro") in beginning(value)
 
 
+def test_names_are_padded_in_messagepack():
+    made = encoder_of("msgpack", Identity(EPOCH, bytes(16), "host-a", SAMPLER, {7: "veth7"}))
+    flows = random_flows(11)
+    flows["if_index"] = 7
+    stamp(flows, Identity(EPOCH, bytes(16), "host-a", SAMPLER, {7: "veth7"}), 0)
+    for value in made.encode(flows):
+        assert msgspec.msgpack.decode(value)[24] == "veth7".ljust(15, "\0")
+        assert documented("interface_name")(value) == decode(value).if_name == "veth7"
+
+
+def test_jq_has_exact_texts_and_sums(tmp_path):
+    sums = published(tmp_path, "json").sums
+    (command,) = (code for code in blocks("sh") if "jq -s" in code)
+    cat = shlex.join([*FLOWSTREAM, "cat", f"{tmp_path}/recording"])
+    command = command.replace("flowstream cat recorded", cat)
+    done = subprocess.run(
+        ["bash", "-c", f"set -eo pipefail\n{command}"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(DOCUMENT.parents[1])},
+    )
+    (run,) = map(json.loads, done.stdout.splitlines())
+    assert run["packets"] == sums.packets.total() + 1
+    assert run["agent_epoch"] == str(capture.START_S * 10**9 // 1_024 * 1_024)
+
+
 def test_the_big_integers_are_named(json_read):
     """All that a double rounds, and what grows above with the host's uptime."""
     rows = re.findall(
@@ -226,7 +308,8 @@ def test_the_big_integers_are_named(json_read):
 
 
 def test_javascript_reads_integers_exactly(json_read):
-    (code,) = blocks("javascript")
+    # The others need libraries: examples/test_javascript.py runs them.
+    (code,) = (code for code in blocks("javascript") if "\nfunction parse(" in code)
     harness = """
     for (const line of require("fs").readFileSync(0, "utf8").trimEnd().split("\\n")) {
       const exact = (_, value) => (typeof value === "bigint" ? `big ${value}` : value);
