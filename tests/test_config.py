@@ -358,3 +358,42 @@ def test_a_registry_is_reached_by_http(url):
     assert refusal({"format": "avro", "registry": url}) == (
         f"--registry: {url!r} is not allowed; it takes http://HOST:PORT or https://HOST:PORT"
     )
+
+
+KAFKA = {"interfaces": ("eth0",), "sink": "kafka://10.0.0.1:9092"}
+
+
+def test_the_state_directory_makes_a_spool_the_default(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert load(KAFKA).spool is None
+    # systemd.exec(5): several directories are separated by colons.
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/flowstream:/var/lib/other")
+    config = load(KAFKA)
+    assert (config.spool, config.spool_size) == ("/var/lib/flowstream/spool", "1GiB")
+    assert load(KAFKA | {"spool": "/srv/spool"}).spool == "/srv/spool"
+    assert load({"interfaces": ("eth0",), "sink": "stdout:"}).spool is None
+
+
+@pytest.mark.parametrize("sink", ["file:r", "stdout:"])
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("spool", "/srv/spool", "spool"),
+        ("spool_size", "500MB", "spool-size"),
+        ("spool_max_age", "12h", "spool-max-age"),
+        ("spool_rate", "5000", "spool-rate"),
+    ],
+)
+def test_a_spool_is_for_kafka(sink, field, value, name):
+    with pytest.raises(UsageError) as caught:
+        load({"interfaces": ("eth0",), "sink": sink, field: value})
+    assert str(caught.value) == (
+        f"{name}: a spool is for a Kafka sink, and the sink is {sink}; "
+        "leave it out or use kafka://HOST:PORT"
+    )
+
+
+def test_limits_of_no_spool_are_refused(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    with pytest.raises(UsageError, match="spool-rate: there is no spool; give --spool DIR too"):
+        load(KAFKA | {"spool_rate": "5000"})

@@ -43,6 +43,7 @@ ROOMS = {
         "config": "errors files wording urls kafka",
         "segments": "errors extras files streams wording closing urls accounting messages "
         "delivery",
+        "spool": "errors streams records accounting messages encode delivery kafka segments",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams wording layouts records accounting messages encode "
@@ -52,7 +53,7 @@ ROOMS = {
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "agent": "errors streams closing log layouts host urls config records accounting messages "
-        "kernel encode registry delivery kafka segments sink source",
+        "kernel encode registry delivery kafka segments spool sink source",
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
@@ -95,6 +96,7 @@ LAZY = {
     "records.binary": "an extra",
     "reading.formats": "numpy and pyarrow are extras",
     "registry": "only with a registry",
+    "agent.sinks": "only with a spool",
     "testing.plugin": "pytest loads it in every project of the environment",
     "kernel.bcc_child": "only its main() runs under bcc's interpreter",
 }

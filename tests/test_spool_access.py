@@ -254,9 +254,14 @@ def test_what_the_user_may_not_use_is_refused_while_root(reachable, what):
         assert drain(again) == list(range(31))
 
 
-def test_a_partition_that_is_not_known_is_an_error_of_the_caller(tmp_path):
-    with opened(tmp_path) as spool, pytest.raises(KeyError):
-        spool.append(dataclasses.replace(flows(0, 1), partition=3), 1_024)
+def test_a_partition_that_the_topic_got_since_is_created(tmp_path):
+    with opened(tmp_path) as spool:
+        append(spool, flows(0, 7))
+        append(spool, dataclasses.replace(flows(7, 13), partition=3))
+        assert (tmp_path / f"{TOPIC}-3").is_dir()
+    with opened(tmp_path) as again:
+        assert again.topics == {TOPIC}
+        assert sorted(drain(again)) == list(range(20))
 
 
 def test_files_are_found_by_their_descriptors(tmp_path):

@@ -18,6 +18,7 @@ import structlog
 
 from flowstream.accounting import terms
 from flowstream.accounting.counters import Rhythm, counters_record
+from flowstream.accounting.snapshot import SpoolState
 from flowstream.agent.attachments import Attachments
 from flowstream.agent.faults import Faults
 from flowstream.agent.limit import RecordLimit
@@ -59,10 +60,11 @@ class Agent:
         publisher: Publisher,
         run: Run,
         signals: Signals | None = None,
+        spool_state: Callable[[], SpoolState] = SpoolState,
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher = sink, publisher
-        self._run = run
+        self._run, self._spool_state = run, spool_state
         self._rhythm = Rhythm(
             round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
         )
@@ -222,6 +224,7 @@ class Agent:
             rhythm=self._rhythm,
             snapshot=counts,
             final=final,
+            spool=self._spool_state(),
         )
         await self._publisher.publish_counters(build)
 

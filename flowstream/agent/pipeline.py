@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
-from flowstream.encode import (
-    counters_key,
-    counters_partition,
-    partition_keys,
-    partitions,
-    split,
-    stamp,
-)
-from flowstream.messages import MessageBatch
+from flowstream.encode import counters_batch, partition_keys, partitions, split, stamp
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -71,15 +63,24 @@ class Publisher:
     Messages carry the time of their records, so that the same records make the
     same messages. With ``discard`` set, further records are counted as lost under
     that cause and not published: for the end of a run that has no time left.
+    ``on_counters`` gets every counters record and its topic before the sink does.
     """
 
-    def __init__(self, sink: Sink, encoder: Encoder, run: Run, prefix: str) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        encoder: Encoder,
+        run: Run,
+        prefix: str,
+        on_counters: Callable[[CountersRecord, str], object] | None = None,
+    ) -> None:
         self._sink, self._encoder, self._run = sink, encoder, run
         self._ledger = run.ledger
         self._queue: asyncio.Queue[tuple[RecordBatch, Tally] | asyncio.Event | None] = (
             asyncio.Queue(QUEUE_BATCHES)
         )
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
+        self._on_counters = on_counters
         self.discard: str | None = None
 
     async def put(self, batch: RecordBatch) -> None:
@@ -143,20 +144,11 @@ class Publisher:
             await self._sink.send(batch)
 
     async def publish_counters(self, build: Callable[[int], CountersRecord]) -> None:
-        """Publish one counters record, which ``build`` makes from its ``seq``.
-
-        All counters of a host go to one partition, so that they stay in order.
-        """
+        """Publish one counters record, which ``build`` makes from its ``seq``."""
         record = build(self._run.take_seq(Stream.COUNTERS, 1))
         topic = self._topics[Stream.COUNTERS]
+        if self._on_counters is not None:
+            self._on_counters(record, topic)
         await self._sink.send(
-            MessageBatch(
-                stream=Stream.COUNTERS,
-                topic=topic,
-                partition=counters_partition(record, self._sink.partitions(topic)),
-                timestamps_ms=[record.time_unix_ns // 1_000_000],
-                keys=[counters_key(record)],
-                values=[self._encoder.encode_counters(record)],
-                tally=Tally.empty(1),
-            )
+            counters_batch(record, self._encoder, topic, self._sink.partitions(topic))
         )

@@ -19,8 +19,8 @@ from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.signals import Signals
+from flowstream.agent.sinks import sink_of
 from flowstream.agent.state import Run
-from flowstream.config import units
 from flowstream.errors import UsageError
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
@@ -29,8 +29,6 @@ from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode, interface_index
 from flowstream.registry.encoder import encoder_of
-from flowstream.segments.retention import Retention
-from flowstream.sink import open_sink
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
 
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
-    from flowstream.host.privileges import User
-    from flowstream.sink import Sink
 
 log = structlog.get_logger()
 
@@ -49,7 +45,7 @@ PROBES: Final[dict[str, Callable[..., Probe]]] = {
     "counter": CounterProbe,
 }
 THREADS: Final = 2
-"""The sink's thread, and one that drains tables."""
+"""The sink's or the spool's thread, and one that drains tables."""
 _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 
@@ -66,7 +62,7 @@ def run(config: RunConfig) -> int:
     this = Run(_identity(config))
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
-    sink = _sink(config, this, user)
+    sink, on_counters, spool_state = sink_of(config, this, encoder, user)
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
     signals = Signals()
@@ -86,8 +82,8 @@ def run(config: RunConfig) -> int:
         limits.require_threads(THREADS)
         if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=config.user)
-        publisher = Publisher(sink, encoder, this, config.topic_prefix)
-        agent = Agent(config, probe, sink, publisher, this, signals)
+        publisher = Publisher(sink, encoder, this, config.topic_prefix, on_counters)
+        agent = Agent(config, probe, sink, publisher, this, signals, spool_state)
         for attachment in attached:
             agent.add(attachment)
         return uvloop.run(agent.run(topics))
@@ -99,20 +95,6 @@ def _identity(config: RunConfig) -> Identity:
         host.host_id(),
         host.host_name(),
         host.agent_address(config.agent_address),
-    )
-
-
-def _sink(config: RunConfig, this: Run, user: User) -> Sink:
-    age_s = units.seconds(config.recording_age)
-    return open_sink(
-        config.sink,
-        this.ledger,
-        partitions=config.partitions,
-        record_format=config.format,
-        owner=user if os.geteuid() == 0 else None,
-        retention=Retention(
-            size=units.octets(config.recording_size), age_ms=age_s and age_s * 1000
-        ),
     )
 
 
@@ -136,6 +118,9 @@ def _descriptors(config: RunConfig) -> int:
     if isinstance(parse_url(config.sink), DirectoryUrl):
         # A directory and a segment of each partition; the recording and its lock.
         files = 2 * config.partitions * len(Stream) + 2
+    elif config.spool is not None:
+        # A directory, a segment and its sidecar of each partition; the spool and its lock.
+        files = 3 * config.partitions * len(Stream) + 2
     return limits.DESCRIPTORS + shared + each * len(config.interfaces) + files
 
 

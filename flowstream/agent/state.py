@@ -64,6 +64,7 @@ class Run:
             "in_doubt_records": sum(
                 amount.records for account in accounts for amount in account.in_doubt.values()
             ),
+            "spooled_records": sum(account.spool.records for account in accounts),
         }
 
     def state(self) -> RunState:

@@ -11,6 +11,7 @@ from flowstream.cli.options import Commands, add_options, single_threaded
 from flowstream.config.options import options_of
 from flowstream.config.publish import PublishConfig
 from flowstream.config.run import OPTIONS, load
+from flowstream.config.spool import SPOOL_OPTIONS
 
 if TYPE_CHECKING:
     import argparse
@@ -42,9 +43,11 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     shared = options_of(PublishConfig)
-    add_options(parser, (field for field in OPTIONS if field not in shared))
+    apart = shared.keys() | SPOOL_OPTIONS.keys()
+    add_options(parser, (field for field in OPTIONS if field not in apart))
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same names as keys")
     add_options(parser.add_argument_group("records"), shared)
+    add_options(parser.add_argument_group("spool"), SPOOL_OPTIONS)
     parser.set_defaults(command=execute, extra="agent")
 
 

@@ -74,10 +74,12 @@ class Option(msgspec.Struct, frozen=True):
 
 def options_of(kind: type[msgspec.Struct]) -> dict[str, Option]:
     """Return the options of a Struct by field, its own before those that it inherits."""
-    (base,) = kind.__bases__
-    inherited = getattr(base, "__struct_fields__", ())
-    fields = sorted(msgspec.structs.fields(kind), key=lambda field: field.name in inherited)
-    options = (_option(field) for field in fields)
+    structs = [each for each in kind.__mro__ if issubclass(each, msgspec.Struct)][:-1]
+
+    def depth(field: msgspec.structs.FieldInfo) -> int:
+        return sum(field.name in each.__struct_fields__ for each in structs)
+
+    options = map(_option, sorted(msgspec.structs.fields(kind), key=depth))
     return {option.field: option for option in options if option}
 
 

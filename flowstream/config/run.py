@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from msgspec import Meta
 
 from flowstream.config.options import Option, described, options_of
-from flowstream.config.publish import PublishConfig
+from flowstream.config.spool import SpoolConfig, with_spool
 from flowstream.config.toml import read_table
 from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
@@ -31,7 +31,7 @@ _INTERFACE_NAME = Annotated[
 ]
 
 
-class RunConfig(PublishConfig, frozen=True, kw_only=True):
+class RunConfig(SpoolConfig, frozen=True, kw_only=True):
     """One run of the agent. Names ending in ``_s`` are seconds.
 
     The constructor checks that fields agree with each other (``UsageError``);
@@ -179,9 +179,9 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
             "an interface is required: -i IFACE, "
             'or interface = ["IFACE"] in the configuration file'
         )
-    config = RunConfig(**values)
-    _check_limits(values, config.sink)
-    return config
+    sink = RunConfig(**values).sink
+    _check_limits(values, sink)
+    return RunConfig(**with_spool(values, sink))
 
 
 def _check_limits(given: Mapping[str, object], sink: str) -> None:

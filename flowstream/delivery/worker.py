@@ -120,6 +120,10 @@ class Worker(Generic[BatchT]):
         self._queue.put(work)
         return asyncio.wrap_future(promise, loop=self._loop)
 
+    def post(self, function: Callable[[], object]) -> None:
+        """Run ``function`` in the thread after queued batches; an exception is a bug."""
+        self._queue.put(lambda: self._attempt(function))
+
     async def run(self, function: Callable[[], object], timeout: float) -> bool:  # noqa: ASYNC109
         """Run ``function`` in the thread after queued batches; say whether it ended in time."""
         done = asyncio.Event()

@@ -8,6 +8,7 @@ The order of the calls for one batch::
     batches = split(stream, topic, values, keys, partitions(keys, n), tally, timestamp_ms)
 """
 
+from flowstream.encode.counters import counters_batch
 from flowstream.encode.encoder import FORMATS, Encoder, make_encoder
 from flowstream.encode.partition import (
     counters_key,
@@ -25,6 +26,7 @@ __all__ = [
     "PROFILES",
     "Encoder",
     "Prefixes",
+    "counters_batch",
     "counters_key",
     "counters_partition",
     "make_encoder",

@@ -15,8 +15,6 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from flowstream.closing import Closing
 from flowstream.errors import SinkError
 from flowstream.segments import checkpoint
@@ -30,7 +28,7 @@ from flowstream.segments.spool_limits import apply
 from flowstream.segments.spool_partition import SpoolPartition
 from flowstream.segments.spooled import Books, Losses, Stock
 from flowstream.segments.tail import Limits, Origin
-from flowstream.segments.takeover import check_spool, read_checkpoint
+from flowstream.segments.takeover import check_spool, read_checkpoint, write_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,11 +39,8 @@ if TYPE_CHECKING:
     from flowstream.segments.retention import Retention
     from flowstream.segments.spooled import Gone, SpooledBatch, Waiting
 
-log = structlog.get_logger(__name__)
-
 MAX_SEGMENT_BYTES: Final = 64 << 20
 """Small enough that not much is given up at once to make room."""
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Spool(Closing):
@@ -71,7 +66,8 @@ class Spool(Closing):
         compression: str = "none",
     ) -> None:
         self._path = directory
-        self._where = f"spool {directory}"
+        self.where = f"spool {directory}"
+        """For messages."""
         self._retention = retention
         self._owner = owner
         self._segment_bytes = segment_bytes
@@ -99,7 +95,7 @@ class Spool(Closing):
         except OSError as err:
             self.close()
             raise SinkError(
-                f"{self._where}: {err.strerror}: {err.filename}; "
+                f"{self.where}: {err.strerror}: {err.filename}; "
                 "use a directory that the agent's user can write"
             ) from err
         except BaseException:
@@ -112,9 +108,12 @@ class Spool(Closing):
         """Write the batch's records; return how many, and the error of the others.
 
         ``in_doubt``: they were sent and never answered. After an error it can be tried
-        again at any time. The partition is one that ``open`` was told of or found.
+        again at any time. Partitions that a topic got since ``open`` are created.
         """
-        partition = self._partitions[batch.topic, batch.partition]
+        try:
+            partition = self._partition(batch.topic, batch.partition)
+        except OSError as err:
+            return 0, err
         return partition.append(batch, Origin(agent_epoch, in_doubt))
 
     def read(self) -> SpooledBatch | None:
@@ -213,6 +212,12 @@ class Spool(Closing):
         return self._books.stock.amounts
 
     @property
+    def topics(self) -> set[str]:
+        """Topics whose records wait."""
+        waiting = self._partitions.items()
+        return {topic for (topic, _), each in waiting if each.oldest() is not None}
+
+    @property
     def octets(self) -> int:
         """Octets of all segments and their sidecars that were not given up."""
         return sum(partition.octets for partition in self._partitions.values())
@@ -240,13 +245,13 @@ class Spool(Closing):
     def _open(self, partitions: Mapping[str, int]) -> None:
         load()
         root = self._root = Directory.open(self._path, self._owner)
-        check_spool(root, self._where)
-        self._lock = take_lock(root, self._where)
+        check_spool(root, self.where)
+        self._lock = take_lock(root, self.where)
         size = self._segment_bytes or self._retention.segment_bytes(sum(partitions.values()))
         self._limits = Limits(min(size, MAX_SEGMENT_BYTES), self._compression)
         with acting_as(self._owner):
             root.require_access()
-            found = read_checkpoint(root, self._where)
+            found = read_checkpoint(root, self.where)
         self._positions, self.runs = found.partitions, found.runs
         present = [name for name in root.names() if PARTITION_NAME.fullmatch(name)]
         wanted = [f"{topic}-{n}" for topic, count in partitions.items() for n in range(count)]
@@ -256,12 +261,20 @@ class Spool(Closing):
         with acting_as(self._owner):
             for partition in self._partitions.values():
                 partition.open()
-            self._save_first(root, found)
+            write_first(root, found, something_waits=self.records > 0)
 
-    def _add(self, root: Directory, topic: str, number: int) -> None:
+    def _partition(self, topic: str, number: int) -> SpoolPartition:
+        known = self._partitions.get((topic, number))
+        if known is None and self._root is not None:
+            known = self._add(self._root, topic, number)
+        if known is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return known
+
+    def _add(self, root: Directory, topic: str, number: int) -> SpoolPartition:
         name = f"{topic}-{number}"
         position = self._positions.get(name, Position(0, []))
-        self._partitions[topic, number] = SpoolPartition(
+        added = self._partitions[topic, number] = SpoolPartition(
             root.directory(name),
             topic,
             number,
@@ -269,18 +282,7 @@ class Spool(Closing):
             self._books,
             self._limits,
         )
-
-    def _save_first(self, root: Directory, found: Checkpoint) -> None:
-        """Write the checkpoint as it was: a place where that is impossible is of no use.
-
-        A full disk is, if something waits there: publishing it makes room.
-        """
-        try:
-            checkpoint.write(root, found)
-        except OSError as err:
-            if err.errno not in _FULL or not self.records:
-                raise
-            log.warning("spool_disk_full", directory=str(self._path))
+        return added
 
     def _checkpoint(self) -> Checkpoint:
         positions = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -15,6 +16,8 @@ from flowstream.segments.stored import FILE_NAME
 
 if TYPE_CHECKING:
     from flowstream.segments.directory import Directory
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger(__name__)
 
@@ -53,3 +56,16 @@ def read_checkpoint(root: Directory, where: str) -> Checkpoint:
     except ValueError as err:
         log.warning("spool_checkpoint_damaged", directory=str(root.path), error=str(err))
         return Checkpoint()
+
+
+def write_first(root: Directory, found: Checkpoint, *, something_waits: bool) -> None:
+    """Write the checkpoint as it was: a place where that is impossible is of no use.
+
+    A full disk is, if something waits there: publishing it makes room.
+    """
+    try:
+        checkpoint.write(root, found)
+    except OSError as err:
+        if err.errno not in _FULL or not something_waits:
+            raise
+        log.warning("spool_disk_full", directory=str(root.path))

@@ -1,0 +1,98 @@
+"""The sink of a run, with the spool that a Kafka sink may have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import structlog
+
+from flowstream.accounting.snapshot import SpoolState
+from flowstream.config import units
+from flowstream.kernel import clock
+from flowstream.segments.retention import Retention
+from flowstream.sink import open_sink
+from flowstream.urls import KafkaUrl, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.agent.state import Run
+    from flowstream.config.run import RunConfig
+    from flowstream.encode import Encoder
+    from flowstream.host.privileges import User
+    from flowstream.kafka.sink import KafkaSink
+    from flowstream.messages import MessageBatch
+    from flowstream.records import CountersRecord
+    from flowstream.sink import Sink
+
+log = structlog.get_logger()
+
+
+class RunSink(NamedTuple):
+    """A sink, and what a spool around it needs of the run and tells it.
+
+    ``on_counters`` gets every counters record and its topic before the sink does.
+    """
+
+    sink: Sink
+    on_counters: Callable[[CountersRecord, str], object]
+    spool_state: Callable[[], SpoolState]
+
+
+def sink_of(config: RunConfig, run: Run, encoder: Encoder, user: User) -> RunSink:
+    """Return the sink of a run, neither prepared nor started."""
+    if config.spool is not None:
+        return _with_spool(config, config.spool, run, encoder, user)
+    if isinstance(parse_url(config.sink), KafkaUrl):
+        log.info("no_spool", remedy="--spool DIR keeps records on disk while there is no broker")
+    return RunSink(_sink(config, run.ledger, user), lambda *_: None, SpoolState)
+
+
+def _with_spool(
+    config: RunConfig, directory: str, run: Run, encoder: Encoder, user: User
+) -> RunSink:
+    from flowstream.segments.spool import Spool  # noqa: PLC0415 - only with a spool
+    from flowstream.spool.books import Books  # noqa: PLC0415 - as above
+    from flowstream.spool.sink import SpoolingSink  # noqa: PLC0415 - as above
+
+    def make_kafka(outcomes: Outcomes[MessageBatch]) -> KafkaSink:
+        # A spool is configured for no other sink.
+        return cast("KafkaSink", _sink(config, outcomes, user))
+
+    sink = SpoolingSink(
+        make_kafka,
+        Spool(
+            Path(directory),
+            retention=_retention(config.spool_size, config.spool_max_age),
+            owner=_owner(user),
+        ),
+        Books(run.ledger, run.identity.agent_epoch),
+        partitions=config.partitions,
+        encoder=encoder,
+        clock=clock.now,
+        rate=config.spool_rate,
+    )
+    return RunSink(sink, sink.note_counters, lambda: sink.spool_state)
+
+
+def _sink(config: RunConfig, outcomes: Outcomes[MessageBatch], user: User) -> Sink:
+    return open_sink(
+        config.sink,
+        outcomes,
+        partitions=config.partitions,
+        record_format=config.format,
+        owner=_owner(user),
+        retention=_retention(config.recording_size, config.recording_age),
+    )
+
+
+def _owner(user: User) -> User | None:
+    return user if os.geteuid() == 0 else None
+
+
+def _retention(size: str, age: str) -> Retention:
+    age_s = units.seconds(age)
+    return Retention(size=units.octets(size), age_ms=age_s and age_s * 1000)

@@ -1,0 +1,287 @@
+"""The Kafka sink with a spool: what the cluster does not take waits on disk.
+
+Live records go to the cluster while it answers and its memory has room, else to the spool.
+So do records that the Kafka sink gives up for a passing reason. The drain publishes what
+waits, the oldest first, through the same sink and beside live records: ``seq`` is the only
+order between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowstream.accounting import terms
+from flowstream.encode import counters_batch
+from flowstream.spool.disk import Disk, Status
+from flowstream.spool.drain import PASSING, Drain
+from flowstream.spool.parcel import Parcel
+from flowstream.spool.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from flowstream.accounting.outcomes import Outcomes
+    from flowstream.accounting.snapshot import Moment, SpoolState
+    from flowstream.encode import Encoder
+    from flowstream.kafka.sink import KafkaSink
+    from flowstream.messages import MessageBatch
+    from flowstream.records import CountersRecord
+    from flowstream.segments.spool import Spool
+    from flowstream.spool.books import Books
+    from flowstream.spool.drain import Drained
+
+PERIOD_S: Final = 1.0
+"""How often the spool is made durable and its limits are kept while records wait."""
+_SHARE: Final = 0.5
+"""Share of the Kafka sink's memory from which on live records go to the spool."""
+_FLUSH_SHARE: Final = 0.6
+"""Part of the time of a flush that the cluster gets; the rest is the disk's."""
+_DISK_S: Final = 1.0
+"""The least time that the disk gets at the end."""
+
+log = structlog.get_logger(__name__)
+
+
+class SpoolingSink:
+    """A Kafka sink and a spool; see ``flowstream.sink.Sink``.
+
+    ``make_kafka`` makes the Kafka sink, whose outcomes this one receives. ``encoder``
+    encodes amended counters records of earlier runs. ``rate`` limits the records per
+    second that leave the spool.
+    """
+
+    def __init__(
+        self,
+        make_kafka: Callable[[Outcomes[MessageBatch]], KafkaSink],
+        spool: Spool,
+        books: Books,
+        *,
+        partitions: int,
+        encoder: Encoder,
+        clock: Callable[[], Moment],
+        rate: int | None = None,
+    ) -> None:
+        self._kafka = make_kafka(self)
+        self._spool, self._books = spool, books
+        self._wanted = partitions
+        self._encoder, self._clock = encoder, clock
+        self._disk = Disk(spool, _Written(books, self._written), self._fail)
+        self._drain = Drain(self._disk, self._kafka, self._drained, rate=rate)
+        self._report = Report(books.lost)
+        self._fault: str | None = None
+        self._status = Status()
+        # Partitions whose records the cluster did not take: live ones are spooled, too,
+        # until it takes one from the spool.
+        self._held: set[tuple[str, int]] = set()
+        # Records wait, or may.
+        self._used = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    @property
+    def fault(self) -> str | None:
+        """See ``flowstream.sink.Sink``."""
+        return self._kafka.fault or self._fault
+
+    @property
+    def spool_state(self) -> SpoolState:
+        """The spool as it was at most a second ago."""
+        return self._status.spool
+
+    def note_counters(self, record: CountersRecord, topic: str) -> None:
+        """Note a counters record of this run, before it is sent."""
+        self._books.note(record, topic)
+
+    def prepare(self, topics: Sequence[str]) -> None:
+        """Take the spool over; ``SinkError`` before anything in it is changed."""
+        self._spool.open(dict.fromkeys(topics, self._wanted))
+        self._books.load(self._spool.runs)
+
+    def load(self) -> None:
+        """Do nothing: everything is imported already."""
+
+    async def start(self, topics: Sequence[str]) -> None:
+        """Begin to publish, once there is a broker; until then records are spooled."""
+        self._disk.start()
+        # Those of earlier runs, whose records wait or whose counters may be amended.
+        others = (self._spool.topics | self._books.topics) - set(topics)
+        await self._kafka.start([*topics, *sorted(others)], wait=False)
+        if self._spool.records:
+            self._report.found(self._spool.records, self._spool.octets, _now())
+            self._written()
+        self._spawn(self._drain.run(), "spool-drain")
+        self._spawn(self._keep(), "spool-keeper")
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions, as last seen or else as configured."""
+        return self._kafka.partitions(topic)
+
+    async def send(self, batch: MessageBatch) -> None:
+        """Accept ``batch``; wait while both the cluster and the disk are slow."""
+        if not len(batch):
+            return
+        if self._takes(batch):
+            await self._kafka.send(batch)
+        else:
+            await self._disk.put(Parcel(batch, self._books.agent_epoch))
+
+    def _takes(self, batch: MessageBatch) -> bool:
+        """Say whether the cluster takes live records of this partition now."""
+        if not self._kafka.acknowledging:
+            return False
+        if not self._disk.writable:
+            return True
+        held = (batch.topic, batch.partition) in self._held
+        return not held and self._kafka.memory_share < _SHARE
+
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Publish what can be, and spool the rest; give up by "shutdown" after ``timeout``.
+
+        It ends the drain: the next run continues it.
+        """
+        deadline = _now() + timeout
+        await self._end_drain()
+        await self._kafka.flush(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
+        await self._disk.flush(max(deadline - _now(), _DISK_S))
+        await self._tidy()
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
+        """Flush, then release everything; what the spool holds is durable by then."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._tasks:
+            self._spool.close()
+            return
+        deadline = _now() + timeout
+        await self._end_drain()
+        for task in self._tasks:
+            task.cancel()
+        await self._kafka.close(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
+        self._disk.refuse()
+        await self._disk.flush(max(deadline - _now(), _DISK_S))
+        try:
+            async with asyncio.timeout(max(deadline - _now(), _DISK_S)):
+                await self._tidy()
+                await self._disk.save(self._books.saved(self._status.epochs, ended=True))
+        except TimeoutError:
+            self._fail("the disk did not answer in time")
+        if not self._disk.durable:
+            self._fail("the spool may not be durable")
+        await self._disk.close(_DISK_S)
+        self._report.left(self._status)
+
+    # Outcomes of the Kafka sink.
+
+    def acknowledged(self, batch: MessageBatch, part: slice) -> None:
+        """Records are published."""
+        if batch.offsets:
+            self._held.discard((batch.topic, batch.partition))
+            self._drain.acknowledged(batch, part)
+        else:
+            self._books.ledger.acknowledged(batch, part)
+
+    def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        """Records are not published: they wait on disk, or are lost for good."""
+        self._not_published(batch, part, cause, in_doubt=False)
+
+    def in_doubt(self, batch: MessageBatch, part: slice, cause: str) -> None:
+        """Records may be published; if the cause is a passing one, they are sent again."""
+        self._not_published(batch, part, cause, in_doubt=True)
+
+    def _not_published(
+        self, batch: MessageBatch, part: slice, cause: str, *, in_doubt: bool
+    ) -> None:
+        if cause in PASSING and cause != terms.SHUTDOWN:
+            self._held.add((batch.topic, batch.partition))
+        if batch.offsets:
+            self._drain.failed(batch, part, cause, in_doubt=in_doubt)
+        elif cause in PASSING:
+            given_up = cause if in_doubt else terms.IO_ERROR
+            parcel = Parcel(batch.part(part), self._books.agent_epoch, in_doubt, given_up)
+            self._disk.put_at_once(parcel)
+        elif in_doubt:
+            self._books.ledger.in_doubt(batch, part, cause)
+        else:
+            self._books.ledger.failed(batch, part, cause)
+
+    def _drained(self, drained: Drained) -> None:
+        """Every record of a batch from the spool has its outcome from the Kafka sink."""
+        if not drained.again:
+            self._books.drained(drained)
+            self._disk.acknowledge(drained.spooled)
+        elif drained.unanswered:
+            self._disk.doubt(drained.spooled)
+
+    def _written(self) -> None:
+        self._used.set()
+        self._drain.wake()
+
+    async def _keep(self) -> None:
+        """Look after the spool while records wait there."""
+        while True:
+            await self._used.wait()
+            await asyncio.sleep(PERIOD_S)
+            self._used.clear()
+            await self._tidy()
+            await self._disk.save(self._books.saved(self._status.epochs))
+            self._post_amended()
+            if self._status.records:
+                self._used.set()
+            self._report.write(self._status, self._drain.records, _now())
+
+    async def _tidy(self) -> None:
+        self._status = await self._disk.tidy()
+        self._books.lose(self._status.gone)
+        self._books.amend(self._clock(), self._status.spool)
+
+    def _post_amended(self) -> None:
+        """Spool counters records of earlier runs: the checkpoint has them by now."""
+        for run, record in self._books.post():
+            batch = counters_batch(
+                record, self._encoder, run.topic, self._kafka.partitions(run.topic)
+            )
+            self._disk.put_at_once(Parcel(batch, run.agent_epoch, seq=record.seq))
+
+    async def _end_drain(self) -> None:
+        drain, *_ = self._tasks
+        drain.cancel()
+        await asyncio.wait([drain])
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("internal_error", task=task.get_name(), exc_info=error)
+            self._fail(repr(error))
+
+    def _fail(self, why: str) -> None:
+        if self._fault is None:
+            self._fault = f"{self._spool.where}: {why}"
+
+
+class _Written:
+    """Outcomes of parcels: to the books, and those in the spool to the drain."""
+
+    def __init__(self, books: Books, written: Callable[[], None]) -> None:
+        self._books, self._on_written = books, written
+
+    def acknowledged(self, batch: Parcel, part: slice) -> None:
+        self._books.written(batch, part)
+        self._on_written()
+
+    def failed(self, batch: Parcel, part: slice, cause: str) -> None:
+        self._books.unwritten(batch, part, cause)
+
+    def in_doubt(self, batch: Parcel, part: slice, cause: str) -> None:
+        self._books.half_written(batch, part, cause)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
