@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,6 +17,7 @@ from support.published import (
     FLOWS,
     NO_SPOOL,
     Published,
+    publish,
     stages,
 )
 
@@ -78,6 +83,25 @@ def test_a_run_whose_records_wait_holds(record_format, failed):
         f"veth3 ingress: {amount_text(*waits)} wait in the spool of host-a",
         "flowstream.flows: 11 records wait in the spool of host-a",
     ]
+
+
+@pytest.mark.anyio
+async def test_the_command_says_where_records_wait_with_status_0(tmp_path, record_format):
+    url = f"file:{tmp_path}/recording"
+    published = spooled(record_format)
+    await publish(url, record_format, published)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "flowstream", "audit", url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    waits = amount_text(*sums(published.flows[BEGIN:]))
+    assert f"note: veth3 ingress: {waits} wait in the spool of host-a\n" in done.stdout
+    assert done.stdout.endswith("\nEvery packet is accounted for.\n")
 
 
 @pytest.mark.parametrize("drained", [1, 10, 11])

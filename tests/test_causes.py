@@ -14,7 +14,7 @@ PACKAGE = Path(flowstream.__file__).parent
 # Rooms that report losses. Elsewhere a cause is read, or is an exception's.
 ROOMS = ("accounting", "agent", "delivery", "kafka", "kernel", "segments", "spool")
 # Defined ahead of the code that reports them.
-AWAITED = {"not_authorised", "spool_full", "spool_expired", "spool_damaged"}
+AWAITED = {"not_authorised"}
 
 
 PATHS = [path for room in ROOMS for path in (PACKAGE / room).glob("*.py")]

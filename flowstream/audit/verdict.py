@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from flowstream.audit.result import Interface, Topic
 
 _DELETED: Final = ", or deleted since"
+_NO_CAUSE: Final = "without a cause"
+_NOT_ENDED: Final = "of a run that has no end: on their way, or lost when it was killed"
 _NOTHING: Final = Amount(0, 0)
 
 
@@ -166,8 +168,9 @@ def _of_topic(topic: Topic) -> Iterator[str]:
         failed = f", {topic.failed:,} were counted as lost" if topic.failed else ""
         doubtful = f", {topic.in_doubt:,} were in doubt" if topic.in_doubt else ""
         waiting = f", {topic.waiting:,} were in the spool" if topic.waiting else ""
+        why = _NO_CAUSE if topic.expected is not None else _NOT_ENDED
         yield (
-            f"{topic.topic}: {counted(unexplained, *RECORDS_ARE)} missing without a cause "
+            f"{topic.topic}: {counted(unexplained, *RECORDS_ARE)} missing {why} "
             f"({topic.missing:,} are not there{failed}{doubtful}{waiting}; "
             f"seq {gaps_text(topic)})"
         )
