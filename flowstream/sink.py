@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
-from flowstream.kafka.settings import ClientSettings
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowstream.accounting.outcomes import Outcomes
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import MessageBatch
     from flowstream.segments.retention import Retention
 
@@ -73,6 +74,7 @@ def open_sink(
     owner: tuple[int, int] | None = None,
     topic_settings: Mapping[str, str] | None = None,
     retention: Retention | None = None,
+    client: ClientSettings = DEFAULT_CLIENT,
 ) -> Sink:
     """Return the sink that ``url`` names, not started yet.
 
@@ -80,7 +82,8 @@ def open_sink(
     Kafka, with ``topic_settings``; existing topics keep their number.
     ``record_format`` is the format of the values. Directories and files that the sink
     creates belong to ``owner`` (uid, gid), so that a process can give up root after
-    ``start`` and continue. ``retention`` limits a recording. Raises ``UsageError``.
+    ``start`` and continue. ``retention`` limits a recording, ``client`` are the
+    settings for a cluster. Raises ``UsageError``.
     """
     for count in [partitions] if isinstance(partitions, int) else partitions.values():
         if count < 1:
@@ -91,7 +94,7 @@ def open_sink(
         from flowstream.kafka.sink import KafkaSink  # noqa: PLC0415
 
         return KafkaSink(
-            ClientSettings(where.addresses),
+            client.at(where.addresses),
             outcomes,
             partitions=partitions,
             topic_settings=topic_settings,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from flowstream.errors import UsageError
 from flowstream.extras import requires
-from flowstream.kafka.settings import ClientSettings
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.urls import DirectoryUrl, KafkaUrl, parse_url_or_directory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
 
 
@@ -42,11 +43,13 @@ class Source(Protocol):
         """
 
 
-def open_source(url: str, topics: Sequence[str]) -> Source:
+def open_source(
+    url: str, topics: Sequence[str], *, client: ClientSettings = DEFAULT_CLIENT
+) -> Source:
     """Return the source that ``url`` names: kafka://HOST:PORT[,...], file:DIR or a plain DIR.
 
-    Nothing is read yet. Raises ``UsageError``, and ``MissingExtraError`` without the
-    extra ``kafka``.
+    ``client`` are the settings for a cluster. Nothing is read yet. Raises ``UsageError``,
+    and ``MissingExtraError`` without the extra ``kafka``.
     """
     where = parse_url_or_directory(url)
     # Import only the source in use: aiokafka's client takes a tenth of a second.
@@ -54,7 +57,7 @@ def open_source(url: str, topics: Sequence[str]) -> Source:
         with requires("kafka", f"reading {where}"):
             from flowstream.kafka.source import KafkaSource  # noqa: PLC0415
 
-        return KafkaSource(ClientSettings(where.addresses), topics)
+        return KafkaSource(client.at(where.addresses), topics)
     if isinstance(where, DirectoryUrl):
         from flowstream.segments.source import SegmentSource  # noqa: PLC0415
 

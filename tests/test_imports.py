@@ -47,21 +47,21 @@ ROOMS = {
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams wording layouts records accounting messages encode "
-        "source",
+        "kafka source",
         "audit": "errors streams wording progress layouts records accounting messages encode "
-        "source reading",
+        "kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
-        "agent": "errors streams closing log layouts host urls config records accounting messages "
-        "kernel encode registry delivery kafka segments spool sink source",
+        "agent": "errors files streams closing log layouts host urls records accounting messages "
+        "kernel encode registry delivery kafka config segments spool sink source",
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams layouts urls records accounting messages kernel encode "
-        "kafka segments sink source reading recording",
-        "demo": "errors streams host records source audit reading",
-        "cli": "errors extras streams wording log progress host urls config records schemas audit "
-        "recording agent check pcap demo reading messages",
+        "kafka config segments sink source reading recording",
+        "demo": "errors streams host records kafka source reading audit",
+        "cli": "errors extras streams wording log progress host urls records schemas messages "
+        "kafka config reading audit recording agent check pcap demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""

@@ -17,7 +17,7 @@ PASSWORD = "correct horse battery staple"
 
 
 def of_toml(text: str) -> ClientSettings:
-    return client_settings(from_table(tomllib.loads(text)["kafka"], FILE))
+    return client_settings(from_table(tomllib.loads(text)["kafka"], f"{FILE}: kafka", FILE))
 
 
 def of_arguments(*texts: str) -> ClientSettings:
@@ -105,7 +105,7 @@ def test_tokens(monkeypatch):
 
 
 def test_the_command_line_takes_precedence():
-    table = from_table({"client": {"id": "a"}, "compression": {"type": "lz4"}}, FILE)
+    table = from_table({"client": {"id": "a"}, "compression": {"type": "lz4"}}, "FILE")
     settings = client_settings(table | from_arguments(["client.id=b", "client.id=c"]))
     assert (settings.client_id, settings.compression) == ("c", "lz4")
 
@@ -305,13 +305,15 @@ def test_a_secret_of_a_file_is_read_again_when_the_file_changes(tmp_path):
     (tmp_path / "new").write_text("second")
     (tmp_path / "new").rename(file)
     assert password.reveal() == "first"
-    password.refresh()
+    assert password.refresh()
+    assert not password.refresh()
     assert password.reveal() == "second"
     file.write_text("")
-    with pytest.raises(ValueError, match=f"^{file}: not one line of text$"):
-        password.refresh()
-    assert password.reveal() == "second"
+    assert not password.refresh()
+    assert password.fault == f"{file}: not one line of text"
     file.unlink()
-    with pytest.raises(FileNotFoundError):
-        password.refresh()
+    assert not password.refresh()
     assert password.reveal() == "second"
+    file.write_text("third")
+    assert password.refresh()
+    assert (password.reveal(), password.fault) == ("third", "")

@@ -18,6 +18,7 @@ import pytest
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import InconsistentGroupProtocolError, UnknownTopicOrPartitionError
+from support import kafka_config
 from support.published import Published, publish
 from support.records import encoder_of, flow_records
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker import Broker
+    from broker.secure import SecureBroker
 
     from flowstream.testing import CountersFactory, FlowFactory
 
@@ -83,6 +85,23 @@ def test_example_of_the_documents_passes_with_a_broker(
     if how == "variable":
         options = []
         monkeypatch.setenv("FLOWSTREAM_BROKER", broker.url)
+    pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=10)
+
+
+@pytest.mark.usefixtures("office")
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_example_of_the_documents_passes_with_a_broker_of_tls(
+    pytester: pytest.Pytester,
+    secure_broker: SecureBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    file = kafka_config.write(pytester.path / "kafka.toml", secure_broker.settings("TLS"))
+    options = ["--flowstream-broker", secure_broker.url_of("TLS")]
+    if how == "option":
+        options += ["--flowstream-kafka-config", str(file)]
+    else:
+        monkeypatch.setenv("FLOWSTREAM_KAFKA_CONFIG", str(file))
     pytester.runpytest_subprocess("-W", "error", *options).assert_outcomes(passed=10)
 
 

@@ -16,15 +16,18 @@ import uvloop
 
 from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
+from flowstream.agent.credentials import require_readable
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.agent.state import Run
 from flowstream.errors import UsageError
+from flowstream.files import shown
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
 from flowstream.host import namespaces as netns
+from flowstream.kafka.credentials import exposed
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode, interface_index
@@ -60,6 +63,11 @@ def run(config: RunConfig) -> int:
     limits.require_descriptors(_descriptors(config))
     interfaces = _interfaces(config)
     this = Run(_identity(config))
+    require_readable(config.kafka, user, config.user)
+    for each in exposed(config.kafka):
+        log.warning(
+            "kafka_secret_exposed", file=shown(each.file), mode=oct(each.mode), remedy=each.remedy
+        )
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
     sink, on_counters, spool_state = sink_of(config, this, encoder, user)

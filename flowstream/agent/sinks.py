@@ -86,6 +86,7 @@ def _sink(config: RunConfig, outcomes: Outcomes[MessageBatch], user: User) -> Si
         record_format=config.format,
         owner=_owner(user),
         retention=_retention(config.recording_size, config.recording_age),
+        client=config.kafka,
     )
 
 

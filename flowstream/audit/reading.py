@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from flowstream.audit.accounts import Audit
 from flowstream.errors import MissingTopicError, SourceError
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.source import open_source
 from flowstream.streams import Stream
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowstream.audit.result import Result
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
     from flowstream.source import Source
 
@@ -24,6 +27,7 @@ async def audit(
     topic_prefix: str = "flowstream",
     *,
     progressed: Callable[[int, int], object] | None = None,
+    client: ClientSettings = DEFAULT_CLIENT,
 ) -> Result:
     """Audit the present contents of the topics ``PREFIX.*``.
 
@@ -31,20 +35,21 @@ async def audit(
     no packets. ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
     Where records repeat a ``seq`` the topics are read a second time, to compare them.
     ``progressed`` is called with the number of messages read and their total, which
-    is an estimate until the end of each reading. Raises SourceError when the topics cannot be read
-    or hold no records, DecodeError naming the place of a value that is not a record,
-    UsageError for a wrong URL.
+    is an estimate until the end of each reading. ``client`` are the settings for a cluster.
+    Raises SourceError when the topics cannot be read or hold no records, DecodeError naming
+    the place of a value that is not a record, UsageError for a wrong URL.
     """
     accounts = Audit(topic_prefix)
+    read = functools.partial(_read, url, client=client, progressed=progressed)
     try:
-        source = await _read(url, accounts.topics, accounts.add, progressed)
+        source = await read(accounts.topics, accounts.add)
     except MissingTopicError as err:
         if err.topics != (f"{topic_prefix}.{Stream.NEW_FLOWS}",):
             raise
         accounts = Audit(topic_prefix, without_announcements=True)
-        source = await _read(url, accounts.topics, accounts.add, progressed)
+        source = await read(accounts.topics, accounts.add)
     if accounts.repeats:
-        await _read(url, accounts.topics, accounts.compare, progressed)
+        await read(accounts.topics, accounts.compare)
     result = accounts.result()
     warnings = [*source.warnings, *result.warnings]
     result = msgspec.structs.replace(result, warnings=warnings)
@@ -57,10 +62,12 @@ async def _read(
     url: str,
     topics: Sequence[str],
     take: Callable[[list[Message]], None],
+    *,
+    client: ClientSettings,
     progressed: Callable[[int, int], object] | None,
 ) -> Source:
     """Pass all messages on; a missing topic is known before any of them."""
-    source = open_source(url, topics)
+    source = open_source(url, topics, client=client)
     total = sum(map(sum, (await source.sizes()).values())) if progressed else 0
     done = 0
     async for messages in source.batches():

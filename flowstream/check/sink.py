@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from flowstream.check.cluster import check_cluster
 from flowstream.check.finding import Finding, Status
-from flowstream.kafka.settings import ClientSettings
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, KafkaUrl, StdoutUrl
 
@@ -16,20 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from flowstream.kafka.settings import ClientSettings
 
-def check_sink(url: KafkaUrl | DirectoryUrl | StdoutUrl, topic_prefix: str) -> Iterator[Finding]:
+
+def check_sink(
+    url: KafkaUrl | DirectoryUrl | StdoutUrl, topic_prefix: str, client: ClientSettings
+) -> Iterator[Finding]:
     """Check whether records can be published there, without writing anything."""
     match url:
         case KafkaUrl():
-            yield from _kafka(url, [f"{topic_prefix}.{stream}" for stream in Stream])
+            yield from _kafka(
+                client.at(url.addresses), [f"{topic_prefix}.{stream}" for stream in Stream]
+            )
         case DirectoryUrl(path=path):
             yield _directory(path)
         case StdoutUrl():
             yield Finding(Status.OK, "stdout:", "takes JSON lines")
 
 
-def _kafka(url: KafkaUrl, topics: list[str]) -> Iterator[Finding]:
-    findings = check_cluster(ClientSettings(url.addresses), topics)
+def _kafka(settings: ClientSettings, topics: list[str]) -> Iterator[Finding]:
+    findings = check_cluster(settings, topics)
     with asyncio.Runner() as runner:
         while (finding := runner.run(_next(findings))) is not None:
             yield finding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, values
 from flowstream.urls import SOURCE_FORMS
 
@@ -38,6 +39,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("url", metavar="URL", help=SOURCE_FORMS)
     add_options(parser, ("topic_prefix",))
+    add_kafka(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(command=execute, extra="audit")
 
@@ -45,6 +47,7 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the result; return 0 when everything holds, else 1."""
     prefix = values(args, ("topic_prefix",))["topic_prefix"]
+    client = client_for(args.url, args)
     import asyncio  # noqa: PLC0415
 
     import msgspec  # noqa: PLC0415
@@ -60,7 +63,12 @@ def execute(args: argparse.Namespace) -> int:
 
         # The total takes a second connection: only where the bar is shown.
         result = asyncio.run(
-            audit(args.url, prefix, progressed=None if bars.disable else progressed)
+            audit(
+                args.url,
+                prefix,
+                progressed=None if bars.disable else progressed,
+                client=client,
+            )
         )
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(result)).decode())

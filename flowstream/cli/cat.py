@@ -6,6 +6,7 @@ import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
+from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.messages import warn
 from flowstream.cli.options import Commands, add_options, values
 from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, selection
@@ -50,6 +51,7 @@ def add(commands: Commands) -> None:
     add_topics(parser, "topic to read (default PREFIX.flows)")
     add_options(parser, ("topic_prefix",))
     add_selection(parser)
+    add_kafka(parser)
     parser.add_argument("--follow", action="store_true", help="continue with later records")
     parser.add_argument(
         "--format",
@@ -73,6 +75,7 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the records."""
     prefix = values(args, ("topic_prefix",))["topic_prefix"]
+    client = client_for(args.url, args)
     if args.follow and args.until:
         raise UsageError("--until: --follow has no end; use one of them")
     is_terminal = args.output == "-" and sys.stdout.isatty()
@@ -86,6 +89,7 @@ def execute(args: argparse.Namespace) -> int:
         tuple(dict.fromkeys(args.topics or [f"{prefix}.{Stream.FLOWS}"])),
         selection(args),
         skip_bad=args.skip_bad,
+        client=client,
     )
     with ExitStack() as stack:
         if not is_terminal and not args.follow and sys.stderr.isatty():

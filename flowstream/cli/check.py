@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, values
 
 if TYPE_CHECKING:
@@ -30,16 +31,18 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     add_options(parser, _FIELDS, sink=None)
+    add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the findings one by one; return 1 when one of them is a failure."""
     given = values(args, _FIELDS, interfaces=(), sink=None)
+    client = client_for(given["sink"] or "", args)
     from flowstream.check import Status, check  # noqa: PLC0415
 
     failed = False
-    for finding in check(given["interfaces"], given["sink"], given["topic_prefix"]):
+    for finding in check(given["interfaces"], given["sink"], given["topic_prefix"], client):
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         print(f"{finding.status:4}  {finding.subject}: {finding.text}{remedy}", flush=True)
         failed = failed or finding.status is Status.FAIL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from flowstream.cli.kafka import add_kafka, client_for, given_options
 from flowstream.cli.options import Commands, add_options, values
 from flowstream.config.publish import check_sink
 from flowstream.errors import UsageError
@@ -38,6 +39,7 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     add_options(parser, _FIELDS, duration_s=f"{DURATION_S:g}", sink="a new directory")
+    add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
 
 
@@ -55,6 +57,9 @@ def execute(args: argparse.Namespace) -> int:
             raise UsageError(
                 "--sink: stdout: is not supported by the demo; use a recording or Kafka"
             )
+    client = client_for(given["sink"] or "file:", args)
     from flowstream import demo  # noqa: PLC0415
 
-    return demo.run(given["duration_s"], given["sink"], given["format"])
+    return demo.run(
+        given["duration_s"], given["sink"], given["format"], client, given_options(args)
+    )

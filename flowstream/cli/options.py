@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from flowstream.config.run import OPTIONS
@@ -40,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             options = [each for each in unknown if each.startswith("-")]
             hint = did_you_mean(options[0].partition("=")[0], self._options()) if options else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            self.error(f"unrecognized arguments: {' '.join(map(_shown, unknown))}{hint}")
         return found, unknown
 
     def _options(self) -> list[str]:
@@ -51,7 +52,13 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         hint = did_you_mean(str(value), action.choices) or f"; use {', '.join(action.choices)}"
-        raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint}")
+        raise argparse.ArgumentError(action, f"invalid choice: {_shown(value)!r}{hint}")
+
+
+def _shown(word: str) -> str:
+    """Return an argument without the value of a secret."""
+    key, equals, _ = word.partition("=")
+    return f"{key}=..." if equals and re.search("password|secret", key) else word
 
 
 def add_options(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.messages import warn
 from flowstream.cli.options import Commands, add_options, single_threaded, values
 from flowstream.config.options import options_of
@@ -49,12 +50,15 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="pcap or pcapng file")
     add_options(parser, _FIELDS)
+    add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Publish the captures and return the exit status."""
-    config = CaptureConfig(files=tuple(args.files), **values(args, _FIELDS))
+    given = values(args, _FIELDS)
+    kafka = client_for(given["sink"], args)
+    config = CaptureConfig(files=tuple(args.files), kafka=kafka, **given)
     single_threaded()
     from flowstream import log, pcap  # noqa: PLC0415
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.messages import warn
 from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, selection
 from flowstream.errors import UsageError
@@ -67,6 +68,7 @@ def add(commands: Commands) -> None:
         help="directory that does not hold these topics yet, or a new FILE.fsrec",
     )
     add_selection(parser)
+    add_kafka(parser)
     parser.add_argument("--anonymise", action="store_true", help="anonymise; see below")
     parser.add_argument(
         "--anonymise-key",
@@ -86,11 +88,15 @@ def execute(args: argparse.Namespace) -> int:
     log.configure("error")
     if not args.topics and isinstance(parse_url_or_directory(args.url), KafkaUrl):
         raise UsageError("the following arguments are required: --topic, for a cluster")
+    client = client_for(args.url, args)
     topics, to = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
     selected, change = selection(args), _change(args)
     left = f"{to} was not made" if to.suffix == SUFFIX else f"{to} has the messages up to there"
     count = run_loop(
-        recording.record(args.url, topics, to, selection=selected, change=change, warn=warn), left
+        recording.record(
+            args.url, topics, to, selection=selected, change=change, warn=warn, client=client
+        ),
+        left,
     )
     copied = counted(count, "message")
     print(f"{copied} of {', '.join(topics) or args.url} recorded in {to}")

@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.messages import warn
 from flowstream.cli.selecting import add_topics
 from flowstream.urls import SINK_FORMS
@@ -64,6 +65,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--loop", metavar="N", type=_loop, default=1, help="send it N times (default 1)"
     )
+    add_kafka(parser)
     parser.set_defaults(command=execute, extra="kafka")
 
 
@@ -101,6 +103,7 @@ def execute(args: argparse.Namespace) -> int:
 
     # The command's own error says what failed.
     log.configure("error")
+    client = client_for(args.to, args)
     topics, directory = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.directory)
     counts = run_loop(
         recording.replay(
@@ -111,6 +114,7 @@ def execute(args: argparse.Namespace) -> int:
             loop=args.loop,
             rename=dict(args.rename),
             warn=warn,
+            client=client,
         ),
         "the rest was not sent",
     )

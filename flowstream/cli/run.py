@@ -7,6 +7,7 @@ import importlib.abc
 import sys
 from typing import TYPE_CHECKING
 
+from flowstream.cli.kafka import add_kafka
 from flowstream.cli.options import Commands, add_options, single_threaded
 from flowstream.config.options import options_of
 from flowstream.config.publish import PublishConfig
@@ -29,6 +30,11 @@ The keys of the TOML file are the names of the options, for example
   sink = "kafka://10.0.0.1:9092"
   interval = 5
   max-flows = 65536
+  [kafka]
+  security.protocol = "SASL_SSL"
+  sasl.mechanism = "SCRAM-SHA-256"
+  sasl.username = "agent"
+  sasl.password = "file:/etc/flowstream/password"
 The command line takes precedence over the file. SIGTERM, SIGINT, SIGQUIT and
 SIGHUP end the run: everything observed is published, then the final counters.
 """
@@ -46,6 +52,7 @@ def add(commands: Commands) -> None:
     apart = shared.keys() | SPOOL_OPTIONS.keys()
     add_options(parser, (field for field in OPTIONS if field not in apart))
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same names as keys")
+    add_kafka(parser)
     add_options(parser.add_argument_group("records"), shared)
     add_options(parser.add_argument_group("spool"), SPOOL_OPTIONS)
     parser.set_defaults(command=execute, extra="agent")

@@ -8,6 +8,7 @@ import msgspec
 
 from flowstream.config.options import described, option_name
 from flowstream.errors import UsageError
+from flowstream.kafka.settings import DEFAULT_CLIENT, ClientSettings
 from flowstream.urls import REGISTRY_FORMS, SINK_FORMS, StdoutUrl, parse_registry, parse_url
 
 
@@ -83,6 +84,9 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
             pattern=r"\A[^\s:\0]{1,256}\Z",
         ),
     ] = "nobody"
+
+    kafka: ClientSettings = DEFAULT_CLIENT
+    """Settings of the clients of a cluster; its addresses are the sink's."""
 
     def __post_init__(self) -> None:
         check_sink(self.sink, self.format)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
+from flowstream.config.kafka import KAFKA_TABLE, client_of, properties_of
 from flowstream.config.options import Option, described, options_of
 from flowstream.config.spool import SpoolConfig, with_spool
 from flowstream.config.toml import read_table
@@ -23,6 +24,8 @@ from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from flowstream.kafka.configuration import Given
 
 _INTERFACE_NAME = Annotated[
     # IFNAMSIZ is 16 with the closing NUL; dev_valid_name in net/core/dev.c has the other rules.
@@ -170,7 +173,7 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
     ``vars()`` of a parsed command line does; None and other names are ignored.
     Raises ``UsageError``.
     """
-    values = {} if file is None else _read(Path(file))
+    values, table = ({}, {}) if file is None else _read(Path(file))
     for field, option in OPTIONS.items():
         if given.get(field) is not None:
             values[field] = option.parse(given[field])
@@ -181,7 +184,8 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
         )
     sink = RunConfig(**values).sink
     _check_limits(values, sink)
-    return RunConfig(**with_spool(values, sink))
+    kafka = client_of(sink, given, table)
+    return RunConfig(**with_spool(values, sink), kafka=kafka)
 
 
 def _check_limits(given: Mapping[str, object], sink: str) -> None:
@@ -196,15 +200,18 @@ def _check_limits(given: Mapping[str, object], sink: str) -> None:
             )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Read a TOML file into checked values by field name."""
-    values = {}
-    for key, value in read_table(file).items():
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Given]]:
+    """Read a TOML file into checked values by field name, and the properties of [kafka]."""
+    values, table = {}, read_table(file)
+    properties = properties_of(table, file)
+    for key, value in table.items():
+        if key == KAFKA_TABLE:
+            continue
         option = _BY_NAME.get(key)
         if option is None:
             raise UsageError(f"{file}: {_unknown(key)}")
         values[option.field] = option.parse(value, where=f"{file}: {option.name}")
-    return values
+    return values, properties
 
 
 def _unknown(key: str) -> str:

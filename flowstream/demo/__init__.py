@@ -20,11 +20,13 @@ from flowstream.demo.network import hosts, network
 from flowstream.demo.show import Viewer
 from flowstream.demo.traffic import traffic
 from flowstream.errors import FlowstreamError, SourceError
+from flowstream.kafka.settings import DEFAULT_CLIENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from flowstream.demo.network import Host
+    from flowstream.kafka.settings import ClientSettings
 
 PREFIX = "flowstream-demo"
 LOOK_S = 0.5
@@ -38,11 +40,18 @@ class _Console(Console):
         raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
 
 
-def run(duration_s: float, sink: str | None, record_format: str) -> int:
+def run(
+    duration_s: float,
+    sink: str | None,
+    record_format: str,
+    kafka: ClientSettings = DEFAULT_CLIENT,
+    options: Sequence[str] = (),
+) -> int:
     """Run the demonstration for ``duration_s`` seconds; return its exit status.
 
     The status is 0 when every packet is accounted for, else 1. Without ``sink`` it
-    records into a new directory. Raises ``KernelError`` without root.
+    records into a new directory. ``kafka`` are the settings for a cluster and ``options``
+    those that give them to the agent. Raises ``KernelError`` without root.
     """
     console = _Console()
     sink = sink or f"file:{tempfile.mkdtemp(prefix='flowstream-demo-')}"
@@ -52,10 +61,10 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
     with (
         _signals_held() as interrupted,
         network(client, server),
-        _agent(server, sink, record_format, duration_s + 2 * START_TIMEOUT_S) as agent,
+        _agent(server, sink, record_format, duration_s + 2 * START_TIMEOUT_S, options) as agent,
     ):
         console.print(f"the agent observes {server.device} and publishes to {sink}\n")
-        viewer = Viewer(sink, f"{PREFIX}.flows", since_ns, console)
+        viewer = Viewer(sink, f"{PREFIX}.flows", since_ns, console, kafka)
         with traffic(client, server):
             asyncio.run(_watch(viewer, agent, duration_s, interrupted))
         agent.send_signal(signal.SIGTERM)
@@ -63,7 +72,7 @@ def run(duration_s: float, sink: str | None, record_format: str) -> int:
             raise FlowstreamError("the agent failed; see its messages above")
         asyncio.run(viewer.look())
     console.print(f"\n{viewer.shown} flow records; their audit:\n")
-    result = asyncio.run(audit(sink, PREFIX))
+    result = asyncio.run(audit(sink, PREFIX, client=kafka))
     tables.show(result, sys.stdout)
     console.print(
         f"\nThe records are in {sink}: flowstream audit {sink} --topic-prefix {PREFIX}",
@@ -109,7 +118,7 @@ async def _watch(
 
 @contextlib.contextmanager
 def _agent(
-    server: Host, sink: str, record_format: str, longest_s: float
+    server: Host, sink: str, record_format: str, longest_s: float, options: Sequence[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the agent as a process, as in production; it ends with the block.
 
@@ -118,7 +127,7 @@ def _agent(
     command = [sys.executable, "-m", "flowstream", "run", "-i", server.device]
     command += ["--netns", server.namespace, "--sink", sink, "--format", record_format]
     command += ["--topic-prefix", PREFIX, "--interval", "1", "--log-level", "warning"]
-    command += ["--duration", f"{longest_s:g}"]
+    command += ["--duration", f"{longest_s:g}", *options]
     # In its own session: Ctrl-C reaches the demo alone, which passes it on.
     agent = subprocess.Popen(command, start_new_session=True, env=os.environ)
     try:

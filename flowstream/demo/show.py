@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.reading.terms import TCP_FLAGS
 from flowstream.records import FlowRecord, decode
 from flowstream.source import open_source
@@ -14,22 +15,32 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from flowstream.kafka.settings import ClientSettings
+
 _PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 
 
 class Viewer:
     """Prints a topic's new flow records, read as any consumer reads them."""
 
-    def __init__(self, url: str, topic: str, since_ns: int, console: Console) -> None:
+    def __init__(
+        self,
+        url: str,
+        topic: str,
+        since_ns: int,
+        console: Console,
+        client: ClientSettings = DEFAULT_CLIENT,
+    ) -> None:
         self._url, self._topic, self._since_ns = url, topic, since_ns
-        self._console = console
+        self._console, self._client = console, client
         self._next: dict[int, int] = {}
         self.shown = 0
 
     async def look(self) -> None:
         """Print the records published since the last call."""
         fresh = []
-        async for messages in open_source(self._url, [self._topic]).batches():
+        source = open_source(self._url, [self._topic], client=self._client)
+        async for messages in source.batches():
             for message in messages:
                 if message.offset < self._next.get(message.partition, 0):
                     continue

@@ -13,11 +13,13 @@ from aiokafka.conn import AIOKafkaConnection
 from flowstream.kafka.frames import BoundedId
 from flowstream.kafka.oauth import provider_of
 from flowstream.kafka.pacing import pace_metadata
+from flowstream.kafka.reloading import revealed
 from flowstream.kafka.tls import context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from flowstream.kafka.secrets import Secret
     from flowstream.kafka.settings import ClientSettings, Sasl
 
 _Client = TypeVar("_Client")
@@ -62,6 +64,17 @@ def authenticator(sasl: Sasl) -> Any:
             return connection.authenticator_scram()
 
 
+def load(settings: ClientSettings) -> None:
+    """Read certificates and keys now; ``UsageError`` names a file that cannot be used.
+
+    Clients of these settings keep them, so that privileges may be given up.
+    """
+    if settings.tls is not None:
+        context(settings.tls)
+    if settings.sasl is not None and settings.sasl.oauth is not None:
+        provider_of(settings.sasl.oauth)
+
+
 def _new(
     kind: Callable[..., _Client], settings: ClientSettings, *topics: str, **options: Any
 ) -> _Client:
@@ -78,16 +91,38 @@ def _new(
     if settings.sasl is not None:
         shared |= _login(settings.sasl)
     made = kind(*topics, bootstrap_servers=list(settings.addresses), **(shared | options))
-    # Producers show their client, consumers and admin clients do not.
-    pace_metadata(getattr(made, "_client", None) or getattr(made, "client", made))
+    client = _client_of(made)
+    pace_metadata(client)
+    if settings.sasl is not None and settings.sasl.password is not None:
+        _renew_password(client, settings.sasl.password)
     return made
+
+
+def _client_of(made: Any) -> Any:
+    """Return aiokafka's client in a producer, consumer or admin client."""
+    # Producers show their client, consumers and admin clients do not.
+    return getattr(made, "_client", None) or getattr(made, "client", made)
+
+
+def _renew_password(client: Any, password: Secret) -> None:
+    """Let each new connection of a client use the password of that time.
+
+    aiokafka keeps the one that it was given.
+    """
+    connect = client._get_conn  # noqa: SLF001 - makes all connections but the first ones
+
+    async def renewed(*args: Any, **kwargs: Any) -> object:
+        client._sasl_plain_password = revealed(password)  # noqa: SLF001
+        return await connect(*args, **kwargs)
+
+    client._get_conn = renewed  # noqa: SLF001
 
 
 def _login(sasl: Sasl) -> dict[str, Any]:
     found: dict[str, Any] = {"sasl_mechanism": sasl.mechanism}
     if sasl.password is not None:
         found["sasl_plain_username"] = sasl.username
-        found["sasl_plain_password"] = sasl.password.reveal()
+        found["sasl_plain_password"] = revealed(sasl.password)
     if sasl.oauth is not None:
         found["sasl_oauth_token_provider"] = provider_of(sasl.oauth)
     return found
@@ -95,6 +130,17 @@ def _login(sasl: Sasl) -> dict[str, Any]:
 
 def _quieten_aiokafka() -> None:
     """Log aiokafka's report of every retry at level DEBUG only: sink and source sum up."""
+    logging.getLogger("aiokafka.conn").addFilter(_without_login)
     logger = logging.getLogger("aiokafka")
     if not logger.isEnabledFor(logging.DEBUG):
         logger.setLevel(logging.CRITICAL)
+
+
+def _without_login(record: logging.LogRecord) -> bool:
+    """Take passwords and tokens out of a log record: aiokafka logs all requests as they are."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            type(each).__name__ if "SaslAuthenticate" in type(each).__name__ else each
+            for each in record.args
+        )
+    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -36,9 +35,13 @@ class Given(NamedTuple):
     where: str
 
 
-def from_table(table: object, file: Path) -> dict[str, Given]:
-    """Check a [kafka] table of a TOML file; its keys may be dotted or quoted."""
-    where = f"{shown(file)}: kafka"
+def of_properties(properties: Mapping[str, object]) -> ClientSettings:
+    """Return the settings of properties by name, for a program's own use."""
+    return client_settings(from_table(properties, "properties"))
+
+
+def from_table(table: object, where: str, file: Path | None = None) -> dict[str, Given]:
+    """Check a [kafka] table, whose keys may be dotted or quoted; ``file`` holds it."""
     found = {}
     for name, value in _flat(table, where):
         each = property_of(name, where)
@@ -125,10 +128,8 @@ def _parsed(each: Property, text: str, where: str, file: Path | None) -> Any:
     try:
         value = each.parse(resolved)
     except ValueError:
-        shown_value = "the value" if each.is_secret or resolved != text else reprlib.repr(text)
-        raise UsageError(
-            f"{where}: {shown_value} is not allowed; it takes {each.allowed}"
-        ) from None
+        # The value is not repeated: it may be a password in the wrong place.
+        raise UsageError(f"{where}: the value is not allowed; it takes {each.allowed}") from None
     if not each.is_secret:
         return value
     return Secret(value, file if resolved == text else None)

@@ -21,6 +21,7 @@ import msgspec
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
+from flowstream.kafka.reloading import revealed
 from flowstream.kafka.tls import context_of_authorities
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         if oauth.scope:
             form["scope"] = oauth.scope
         body = urlencode(form)
-        login = base64.b64encode(f"{oauth.client_id}:{oauth.client_secret.reveal()}".encode())
+        login = base64.b64encode(f"{oauth.client_id}:{revealed(oauth.client_secret)}".encode())
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         lines = (
             f"POST {target} HTTP/1.1",

@@ -20,30 +20,50 @@ class Secret:
     ``file`` is the file that holds it, if there is one.
     """
 
-    __slots__ = ("_signature", "_text", "file")
+    __slots__ = ("_signature", "_text", "fault", "file")
 
     def __init__(self, text: str, file: Path | None = None) -> None:
         self._text, self.file = text, file
         self._signature: Signature | None = None
+        self.fault = ""
+        """Why the present content of the file is not used; "" if it is."""
 
     @classmethod
     def of_file(cls, file: Path) -> Secret:
         """Read a file whose only line is the secret. Raises OSError and ValueError."""
-        secret = cls("", file)
-        secret.refresh()
+        secret = cls(_read(file), file)
+        secret._signature = signature_of(file)
         return secret
 
-    def refresh(self) -> None:
-        """Read the file again if it changed; a secret that is in no file of its own stays.
+    @property
+    def has_own_file(self) -> bool:
+        """Whether the file holds the secret alone, and is read again when it changes."""
+        return self._signature is not None
 
-        After an OSError or ValueError the former text stays.
+    def refresh(self) -> bool:
+        """Read a file of its own again; return whether it changed.
+
+        ``fault`` says why a changed file cannot be used; the former text stays.
         """
-        if self.file is None or (self._text and self._signature is None):
-            return
-        signature = signature_of(self.file)
-        if signature != self._signature:
+        if self.file is None or self._signature is None:
+            return False
+        try:
+            signature = signature_of(self.file)
+        except OSError:
+            # Out of reach by now, or about to be replaced.
+            return False
+        if signature == self._signature:
+            return False
+        try:
             self._text = _read(self.file)
-            self._signature = signature
+        except OSError as err:
+            self.fault = f"{shown(self.file)}: cannot be read: {err.strerror}"
+            return False
+        except ValueError as err:
+            self.fault = str(err)
+            return False
+        self._signature, self.fault = signature, ""
+        return True
 
     def reveal(self) -> str:
         """Return the secret itself, for a library that needs it."""

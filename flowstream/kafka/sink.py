@@ -13,6 +13,7 @@ import structlog
 
 from flowstream.accounting import terms
 from flowstream.delivery.space import Space
+from flowstream.kafka.client import load
 from flowstream.kafka.cluster import Cluster
 from flowstream.kafka.lanes import RECORD_OVERHEAD, Lanes
 from flowstream.kafka.limits import Limits
@@ -47,6 +48,7 @@ class KafkaSink:
         limits: Limits | None = None,
         topic_settings: Mapping[str, str] | None = None,
     ) -> None:
+        load(settings)
         self._outcomes = outcomes
         self._limits = limits or Limits.of(settings)
         self._cluster = Cluster(

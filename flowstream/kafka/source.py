@@ -12,7 +12,7 @@ from aiokafka.errors import BrokerResponseError, UnsupportedCodecError
 
 from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicError, SourceError
 from flowstream.kafka.admin import existing_partitions
-from flowstream.kafka.client import admin_client, new_consumer
+from flowstream.kafka.client import admin_client, load, new_consumer
 from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.topic_settings import deletions, described
 from flowstream.messages import Message
@@ -46,6 +46,7 @@ class KafkaSource:
     def __init__(
         self, settings: ClientSettings, topics: Sequence[str], *, metadata_age: float = 10.0
     ) -> None:
+        load(settings)
         self.warnings: Sequence[str] = ()
         self._settings = settings
         self._url = settings.url

@@ -10,6 +10,7 @@ import structlog
 
 from flowstream.errors import UsageError
 from flowstream.files import open_regular, shown
+from flowstream.kafka.reloading import revealed
 from flowstream.kafka.secrets import signature_of
 
 if TYPE_CHECKING:
@@ -76,17 +77,15 @@ class _ReloadingContext(ssl.SSLContext):
         if present == self._signatures:
             return
         try:
-            if self._tls.key_password is not None:
-                self._tls.key_password.refresh()
             self._inner = _loaded(self._tls)
         # Perhaps only some of the files are written so far.
-        except (UsageError, OSError, ValueError) as err:
+        except (UsageError, OSError) as err:
             if str(err) != self._fault:
-                log.warning("kafka_certificates_not_reloaded", error=str(err))
+                log.warning("kafka_credentials_not_reloaded", error=str(err))
             self._fault = str(err)
             return
         self._signatures, self._fault = present, ""
-        log.info("kafka_certificates_reloaded", files=[shown(path) for path in present])
+        log.info("kafka_credentials_reloaded", files=[shown(path) for path in present])
 
 
 def _signatures(tls: Tls) -> dict[Path, Signature]:
@@ -123,15 +122,17 @@ def _load_identity(
         # Without a function OpenSSL would ask the terminal.
         nonlocal asked
         asked = True
-        return password.reveal() if password else ""
+        return revealed(password) if password else ""
 
     try:
         made.load_cert_chain(certificate, key, reveal)
     except (OSError, ValueError) as err:
         if asked:
             # ValueError: a password that is too long.
-            why = "does not decrypt" if password else "is missing, and encrypted is"
-            raise UsageError(f"ssl.key.password: {why} {shown(key)}") from None
+            said = f"does not decrypt {shown(key)}"
+            if password is None:
+                said = f"is missing, and {shown(key)} is encrypted"
+            raise UsageError(f"ssl.key.password: {said}") from None
         reason = _reason(err)
         if getattr(err, "reason", "") == "KEY_VALUES_MISMATCH":
             reason = f"is not the key of {shown(certificate)}"

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import uvloop
 
 from flowstream.accounting.counters import Rhythm, counters_record
+from flowstream.agent.credentials import require_readable
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.state import Run
 from flowstream.errors import SinkError
 from flowstream.host import limits, privileges
-from flowstream.kafka.settings import KEEP_FOREVER, ClientSettings
+from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kernel.packets import PacketFeed
 from flowstream.pcap.identity import identify
 from flowstream.pcap.inputs import opened
@@ -97,6 +98,7 @@ def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
     become ``user``.
     """
     limits.require_descriptors(limits.DESCRIPTORS + DESCRIPTORS + len(config.files))
+    require_readable(config.kafka, user, config.user)
     with ExitStack() as stack:
         inputs = stack.enter_context(opened(config.files))
         # Before the sink creates anything: a capture may be damaged, a registry may refuse.
@@ -110,24 +112,25 @@ def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
             record_format=config.format,
             owner=user if os.geteuid() == 0 else None,
             topic_settings=KEEP_FOREVER,
+            client=config.kafka,
         )
         feed = PacketFeed(max_flows=config.max_flows, sampling=config.sampling)
         stack.callback(feed.close)
-        check = _retention_check(config.sink)
+        check = _retention_check(config)
         ready = Prepared(config, captures, this, encoder, sink, feed, check)
         sink.prepare(ready.topics())
         sink.load()
         yield ready
 
 
-def _retention_check(sink: str) -> RetentionCheck | None:
-    where = parse_url(sink)
+def _retention_check(config: CaptureConfig) -> RetentionCheck | None:
+    where = parse_url(config.sink)
     if not isinstance(where, KafkaUrl):
         return None
     # aiokafka is slow to import, and only Kafka needs it.
     from flowstream.kafka.topic_settings import overdue  # noqa: PLC0415
 
-    return functools.partial(overdue, ClientSettings(where.addresses))
+    return functools.partial(overdue, config.kafka.at(where.addresses))
 
 
 async def publish(ready: Prepared, warn: Callable[[str], object]) -> Published:

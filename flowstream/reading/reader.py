@@ -11,6 +11,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from flowstream.errors import DecodeError, FlowstreamError
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.reading.selection import Selection, decoded
 from flowstream.reading.times import unix_ms
 from flowstream.reading.where import Condition
@@ -20,6 +21,7 @@ from flowstream.wording import counted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
     from flowstream.reading.rows import Read, Writer
     from flowstream.records import CountersRecord, FlowRecord
@@ -35,6 +37,7 @@ def read(
     where: str | None = None,
     follow: bool = False,
     skip_bad: bool = False,
+    client: ClientSettings = DEFAULT_CLIENT,
 ) -> Iterator[FlowRecord | CountersRecord]:
     """Yield the records of topics: those present now and, with ``follow``, all later ones.
 
@@ -42,7 +45,8 @@ def read(
     and ``until`` (exclusive) are times of the messages: RFC 3339, Unix seconds, or how
     long ago, such as "10m". ``limit`` is the most records, ``where`` a condition such as
     "dst_port == 443 and packets > 10". Records are ordered within a partition only.
-    ``skip_bad`` leaves out values that are not records.
+    ``skip_bad`` leaves out values that are not records. ``client`` are the settings for a
+    cluster, as ``flowstream.kafka.configuration.of_properties`` returns them.
 
     Everything is read in the caller's thread, which must not run an event loop. At the
     end a ``UserWarning`` tells what could not be read, such as the partitions that a
@@ -52,7 +56,9 @@ def read(
     """
     selection = selected(since=since, until=until, limit=limit, where=where)
     topics = [topic] if isinstance(topic, str) else list(topic)
-    return _records(Reader(url, topics, selection, skip_bad=skip_bad), follow=follow)
+    return _records(
+        Reader(url, topics, selection, skip_bad=skip_bad, client=client), follow=follow
+    )
 
 
 def _records(reader: Reader, *, follow: bool) -> Iterator[FlowRecord | CountersRecord]:
@@ -90,8 +96,9 @@ class Reader:
         selection: Selection,
         *,
         skip_bad: bool = False,
+        client: ClientSettings = DEFAULT_CLIENT,
     ) -> None:
-        self._source = open_source(url, topics)
+        self._source = open_source(url, topics, client=client)
         self._selection = selection
         self._skip_bad = skip_bad
         self._left: int | None = None

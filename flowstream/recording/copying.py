@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 from flowstream.accounting import terms
 from flowstream.errors import SinkError, UsageError
 from flowstream.extras import requires
-from flowstream.kafka.settings import ClientSettings
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
 from flowstream.segments.reader import partitions_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
     from flowstream.segments.sink import SegmentSink
     from flowstream.sink import Sink
@@ -117,12 +118,12 @@ class Copy:
         )
 
 
-def cluster_settings(url: str) -> ClientSettings:
-    """Return the settings of a Kafka URL; UsageError, naming its form, for any other."""
+def cluster_settings(url: str, client: ClientSettings = DEFAULT_CLIENT) -> ClientSettings:
+    """Return ``client`` for a Kafka URL; UsageError, naming its form, for any other."""
     where = parse_url(url) if url.startswith("kafka:") else None
     if not isinstance(where, KafkaUrl):
         raise UsageError(f"{without_secret(url)!r}: use kafka://HOST:PORT[,HOST:PORT...]")
-    return ClientSettings(where.addresses)
+    return client.at(where.addresses)
 
 
 def recording_path(text: str) -> Path:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flowstream.errors import SinkError
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.reading import Selection
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, check_absent, segment_sink
 from flowstream.segments.archive import SUFFIX, packing
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
     from flowstream.source import Source
 
@@ -28,6 +30,7 @@ async def record(
     selection: Selection | None = None,
     change: Callable[[Message], Message] = lambda message: message,
     warn: Callable[[str], object] = lambda _: None,
+    client: ClientSettings = DEFAULT_CLIENT,
 ) -> int:
     """Copy the topics' present messages into ``to``; return their number.
 
@@ -40,7 +43,7 @@ async def record(
     where ``to`` cannot be written or already contains one of the topics. When it is
     cancelled a directory has the messages taken until then.
     """
-    source = open_source(url, topics)
+    source = open_source(url, topics, client=client)
     with ExitStack() as stack:
         if to.suffix == SUFFIX:
             # Only a source that can be read makes a file.

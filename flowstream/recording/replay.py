@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.errors import SinkError, UsageError
 from flowstream.extras import requires
 from flowstream.kafka.admin import partition_counts
-from flowstream.kafka.settings import KEEP_FOREVER
+from flowstream.kafka.settings import DEFAULT_CLIENT, KEEP_FOREVER
 from flowstream.kafka.topic_settings import overdue
 from flowstream.reading import json_line
 from flowstream.recording.copying import (
@@ -46,6 +46,7 @@ async def replay(
     loop: int = 1,
     rename: Mapping[str, str] = MappingProxyType({}),
     warn: Callable[[str], object] = lambda _: None,
+    client: ClientSettings = DEFAULT_CLIENT,
 ) -> dict[str, int]:
     """Copy a recording to ``url`` ``loop`` times; return the messages sent by topic there.
 
@@ -66,13 +67,13 @@ async def replay(
     sizes = await source.sizes()
     names = renamed(tuple(sizes), rename)
     counts = {names[topic]: len(partitions) for topic, partitions in sizes.items()}
-    cluster = cluster_settings(url) if isinstance(target, KafkaUrl) else None
+    cluster = cluster_settings(url, client) if isinstance(target, KafkaUrl) else None
     if cluster is not None:
         await _check_partitions(url, cluster, source, sizes, names)
     with Copy("replaying", loop * sum(map(sum, sizes.values()))) as copy:
         if isinstance(target, DirectoryUrl):
             check_absent(target.path, tuple(counts))
-        sink = _sink(url, copy, counts)
+        sink = _sink(url, copy, counts, client)
         change = partial(_changed, names=names, as_lines=isinstance(target, StdoutUrl))
         await sink.start(tuple(counts))
         try:
@@ -115,11 +116,16 @@ def _changed(message: Message, names: Mapping[str, str], *, as_lines: bool) -> M
     return message if topic == message.topic else message._replace(topic=topic)
 
 
-def _sink(url: str, copy: Copy, counts: Mapping[str, int]) -> Sink:
+def _sink(url: str, copy: Copy, counts: Mapping[str, int], client: ClientSettings) -> Sink:
     # Recordings are written on Linux only, but read and replayed everywhere.
     with requires("kafka", url):
         return open_sink(
-            url, copy, partitions=counts, record_format="json", topic_settings=KEEP_FOREVER
+            url,
+            copy,
+            partitions=counts,
+            record_format="json",
+            topic_settings=KEEP_FOREVER,
+            client=client,
         )
 
 

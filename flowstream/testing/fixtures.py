@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.testing.counters import CountersFactory
 from flowstream.testing.factory import FlowFactory
 from flowstream.testing.recorded import Recording
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
     from flowstream.testing.replayed import ReplayedTopics
 
@@ -25,11 +27,13 @@ class Fixtures:
 
     Relative paths start at ``directory``. Topics are created in the broker at ``url`` and
     deleted at the end of the scope; without a URL they are in the process. Each factory
-    numbers its records through the whole scope.
+    numbers its records through the whole scope. ``client`` are the settings for the broker.
     """
 
-    def __init__(self, directory: Path, url: str | None) -> None:
-        self._directory, self._url = directory, url
+    def __init__(
+        self, directory: Path, url: str | None, client: ClientSettings = DEFAULT_CLIENT
+    ) -> None:
+        self._directory, self._url, self._client = directory, url, client
         self._topics = ExitStack()
 
     def __enter__(self) -> Self:
@@ -75,5 +79,6 @@ class Fixtures:
         else:
             messages, partitions = list(source), dict.fromkeys(topics, 1)
         if self._url:
-            return self._topics.enter_context(BrokerTopics(self._url, messages, partitions))
+            topics_there = BrokerTopics(self._url, messages, partitions, self._client)
+            return self._topics.enter_context(topics_there)
         return DoubleTopics(messages, partitions)

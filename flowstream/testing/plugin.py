@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flowstream.extras import requires
+from flowstream.kafka.settings import DEFAULT_CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,16 +23,25 @@ if TYPE_CHECKING:
     )
 
 BROKER_VARIABLE = "FLOWSTREAM_BROKER"
+KAFKA_CONFIG_VARIABLE = "FLOWSTREAM_KAFKA_CONFIG"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--flowstream-broker``."""
-    parser.getgroup("flowstream").addoption(
+    """Add ``--flowstream-broker`` and ``--flowstream-kafka-config``."""
+    group = parser.getgroup("flowstream")
+    group.addoption(
         "--flowstream-broker",
         metavar="URL",
         default=None,
         help="kafka://HOST:PORT for the replayed topics "
         f"(default ${BROKER_VARIABLE}, else topics in the process and a consumer double)",
+    )
+    group.addoption(
+        "--flowstream-kafka-config",
+        metavar="FILE",
+        default=None,
+        help="TOML file whose table [kafka] has the properties of that broker's clients "
+        f"(default ${KAFKA_CONFIG_VARIABLE})",
     )
 
 
@@ -85,8 +95,11 @@ def replayed_topics(flowstream_function: Fixtures) -> Callable[..., ReplayedTopi
 
 def _fixtures(config: pytest.Config, directory: Path) -> Iterator[Fixtures]:
     with requires("testing", "a fixture of flowstream"):
+        from flowstream.config.kafka import client_of  # noqa: PLC0415
         from flowstream.testing.fixtures import Fixtures  # noqa: PLC0415
 
+    file = config.getoption("--flowstream-kafka-config") or os.environ.get(KAFKA_CONFIG_VARIABLE)
     url = config.getoption("--flowstream-broker") or os.environ.get(BROKER_VARIABLE)
-    with Fixtures(directory, url) as fixtures:
+    client = client_of(url, {"kafka_config": file}) if url else DEFAULT_CLIENT
+    with Fixtures(directory, url, client) as fixtures:
         yield fixtures

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from flowstream.errors import SinkError, UsageError
 from flowstream.kafka.admin import create_missing
 from flowstream.kafka.client import admin_client, new_consumer
-from flowstream.kafka.settings import KEEP_FOREVER
+from flowstream.kafka.settings import DEFAULT_CLIENT, KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import Copy, cluster_settings
 from flowstream.testing.cluster import DoubleCluster
@@ -24,6 +24,7 @@ from flowstream.testing.names import IsolatedNames
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
+    from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
 
 _TIMEOUT = 60.0
@@ -109,10 +110,14 @@ class BrokerTopics(_Topics):
     """Topics in a broker, with unique names; a context manager that deletes them."""
 
     def __init__(
-        self, url: str, messages: Iterable[Message], partitions: Mapping[str, int]
+        self,
+        url: str,
+        messages: Iterable[Message],
+        partitions: Mapping[str, int],
+        client: ClientSettings = DEFAULT_CLIENT,
     ) -> None:
         super().__init__(messages, partitions)
-        self._settings = cluster_settings(url)
+        self._settings = cluster_settings(url, client)
         self._suffix = f".{uuid.uuid4().hex[:12]}"
         longest = _LONGEST_NAME - len(self._suffix)
         self.names = {topic: topic[:longest] + self._suffix for topic in self._partitions}
