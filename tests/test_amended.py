@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.published import HOST, LOSSES, Published
+from support.published import HOST, LOSSES, NO_SPOOL, Published
 from support.records import EPOCH, flow_records
 
 from flowstream.accounting import terms
@@ -217,6 +217,26 @@ def test_what_is_gone_of_other_runs_and_of_counters_changes_nothing():
         last.stages,
     )
     assert found.spool == SpoolCounts(*amount_of(20, 31), 0, 0)
+
+
+@pytest.mark.parametrize("steps", [[(20, 31)], [(20, 22), (22, 31)], [(20, 30), (30, 31)]])
+def test_records_that_were_being_spooled_at_the_end_stay_in_doubt(steps):
+    """The first two of eleven: the run did not learn that they were written, too."""
+    doubtful, waiting = amount_of(20, 22), amount_of(22, 31)
+    record = msgspec.structs.replace(
+        last_record(),
+        in_doubt={"shutdown": Loss(*doubtful)},
+        spool=SpoolCounts(*waiting, *STATE),
+    )
+    assert unsettled(record) == 0
+    for first, end in steps:
+        amounts = {THREE_IN: amount_of(first, end)}
+        gone = [Gone(EPOCH, Stream.FLOWS, amounts, terms.SPOOL_FULL)]
+        record = amended(record, gone, seq=record.seq + 1, time=NOW, spool=SpoolState())
+        assert unsettled(record) == 0
+    assert record.losses["spool_full"] == Loss(*waiting)
+    assert (record.in_doubt, record.spool) == ({"shutdown": Loss(*doubtful)}, NO_SPOOL)
+    assert difference(record, amount_of(0, 20)) == doubtful[1:]
 
 
 def test_a_killed_run_may_have_spooled_more_than_it_counted():

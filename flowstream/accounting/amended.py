@@ -37,8 +37,9 @@ def amended(
     state of the whole spool now. Publish it under the key that ``last`` had, also for
     counters records that are gone: ``last`` itself may be among them.
 
-    The amount that waits does not fall below 0: a killed run may have spooled more than
-    its last counters record says.
+    What is gone may be more than what waited. A run that ended counted records as in doubt
+    that it was still spooling when its time was over: those stay in doubt. A killed run may
+    have spooled more than its last counters record says: all of it is lost.
     """
     key = AttachmentKey(last.if_index, last.flow_direction)
     losses, in_doubt, stages = dict(last.losses), dict(last.in_doubt), dict(last.stages)
@@ -49,7 +50,9 @@ def amended(
             continue
         if each.stream is Stream.COUNTERS:
             continue
-        waiting = waiting.minus(amount)
+        if last.final:
+            amount = _least(amount, waiting)
+        waiting = waiting.minus(_least(amount, waiting))
         _add(in_doubt if each.in_doubt else losses, each.cause, amount)
         if not each.in_doubt:
             stage = stages.get(each.stream, StageCounts(0, 0, 0, 0, 0, 0, 0))
@@ -64,12 +67,12 @@ def amended(
         losses=losses,
         in_doubt=in_doubt,
         stages=stages,
-        spool=SpoolCounts(*_at_least_0(waiting), *spool),
+        spool=SpoolCounts(*waiting, *spool),
     )
 
 
-def _at_least_0(amount: RecordAmount) -> RecordAmount:
-    return RecordAmount(*(max(number, 0) for number in amount))
+def _least(one: RecordAmount, other: RecordAmount) -> RecordAmount:
+    return RecordAmount(*map(min, one, other))
 
 
 def _add(amounts: dict[str, Loss], cause: str, amount: RecordAmount) -> None:
