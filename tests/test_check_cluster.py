@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from broker.secure import AGENT, PASSWORDS, READER, STRANGER, SecureBroker
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -9,6 +11,7 @@ from support.outcomes import new_topic
 
 from flowstream.check.cluster import check_cluster
 from flowstream.check.finding import Finding, Status
+from flowstream.kafka import cluster_clock
 from flowstream.kafka.secrets import Secret
 from flowstream.kafka.settings import ClientSettings, Sasl, Tls
 
@@ -44,6 +47,9 @@ def topics(secure_broker: SecureBroker) -> tuple[str, str, str]:
     new = [NewTopic(flows, 7, config=losing), NewTopic(counters, 1)]
     for done in admin.create_topics(new).values():
         done.result(30)
+    # The controller answers before the broker knows them.
+    while not {flows, counters} <= admin.list_topics(timeout=30).topics.keys():
+        pass
     return flows, counters, missing
 
 
@@ -51,7 +57,12 @@ async def test_the_steps_and_the_topics(secure_broker: SecureBroker, topics) -> 
     flows, counters, missing = topics
     settings = settings_of(secure_broker, AGENT)
     (address,) = settings.addresses
-    assert await found(settings, flows, missing, counters) == [
+    findings = await found(settings, flows, missing, counters)
+    clock = findings.pop(6)
+    assert (clock.status, clock.subject) == (OK, "clock")
+    assert re.fullmatch(r"20\S+Z here; the cluster does not tell its own", clock.text)
+    assert clock.remedy == "allow Describe on the cluster to compare them"
+    assert findings == [
         Finding(OK, f"resolve {address}", "127.0.0.1"),
         Finding(OK, f"connect {address}", "accepts connections"),
         Finding(
@@ -158,4 +169,43 @@ async def test_one_address_of_two(secure_broker: SecureBroker) -> None:
     both = settings.at(("127.0.0.1:1", *settings.addresses))
     findings = await found(both)
     assert [each.subject for each in findings if each.status is FAIL] == ["connect 127.0.0.1:1"]
-    assert findings[-1] == Finding(OK, "idempotent writing", "allowed")
+    assert Finding(OK, "idempotent writing", "allowed") in findings
+
+
+@pytest.mark.parametrize(
+    ("hours", "status", "clock", "refusal"),
+    [
+        (0, OK, r"0\.\d s (ahead of|behind) the cluster's", ""),
+        (
+            2,
+            WARN,
+            r"7[12]\d\d\.\d s ahead of the cluster's",
+            (
+                r"message\.timestamp\.after\.max\.ms=1000 refuses the records of this host: "
+                r"its clock is 7[12]\d\d s ahead"
+            ),
+        ),
+        (
+            -2,
+            WARN,
+            r"7[12]\d\d\.\d s behind the cluster's",
+            (
+                r"message\.timestamp\.before\.max\.ms=3600000 refuses the records of this host: "
+                r"its clock is 7[12]\d\d s behind"
+            ),
+        ),
+    ],
+)
+async def test_the_clock_against_the_limits_of_topics(
+    secure_broker: SecureBroker, topics, monkeypatch, hours: int, status, clock, refusal
+) -> None:
+    """Clients without a name may do everything here, also ask for the cluster's clock."""
+    now_ms = cluster_clock._now_ms
+    monkeypatch.setattr(cluster_clock, "_now_ms", lambda: now_ms() + hours * 3_600_000)
+    findings = await found(secure_broker.cluster, topics[0])
+    (finding,) = [each for each in findings if each.subject == "clock"]
+    assert finding.status is status
+    assert re.fullmatch(clock, finding.text)
+    refused = [each.text for each in findings if each.status is FAIL]
+    assert len(refused) == bool(refusal)
+    assert re.fullmatch(refusal, "".join(refused))

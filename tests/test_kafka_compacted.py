@@ -1,4 +1,4 @@
-"""Topics from which the broker deletes records that nobody replaces: who reads or writes them is told."""
+"""Topics from which the broker deletes records that nobody replaces: all commands warn."""
 
 from __future__ import annotations
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from flowstream.check.finding import Finding, Status
 from flowstream.errors import SinkError
+from flowstream.kafka import requests
 from flowstream.kafka.admin import create_on_trial, partition_counts
+from flowstream.kafka.cluster_clock import ahead_ms
 from flowstream.kafka.diagnosis import advertised
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.looks import Step, Walk
@@ -15,10 +18,15 @@ from flowstream.kafka.peer import PeerError
 from flowstream.kafka.permissions import (
     TopicState,
     refuses_idempotence,
-    tells_operations,
     topic_states,
 )
-from flowstream.kafka.topic_settings import deletions, refusals, summary, topic_settings
+from flowstream.kafka.topic_settings import (
+    deletions,
+    refusals,
+    refused_times,
+    summary,
+    topic_settings,
+)
 from flowstream.kafka.walk import logged_in, walk
 from flowstream.wording import counted
 
@@ -34,6 +42,8 @@ TIMEOUT_S: Final = 5.0
 _MOST_BROKERS: Final = 10
 # Certificates are renewed weeks before their end.
 _LAST_DAYS: Final = 14
+# Far more than NTP leaves.
+_WRONG_CLOCK_MS: Final = 10_000
 
 
 async def check_cluster(settings: ClientSettings, topics: Sequence[str]) -> AsyncIterator[Finding]:
@@ -49,9 +59,10 @@ async def check_cluster(settings: ClientSettings, topics: Sequence[str]) -> Asyn
         yield finding
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            error, states = await _rights(settings, usable[0].address, topics)
+            error, ahead_ms, states = await _answers(settings, usable[0].address, topics)
         yield _idempotence(error)
-        async for finding in _topics(settings, states):
+        yield _clock(ahead_ms)
+        async for finding in _topics(settings, states, ahead_ms):
             yield finding
     except (OSError, PeerError, SinkError) as err:  # OSError includes TimeoutError
         yield Finding(Status.FAIL, "topics", str(err) or "no answer in time", "see the brokers")
@@ -82,16 +93,17 @@ async def _brokers(settings: ClientSettings, walked: Walk) -> AsyncIterator[Find
         yield Finding(Status.OK, "brokers", f"{left} not looked at")
 
 
-async def _rights(
+async def _answers(
     settings: ClientSettings, address: str, topics: Sequence[str]
-) -> tuple[str, dict[str, TopicState]]:
-    """Return the error of idempotent writing, and the state of each topic."""
+) -> tuple[str, float | None, dict[str, TopicState]]:
+    """Return the error of idempotent writing, the host's clock, and the state of each topic."""
     async with logged_in(settings, address) as peer:
-        error = await refuses_idempotence(peer)
-        if await tells_operations(peer):
-            return error, await topic_states(peer, topics)
+        error, clock = await refuses_idempotence(peer), await ahead_ms(peer)
+        if await requests.TOPICS.is_known(peer):
+            return error, clock, await topic_states(peer, topics)
     counts = await partition_counts(settings, topics, TIMEOUT_S)
-    return error, {topic: TopicState(partitions=count) for topic, count in counts.items()}
+    states = {topic: TopicState(partitions=count) for topic, count in counts.items()}
+    return error, clock, states
 
 
 def _idempotence(error: str) -> Finding:
@@ -102,8 +114,18 @@ def _idempotence(error: str) -> Finding:
     return Finding(Status.FAIL, subject, error, remedy)
 
 
+def _clock(ahead: float | None) -> Finding:
+    if ahead is None:
+        text = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} here; the cluster does not tell its own"
+        return Finding(Status.OK, "clock", text, "allow Describe on the cluster to compare them")
+    text = f"{abs(ahead) / 1000:.1f} s {'ahead of' if ahead > 0 else 'behind'} the cluster's"
+    if abs(ahead) > _WRONG_CLOCK_MS:
+        return Finding(Status.WARN, "clock", text, "set the clocks of host and brokers by NTP")
+    return Finding(Status.OK, "clock", text)
+
+
 async def _topics(
-    settings: ClientSettings, states: dict[str, TopicState]
+    settings: ClientSettings, states: dict[str, TopicState], clock: float | None
 ) -> AsyncIterator[Finding]:
     present = [topic for topic, state in states.items() if state.partitions]
     missing = [t for t, state in states.items() if not state.partitions and state.visible]
@@ -113,7 +135,7 @@ async def _topics(
     for topic, state in states.items():
         yield _topic(f"topic {topic}", state, refused.get(topic, ""))
         if topic in values:
-            for finding in _settings(topic, values[topic], batch_bytes):
+            for finding in _settings(topic, values[topic], batch_bytes, clock or 0):
                 yield finding
         elif state.partitions:
             text = "settings may not be read"
@@ -137,7 +159,9 @@ def _topic(subject: str, state: TopicState, refused: str) -> Finding:
     return Finding(Status.OK, subject, f"{text}, may be written" if state.may_write else text)
 
 
-def _settings(topic: str, values: Values, batch_bytes: int) -> Iterator[Finding]:
+def _settings(topic: str, values: Values, batch_bytes: int, clock: float) -> Iterator[Finding]:
     yield Finding(Status.OK, f"topic {topic}", summary(values))
+    for each in refused_times(topic, values, clock):
+        yield Finding(Status.FAIL, f"topic {topic}", each.reason, each.remedy)
     for each in (*deletions(topic, values), *refusals(topic, values, batch_bytes)):
         yield Finding(Status.WARN, f"topic {topic}", each.reason, each.remedy)

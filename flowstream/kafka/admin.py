@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aiokafka.admin import NewTopic
-from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from flowstream.errors import SinkError
 from flowstream.kafka.client import admin_client
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 
 # As a replication factor: the broker's default.
 _DEFAULT_REPLICATION: Final = -1
+_UNAUTHORISED: Final = (ClusterAuthorizationFailedError, TopicAuthorizationFailedError)
 
 
 async def existing_partitions(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:
@@ -77,7 +85,7 @@ async def create_missing(
             continue
         if error.retriable:
             raise error
-        detail = KafkaError(_detail(code, text))
+        detail = error() if error in _UNAUTHORISED else KafkaError(_detail(code, text))
         raise SinkError(refusal(settings, f"topic {topic} cannot be created", detail))
 
 
@@ -97,7 +105,12 @@ async def create_on_trial(
             answer = await admin.create_topics(missing, validate_only=True)
     except Exception as err:  # a listener that is not a broker causes errors of any kind
         raise SinkError(await why_unreachable(settings)) from err
-    errors = {topic: _detail(code, text) for topic, code, *text in answer.topic_errors if code}
+    errors = {
+        topic: _detail(code, text)
+        for topic, code, *text in answer.topic_errors
+        # Another client was faster.
+        if for_code(code) not in (NoError, TopicAlreadyExistsError)
+    }
     return {topic: errors.get(topic, "") for topic in topics}
 
 
@@ -108,8 +121,20 @@ def _detail(code: int, text: Sequence[str | None]) -> str:
 
 def refusal(settings: ClientSettings, what: str, err: BaseException) -> str:
     """Return the text of an error, with the remedy, for a cluster that refuses."""
-    text = str(err).removeprefix("KafkaError: ")
-    return (
-        f"{settings.url}: {what}: {text}; "
-        "create the topics by hand or give this client the right to create and write them"
-    )
+    if isinstance(err, _UNAUTHORISED):
+        text, remedy = (
+            f"{user_of(settings)} is not authorised",
+            "allow it Describe, Create and Write",
+        )
+        if isinstance(err, ClusterAuthorizationFailedError):
+            remedy = "allow it Write on the topics, or IdempotentWrite on the cluster"
+    else:
+        text = str(err).removeprefix("KafkaError: ")
+        remedy = "create the topics by hand or give this client the right to create and write them"
+    return f"{settings.url}: {what}: {text}; {remedy}"
+
+
+def user_of(settings: ClientSettings) -> str:
+    """Name the client as the cluster's rights do, where its name is known here."""
+    name = settings.sasl.username if settings.sasl else ""
+    return f"user {name}" if name else "this client"

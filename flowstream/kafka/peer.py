@@ -85,8 +85,9 @@ class Peer:
     async def ask(self, key: int, version: int, body: bytes) -> bytes:
         """Send a request and return the body of its answer.
 
-        ``key`` is the API key, ``version`` one without tagged fields. Raises
-        ``PeerError``, and ``ssl.SSLError`` for an alert that the peer sends instead.
+        ``key`` is the API key. From a version with tagged fields on, both bodies begin
+        with those of the header. Raises ``PeerError``, and ``ssl.SSLError`` for an alert
+        that the peer sends instead.
         """
         self._requests += 1
         header = struct.pack(">hhih", key, version, self._requests, len(self._client_id))

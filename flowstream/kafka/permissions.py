@@ -58,13 +58,6 @@ def _state(code: int, partitions: Sequence[Sequence[int]], operations: int) -> T
     )
 
 
-async def tells_operations(peer: Peer) -> bool:
-    """Whether the broker takes the request of ``topic_states``: Kafka 2.3 or later."""
-    _, ranges = await requests.API_VERSIONS.ask(peer)
-    most = {key: most for key, _, most in ranges or ()}
-    return bool(most.get(requests.TOPICS.key, 0) >= requests.TOPICS.version)
-
-
 async def refuses_idempotence(peer: Peer) -> str:
     """Ask for a producer id, as a producer does at its start; return the error, "" for none.
 

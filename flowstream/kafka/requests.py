@@ -1,16 +1,29 @@
 """Requests of a diagnosis, as aiokafka's types encode them.
 
-The versions have no tagged fields. The messages are described in
+Most versions are from before tagged fields. The messages are described in
 clients/src/main/resources/common/message of Kafka's source.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Int64, Schema, String
+from aiokafka.protocol.types import (
+    Array,
+    Boolean,
+    Bytes,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    String,
+    TaggedFields,
+)
 
 from flowstream.kafka.peer import PeerError
 
@@ -29,12 +42,19 @@ class Request:
     asked: Schema
     answered: Schema
 
+    async def is_known(self, peer: Peer) -> bool:
+        """Whether the broker takes this version; raises as ``Peer.ask`` does."""
+        _, ranges = await API_VERSIONS.ask(peer)
+        return any(
+            key == self.key and low <= self.version <= high for key, low, high in ranges or ()
+        )
+
     async def ask(self, peer: Peer, *values: object) -> tuple[Any, ...]:
         """Return the fields of the peer's answer; raises as ``Peer.ask`` does."""
         answer = await peer.ask(self.key, self.version, self.asked.encode(values))
         try:
             return tuple(self.answered.decode(BytesIO(answer)))
-        except ValueError as err:  # includes those of UTF-8
+        except (ValueError, struct.error) as err:  # ValueError includes those of UTF-8
             raise PeerError("sends an answer that cannot be read") from err
 
 
@@ -113,6 +133,57 @@ INIT_PRODUCER_ID: Final = Request(
         ("error_code", Int16),
         ("producer_id", Int64),
         ("producer_epoch", Int16),
+    ),
+)
+_TAGS: Final = ("tags", TaggedFields)
+_REPLICAS: Final = CompactArray(
+    ("replica_id", Int32),
+    ("log_end_offset", Int64),
+    ("last_fetch_timestamp", Int64),
+    ("last_caught_up_timestamp", Int64),
+    _TAGS,
+)
+# The controllers' replicas, with times of their leader's clock (KIP-836). The first tags
+# are those of the header.
+QUORUM: Final = Request(
+    55,
+    1,
+    Schema(
+        _TAGS,
+        (
+            "topics",
+            CompactArray(
+                ("topic_name", CompactString("utf-8")),
+                ("partitions", CompactArray(("partition_index", Int32), _TAGS)),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
+    ),
+    Schema(
+        _TAGS,
+        ("error_code", Int16),
+        (
+            "topics",
+            CompactArray(
+                ("topic_name", CompactString("utf-8")),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition_index", Int32),
+                        ("error_code", Int16),
+                        ("leader_id", Int32),
+                        ("leader_epoch", Int32),
+                        ("high_watermark", Int64),
+                        ("current_voters", _REPLICAS),
+                        ("observers", _REPLICAS),
+                        _TAGS,
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
     ),
 )
 

@@ -8,10 +8,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import BrokerResponseError, UnsupportedCodecError
+from aiokafka.errors import (
+    BrokerResponseError,
+    TopicAuthorizationFailedError,
+    UnsupportedCodecError,
+)
 
 from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicError, SourceError
-from flowstream.kafka.admin import existing_partitions
+from flowstream.kafka.admin import existing_partitions, user_of
 from flowstream.kafka.client import admin_client, load, new_consumer
 from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.topic_settings import deletions, described
@@ -127,7 +131,11 @@ class KafkaSource:
             self.warnings = await _losses(admin, [topic for topic in counts if counts[topic]])
         missing = [topic for topic, count in counts.items() if not count]
         if missing:
-            raise MissingTopicError(f"{self._url}: no topic {', '.join(missing)}", tuple(missing))
+            unseen = ""
+            if self._settings.sasl or (self._settings.tls and self._settings.tls.certificate):
+                unseen = f", or {user_of(self._settings)} is not authorised to describe it"
+            text = f"{self._url}: no topic {', '.join(missing)}{unseen}"
+            raise MissingTopicError(text, tuple(missing))
         return [
             TopicPartition(topic, partition)
             for topic, count in counts.items()
@@ -208,6 +216,11 @@ class KafkaSource:
             yield batch
         if error is not None:
             place = await _place(consumer, partition, end)
+            if isinstance(error, TopicAuthorizationFailedError):
+                who = user_of(self._settings)
+                raise SourceError(
+                    f"{self._url}: {place}: {who} is not authorised to read it; allow it Read"
+                ) from error
             raise _fault(f"{self._url}: {place}", error) from error
 
 

@@ -107,25 +107,45 @@ def deletions(topic: str, values: Values) -> Iterator[Advice]:
         yield Advice(topic, _RETENTION, reason, f"set {_RETENTION} to how long they are needed")
 
 
+def refused_times(topic: str, values: Values, ahead_ms: float) -> Iterator[Advice]:
+    """Yield the settings that make the broker refuse what this host publishes now.
+
+    ``ahead_ms``: by how much its clock is ahead of the broker's.
+    """
+    for name, by_ms, direction in ((_BEFORE, -ahead_ms, "behind"), (_AFTER, ahead_ms, "ahead")):
+        setting, limit = _time_limit(values, name)
+        if 0 <= limit < by_ms:
+            reason = (
+                f"{setting}={limit} refuses the records of this host: its clock is "
+                f"{by_ms / 1000:.0f} s {direction}"
+            )
+            yield Advice(topic, setting, reason, "set the clocks of host and brokers by NTP")
+
+
 def refusals(topic: str, values: Values, batch_bytes: int) -> Iterator[Advice]:
-    """Yield the settings that make the broker refuse records or batches of ``batch_bytes``."""
-    if values.get(_TIMES) != "LogAppendTime":
-        either = _number(values, _EITHER)
-        for name, shortest, whose in (
-            (_BEFORE, _SHORTEST_BEFORE_MS, "records that waited through an outage of more than"),
-            (_AFTER, _SHORTEST_AFTER_MS, "records of a host whose clock is ahead by more than"),
-        ):
-            limit = _number(values, name)
-            named, limit = (name, limit) if limit >= 0 else (_EITHER, either)
-            if 0 <= limit < shortest:
-                reason = f"{named}={limit} refuses {whose} {limit / 1000:g} s"
-                yield Advice(topic, named, reason, f"set it to {shortest} or more")
+    """Yield the settings that may make the broker refuse records, or ``batch_bytes`` of them."""
+    for name, shortest, whose in (
+        (_BEFORE, _SHORTEST_BEFORE_MS, "records that waited through an outage of more than"),
+        (_AFTER, _SHORTEST_AFTER_MS, "records of a host whose clock is ahead by more than"),
+    ):
+        setting, limit = _time_limit(values, name)
+        if 0 <= limit < shortest:
+            reason = f"{setting}={limit} refuses {whose} {limit / 1000:g} s"
+            yield Advice(topic, setting, reason, f"set it to {shortest} or more")
     most = _number(values, _SIZE)
     if 0 <= most < batch_bytes:
         reason = f"{_SIZE}={most} refuses batches of {batch_bytes} octets, which are then divided"
         yield Advice(
             topic, _SIZE, reason, f"set it to {batch_bytes} or more, or batch.size to less"
         )
+
+
+def _time_limit(values: Values, name: str) -> tuple[str, int]:
+    """Return the setting that limits times in this direction, and its ms, -1 for no limit."""
+    if values.get(_TIMES) == "LogAppendTime":
+        return name, -1
+    limit = _number(values, name)
+    return (name, limit) if limit >= 0 else (_EITHER, _number(values, _EITHER))
 
 
 def summary(values: Values) -> str:
