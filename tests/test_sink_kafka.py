@@ -158,29 +158,37 @@ async def test_refused_authorization_is_an_error_at_the_start(
     broker = broker_factory(**AUTHORIZING)
     await add_rules(broker, "denied", (DENY, CREATE), (DENY, WRITE))
     sink = open_sink(broker.url, Account(), partitions=1, record_format="json")
-    with pytest.raises(SinkError, match=r"TopicAuthorizationFailed.*denied.*right to"):
+    with pytest.raises(SinkError, match=r"topic denied.*not authorised; allow it"):
         await sink.start(["denied"])
 
 
-async def test_records_that_the_broker_refused_each_time_fail(
+async def test_records_of_a_topic_that_must_not_be_written_fail_at_once(
     broker_factory: Callable[..., Broker],
 ) -> None:
-    """Nothing is in doubt: the broker answered that it wrote nothing."""
+    """Nothing is in doubt: the broker answered that it wrote nothing. Others are published."""
     broker, account = broker_factory(**AUTHORIZING), Account()
-    limits = Limits(delivery_timeout=2)
-    sink = KafkaSink(broker.cluster, account, partitions=1, limits=limits)
-    await sink.start(["t"])
+    sink = KafkaSink(broker.cluster, account, partitions=2)
+    await sink.start(["t", "other"])
     await sink.send(make_batch("t", 0, 0, 101))
     await sink.flush(10)
     await add_rules(broker, "t", (ALLOW, ALL), (DENY, WRITE))
     with structlog.testing.capture_logs() as logs:
         await sink.send(make_batch("t", 0, 101, 103))
-        await eventually(lambda: account.settled == 204, 20)
-    reasons = {entry["reason"] for entry in logs if entry["event"] == "kafka_producer_given_up"}
-    assert reasons == {"TopicAuthorizationFailedError"}
-    assert account.causes == {"delivery_timeout": 103}
+        await sink.send(make_batch("other", 0, 1000, 107))
+        await eventually(lambda: account.settled == 101 + 103 + 107, 10)
+        assert account.causes == {"not_authorised": 103}
+        # Later ones are not even sent.
+        await sink.send(make_batch("t", 1, 204, 109))
+        await eventually(lambda: account.causes == {"not_authorised": 212}, 10)
+        await sink.send(make_batch("other", 0, 1107, 1))
+        await sink.flush(10)
+        await eventually(lambda: logs, 10)
     assert not account.doubts
+    assert len(await read(broker.url, "other")) == 108
     assert [number(m.value) for m in await read(broker.url, "t")] == list(range(101))
+    (line,) = logs
+    assert line["event"] == "kafka_records_failed"
+    assert "right to write" in line["remedy"]
     await sink.close(5)
 
 
@@ -314,21 +322,57 @@ async def test_listener_that_is_no_broker_is_named() -> None:
     await listener.aclose()
 
 
-async def test_deleted_topic_is_created_again(broker: Broker) -> None:
-    topic, account = new_topic(), Account()
-    limits = Limits(stuck_timeout=1, delivery_timeout=20)
-    sink = KafkaSink(broker.cluster, account, partitions=1, limits=limits)
-    await sink.start([topic])
-    await sink.send(make_batch(topic, 0, 0, 101))
-    await sink.flush(10)
+async def delete_topic(broker: Broker, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
     await admin.start()
     await admin.delete_topics([topic])
     await admin.close()
+
+
+async def test_deleted_topic_is_created_again(broker: Broker) -> None:
+    topic, other, account = new_topic(), new_topic(), Account()
+    sink = KafkaSink(broker.cluster, account, partitions=1)
+    await sink.start([topic, other])
+    await sink.send(make_batch(topic, 0, 0, 101))
+    await sink.flush(10)
+    await delete_topic(broker, topic)
     await sink.send(make_batch(topic, 0, 101, 101))
-    await eventually(lambda: account.settled == 202, 20)
+    # The broker answers all the time.
+    others = 0
+    while account.settled < 202 + others:
+        await sink.send(make_batch(other, 0, 1000 + others, 1))
+        others += 1
+        await eventually(lambda: account.settled >= 101 + others, 10)  # noqa: B023
+        await anyio.sleep(0.02)
     assert not account.causes
     assert [number(m.value) for m in await read(broker.url, topic)] == list(range(101, 202))
+    assert len(await read(broker.url, other)) == others
+    await sink.close(5)
+
+
+async def test_a_topic_that_cannot_be_created_does_not_stop_the_others(broker: Broker) -> None:
+    missing, existing, account = new_topic(), new_topic(), Account()
+    await create_topic(broker, existing, 1)
+    settings = {"retention.ms": "forever"}
+    sink = KafkaSink(broker.cluster, account, partitions=1, topic_settings=settings)
+    with structlog.testing.capture_logs() as logs:
+        await sink.start([missing, existing], wait=False)
+        await sink.send(make_batch(missing, 0, 0, 101))
+        await sink.send(make_batch(existing, 0, 1000, 103))
+        await eventually(lambda: account.settled == 204, 20)
+        assert account.causes == {"unknown_topic": 101}
+        # It is looked for now and then.
+        await create_topic(broker, missing, 1)
+        sent = 101
+        while account.settled == 103 + sent and len(account.acknowledged_values) == 103:
+            await sink.send(make_batch(missing, 0, sent, 1))
+            sent += 1
+            await eventually(lambda: account.settled == 103 + sent, 20)  # noqa: B023
+    assert not account.doubts
+    failed = [each for each in logs if each["event"] == "kafka_records_failed"]
+    assert f"topic {missing}: InvalidConfigurationError" in failed[0]["reason"]
+    assert failed[0]["remedy"] == "create the topic by hand"
+    assert [number(m.value) for m in await read(broker.url, missing)] == [sent - 1]
     await sink.close(5)
 
 

@@ -8,8 +8,9 @@ import anyio
 import pytest
 import structlog.testing
 from support.mock_cluster import INIT_PRODUCER_ID, METADATA, PRODUCE, MockCluster
-from support.outcomes import Account, eventually, make_batch
+from support.outcomes import Account, eventually, make_batch, number
 
+from flowstream.errors import SinkError
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.sink import KafkaSink
 
@@ -113,3 +114,114 @@ async def test_a_start_waits_for_the_coordinator(
     assert len(account.acknowledged_values) == 101
     assert cluster.requests()[INIT_PRODUCER_ID] == 4
     await sink.close(1)
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (29, "not_authorised"),  # TOPIC_AUTHORIZATION_FAILED
+        (31, "not_authorised"),  # CLUSTER_AUTHORIZATION_FAILED
+        (21, "unsupported_format"),  # INVALID_REQUIRED_ACKS
+        (35, "unsupported_format"),  # UNSUPPORTED_VERSION
+        (42, "unsupported_format"),  # INVALID_REQUEST
+        (43, "unsupported_format"),  # UNSUPPORTED_FOR_MESSAGE_FORMAT
+        (76, "unsupported_format"),  # UNSUPPORTED_COMPRESSION_TYPE
+    ],
+)
+async def test_a_topic_that_refuses_everything_is_tried_again_now_and_then(
+    cluster: MockCluster, account: Account, sink: KafkaSink, code: int, cause: str
+) -> None:
+    before = cluster.requests()
+    cluster.answer(PRODUCE, [code])
+    with structlog.testing.capture_logs() as logs:
+        await sink.send(make_batch("t", 0, 2, 101))
+        await eventually(lambda: account.settled == 103, 10)
+        assert account.causes == {cause: 101}
+        sent = 0
+        while account.causes.total() == 101 + sent:
+            sent += 1
+            await sink.send(make_batch("t", 1, 1000 + sent, 1))
+            await eventually(lambda: account.settled == 103 + sent, 10)  # noqa: B023
+    assert not account.doubts
+    # One was refused, those while the topic was closed were not sent, the last one was.
+    assert sent > 1
+    asked = cluster.requests() - before
+    assert asked[PRODUCE] == 2
+    assert asked[INIT_PRODUCER_ID] == 0
+    assert {each["event"] for each in logs} == {"kafka_records_failed"}
+    assert all(each["remedy"] for each in logs)
+
+
+async def test_a_batch_against_a_policy_fails_alone(
+    cluster: MockCluster, account: Account, sink: KafkaSink
+) -> None:
+    cluster.answer(PRODUCE, [44])
+    await sink.send(make_batch("t", 0, 2, 101))
+    await eventually(lambda: account.settled == 103, 10)
+    await sink.send(make_batch("t", 0, 103, 101))
+    await sink.flush(10)
+    assert account.causes == {"policy_violation": 101}
+    assert len(account.acknowledged_values) == 103
+    assert cluster.requests()[INIT_PRODUCER_ID] == 1
+
+
+async def test_an_invalid_record_fails_alone(
+    cluster: MockCluster, account: Account, sink: KafkaSink
+) -> None:
+    """As with records that are too large, halves find it: here the last one of eight."""
+    # 8, then 4 are refused, 4 are taken, and so on.
+    cluster.answer(PRODUCE, [87, 87, 87, 87])
+    await sink.send(make_batch("t", 0, 2, 8))
+    await eventually(lambda: account.settled == 10, 10)
+    assert account.causes == {"invalid_record": 1}
+    assert list(map(number, account.failed_values)) == [2]
+    assert cluster.requests()[INIT_PRODUCER_ID] == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        2,  # CORRUPT_MESSAGE
+        45,  # OUT_OF_ORDER_SEQUENCE_NUMBER
+        47,  # INVALID_PRODUCER_EPOCH
+        48,  # INVALID_TXN_STATE
+        49,  # INVALID_PRODUCER_ID_MAPPING
+        59,  # UNKNOWN_PRODUCER_ID
+        90,  # PRODUCER_FENCED
+        -1,  # UNKNOWN_SERVER_ERROR
+        9999,
+    ],
+)
+async def test_what_another_producer_cures_is_published_by_it(
+    cluster: MockCluster, account: Account, sink: KafkaSink, code: int
+) -> None:
+    cluster.answer(PRODUCE, [code])
+    with structlog.testing.capture_logs() as logs:
+        await sink.send(make_batch("t", 0, 2, 101))
+        await eventually(lambda: account.settled == 103, 10)
+    assert len(account.acknowledged_values) == 103
+    assert cluster.requests()[INIT_PRODUCER_ID] == 2
+    assert [each["event"] for each in logs] == ["kafka_producer_given_up"]
+
+
+async def test_a_batch_that_was_repeated_and_then_refused_is_in_doubt(
+    cluster: MockCluster, account: Account, sink: KafkaSink
+) -> None:
+    """Its sequence numbers may be used: the next batch gets another producer's."""
+    # REQUEST_TIMED_OUT: the broker may have written it.
+    cluster.answer(PRODUCE, [7, 44])
+    await sink.send(make_batch("t", 0, 2, 101))
+    await eventually(lambda: account.settled == 103, 10)
+    assert account.doubts == {"policy_violation": 101}
+    await sink.send(make_batch("t", 0, 103, 101))
+    await eventually(lambda: account.settled == 204, 10)
+    assert len(account.acknowledged_values) == 103
+    assert cluster.requests()[INIT_PRODUCER_ID] == 2
+
+
+async def test_brokers_without_producer_ids_are_named(cluster: MockCluster) -> None:
+    cluster.unsupported(INIT_PRODUCER_ID)
+    sink = KafkaSink(cluster.settings, Account(), partitions=2)
+    with pytest.raises(SinkError, match=r"brokers are too old.*InitProducerId.*use Kafka 0\.11"):
+        await sink.start(["t"])
+    await sink.close(0)

@@ -165,7 +165,7 @@ async def test_frozen_broker_gets_a_new_producer_and_no_gap(mortal: Broker) -> N
 
 async def test_killed_sender_task_is_noticed(mortal: Broker) -> None:
     account = Account()
-    sink, topic = await started(mortal, account, Limits(stuck_timeout=1))
+    sink, topic = await started(mortal, account, Limits())
     await sink.send(make_batch(topic, 0, 0, 997))
     await sink.flush(10)
     import asyncio

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from aiokafka.errors import MessageSizeTooLargeError
 from support.outcomes import Account, make_batch, number
 
 from flowstream.delivery.space import Space
-from flowstream.kafka.lanes import Lane, Lanes
+from flowstream.kafka.lanes import Lanes
+from flowstream.kafka.refusals import refusal_of
+
+if TYPE_CHECKING:
+    from flowstream.kafka.lane import Lane
+
+TOO_LARGE = refusal_of(MessageSizeTooLargeError(), 10)
 
 
 class Values:
@@ -59,7 +68,7 @@ def test_flights_shrink_without_an_answer_and_grow_when_it_is_prompt() -> None:
     assert launch(lane, 2) == list(range(20, 40))
     lanes.acknowledge(lane, 2.9)
     assert launch(lane, 3) == list(range(40, 63))
-    lanes.refuse_size(lane)
+    lanes.refuse(lane, TOO_LARGE)
     assert launch(lane, 3) == list(range(40, 51))
     assert len(account.acknowledged_values) == 40
     assert not account.causes
@@ -74,7 +83,7 @@ def test_unanswered_records_stay_in_doubt_after_a_refusal() -> None:
     lanes.recall(sent)
     # One record is refused; the other six, sent before, still wait.
     assert launch(lane, 1) == [0]
-    lanes.refuse_size(lane)
+    lanes.refuse(lane, TOO_LARGE)
     assert account.doubts == lanes.in_doubt == {"message_too_large": 1}
     lanes.expire(30.0)
     assert account.doubts == {"message_too_large": 1, "delivery_timeout": 6}
@@ -110,5 +119,5 @@ def test_only_a_single_record_is_too_large() -> None:
     (lane,) = lanes
     for sent in ([0, 1, 2], [0], [1], [2]):
         assert launch(lane, 0) == sent
-        lanes.refuse_size(lane)
+        lanes.refuse(lane, TOO_LARGE)
     assert account.causes == lanes.failed == {"message_too_large": 3}

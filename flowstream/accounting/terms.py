@@ -30,7 +30,11 @@ ANNOUNCEMENT_LIMITED: Final = "announcement_limited"
 DELIVERY_TIMEOUT: Final = "delivery_timeout"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
 INVALID_TIMESTAMP: Final = "invalid_timestamp"
+INVALID_RECORD: Final = "invalid_record"
 NOT_AUTHORISED: Final = "not_authorised"
+POLICY_VIOLATION: Final = "policy_violation"
+UNSUPPORTED_FORMAT: Final = "unsupported_format"
+UNKNOWN_TOPIC: Final = "unknown_topic"
 SPOOL_FULL: Final = "spool_full"
 SPOOL_EXPIRED: Final = "spool_expired"
 SPOOL_DAMAGED: Final = "spool_damaged"
@@ -48,7 +52,11 @@ LOSSES: Final[Mapping[str, str]] = {
     DELIVERY_TIMEOUT: "records that the sink could not store in time",
     MESSAGE_TOO_LARGE: "single records larger than the broker accepts",
     INVALID_TIMESTAMP: "records whose time the broker refuses: its clock and this host's differ",
+    INVALID_RECORD: "single records that the broker finds invalid, by the topic's settings",
     NOT_AUTHORISED: "records that the broker does not permit this agent to write",
+    POLICY_VIOLATION: "records that a policy of the cluster refuses",
+    UNSUPPORTED_FORMAT: "records in a format or compression that the broker does not support",
+    UNKNOWN_TOPIC: "records of a topic that is missing and cannot be created",
     SPOOL_FULL: "oldest records of the spool, given up to make room for later ones",
     SPOOL_EXPIRED: "records of the spool that grew older than its limit of age",
     SPOOL_DAMAGED: "records of the spool that could not be read back",
@@ -63,7 +71,11 @@ IN_DOUBT: Final[Mapping[str, str]] = {
     DELIVERY_TIMEOUT: "records sent to the broker and not answered in time",
     MESSAGE_TOO_LARGE: "single records that were sent once without an answer and later refused",
     INVALID_TIMESTAMP: "records that were sent once without an answer and later refused",
+    INVALID_RECORD: "single records that were sent once without an answer and later refused",
     NOT_AUTHORISED: "records that were sent once without an answer and later refused",
+    POLICY_VIOLATION: "records that were sent once without an answer and later refused",
+    UNSUPPORTED_FORMAT: "records that were sent once without an answer and later refused",
+    UNKNOWN_TOPIC: "records that were sent once without an answer, before their topic was deleted",
     SPOOL_FULL: "records that were sent once without an answer, spooled and given up for room",
     SPOOL_EXPIRED: "records that were sent once without an answer, spooled and too old since",
     SPOOL_DAMAGED: "records that were sent once without an answer, spooled and damaged there",

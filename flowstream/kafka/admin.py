@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -63,10 +64,10 @@ async def partition_counts(
 
 async def create_missing(
     settings: ClientSettings, partitions: Mapping[str, int], topic_settings: Mapping[str, str]
-) -> None:
+) -> dict[str, KafkaError]:
     """Create the missing topics with these numbers of partitions.
 
-    Raises ``SinkError`` when the cluster refuses, and lets aiokafka's errors
+    Returns the topics that the cluster refuses to create, and lets aiokafka's errors
     through where another attempt may succeed.
     """
     async with admin_client(settings) as admin:
@@ -77,16 +78,17 @@ async def create_missing(
             if not count
         ]
         if not missing:
-            return
+            return {}
         answer = await admin.create_topics(missing)
+    refused: dict[str, KafkaError] = {}
     for topic, code, *text in answer.topic_errors:
         error = for_code(code)
         if error in (NoError, TopicAlreadyExistsError):
             continue
         if error.retriable:
             raise error
-        detail = error() if error in _UNAUTHORISED else KafkaError(_detail(code, text))
-        raise SinkError(refusal(settings, f"topic {topic} cannot be created", detail))
+        refused[topic] = error(shown(text[0])) if text and text[0] else error()
+    return refused
 
 
 async def create_on_trial(
@@ -119,7 +121,12 @@ def _detail(code: int, text: Sequence[str | None]) -> str:
     return shown(text[0]).removesuffix(".") if text and text[0] else str(for_code(code).__name__)
 
 
-def refusal(settings: ClientSettings, what: str, err: BaseException) -> str:
+def words(err: KafkaError) -> str:
+    """Return the error's name and the broker's text."""
+    return re.sub(r"^\[Error -?\d+\] ", "", str(err))
+
+
+def refusal(settings: ClientSettings, what: str, err: KafkaError) -> str:
     """Return the text of an error, with the remedy, for a cluster that refuses."""
     if isinstance(err, _UNAUTHORISED):
         text, remedy = (
@@ -129,7 +136,7 @@ def refusal(settings: ClientSettings, what: str, err: BaseException) -> str:
         if isinstance(err, ClusterAuthorizationFailedError):
             remedy = "allow it Write on the topics, or IdempotentWrite on the cluster"
     else:
-        text = str(err).removeprefix("KafkaError: ")
+        text = words(err)
         remedy = "create the topics by hand or give this client the right to create and write them"
     return f"{settings.url}: {what}: {text}; {remedy}"
 

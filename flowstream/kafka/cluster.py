@@ -63,7 +63,7 @@ class Cluster:
             async with asyncio.timeout(self._limits.connect_timeout):
                 while True:
                     try:
-                        return await self._connect()
+                        return await self._connect(strict=True)
                     except SinkError:
                         raise
                     except Exception as err:  # noqa: BLE001 - a listener that is not a broker
@@ -99,14 +99,17 @@ class Cluster:
         return await self.reach()
 
     async def reach(self) -> Producer:
-        """Connect and create missing topics, however long it takes; log why it waits."""
+        """Connect and create missing topics, however long it takes; log why it waits.
+
+        Goes on without topics that the cluster refuses, as long as there are others.
+        """
         since = _now()
         # One line for no answer, one for a refusal.
         told: set[bool] = set()
         while True:
             try:
                 async with asyncio.timeout(self._limits.connect_timeout):
-                    producer = await self._connect()
+                    producer = await self._connect(strict=False)
             except Exception as err:  # noqa: BLE001 - a broken broker causes any
                 refused = isinstance(err, SinkError)
                 if refused not in told:
@@ -124,7 +127,7 @@ class Cluster:
                 log.info("kafka_reachable", after_s=round(_now() - since, 1))
             return producer
 
-    async def _connect(self) -> Producer:
+    async def _connect(self, *, strict: bool) -> Producer:
         producer = await Producer.connect(
             self._settings,
             {topic: self.wanted(topic) for topic in self.topics},
@@ -132,6 +135,7 @@ class Cluster:
             batch_bytes=self._limits.batch_bytes,
             metadata_age=self._limits.metadata_age,
             backoff=self._limits.backoff,
+            strict=strict,
         )
         self._connected = _now()
         return producer

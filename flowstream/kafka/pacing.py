@@ -29,6 +29,9 @@ _METADATA_QUIET = 5.0
 # What a client asks while it starts.
 _METADATA_FREE = 4
 
+# REQUEST_TIMED_OUT and NOT_ENOUGH_REPLICAS_AFTER_APPEND (Errors.java).
+_MAYBE_WRITTEN = (7, 20)
+
 _Key = TypeVar("_Key")
 
 
@@ -66,11 +69,19 @@ class Retries:
     a node after a failed request, the longer the more often; all others go on.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, backoff: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        backoff: tuple[float, float],
+        was_sent: Callable[[str, int], bool],
+    ) -> None:
         self._client = producer.client
         self._accumulator = producer._message_accumulator  # noqa: SLF001 - see the module
         self._nodes = _Rests[int](backoff, self._wake)
         self._partitions = _Rests[TopicPartition](backoff, self._wake)
+        self._was_sent = was_sent
+        self._answers: dict[TopicPartition, tuple[int, str]] = {}
+        self._maybe_written: set[TopicPartition] = set()
         self._drain = self._accumulator.drain_by_nodes
         self._accumulator.drain_by_nodes = self._drain_rested
         self._reenqueue = self._accumulator.reenqueue
@@ -84,9 +95,27 @@ class Retries:
         """Let the node rest."""
         self._nodes.begin(node_id)
 
-    def answered(self, node_id: int) -> None:
-        """Forget the node's failures."""
+    def answered(self, node_id: int, answer: Any) -> None:
+        """Forget the node's failures, and note its answer to a request to write."""
         self._nodes.forget(node_id)
+        for topic, partitions in answer.topics:
+            for partition, code, *others in partitions:
+                # The broker's text is the last field, from version 8 on.
+                text = others[-1] if others and isinstance(others[-1], str) else ""
+                self._answers[TopicPartition(topic, partition)] = code, text
+
+    def begin(self, partition: TopicPartition) -> None:
+        """Begin with a new batch of the partition."""
+        self._answers.pop(partition, None)
+        self._maybe_written.discard(partition)
+
+    def answer(self, partition: TopicPartition) -> tuple[int, str]:
+        """Return the error code of the last answer to its batch, and the broker's text."""
+        return self._answers.get(partition, (0, ""))
+
+    def may_be_written(self, partition: TopicPartition) -> bool:
+        """Say whether an attempt before the last one may have written its batch."""
+        return partition in self._maybe_written
 
     def settled(self, partition: TopicPartition) -> None:
         """Forget the partition's refusals."""
@@ -108,6 +137,9 @@ class Retries:
 
     def _rest(self, batch: MessageBatch) -> None:
         self._reenqueue(batch)
+        code, _ = self._answers.pop(batch.tp, (None, ""))
+        if code in _MAYBE_WRITTEN or (code is None and self._was_sent(*batch.tp)):
+            self._maybe_written.add(batch.tp)
         if self._client.cluster.leader_for_partition(batch.tp) not in self._nodes.resting:
             self._partitions.begin(batch.tp)
 

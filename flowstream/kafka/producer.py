@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiokafka.errors import (
     BrokerResponseError,
+    IncompatibleBrokerVersion,
     KafkaError,
     NodeNotReadyError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import TopicPartition
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from aiokafka.conn import AIOKafkaConnection, CloseReason
     from aiokafka.protocol.api import Request
 
-    from flowstream.kafka.lanes import BatchBuilder
+    from flowstream.kafka.lane import BatchBuilder
     from flowstream.kafka.settings import ClientSettings
 
 # How long a request may take to notice that its connection is gone.
@@ -49,11 +51,14 @@ class Producer:
         self,
         producer: AIOKafkaProducer,
         partitions: dict[str, int],
+        refused: Mapping[str, KafkaError],
         backoff: tuple[float, float],
     ) -> None:
+        self.refused = refused
+        """Topics that the cluster refuses to create or to show."""
         self._producer = producer
         self._partitions = partitions
-        self._retries = Retries(producer, backoff)
+        self._retries = Retries(producer, backoff, self.was_sent)
         # Partitions whose batch is in no request so far.
         self._unsent: set[tuple[str, int]] = set()
         self._sealed = False
@@ -69,14 +74,15 @@ class Producer:
         batch_bytes: int,
         metadata_age: float,
         backoff: tuple[float, float],
+        strict: bool,
     ) -> Self:
         """Create missing topics, with these numbers of partitions, and start a producer.
 
         May wait forever: the caller sets the deadline. Raises ``SinkError`` when
-        the cluster refuses, and lets aiokafka's errors through where another
-        attempt may succeed.
+        the cluster refuses all topics, with ``strict`` any of them, and lets aiokafka's
+        errors through where another attempt may succeed.
         """
-        await create_missing(settings, topics, topic_settings)
+        refused = await create_missing(settings, topics, topic_settings)
         producer = new_producer(
             settings,
             acks="all",
@@ -90,16 +96,19 @@ class Producer:
         producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001 - see the module
         try:
             await producer.start()
-            present = {topic: len(await producer.partitions_for(topic)) for topic in topics}
-            _require_partitions(present)
+            present = await _shown(producer, topics, refused)
+            _require_topics(settings, present, refused, all_of_them=strict)
         except BaseException as err:
             await producer.stop()
-            if isinstance(err, BrokerResponseError) and not err.retriable:
-                raise SinkError(
-                    refusal(settings, "the cluster refuses to be written to", err)
-                ) from err
+            if (lasting := _lasting(settings, err)) is not None:
+                raise lasting from err
             raise
-        return cls(producer, present, backoff)
+        return cls(producer, present, refused, backoff)
+
+    @property
+    def ended(self) -> bool:
+        """Whether aiokafka's sender task has ended: nothing is sent any more."""
+        return bool(self._producer._sender.sender_task.done())  # noqa: SLF001 - see the module
 
     def create_batch(self) -> BatchBuilder:
         """Return an empty batch, to be filled and passed to ``send_batch``."""
@@ -113,6 +122,10 @@ class Producer:
             self._partitions[topic] = len(present)
         return self._partitions[topic]
 
+    def shows(self, topic: str) -> bool:
+        """Say whether the cluster has shown the topic of late."""
+        return bool(self._producer.client.cluster.partitions_for_topic(topic))
+
     async def send_batch(
         self, builder: BatchBuilder, topic: str, partition: int
     ) -> asyncio.Future[object]:
@@ -121,14 +134,15 @@ class Producer:
         Does not wait if the topic is known and no other batch is queued for this
         partition. Raises ``KafkaError``; the batch is not sent then.
         """
-        # aiokafka only asserts it.
-        if partition not in await self._producer.partitions_for(topic):
-            raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition} any more")
+        # aiokafka only asserts it, and waits for a topic that it does not know.
+        if partition not in (self._producer.client.cluster.partitions_for_topic(topic) or ()):
+            raise UnknownTopicOrPartitionError(f"there is no partition {partition} of {topic}")
         self._unsent.add((topic, partition))
+        place = TopicPartition(topic, partition)
+        self._retries.begin(place)
         future: asyncio.Future[object] = await self._producer.send_batch(
             builder, topic, partition=partition
         )
-        place = TopicPartition(topic, partition)
         future.add_done_callback(lambda _: self._retries.settled(place))
         return future
 
@@ -140,13 +154,23 @@ class Producer:
         """Send nothing from now on: ``was_sent`` is final."""
         self._sealed = True
 
-    def withdraw(self, topic: str, partition: int, records: int) -> None:
+    def answer(self, topic: str, partition: int) -> tuple[int, str]:
+        """Return the error code of the last answer for this partition, and the broker's text."""
+        return self._retries.answer(TopicPartition(topic, partition))
+
+    def withdraw(self, topic: str, partition: int, records: int) -> bool:
         """Reuse the sequence numbers of a batch that was refused and not written.
 
         After a gap the broker would refuse all later batches of this partition.
+        Returns False if an earlier attempt may have written it: the broker would take
+        the next batch for the same. This producer is of no use then.
         """
+        place = TopicPartition(topic, partition)
+        if self._retries.may_be_written(place):
+            return False
         numbers = self._producer._txn_manager  # noqa: SLF001 - aiokafka never reuses them
-        numbers.increment_sequence_number(TopicPartition(topic, partition), -records)
+        numbers.increment_sequence_number(place, -records)
+        return True
 
     async def abandon(self) -> None:
         """End within seconds, without waiting for answers."""
@@ -187,7 +211,7 @@ class Producer:
             except KafkaError:
                 self._retries.request_failed(node_id)
                 raise
-            self._retries.answered(node_id)
+            self._retries.answered(node_id, answer)
             return answer
 
         client.send = watched
@@ -197,10 +221,43 @@ class Producer:
             connection.close()
 
 
-def _require_partitions(present: Mapping[str, int]) -> None:
+async def _shown(
+    producer: AIOKafkaProducer, topics: Mapping[str, int], refused: dict[str, KafkaError]
+) -> dict[str, int]:
+    """Return the numbers of partitions; topics that are not shown go to ``refused``."""
+    present = dict(topics)
+    for topic in topics.keys() - refused:
+        try:
+            present[topic] = len(await producer.partitions_for(topic))
+        except TopicAuthorizationFailedError as err:
+            refused[topic] = err
+    return present
+
+
+def _require_topics(
+    settings: ClientSettings,
+    present: Mapping[str, int],
+    refused: Mapping[str, KafkaError],
+    *,
+    all_of_them: bool,
+) -> None:
     for topic, count in present.items():
         if not count:
             raise SinkError(f"topic {topic}: the cluster shows no partition; create it anew")
+    if refused and (all_of_them or len(refused) == len(present)):
+        topic, err = next(iter(refused.items()))
+        raise SinkError(refusal(settings, f"topic {topic} cannot be created or written", err))
+
+
+def _lasting(settings: ClientSettings, err: BaseException) -> SinkError | None:
+    """Return the ``SinkError`` for an error that another attempt does not cure."""
+    if isinstance(err, IncompatibleBrokerVersion):
+        return SinkError(
+            f"{settings.url}: the brokers are too old: {err}; use Kafka 0.11 or later"
+        )
+    if isinstance(err, BrokerResponseError) and not err.retriable:
+        return SinkError(refusal(settings, "the cluster refuses to be written to", err))
+    return None
 
 
 def _cut_what_is_closed(client: AIOKafkaClient) -> None:

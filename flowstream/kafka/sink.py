@@ -15,7 +15,8 @@ from flowstream.accounting import terms
 from flowstream.delivery.space import Space
 from flowstream.kafka.client import load
 from flowstream.kafka.cluster import Cluster
-from flowstream.kafka.lanes import RECORD_OVERHEAD, Lanes
+from flowstream.kafka.lane import RECORD_OVERHEAD
+from flowstream.kafka.lanes import Lanes
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.losses import LossLog
 from flowstream.kafka.supervisor import Supervisor

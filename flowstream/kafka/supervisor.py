@@ -1,10 +1,10 @@
 """Publishes the records of a Kafka sink's lanes, with one producer at a time.
 
-A producer is given up when one of its partitions is poisoned (after a refused
-batch, unless it was refused for its size, the broker refuses all later ones) or
-gone, when the broker does not know its state, or when it has had no answer for
-long. Its successor sends again whatever was not acknowledged. Such a record may
-be in the topic twice, with the same ``seq``.
+A producer is given up when one of its partitions is poisoned (after an error
+that is no lasting refusal, the broker refuses all later batches) or gone, when the
+broker does not know its state, or when it has had no answer for long. Its successor
+sends again whatever was not acknowledged. Such a record may be in the topic
+twice, with the same ``seq``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import KafkaError
 
+from flowstream.kafka.admin import words
 from flowstream.kafka.cluster import name_of
+from flowstream.kafka.refusals import ClosedTopics, refusal_of, refusal_of_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from flowstream.kafka.cluster import Cluster
-    from flowstream.kafka.lanes import Flight, Lane, Lanes
+    from flowstream.kafka.lane import Flight, Lane
+    from flowstream.kafka.lanes import Lanes
     from flowstream.kafka.limits import Limits
     from flowstream.kafka.producer import Producer
 
@@ -38,13 +34,6 @@ log = structlog.get_logger(__name__)
 
 # Seconds for an orderly end.
 _END_TIMEOUT = 1.0
-_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-# The broker wrote nothing. After any other error it may have: aiokafka repeats requests
-# that were not answered, and tells only of the last one.
-_REFUSED = (
-    ClusterAuthorizationFailedError,
-    TopicAuthorizationFailedError,
-)
 
 
 class Supervisor:
@@ -62,6 +51,7 @@ class Supervisor:
         # Why the current producer must be given up; None while it works.
         self._trouble: str | None = None
         self._last_answer = 0.0
+        self._closed_topics = ClosedTopics()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self, producer: Producer | None) -> None:
@@ -118,10 +108,14 @@ class Supervisor:
             await asyncio.sleep(0)
 
     def check(self, now: float) -> None:
-        """Give up the producer if a flight has had no answer for too long."""
+        """Give up the producer if it has ended, or a flight has had no answer for too long."""
+        if self._producer is None or self._in_trouble():
+            return
+        if self._producer.ended:
+            self._give_up("its sender has ended")
         for lane in self._lanes:
             if lane.flight is not None:
-                self._check_flight(lane, lane.flight, now)
+                self._check_flight(self._producer, lane, lane.flight, now)
 
     async def _supervise(self) -> None:
         """Publish with one producer at a time, until cancelled."""
@@ -141,10 +135,17 @@ class Supervisor:
 
     async def _connect(self, connecting: Coroutine[None, None, Producer]) -> Producer:
         producer = self._producer = await connecting
+        for topic, error in producer.refused.items():
+            self._refuse_topic(topic, error)
         moved = self._lanes.fit({topic: self.partitions(topic) for topic in self._cluster.topics})
         if moved:
             log.warning("kafka_records_moved", records=moved, reason="fewer partitions")
         return producer
+
+    def _refuse_topic(self, topic: str, error: KafkaError) -> None:
+        refusal = refusal_of_topic(error)
+        self._lanes.explain(refusal.cause, f"topic {topic}: {words(error)}")
+        self._closed_topics.close(topic, refusal.cause, _now())
 
     def _supervision_ended(self, task: asyncio.Task[None]) -> None:
         """Without a supervisor nothing is published any more: that ends a run."""
@@ -160,7 +161,11 @@ class Supervisor:
         while not self._in_trouble():
             self._wakeup.clear()
             for lane in self._lanes:
-                if lane.waiting and lane.flight is None and not self._in_trouble():
+                if not lane.waiting or lane.flight is not None or self._in_trouble():
+                    continue
+                if cause := self._closed_topics.cause(lane.topic, _now()):
+                    self._lanes.close(lane, cause)
+                else:
                     await self._launch(producer, lane)
             await self._wakeup.wait()
 
@@ -189,18 +194,24 @@ class Supervisor:
         self._last_answer = _now()
         self._wakeup.set()
         if error is None:
+            self._closed_topics.open(lane.topic)
             self._lanes.acknowledge(lane, self._last_answer)
-        elif isinstance(error, _TOO_LARGE):
-            producer.withdraw(lane.topic, lane.partition, len(flight))
-            self._lanes.refuse_size(lane)
-        elif isinstance(error, InvalidTimestampError):
-            producer.withdraw(lane.topic, lane.partition, len(flight))
-            self._lanes.refuse_times(lane)
-        else:
-            refused = isinstance(error, _REFUSED)
-            sent = producer.was_sent(lane.topic, lane.partition)
-            lane.recall(in_doubt=sent and not refused)
+            return
+        code, text = producer.answer(lane.topic, lane.partition)
+        refusal = refusal_of(error, code)
+        if refusal is None:
+            # The broker may have written it: aiokafka repeats requests that were not
+            # answered, and tells only of the last one.
+            lane.recall(in_doubt=producer.was_sent(lane.topic, lane.partition))
             self._give_up(name_of(error))
+            return
+        if not producer.withdraw(lane.topic, lane.partition, len(flight)):
+            flight.doubt()
+            self._give_up(f"repeated and then refused: {name_of(error)}")
+        if refusal.closes:
+            self._closed_topics.close(lane.topic, refusal.cause, self._last_answer)
+        self._lanes.explain(refusal.cause, text)
+        self._lanes.refuse(lane, refusal)
 
     def _give_up(self, trouble: str) -> None:
         self._trouble = self._trouble or trouble
@@ -235,10 +246,12 @@ class Supervisor:
         if not task.cancelled() and task.exception() is not None:
             log.error("kafka_producer_end_fault", error=repr(task.exception()))
 
-    def _check_flight(self, lane: Lane, flight: Flight, now: float) -> None:
+    def _check_flight(self, producer: Producer, lane: Lane, flight: Flight, now: float) -> None:
         age = now - flight.launched
-        if lane.partition >= self.partitions(lane.topic):
+        if lane.partition >= producer.partitions(lane.topic):
             self._give_up("partition gone")
+        elif age > self._limits.grace and not producer.shows(lane.topic):
+            self._give_up("topic gone")
         elif flight.chunks[0].deadline <= now and age > self._limits.request_timeout:
             self._give_up("delivery timeout")
         elif min(age, now - self._last_answer) > self._limits.stuck_timeout:

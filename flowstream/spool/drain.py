@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from flowstream.messages import MessageBatch
     from flowstream.segments.spooled import SpooledBatch
 
-PASSING: Final = frozenset((terms.DELIVERY_TIMEOUT, terms.SHUTDOWN, terms.NOT_AUTHORISED))
+PASSING: Final = frozenset(
+    (terms.DELIVERY_TIMEOUT, terms.SHUTDOWN, terms.NOT_AUTHORISED, terms.UNKNOWN_TOPIC)
+)
 """Causes for which records are kept and sent again later."""
 _POLL_S: Final = 0.25
 """How often the drain checks whether the cluster answers, while records wait."""

@@ -48,6 +48,10 @@ _push_errors = _function(
     "mock_push_request_errors_array",
     None, _POINTER, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int),
 )  # fmt: skip
+_set_versions = _function(
+    "mock_set_apiversion",
+    ctypes.c_int, _POINTER, ctypes.c_int16, ctypes.c_int16, ctypes.c_int16,
+)  # fmt: skip
 _start_tracking = _function("mock_start_request_tracking", None, _POINTER)
 _get_requests = _function(
     "mock_get_requests",
@@ -94,6 +98,10 @@ class MockCluster:
         """Answer the next requests of this kind with these error codes, 0 for none."""
         codes = list(errors)
         _push_errors(self._cluster, api_key, len(codes), (ctypes.c_int * len(codes))(*codes))
+
+    def unsupported(self, api_key: int) -> None:
+        """Serve no request of this kind."""
+        _check(_set_versions(self._cluster, api_key, -1, -1))
 
     def requests(self) -> Counter[int]:
         """Count the requests so far by API key."""
