@@ -26,8 +26,9 @@ examples:
 
 json, avro and protobuf describe the values, layout the offsets of flow records
 in MessagePack; the others define tables over a topic of JSON values with the
-names goflow2, or of the format that their name ends with. duckdb and polars have
-types for files of JSON lines. The same texts are in schemas/ of the source.
+names goflow2, or of the format that their name ends with. duckdb and polars
+have types for files of JSON lines. The same texts are in schemas/ of the
+source.
 """
 
 
