@@ -90,7 +90,7 @@ def test_a_missing_record_is_found_also_at_the_ends(record_format, lost):
             f"veth3 ingress: difference of +{packets:,} packets and +{octets:,} octets: "
             "seen, but neither published nor counted as lost"
         ),
-        f"flowstream.flows: 1 record is missing without a cause (1 are not there; seq {lost})",
+        f"flowstream.flows: 1 record is missing without a cause (1 not there; seq {lost})",
     ]
 
 
@@ -114,7 +114,7 @@ def test_more_missing_than_counted_is_named(record_format):
     published.change_counters(1, stages=stages(StageCounts(42, 31, 31, 29, 0, 2, 0)))
     assert problems_of(published)[1] == (
         "flowstream.flows: 1 record is missing without a cause "
-        "(3 are not there, 2 were counted as lost; seq 5-7)"
+        "(3 not there, 2 counted as lost; seq 5-7)"
     )
 
 
@@ -223,7 +223,7 @@ def test_a_run_without_final_counters_did_not_end_cleanly():
     )
     assert problems[1] == (
         "flowstream.flows: 1 record is missing of a run that has no end: on their way, or lost "
-        "when it was killed (1 are not there; seq 4)"
+        "when it was killed (1 not there; seq 4)"
     )
 
 
@@ -270,11 +270,8 @@ def test_a_run_with_nothing_but_counters_is_judged(record_format):
             f"veth3 ingress: difference of +{packets:,} packets and +{octets:,} octets: "
             "seen, but neither published nor counted as lost"
         ),
-        "flowstream.flows: 31 records are missing without a cause (31 are not there; seq 0-30)",
-        (
-            "flowstream.new_flows: 13 records are missing without a cause "
-            "(13 are not there; seq 0-12)"
-        ),
+        "flowstream.flows: 31 records are missing without a cause (31 not there; seq 0-30)",
+        ("flowstream.new_flows: 13 records are missing without a cause (13 not there; seq 0-12)"),
     ]
 
 
@@ -363,7 +360,7 @@ def test_a_wrong_seq_is_found(record_format, wrong):
     published.flows["seq"][9] = wrong
     published.values[9] = ("flowstream.flows", published.encode(published.flows)[9])
     assert problems_of(published) == [
-        "flowstream.flows: 1 record is missing without a cause (1 are not there; seq 9)",
+        "flowstream.flows: 1 record is missing without a cause (1 not there; seq 9)",
         f"flowstream.flows: seq {wrong:,} lies beyond the 31 records that the run made",
     ]
 

@@ -48,7 +48,7 @@ def test_no_more_records_may_be_missing_than_are_in_doubt(record_format):
     assert problems_of(published) == [
         (
             "flowstream.flows: 1 record is missing without a cause "
-            "(6 are not there, 5 were in doubt; seq 0, 26-30)"
+            "(6 not there, 5 in doubt; seq 0, 26-30)"
         )
     ]
 

@@ -216,7 +216,7 @@ def test_a_record_that_was_dropped_and_not_counted_is_missing(record_format):
         ),
         (
             "flowstream.flows: 1 record is missing without a cause "
-            "(12 are not there, 11 were counted as lost; seq 3, 20-30)"
+            "(12 not there, 11 counted as lost; seq 3, 20-30)"
         ),
     ]
 
@@ -234,7 +234,7 @@ def test_more_records_are_missing_than_wait(record_format):
         ),
         (
             "flowstream.flows: 1 record is missing without a cause "
-            "(12 are not there, 11 were in the spool; seq 3, 20-30)"
+            "(12 not there, 11 in the spool; seq 3, 20-30)"
         ),
     ]
 

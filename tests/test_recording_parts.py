@@ -119,7 +119,7 @@ def test_a_condition_on_flows_leaves_counters_out_and_the_audit_does_not_hold(
     assert main(["audit", to, "--json"]) == 1
     (result,) = json.loads(capsys.readouterr().out)["runs"]
     assert any(
-        "1 record is missing without a cause (1 are not there; seq 17)" in each
+        "1 record is missing without a cause (1 not there; seq 17)" in each
         for each in result["problems"]
     )
 

@@ -212,7 +212,7 @@ def test_a_loss_behind_what_was_deleted_is_told_apart() -> None:
     _, cannot, missing = audited(published, from_offset=15)
     assert "cannot be checked" in cannot
     assert missing == (
-        "flowstream.flows: 1 record is missing without a cause (4 are not there; seq 0, 5, 10, 30)"
+        "flowstream.flows: 1 record is missing without a cause (4 not there; seq 0, 5, 10, 30)"
     )
 
 

@@ -165,21 +165,19 @@ def _of_topic(topic: Topic) -> Iterator[str]:
         )
     unexplained = topic.missing - topic.failed - topic.unanswered - topic.deleted
     if unexplained > 0:
-        failed = f", {topic.failed:,} were counted as lost" if topic.failed else ""
-        doubtful = f", {topic.in_doubt:,} were in doubt" if topic.in_doubt else ""
-        waiting = f", {topic.waiting:,} were in the spool" if topic.waiting else ""
+        failed = f", {topic.failed:,} counted as lost" if topic.failed else ""
+        doubtful = f", {topic.in_doubt:,} in doubt" if topic.in_doubt else ""
+        waiting = f", {topic.waiting:,} in the spool" if topic.waiting else ""
         why = _NO_CAUSE if topic.expected is not None else _NOT_ENDED
         yield (
             f"{topic.topic}: {counted(unexplained, *RECORDS_ARE)} missing {why} "
-            f"({topic.missing:,} are not there{failed}{doubtful}{waiting}; "
+            f"({topic.missing:,} not there{failed}{doubtful}{waiting}; "
             f"seq {gaps_text(topic)})"
         )
     end = 0 if topic.last_seq is None else topic.last_seq + 1
     if topic.expected is not None and end > topic.expected:
-        yield (
-            f"{topic.topic}: seq {topic.last_seq:,} lies beyond the {topic.expected:,} records "
-            "that the run made"
-        )
+        made = counted(topic.expected, "record")
+        yield f"{topic.topic}: seq {topic.last_seq:,} lies beyond the {made} that the run made"
 
 
 def _time(time_ms: int) -> str:
