@@ -100,13 +100,12 @@ def test_files_that_only_root_can_read_are_refused_before_anything_is_attached(
             "certificate": ("ssl.ca.location", place / "ca"),
             "password": ("sasl.password", place / "password"),
         }[kind]
-        assert agent.output().splitlines() == [
-            (
-                f"flowstream: error: {name}: {file}: the user nobody cannot read it, so it could not "
-                f"be read again when it changes: setfacl -m u:nobody:r {file}, name another --user, "
-                "or use systemd's LoadCredential="
-            )
-        ]
+        (line,) = agent.output().splitlines()
+    assert line == (
+        f"flowstream: error: {name}: {file}: the user nobody cannot read it, so it could not be "
+        f"read again when it changes: setfacl -m u:nobody:r {file}, name another --user, or use "
+        "systemd's LoadCredential="
+    )
 
 
 def test_the_configuration_itself_may_be_roots(wire, secure_broker, place):

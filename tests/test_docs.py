@@ -1,6 +1,6 @@
 """The documents match the program: options, fields, causes, commands, files and links.
 
-Run as a program, it rewrites the table of options in README.md.
+Run as a program, it rewrites the tables of options and of properties.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flowstream.config import run as config
 from flowstream.config.run import OPTIONS
 from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError
+from flowstream.kafka.properties import PROPERTIES
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
@@ -41,6 +42,8 @@ RECORDS = (TOP / "docs" / "records.md").read_text(encoding="utf-8")
 OPERATIONS = (TOP / "docs" / "operations.md").read_text(encoding="utf-8")
 UNIT = TOP / "docs" / "flowstream.service"
 OPTIONS_HEADING = "## Options of `flowstream run`"
+SECURITY = TOP / "docs" / "security.md"
+PROPERTIES_HEADING = "## Properties"
 
 LEVELS = ("debug", "info", "warning", "error", "exception")
 TREES = [
@@ -75,6 +78,15 @@ def options_table() -> str:
     return "\n".join(rows)
 
 
+def properties_table() -> str:
+    """The table of Kafka clients' properties as docs/security.md must have it."""
+    rows = ["| property | takes | meaning |", "|---|---|---|"]
+    rows += (
+        f"| `{each.name}` | {each.allowed} | {each.meaning} |" for each in PROPERTIES.values()
+    )
+    return "\n".join(rows)
+
+
 def blocks(language: str) -> Iterator[tuple[Path, str]]:
     """Fenced blocks of a language in all documents."""
     for document in DOCUMENTS:
@@ -93,6 +105,11 @@ def commands() -> list[str]:
 def test_the_options_are_the_programs():
     written = section(README.read_text(encoding="utf-8"), OPTIONS_HEADING)
     assert options_table() in written, "run .venv/bin/python tests/test_docs.py"
+
+
+def test_the_properties_are_the_programs():
+    written = section(SECURITY.read_text(encoding="utf-8"), PROPERTIES_HEADING)
+    assert properties_table() in written, "run .venv/bin/python tests/test_docs.py"
 
 
 def test_flow_record_fields_stand_in_their_order():
@@ -221,7 +238,8 @@ def test_a_command_is_one(command):
 
 
 @pytest.mark.parametrize("block", [block for _, block in blocks("toml")])
-def test_a_configuration_is_one(block, tmp_path):
+def test_a_configuration_is_one(block, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAFKA_PASSWORD", "a password")
     file = tmp_path / "flowstream.toml"
     file.write_text(block, encoding="utf-8")
     assert config.load({}, file).interfaces == tuple(tomllib.loads(block)["interface"])
@@ -266,13 +284,16 @@ def test_every_kernel_source_names_its_licence():
 
 
 def main() -> None:
-    """Write the table of options into README.md."""
-    text = README.read_text(encoding="utf-8")
-    before, after = text.split(f"\n{OPTIONS_HEADING}\n", 1)
-    after = re.sub(
-        r"(?:^\|.*\n)+", lambda _: options_table() + "\n", after, count=1, flags=re.MULTILINE
-    )
-    README.write_text(f"{before}\n{OPTIONS_HEADING}\n{after}", encoding="utf-8")
+    """Write the tables of options and properties."""
+    for file, heading, rows in (
+        (README, OPTIONS_HEADING, options_table()),
+        (SECURITY, PROPERTIES_HEADING, properties_table()),
+    ):
+        before, after = file.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)
+        after = re.sub(
+            r"(?:^\|.*\n)+", lambda _, rows=rows: rows + "\n", after, count=1, flags=re.MULTILINE
+        )
+        file.write_text(f"{before}\n{heading}\n{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_everything_is_installed_by_digest_or_from_the_checkout(name: str) -> No
 
 
 def test_images_are_named_by_digest() -> None:
-    for name in ("Dockerfile", "compose/compose.yaml"):
+    for name in ("Dockerfile", "compose/compose.yaml", "compose/secure.yaml"):
         text = (TOP / name).read_text(encoding="utf-8")
         images = re.findall(r"(?m)^(?:ARG BASE=| +image: )([a-z].*)$", text)
         assert images
