@@ -72,12 +72,13 @@ class Line:
             await loop.sock_sendall(to, piece)
 
 
-def listen() -> socket.socket:
-    """Listen on a free port of this host."""
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Listen on a port of this host, 0: a free one."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     listener.setblocking(False)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
     listener.listen()
     return listener
 
