@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# Seconds: the first pause after a refusal, such as of a password, and the longest.
+_REFUSED = (1.0, 30.0)
+
 
 class Cluster:
     """Maker of producers for one cluster; topics that it creates get ``topic_settings``.
@@ -104,8 +107,9 @@ class Cluster:
         Goes on without topics that the cluster refuses, as long as there are others.
         """
         since = _now()
-        # One line for no answer, one for a refusal.
-        told: set[bool] = set()
+        # One line for no answer and one for a refusal; whether that lasts.
+        told: dict[bool, bool] = {}
+        refusals = Pauses(*_REFUSED)
         while True:
             try:
                 async with asyncio.timeout(self._limits.connect_timeout):
@@ -113,19 +117,21 @@ class Cluster:
             except Exception as err:  # noqa: BLE001 - a broken broker causes any
                 refused = isinstance(err, SinkError)
                 if refused not in told:
-                    told.add(refused)
-                    reason = str(err) if refused else await why_unreachable(self._settings)
-                    log.warning(
-                        "kafka_unreachable",
-                        to=self._settings.addresses,
-                        reason=reason,
-                        error=name_of(err),
-                    )
-                await self._pauses.take()
+                    told[refused] = await self._log_unreachable(err)
+                await (refusals if told[refused] else self._pauses).take()
                 continue
             if told:
                 log.info("kafka_reachable", after_s=round(_now() - since, 1))
             return producer
+
+    async def _log_unreachable(self, err: Exception) -> bool:
+        """Log why no broker can be used; return whether that will last."""
+        why = None if isinstance(err, SinkError) else await diagnosed(self._settings)
+        reason = why.text if why else str(err)
+        log.warning(
+            "kafka_unreachable", to=self._settings.addresses, reason=reason, error=name_of(err)
+        )
+        return why is None or why.lasting
 
     async def _connect(self, *, strict: bool) -> Producer:
         producer = await Producer.connect(
