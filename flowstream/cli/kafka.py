@@ -51,7 +51,19 @@ def client_for(url: str, args: argparse.Namespace) -> ClientSettings:
     client = client_of(url, vars(args))
     for each in exposed(client):
         warn(f"{each.file}: others may read or change this secret; {each.remedy}")
+    if client.tls is not None or client.sasl is not None:
+        _configure_log()
     return client
+
+
+def _configure_log() -> None:
+    """Let what is said of reloaded files go to standard error: the default is standard output."""
+    import structlog  # noqa: PLC0415
+
+    from flowstream import log  # noqa: PLC0415
+
+    if not structlog.is_configured():
+        log.configure("warning")
 
 
 def given_options(args: argparse.Namespace) -> list[str]:

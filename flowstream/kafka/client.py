@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection
 
+from flowstream.errors import MissingExtraError
 from flowstream.kafka.frames import BoundedId
 from flowstream.kafka.oauth import provider_of
 from flowstream.kafka.pacing import pace_metadata
@@ -73,6 +75,16 @@ def load(settings: ClientSettings) -> None:
         context(settings.tls)
     if settings.sasl is not None and settings.sasl.oauth is not None:
         provider_of(settings.sasl.oauth)
+
+
+def codec_of(settings: ClientSettings) -> str | None:
+    """Return aiokafka's name of the batches' codec; ``MissingExtraError`` without its library."""
+    codec = settings.compression
+    if codec is None or codec == "none":
+        return None
+    if codec != "gzip" and importlib.util.find_spec("cramjam") is None:
+        raise MissingExtraError("readers", f"compression.type={codec}")
+    return codec
 
 
 def _new(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 10.0
 LARGEST_ANSWER: Final = 1 << 18
 _SHARE_OF_LIFE: Final = 0.8
+_LONGEST_LIFE_S: Final = 86_400.0
 _LONGEST_TEXT: Final = 200
 # RFC 6750, 2.1.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -44,7 +45,9 @@ class TokenError(KafkaError):  # type: ignore[misc]
     """
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct):
+    """A token, and the seconds that it is valid."""
+
     access_token: str
     expires_in: float | None = None
 
@@ -89,7 +92,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
             if time.monotonic() < self._end:
                 return self._token
             raise
-        life = _life(answer)
+        life = life_of(answer)
         now = time.monotonic()
         self._token, self._end = answer.access_token, now + life
         self._replace_after = now + life * _SHARE_OF_LIFE
@@ -99,10 +102,10 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         """Return what the brokers get beside a token."""
         return self._oauth.extensions or {}
 
-    async def _fetched(self) -> _Answer:
+    async def _fetched(self) -> Answer:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return self._parsed(await self._post())
+                return self.parsed(await self._post())
         except TimeoutError:
             raise self._error(f"no complete answer after {TIMEOUT_S:g} s") from None
         except (OSError, UnicodeError) as err:
@@ -143,7 +146,8 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         )
         return "\r\n".join((*lines, "", body)).encode()
 
-    def _parsed(self, received: bytes) -> _Answer:
+    def parsed(self, received: bytes) -> Answer:
+        """Return the token of an HTTP answer; raises ``TokenError``."""
         answer = http.client.HTTPResponse(_Received(received))  # type: ignore[arg-type]
         try:
             answer.begin()
@@ -153,7 +157,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         if answer.status != http.client.OK:
             raise self._error(f"refused: HTTP {answer.status}{self._said(body)}")
         try:
-            found = msgspec.json.decode(body, type=_Answer, strict=False)
+            found = msgspec.json.decode(body, type=Answer, strict=False)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             # Without its cause, which may show a part of a token.
             raise self._error("its answer holds no access_token") from None
@@ -187,15 +191,20 @@ class _Received:
         return io.BytesIO(self._content)
 
 
-def _life(answer: _Answer) -> float:
+def life_of(answer: Answer) -> float:
     """Return the seconds that a token is valid; 0 when neither answer nor token says it."""
-    if answer.expires_in is not None:
-        return max(answer.expires_in, 0)
-    _, _, rest = answer.access_token.partition(".")
-    claims = rest.partition(".")[0]
+    life = answer.expires_in
+    if life is None:
+        life = _end_of(answer.access_token) - time.time()
+    # Not a number is no time either.
+    return min(life, _LONGEST_LIFE_S) if life > 0 else 0
+
+
+def _end_of(token: str) -> float:
+    """Return the end that a token of RFC 7519 names, in Unix seconds; 0 without one."""
+    claims = token.partition(".")[2].partition(".")[0]
     try:
         padded = claims + "=" * (-len(claims) % 4)
-        end = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Claims).exp
+        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Claims).exp
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return 0
-    return max(end - time.time(), 0)

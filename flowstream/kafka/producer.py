@@ -24,7 +24,7 @@ from aiokafka.structs import TopicPartition
 
 from flowstream.errors import SinkError
 from flowstream.kafka.admin import create_missing, refusal
-from flowstream.kafka.client import new_producer
+from flowstream.kafka.client import codec_of, new_producer
 from flowstream.kafka.pacing import Retries
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Producer:
             acks="all",
             enable_idempotence=True,
             max_batch_size=batch_bytes,
+            compression_type=codec_of(settings),
             metadata_max_age_ms=int(metadata_age * 1000),
         )
         _cut_what_is_closed(producer.client)

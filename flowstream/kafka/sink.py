@@ -13,7 +13,7 @@ import structlog
 
 from flowstream.accounting import terms
 from flowstream.delivery.space import Space
-from flowstream.kafka.client import load
+from flowstream.kafka.client import codec_of, load
 from flowstream.kafka.cluster import Cluster
 from flowstream.kafka.lane import RECORD_OVERHEAD
 from flowstream.kafka.lanes import Lanes
@@ -50,6 +50,7 @@ class KafkaSink:
         topic_settings: Mapping[str, str] | None = None,
     ) -> None:
         load(settings)
+        codec_of(settings)
         self._outcomes = outcomes
         self._limits = limits or Limits.of(settings)
         self._cluster = Cluster(

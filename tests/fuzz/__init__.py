@@ -22,6 +22,7 @@ TARGETS: Final = {
     "captures": "pcap and pcapng files",
     "registry": "answers of a schema registry",
     "broker": "answers of a Kafka broker",
+    "tokens": "answers of an OAuth token endpoint",
     "configuration": "configuration files in TOML",
     "options": "command lines",
     "objects": "kernel objects, as embedded and as cached",

@@ -1,0 +1,132 @@
+"""What the properties of Kafka clients do: seen in the broker's own files, and its refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from broker import Broker, dump_log
+from broker.secure import PASSWORDS, STRANGER, SecureBroker
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from support import kafka_config
+from support.agent import FLOWSTREAM
+from support.published import Published, publish
+
+from flowstream.kafka.credentials import exposed
+from flowstream.kafka.limits import Limits
+from flowstream.kafka.secrets import Secret
+from flowstream.kafka.settings import ClientSettings, Sasl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording."""
+    path = tmp_path_factory.mktemp("recorded") / "office"
+    asyncio.run(publish(f"file:{path}", "msgpack", Published("msgpack")))
+    return path
+
+
+def flowstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*FLOWSTREAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def batches(broker: Broker, office: Path, *properties: str) -> str:
+    """Replay the recording with these properties; what the broker wrote of its flows."""
+    prefix = f"settings-{time.time_ns()}"
+    options = [word for each in properties for word in ("-X", each)]
+    renamed = ("--rename", f"flowstream={prefix}")
+    done = flowstream("replay", office, "--to", broker.url, *renamed, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    plain = flowstream("cat", office).stdout
+    shown = flowstream("cat", broker.url, "--topic-prefix", prefix).stdout
+    assert sorted(shown.splitlines()) == sorted(plain.splitlines())
+    (segment,) = (broker.log_dir / f"{prefix}.flows-0").glob("*.log")
+    return dump_log(segment)
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_batches_are_compressed(broker: Broker, office: Path, codec: str) -> None:
+    dumped = batches(broker, office, f"compression.type={codec}")
+    assert set(re.findall(r"compresscodec: (\w+)", dumped)) == {codec}
+
+
+def test_batches_are_as_large_as_allowed(broker: Broker, office: Path) -> None:
+    largest = max(map(int, re.findall(r" size: (\d+)", batches(broker, office))))
+    dumped = batches(broker, office, "batch.size=1024")
+    assert largest > 1_024 >= max(map(int, re.findall(r" size: (\d+)", dumped)))
+
+
+def test_limits_of_a_sink_follow_the_settings() -> None:
+    assert Limits.of(ClientSettings()) == Limits()
+    limits = Limits.of(
+        ClientSettings(
+            request_timeout=40.0, batch_size=65_536, delivery_timeout=120.0, metadata_max_age=30.0
+        )
+    )
+    assert (limits.request_timeout, limits.stuck_timeout) == (40.0, 80.0)
+    assert (limits.batch_bytes, limits.delivery_timeout, limits.metadata_age) == (65_536, 120, 30)
+
+
+def test_files_with_a_secret_that_others_can_read_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("a secret")
+    for secret in (Secret.of_file(file), Secret("of the configuration", file)):
+        settings = ClientSettings(sasl=Sasl("PLAIN", "u", secret))
+        for mode, is_exposed in ((0o600, False), (0o640, False), (0o604, True), (0o602, True)):
+            file.chmod(mode)
+            found = exposed(settings)
+            assert [(each.file, each.mode) for each in found] == [(file, mode)] * is_exposed
+    of_environment = ClientSettings(sasl=Sasl("PLAIN", "u", Secret("of the environment")))
+    assert exposed(of_environment) == []
+
+
+def allow(broker: SecureBroker, prefix: str, *rights: str) -> None:
+    """Let ``STRANGER`` do this with topics of the prefix, and nothing else."""
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    bindings = [
+        AclBinding(
+            ResourceType.TOPIC, prefix, ResourcePatternType.PREFIXED, f"User:{STRANGER}", "*",
+            AclOperation[right], AclPermissionType.ALLOW,
+        )
+        for right in rights
+    ]  # fmt: skip
+    for done in admin.create_acls(bindings, request_timeout=30).values():
+        done.result()
+
+
+def test_the_rights_that_the_documents_name_are_enough(
+    secure_broker: SecureBroker, office: Path, tmp_path: Path
+) -> None:
+    """Write and Create to publish, then Read alone of another prefix to audit."""
+    given = secure_broker.settings("SASL", STRANGER)
+    assert given["sasl.password"] == PASSWORDS[STRANGER]
+    config = ("--kafka-config", kafka_config.write(tmp_path / "kafka.toml", given))
+    url, prefix = secure_broker.url_of("SASL"), f"rights-{time.time_ns()}"
+    replay = ("replay", office, "--to", url, "--rename", f"flowstream={prefix}", *config)
+    audit = ("audit", url, "--topic-prefix", prefix, *config)
+    assert flowstream(*replay).returncode == 1
+    allow(secure_broker, f"{prefix}.", "WRITE")
+    assert flowstream(*replay).returncode == 1
+    allow(secure_broker, f"{prefix}.", "CREATE")
+    done = flowstream(*replay)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert flowstream(*audit).returncode == 1
+    allow(secure_broker, f"{prefix}.", "READ")
+    done = flowstream(*audit)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "holds: " in done.stdout
