@@ -29,10 +29,10 @@ STOP_TIMEOUT = 30.0
 # The controller lets a killed broker back in when its session is over: keep it short.
 # Messages of tests are as old as their timestamps say: no broker's limit may delete them.
 _PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
+process.roles={roles}
+node.id={node}
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+listeners={listeners}{controller_listener}
 advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
@@ -69,7 +69,8 @@ class Broker:
 
     ``properties`` are further lines of server.properties, by name; ``listeners`` are
     protocols by name of further listeners; ``scram`` are mechanism, user and password
-    of its users.
+    of its users. Node 1 of a cluster is its controller; others ``join`` it, with the
+    number ``node``.
     """
 
     def __init__(
@@ -78,11 +79,14 @@ class Broker:
         *,
         listeners: Mapping[str, str] | None = None,
         scram: Iterable[tuple[str, str, str]] = (),
+        join: Broker | None = None,
+        node: int = 1,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="flowstream-broker-"))
         self.log_dir = self.directory / "data"
         protocols = {"PLAINTEXT": "PLAINTEXT"} | dict(listeners or {})
         controller, *ports = _free_ports(1 + len(protocols))
+        self.controller: int = join.controller if join else controller
         self.ports = dict(zip(protocols, ports, strict=True))
         self.port = self.ports["PLAINTEXT"]
         self.address = f"127.0.0.1:{self.port}"
@@ -91,7 +95,10 @@ class Broker:
         self._scram = tuple(scram)
         self._properties = self.directory / "server.properties"
         text = _PROPERTIES.format(
-            controller=controller,
+            roles="broker" if join else "broker,controller",
+            node=node,
+            controller=self.controller,
+            controller_listener="" if join else f",CONTROLLER://127.0.0.1:{controller}",
             data=self.log_dir,
             listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()),
             protocols=",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
