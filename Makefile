@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := tools/install-packages.sh
 ENGINES := .cache/examples-venv
+FLINK := .cache/flink-venv
 NODE := .cache/node
 LOWEST := .cache/lower-bounds
 C_SOURCES := $(shell find bpf examples -name '*.[ch]')
@@ -95,17 +96,24 @@ lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --build-deps-for wheel --only-build-deps -c requirements-dev.txt \
 		-o requirements-build.txt pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in
+	$(COMPILE) -o examples/flink/requirements.txt examples/flink/requirements.in
 	$(COMPILE) -o tests/goflow2/requirements.txt tests/goflow2/requirements.in
 
 examples: setup ## run the examples on their stream engines
-	@$(INSTALL) $(TEST_PACKAGES) rustc=rustc tsc=node-typescript npm=npm
+	@$(INSTALL) $(TEST_PACKAGES) rustc=rustc tsc=node-typescript npm=npm \
+		javac=default-jdk-headless
 	@tests/broker/fetch.sh
+	@examples/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@mkdir -p $(NODE) && cp examples/node/*.json $(NODE)
 	@npm ci --prefix $(NODE) --no-audit --no-fund --silent
 	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
 	@$(ENGINES)/$(PIP_INSTALL) --require-hashes -r requirements-build.txt
 	@$(ENGINES)/$(PIP_INSTALL) --require-hashes --no-build-isolation -r examples/requirements.txt
+	@test -x $(FLINK)/bin/python || $(PYTHON) -m venv $(FLINK)
+	@$(FLINK)/$(PIP_INSTALL) --require-hashes -r requirements-build.txt
+	@$(FLINK)/$(PIP_INSTALL) --require-hashes --no-build-isolation \
+		-r examples/flink/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest -o pythonpath=tests examples $(ARGS)
 
 kernels: setup ## run the kernel programs on other kernels, in qemu

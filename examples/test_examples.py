@@ -6,128 +6,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from broker import Broker
-from support import agent, capture
+from support import capture
+from support.examples import BAD, GOOD, TOP, Published, bad_topic, check, ended, run
 
-from bench.fleet.check import ENGINES, SPARK, compare
-from flowstream.messages import Message
+from bench.fleet.check import ENGINES, KAFKA, SPARK, compare
 from flowstream.streams import Stream
-from flowstream.testing.factory import FlowFactory
-from flowstream.testing.replayed import BrokerTopics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from broker import Broker
 
 HERE = Path(__file__).parent
-TOP = 9
-"""More than there are talkers in a window."""
 HOSTS, FLOWS, INTERVALS = 7, 211, 3
-
-(GOOD,) = FlowFactory().values([FlowFactory()()])
-BAD = {
-    "tombstone": None,
-    "no JSON": b"no record",
-    "other names": FlowFactory().values([FlowFactory()()], names="ecs")[0],
-    "no packets": GOOD.replace(b'"packets":1,', b""),
-    "no direction": GOOD.replace(b',"flow_direction":0', b""),
-    "packets are no number": GOOD.replace(b'"packets":1,', b'"packets":"one",'),
-    "later version": GOOD.replace(b'"schema_version":1,', b'"schema_version":2,'),
-    "unknown type": GOOD.replace(b'"record_type":1,', b'"record_type":4,'),
-}
-"""Values that are not records of this version: none of them may be passed over."""
-assert GOOD not in BAD.values()
-
-
-class Published(NamedTuple):
-    """Where the records are, all of them twice, and what their sums must be."""
-
-    broker: Broker
-    recording: str
-    sums: capture.Sums
-    windows: set[tuple[int, str, int, int]]
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Iterator[Published]:
-    directory = tmp_path_factory.mktemp("published")
-    file = directory / "captured.pcap"
-    sums = capture.write(file)
-    recording = f"file:{directory}/recording"
-    # A broker's time limit counts from the records' own times.
-    with Broker({"log.retention.ms": "-1"}) as broker:
-        # A capture gives the same run each time: the second one is all duplicates.
-        for sink in (recording, broker.url, broker.url):
-            command = [*agent.FLOWSTREAM, "pcap", file, "--sink", sink]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
-        (interface,) = agent.audited(broker.url)
-        assert interface["flows"]["packets"] == capture.PACKETS + 1
-        yield Published(broker, recording, sums, windows_of(recording))
-
-
-def windows_of(url: str) -> set[tuple[int, str, int, int]]:
-    """Sums of the agent's records by window and source, without any engine."""
-    packets: Counter[tuple[int, str]] = Counter()
-    octets: Counter[tuple[int, str]] = Counter()
-    for record in agent.records_of(url, "flowstream.flows"):
-        window = record.time_flow_end_ns // 10**10 * 10, str(record.source)
-        packets[window] += record.packets
-        octets[window] += record.bytes
-    return {(*window, packets[window], octets[window]) for window in packets}
-
-
-def ended(*command: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """A program that has ended, however."""
-    return subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, "PYSPARK_PYTHON": str(ENGINES / "python")},
-    )
-
-
-def run(*command: str | Path, timeout: float = 120) -> list[dict[str, object]]:
-    """JSON lines of a program."""
-    done = ended(*command, timeout=timeout)
-    assert done.returncode == 0, done.stderr
-    assert "too late" not in done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def bad_topic(broker: Broker, value: bytes | None) -> BrokerTopics:
-    """A topic whose partition 1 has ``value`` at offset 2."""
-    good = [Message("bad", partition, 0, 1, b"", GOOD) for partition in (0, 1, 1)]
-    message = Message("bad", 1, 2, 1, b"", value or b"", is_null=value is None)
-    return BrokerTopics(broker.url, [*good, message], {})
-
-
-def check(lines: list[dict[str, object]], published: Published, *, closed: bool) -> None:
-    """The lines are the windows, the largest talker first; the closing one when ``closed``."""
-    found = [
-        tuple(line[name] for name in ("start", "src_addr", "packets", "bytes")) for line in lines
-    ]
-    assert len(found) == len(set(found))
-    expected = {window for window in published.windows if closed or window[0] < capture.CLOSING_S}
-    assert set(found) == expected
-    assert found == sorted(found, key=lambda line: (line[0], -line[3], line[1]))
-    packets: Counter[str] = Counter()
-    octets: Counter[str] = Counter()
-    for start, source, count, size in found:
-        if start < capture.CLOSING_S:
-            packets[source] += count
-            octets[source] += size
-    assert (packets, octets) == published.sums
+AVRO = "org.apache.spark:spark-avro_2.13:4.2.0"
 
 
 def test_duckdb(published, tmp_path):
@@ -221,14 +120,20 @@ def test_spark_ends_at_what_is_no_record(published, tmp_path):
 def test_spark_views_have_the_records_and_name_the_place_of_what_is_none(published, tmp_path):
     """The definitions in schemas/, of every topic, and the example's reader."""
     result = tmp_path / "result.json"
-    good = {f"flowstream.{stream}": stream for stream in Stream}
+    good = {f"flowstream.{stream}": f"{stream}.spark" for stream in Stream}
+    avro = {f"avro.{stream}": f"{stream}.spark-avro" for stream in Stream}
+    number = {topic: published.registry.subjects[f"{topic}-value"][-1] for topic in avro}
     with ExitStack() as topics:
         bad = [topics.enter_context(bad_topic(published.broker, value)) for value in BAD.values()]
+        no_avro = topics.enter_context(bad_topic(published.broker, None))
         done = ended(
-            *(*SPARK, HERE.parent / "tests" / "support" / "spark_views.py"),
+            *(*SPARK, "--packages", f"{KAFKA},{AVRO}"),
+            *(HERE.parent / "tests" / "support" / "spark_views.py",),
             *(published.broker.address, result),
-            *(f"{stream}={topic}" for topic, stream in good.items()),
-            *(f"flows={topic.topic}" for topic in bad),
+            *(f"{definition}={topic}" for topic, definition in good.items()),
+            *(f"{avro[topic]}={topic}={number[topic]}" for topic in avro),
+            *(f"flows.spark={topic.topic}" for topic in bad),
+            f"flows.spark-avro={no_avro.topic}",
             timeout=300,
         )
     assert done.returncode == 0, done.stderr
@@ -241,6 +146,17 @@ def test_spark_views_have_the_records_and_name_the_place_of_what_is_none(publish
             assert {name: row[name] for name in value} == value
             assert [each for name, each in row.items() if name not in value] in ([], [None])
         assert not rows
+    for topic in avro:
+        # The same capture, and so the same records, as in the JSON topic.
+        same = values_of(published.broker, topic.replace("avro", "flowstream")).values()
+        expected = {value["seq"]: value for value in same}
+        rows = found[topic]["view"]
+        assert sorted(row["seq"] for row in rows) == sorted(expected)
+        for row in rows:
+            assert row["event_time"]
+            assert {name: row[name] for name in expected[row["seq"]]} == expected[row["seq"]]
+    # All its values are JSON: which is read first is not said.
+    assert ": not an Avro record of schema version 1" in found[no_avro.topic]["view"]
     assert len(found["flowstream.flows"]["example"]) == len(found["flowstream.flows"]["view"])
     for kind, topic in zip(BAD, bad, strict=True):
         place = f"{topic.topic}, partition 1, offset 2"

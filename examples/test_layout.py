@@ -169,7 +169,7 @@ for (let position = 0; position < input.length; ) {
         },
     ),
 }
-SUFFIXES = {"c": "c", "go": "go", "rust": "rs", "typescript": "ts"}
+SUFFIXES = {"c": "c", "go": "go", "python": "py", "rust": "rs", "typescript": "ts"}
 LANGUAGES = tuple(DUMPS)
 
 
@@ -188,6 +188,8 @@ def compiled(language: str, source: Path, to: Path) -> tuple[str | Path, ...]:
     """Compile a program and return the command that runs it."""
     program = to / "program"
     match language:
+        case "python":
+            return (sys.executable, source)
         case "c":
             checks = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-result")
             build(f"gcc {' '.join(checks)} -I {TOP}/schemas/c -o {program} {source}")
@@ -298,7 +300,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", SUFFIXES)
 def test_sums_are_those_of_the_audit(language: str, recorded: Recorded, tmp_path: Path) -> None:
     directory = SUMS / "go" if language == "go" else SUMS
     command = compiled(language, directory / f"sum.{SUFFIXES[language]}", tmp_path)

@@ -23,9 +23,10 @@ ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = ROOT / ".cache"
 ENGINES: Final = CACHE / "examples-venv" / "bin"
 JOB: Final = ROOT / "examples" / "fleet_audit_spark.py"
+KAFKA: Final = "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"
 SPARK: Final = (
     *(str(ENGINES / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"),
-    *("--packages", "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0"),
+    *("--packages", KAFKA),
     *("--conf", f"spark.jars.ivy={CACHE / 'ivy'}", "--conf", "spark.ui.enabled=false"),
     *("--conf", "spark.sql.shuffle.partitions=4", "--conf", "spark.log.level=ERROR"),
     *("--conf", "spark.driver.host=127.0.0.1"),

@@ -171,11 +171,13 @@ class Registry:
 
 def owner_of(*ports: int) -> int:
     """User of the socket on 127.0.0.1 with these ports, its own and the other end's."""
-    ends = [f"0100007F:{port:04X}" for port in ports]
-    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines():
-        fields = line.split()
-        if fields[1:3] == ends:
-            return int(fields[7])
+    # Java's sockets are IPv6, with mapped addresses.
+    for file, prefix in (("tcp", ""), ("tcp6", "0000000000000000FFFF0000")):
+        ends = [f"{prefix}0100007F:{port:04X}" for port in ports]
+        for line in Path(f"/proc/net/{file}").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1:3] == ends:
+                return int(fields[7])
     raise LookupError(ports)
 
 

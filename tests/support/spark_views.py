@@ -2,10 +2,11 @@
 
 ::
 
-    spark-submit spark_views.py BROKERS RESULT STREAM=TOPIC...
+    spark-submit spark_views.py BROKERS RESULT DEFINITION=TOPIC[=ID]...
 
-RESULT becomes JSON: by topic, for ``view`` and of flows for ``example`` too, the records
-or an error's text.
+DEFINITION is ``flows.spark`` or ``flows.spark-avro``; ID is the schema's in its registry.
+RESULT becomes JSON: by topic, for ``view`` and of flows in JSON for ``example`` too, the
+records or an error's text.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ sys.path.append(str(TOP / "examples"))
 from spark_top_talkers import records  # noqa: E402
 
 
-def view(spark: SparkSession, brokers: str, stream: str, topic: str) -> DataFrame:
-    """The view of a stream's definition, over this topic."""
-    text = (TOP / "schemas" / f"{stream}.spark.sql").read_text(encoding="utf-8")
+def view(
+    spark: SparkSession, brokers: str, definition: str, topic: str, number: int = 1
+) -> DataFrame:
+    """The view of a definition, over this topic."""
+    stream = definition.partition(".")[0]
+    text = (TOP / "schemas" / f"{definition}.sql").read_text(encoding="utf-8")
     text = text.replace("localhost:9092", brokers).replace(f"flowstream.{stream}", topic)
+    text = text.replace("X'0000000001'", f"X'{number:010x}'")
     for statement in text.split(";\n"):
         if statement.strip():
             spark.sql(statement)
@@ -53,10 +58,10 @@ def main(brokers: str, result: str, *topics: str) -> None:
     """Read every topic."""
     spark = SparkSession.builder.appName("views").getOrCreate()
     found = {}
-    for stream, topic in (each.split("=") for each in topics):
-        outcomes = {"view": outcome(view(spark, brokers, stream, topic))}
-        if stream == "flows":
-            outcomes["example"] = outcome(read_by_the_example(spark, stream))
+    for definition, topic, *number in (each.split("=") for each in topics):
+        outcomes = {"view": outcome(view(spark, brokers, definition, topic, *map(int, number)))}
+        if definition == "flows.spark":
+            outcomes["example"] = outcome(read_by_the_example(spark, "flows"))
         found[topic] = outcomes
     Path(result).write_text(json.dumps(found, default=str), encoding="utf-8")
 
