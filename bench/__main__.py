@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from bench import agent, encoders, packets, pcap, publish, reading, records
+from bench import agent, encoders, packets, pcap, publish, reading, records, spool
 from bench.measure import show
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "encoders": encoders.measure,
     "reading": reading.measure,
     "publish": publish.measure,
+    "spool": spool.measure,
     "pcap": pcap.measure,
     "agent": agent.measure,
 }

@@ -1,4 +1,4 @@
-"""Decompress batches of other producers, within bounds; flowstream itself writes none."""
+"""Compression of batches by Kafka's codecs, and their decompression within bounds."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ MAX_UNPACKED: Final = 256 << 20
 _XERIAL: Final = b"\x82SNAPPY\0"
 _XERIAL_BYTES: Final = 16
 _BLOCK: Final = struct.Struct(">i")
+
+
+def load(name: str) -> None:
+    """Import the library that batches compressed with ``name`` need."""
+    if name not in ("none", "gzip"):
+        with requires("agent", f"compression with {name}"):
+            import cramjam  # noqa: F401, PLC0415 - an extra
 
 
 def unpack(codec: int, packed: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from flowstream.segments.compression import CODECS
+from flowstream.segments import compression as codecs
 
 if TYPE_CHECKING:
     from flowstream.messages import MessageBatch
@@ -16,10 +16,15 @@ _NO_PRODUCER: Final = -1
 _BASE_OFFSET: Final = struct.Struct(">q")
 
 
-def load() -> None:
-    """Import the encoder of record batches: later its files may be out of reach."""
+def load(compression: str = "none") -> None:
+    """Import the encoder of record batches: later its files may be out of reach.
+
+    Raises ``MissingExtraError`` without the library of the compression.
+    """
     # Not at the top: it imports all of aiokafka, 80 ms, and the agent attaches first.
     import aiokafka.record.default_records  # noqa: F401, PLC0415
+
+    codecs.load(compression)
 
 
 def encode(
@@ -33,7 +38,7 @@ def encode(
 
     builder = DefaultRecordBatchBuilder(
         magic=2,
-        compression_type=CODECS[compression],
+        compression_type=codecs.CODECS[compression],
         is_transactional=0,
         producer_id=_NO_PRODUCER,
         producer_epoch=_NO_PRODUCER,

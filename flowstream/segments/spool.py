@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MAX_SEGMENT_BYTES: Final = 64 << 20
 """Small enough that not much is given up at once to make room."""
+COMPRESSION: Final = "zstd"
+"""A sixth of the octets for 0.3 us per record to write and 0.3 to read (``bench spool``)."""
 
 
 class Spool(Closing):
@@ -63,7 +65,7 @@ class Spool(Closing):
         retention: Retention,
         owner: tuple[int, int] | None = None,
         segment_bytes: int | None = None,
-        compression: str = "none",
+        compression: str = COMPRESSION,
     ) -> None:
         self._path = directory
         self.where = f"spool {directory}"
@@ -243,7 +245,7 @@ class Spool(Closing):
             self._root = None
 
     def _open(self, partitions: Mapping[str, int]) -> None:
-        load()
+        load(self._compression)
         root = self._root = Directory.open(self._path, self._owner)
         check_spool(root, self.where)
         self._lock = take_lock(root, self.where)

@@ -58,8 +58,8 @@ def amounts(numbers: Iterable[int]) -> dict[AttachmentKey, RecordAmount]:
 
 
 def opened(directory: Path, **options: Any) -> Spool:
-    """A spool that is open, without limits unless ``options`` have some."""
-    spool = Spool(directory, **{"retention": Retention(), **options})
+    """A spool that is open, without limits and compression unless ``options`` have some."""
+    spool = Spool(directory, **{"retention": Retention(), "compression": "none", **options})
     spool.open(PARTITIONS)
     return spool
 
