@@ -48,6 +48,8 @@ class UnknownVersionError(FlowstreamError):
     """The file is of a version that this release does not know."""
 
 
+# msgspec has none of its own for text that is not UTF-8, and for deep nesting.
+_UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Checkpoint).decode
 
@@ -78,7 +80,7 @@ def unpack(data: bytes) -> Checkpoint:
         raise UnknownVersionError(f"version {version} of the format")
     try:
         return _DECODE(body)
-    except msgspec.MsgspecError as err:
+    except _UNDECODABLE as err:
         raise ValueError(str(err)) from err
 
 

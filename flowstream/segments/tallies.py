@@ -16,6 +16,7 @@ import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.segments.batches import HEADER
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     base_offset: Unsigned
     records: Annotated[int, msgspec.Meta(ge=1, le=_MAX_RECORDS)]
     position: Unsigned
-    octets: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
+    octets: Annotated[int, msgspec.Meta(ge=HEADER.size, le=1 << 30)]
     first_ms: int
     newest_ms: int
     agent_epoch: Unsigned | None
@@ -87,6 +88,8 @@ class Located(NamedTuple):
     tally_crc: int = 0
 
 
+# msgspec has none of its own for text that is not UTF-8, and for deep nesting.
+_UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Entry).decode
 
@@ -143,7 +146,7 @@ def _entry_at(data: bytes, at: int) -> Located | None:
         return None
     try:
         entry = _DECODE(checked[_CHECKED.size :])
-    except msgspec.MsgspecError:
+    except _UNDECODABLE:
         return None
     return Located(entry, begin + length, tally_octets, tally_crc)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TARGETS: Final = {
     "values": "values of records in every format, by decode and by the audit",
     "segments": "log segments of recordings, compressed ones too",
+    "spool": "checkpoint, sidecars and segments of a spool",
     "captures": "pcap and pcapng files",
     "registry": "answers of a schema registry",
     "broker": "answers of a Kafka broker",

@@ -63,7 +63,7 @@ def _batch(base: int, count: int, *, codec: int = 0, attributes: int = 0) -> byt
     }
     packed = pack[codec](bytes(batch[HEADER.size :]))
     _ATTRIBUTES.pack_into(batch, _CRC_BEGIN, codec | attributes)
-    return _repaired(bytes(batch[: HEADER.size]) + packed, last=True)
+    return repaired(bytes(batch[: HEADER.size]) + packed, last=True)
 
 
 def _bomb(codec: int) -> bytes:
@@ -72,7 +72,7 @@ def _bomb(codec: int) -> bytes:
     zeros = bytes(4 << 20)
     packed = {1: zlib.compress(zeros, wbits=31), 4: bytes(cramjam.zstd.compress(zeros))}[codec]
     _ATTRIBUTES.pack_into(batch, _CRC_BEGIN, codec)
-    return _repaired(bytes(batch[: HEADER.size]) + packed, last=True)
+    return repaired(bytes(batch[: HEADER.size]) + packed, last=True)
 
 
 def seeds() -> Sequence[bytes]:
@@ -101,7 +101,7 @@ def target(data: bytes) -> None:
 
 
 def _target(data: bytes) -> None:
-    content = _repaired(data[1:]) if data[0] & _REPAIR else data[1:]
+    content = repaired(data[1:]) if data[0] & _REPAIR else data[1:]
     directory = _write(content, second=bool(data[0] & _SECOND))
     for segment in directory.iterdir():
         assert count_records(segment) >= 0
@@ -192,7 +192,7 @@ def _write_again(messages: list[Message]) -> None:
     assert copies == [_fields(message)[1:] for message in messages]
 
 
-def _repaired(content: bytes, *, last: bool = False) -> bytes:
+def repaired(content: bytes, *, last: bool = False) -> bytes:
     """Put checksums right, and the length of a batch that is the last."""
     batches = bytearray(content)
     at = 0
