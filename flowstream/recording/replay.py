@@ -140,7 +140,7 @@ async def _check_partitions(
     try:
         present = await partition_counts(cluster, tuple(names.values()), CONNECT_TIMEOUT_S)
     except SinkError as err:
-        raise SinkError(f"no Kafka broker: {err}") from err
+        raise SinkError(f"{url}: {err}") from err
     for topic, messages in sizes.items():
         there = present[names[topic]]
         if not there:

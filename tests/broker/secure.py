@@ -67,6 +67,8 @@ class SecureBroker(Broker):
 
     def __init__(self) -> None:
         self.certificates = Path(tempfile.mkdtemp(prefix="flowstream-certificates-"))
+        # Agents read the authority's certificate as a user of their own.
+        self.certificates.chmod(0o711)
         self.authority = Authority(self.certificates, "flowstream test authority")
         self.other_authority = Authority(self.certificates, "another authority")
         self.client = self.authority.issue(AGENT)
