@@ -10,7 +10,7 @@ import structlog
 from aiokafka.errors import BrokerResponseError, KafkaError
 
 from flowstream.errors import SinkError
-from flowstream.kafka.diagnosis import diagnosed, why_unreachable
+from flowstream.kafka.diagnosis import Diagnosis, diagnosed, why_unreachable
 from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.producer import Producer
 from flowstream.kafka.topic_settings import losing
@@ -18,7 +18,6 @@ from flowstream.kafka.topic_settings import losing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowstream.kafka.diagnosis import Diagnosis
     from flowstream.kafka.limits import Limits
     from flowstream.kafka.settings import ClientSettings
 
@@ -107,31 +106,38 @@ class Cluster:
         Goes on without topics that the cluster refuses, as long as there are others.
         """
         since = _now()
-        # One line for no answer and one for a refusal; whether that lasts.
-        told: dict[bool, bool] = {}
-        refusals = Pauses(*_REFUSED)
+        told: set[str] = set()
+        failures, lasting, refusals = 0, False, Pauses(*_REFUSED)
         while True:
             try:
                 async with asyncio.timeout(self._limits.connect_timeout):
                     producer = await self._connect(strict=False)
             except Exception as err:  # noqa: BLE001 - a broken broker causes any
-                refused = isinstance(err, SinkError)
-                if refused not in told:
-                    told[refused] = await self._log_unreachable(err)
-                await (refusals if told[refused] else self._pauses).take()
+                failures += 1
+                # A look costs the broker another login: less and less often.
+                if isinstance(err, SinkError) or failures & (failures - 1) == 0:
+                    lasting = await self._tell(err, told)
+                await (refusals if lasting else self._pauses).take()
                 continue
             if told:
                 log.info("kafka_reachable", after_s=round(_now() - since, 1))
             return producer
 
-    async def _log_unreachable(self, err: Exception) -> bool:
-        """Log why no broker can be used; return whether that will last."""
-        why = None if isinstance(err, SinkError) else await diagnosed(self._settings)
-        reason = why.text if why else str(err)
-        log.warning(
-            "kafka_unreachable", to=self._settings.addresses, reason=reason, error=name_of(err)
-        )
-        return why is None or why.lasting
+    async def _tell(self, err: Exception, told: set[str]) -> bool:
+        """Log why no broker can be used; return whether that will last.
+
+        One line for no answer, one for a refusal, and one for each fault that lasts.
+        """
+        if isinstance(err, SinkError):
+            kind, why = "refusal", Diagnosis(str(err), lasting=True)
+        else:
+            why = await diagnosed(self._settings)
+            kind = why.text if why.lasting else "no answer"
+        if kind not in told:
+            told.add(kind)
+            to, error = self._settings.addresses, name_of(err)
+            log.warning("kafka_unreachable", to=to, reason=why.text, error=error)
+        return why.lasting
 
     async def _connect(self, *, strict: bool) -> Producer:
         producer = await Producer.connect(
