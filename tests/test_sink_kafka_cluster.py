@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import anyio
@@ -225,3 +226,18 @@ async def test_brokers_without_producer_ids_are_named(cluster: MockCluster) -> N
     with pytest.raises(SinkError, match=r"brokers are too old.*InitProducerId.*use Kafka 0\.11"):
         await sink.start(["t"])
     await sink.close(0)
+
+
+@pytest.mark.parametrize("task", ["_sender_routine", "_md_synchronizer"])
+async def test_a_task_of_aiokafka_that_has_ended_is_noticed(
+    cluster: MockCluster, account: Account, sink: KafkaSink, task: str
+) -> None:
+    # An admin client that looks at the topics' settings may have one too.
+    for each in [each for each in asyncio.all_tasks() if task in repr(each.get_coro())]:
+        each.cancel()
+    with structlog.testing.capture_logs() as logs:
+        await eventually(lambda: cluster.requests()[INIT_PRODUCER_ID] == 2, 10)
+    assert [each["event"] for each in logs] == ["kafka_producer_given_up"]
+    await sink.send(make_batch("t", 0, 2, 101))
+    await sink.flush(10)
+    assert len(account.acknowledged_values) == 103

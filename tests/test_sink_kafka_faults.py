@@ -163,21 +163,6 @@ async def test_frozen_broker_gets_a_new_producer_and_no_gap(mortal: Broker) -> N
     await sink.close(5)
 
 
-async def test_killed_sender_task_is_noticed(mortal: Broker) -> None:
-    account = Account()
-    sink, topic = await started(mortal, account, Limits())
-    await sink.send(make_batch(topic, 0, 0, 997))
-    await sink.flush(10)
-    import asyncio
-
-    (sender,) = [t for t in asyncio.all_tasks() if "_sender_routine" in repr(t.get_coro())]
-    sender.cancel()
-    await sink.send(make_batch(topic, 0, 997, 997))
-    await eventually(lambda: account.settled == 2 * 997, 10)
-    assert await numbers_in(mortal, topic, 0) == list(range(2 * 997))
-    await sink.close(5)
-
-
 @asynccontextmanager
 async def through_line(
     broker_factory: Callable[..., Broker], account: Account, limits: Limits

@@ -108,8 +108,9 @@ class Producer:
 
     @property
     def ended(self) -> bool:
-        """Whether aiokafka's sender task has ended: nothing is sent any more."""
-        return bool(self._producer._sender.sender_task.done())  # noqa: SLF001 - see the module
+        """Whether a task of aiokafka has ended: one sends, the other looks for leaders."""
+        sender, client = self._producer._sender, self._producer.client  # noqa: SLF001 - see the module
+        return bool(sender.sender_task.done() or client._sync_task.done())  # noqa: SLF001
 
     def create_batch(self) -> BatchBuilder:
         """Return an empty batch, to be filled and passed to ``send_batch``."""

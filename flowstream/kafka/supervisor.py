@@ -112,7 +112,7 @@ class Supervisor:
         if self._producer is None or self._in_trouble():
             return
         if self._producer.ended:
-            self._give_up("its sender has ended")
+            self._give_up("a task of aiokafka has ended")
         for lane in self._lanes:
             if lane.flight is not None:
                 self._check_flight(self._producer, lane, lane.flight, now)
