@@ -35,4 +35,8 @@ def require_readable(settings: ClientSettings, user: User, name: str) -> None:
 
 
 def _unreadable(places: dict[str, str]) -> list[str]:
-    return [place for place, path in places.items() if not os.access(path, os.R_OK)]
+    return [
+        place
+        for place, path in places.items()
+        if not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))  # noqa: PTH112
+    ]

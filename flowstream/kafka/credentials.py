@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ class Exposed(NamedTuple):
 
 
 def exposed(settings: ClientSettings) -> list[Exposed]:
-    """Return the files with a password or private key that others may read or change."""
+    """Return the files with a password or private key that others may read or change.
+
+    None on Windows, where a file's mode does not say it.
+    """
+    if sys.platform == "win32":
+        return []
     secrets = (each for _, each in _secrets(settings))
     files = [each.file for each in secrets if each.file is not None]
     if settings.tls is not None and settings.tls.certificate is not None:
@@ -44,7 +50,7 @@ def exposed(settings: ClientSettings) -> list[Exposed]:
 
 
 def reread_files(settings: ClientSettings) -> dict[str, Path]:
-    """Return the files that are read again when they change, by the property's name.
+    """Return the files and directories that are read again later, by the property's name.
 
     Those of systemd's credentials are left out: they never change while a service runs.
     """
@@ -53,6 +59,10 @@ def reread_files(settings: ClientSettings) -> dict[str, Path]:
         for name, secret in _secrets(settings)
         if secret.file is not None and secret.has_own_file
     }
+    oauth = settings.sasl.oauth if settings.sasl is not None else None
+    # OpenSSL reads a directory while it verifies, a file at once.
+    if oauth is not None and oauth.ca is not None and oauth.ca.is_dir():
+        found["https.ca.location"] = oauth.ca
     if settings.tls is not None:
         paths = {
             "ssl.ca.location": settings.tls.ca,
