@@ -158,8 +158,8 @@ def pack_tally(tally: Tally) -> bytes:
 
 
 def _pack_column(column: NDArray[np.uint64]) -> tuple[bytes, bytes]:
-    largest = int(column.max(initial=0))
-    if largest == int(column.min(initial=largest)):
+    largest = int(column.max()) if len(column) else 0
+    if not len(column) or largest == int(column.min()):
         return bytes([_CONSTANT]), _U64.pack(largest)
     width = next(width for width in _WIDTHS if largest < 1 << 8 * width)
     return bytes([width]), column.astype(f"<u{width}").tobytes()
