@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import Agent, audit, delivered, on
+from support.agent import Agent, delivered, records_of
+from support.spooling import (
+    FLOWS,
+    PACKETS,
+    in_spool,
+    losses_of,
+    published,
+    runs_of,
+    segments,
+    spooling,
+)
 from support.traffic import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.net import Interface
 
-PACKETS = 100_003
-FLOWS = 1_009
-OPTIONS = ("--interval", 0.2, "--format", "msgpack")
+MANY_FLOWS = 20_011
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
     return tmp_path / "state" / "spool"
-
-
-def spooling(
-    device: Interface, url: str, spool: Path, *options: str | float
-) -> tuple[str | float, ...]:
-    return (*on(device), "--sink", url, "--spool", str(spool), *OPTIONS, *options)
-
-
-def runs_of(url: str) -> list[dict[str, Any]]:
-    """Runs in the topics, the oldest first; their books must hold."""
-    status, result = audit(url)
-    problems = [run["problems"] for run in result["runs"]]
-    assert (status, problems) == (0, [[]] * len(problems))
-    return sorted(result["runs"], key=lambda run: run["agent_epoch"])
-
-
-def published(run: dict[str, Any]) -> int:
-    """Packets in the flow records of a run with one interface; nothing may be lost of it."""
-    (interface,) = run["interfaces"]
-    assert interface["difference"] == {"packets": 0, "l2_bytes": 0}
-    lost = {cause: loss for cause, loss in interface["losses"].items() if loss["records"]}
-    assert lost == {}
-    assert interface["flows"]["packets"] == interface["seen"]["packets"]
-    return int(interface["flows"]["packets"])
-
-
-def segments(spool: Path) -> list[Path]:
-    return sorted(spool.glob("*/*.log"))
 
 
 def test_the_broker_comes_after_the_agent(wire, broker_factory, spool):
@@ -117,3 +96,76 @@ def test_a_run_that_ends_without_the_broker_is_published_by_the_next(wire, broke
     assert published(first) == arrived
     assert published(second) == again
     assert segments(spool) == []
+
+
+def test_an_agent_killed_in_the_outage_and_in_the_drain(wire, broker_factory, spool):
+    sender, receiver = wire
+    broker = broker_factory()
+    broker.stop()
+    with Agent(*spooling(receiver, broker.url, spool)) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        assert wait_until(lambda: in_spool(spool) == arrived, 30), in_spool(spool)
+        written = len(segments(spool))
+        # Counters of all of it.
+        assert wait_until(lambda: len(agent.logs("spool_waiting")) > 0, 30)
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+    assert len(segments(spool)) >= written
+    broker.start()
+    # Slow: it is killed in the middle.
+    with Agent(*spooling(receiver, broker.url, spool, "--spool-rate", 300)) as agent:
+        assert agent.saw("spool_found", 30)
+        assert wait_until(lambda: drained(broker.url) > 100, 60)
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+    with Agent(*spooling(receiver, broker.url, spool)) as agent:
+        assert agent.saw("spool_drained", 60), agent.output()
+        again = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    first, *_, last = runs_of(broker.url, killed=2)
+    assert published(first) == arrived
+    assert published(last) == again
+
+
+def drained(url: str) -> int:
+    """Flow records in the topic."""
+    return len(records_of(url, "flowstream.flows"))
+
+
+def test_a_spool_that_is_too_small_loses_the_oldest_records(wire, broker_factory, spool):
+    sender, receiver = wire
+    broker = broker_factory()
+    broker.stop()
+    # With a partition for each topic segments have 1 MiB.
+    options = ("--spool-size", "12MB", "--partitions", 1)
+    with Agent(*spooling(receiver, broker.url, spool, *options)) as agent:
+        agent.publishing()
+        arrived = 0
+        while not agent.logs("spool_records_lost"):
+            arrived += delivered(sender, receiver, PACKETS, "-f", MANY_FLOWS)
+        last = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        broker.start()
+        assert agent.saw("spool_drained", 60)
+        agent.stop()
+    (run,) = runs_of(broker.url)
+    (interface,) = run["interfaces"]
+    assert losses_of(run).keys() == {"spool_full"}
+    assert interface["seen"]["packets"] == arrived + last
+    # The youngest records are there.
+    assert interface["flows"]["packets"] >= last
+
+
+def test_a_second_agent_on_one_spool_is_refused(pairs, spool):
+    (_, first), (_, second) = pairs
+    url = "kafka://127.0.0.1:9"
+    with Agent(*spooling(first, url, spool)) as agent:
+        agent.publishing()
+        with Agent(*spooling(second, url, spool)) as other:
+            assert other.wait() == 1
+            assert other.output().splitlines()[-1] == (
+                f"flowstream: error: spool {spool}: process {agent.pid} is writing there; "
+                "stop it or use another directory"
+            )
+            assert not other.logs("attached")
+        agent.stop()
