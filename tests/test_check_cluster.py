@@ -163,6 +163,20 @@ async def test_a_certificate_that_ends_soon(secure_broker: SecureBroker, monkeyp
     assert finding.remedy == "renew the broker's certificate"
 
 
+@pytest.mark.parametrize(("mechanism", "warned"), [("PLAIN", True), ("SCRAM-SHA-512", False)])
+async def test_credentials_in_clear(secure_broker, mechanism: str, *, warned: bool) -> None:
+    sasl = Sasl(mechanism, AGENT, Secret(PASSWORDS[AGENT]))
+    address = f"127.0.0.1:{secure_broker.ports['BARE']}"
+    findings = await found(ClientSettings((address,), sasl=sasl))
+    (finding,) = [each for each in findings if each.subject == f"SASL {address}"]
+    text = f"authenticated as agent by {mechanism}"
+    if warned:
+        text += ", which sends the credentials in clear"
+        assert finding == Finding(WARN, finding.subject, text, "set security.protocol=SASL_SSL")
+    else:
+        assert finding == Finding(OK, finding.subject, text)
+
+
 async def test_one_address_of_two(secure_broker: SecureBroker) -> None:
     """What another address has to say is still told."""
     settings = settings_of(secure_broker, AGENT)

@@ -50,7 +50,7 @@ async def check_cluster(settings: ClientSettings, topics: Sequence[str]) -> Asyn
     """Walk a client's steps at each address; then look at brokers, rights and topics."""
     walks = await asyncio.gather(*(walk(settings, each) for each in settings.addresses))
     for each in walks:
-        for finding in _steps(each):
+        for finding in _steps(settings, each):
             yield finding
     usable = [each for each in walks if each.fault is None]
     if not usable:
@@ -68,13 +68,18 @@ async def check_cluster(settings: ClientSettings, topics: Sequence[str]) -> Asyn
         yield Finding(Status.FAIL, "topics", str(err) or "no answer in time", "see the brokers")
 
 
-def _steps(walked: Walk) -> Iterator[Finding]:
+def _steps(settings: ClientSettings, walked: Walk) -> Iterator[Finding]:
+    sasl = settings.sasl
+    in_clear = sasl and not settings.tls and not sasl.mechanism.startswith("SCRAM")
     for look in walked.looks:
         result, subject = look.result, f"{look.step} {walked.address}"
         if not isinstance(result, str):
             yield Finding(Status.FAIL, subject, result.text, result.remedy)
         elif look.step is Step.TLS and (walked.days_left or 0) < _LAST_DAYS:
             yield Finding(Status.WARN, subject, result, "renew the broker's certificate")
+        elif look.step is Step.SASL and in_clear:
+            text = f"{result}, which sends the credentials in clear"
+            yield Finding(Status.WARN, subject, text, "set security.protocol=SASL_SSL")
         else:
             yield Finding(Status.OK, subject, result)
 

@@ -12,6 +12,7 @@ import contextlib
 import struct
 import warnings
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final, cast
 from unittest.mock import patch
@@ -32,10 +33,13 @@ from support.outcomes import Account, make_batch
 
 from flowstream.check.cluster import check_cluster
 from flowstream.errors import SinkError, SourceError
+from flowstream.kafka import requests
 from flowstream.kafka import source as kafka_source
 from flowstream.kafka.admin import partition_counts
+from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.limits import Limits
-from flowstream.kafka.settings import ClientSettings
+from flowstream.kafka.secrets import Secret
+from flowstream.kafka.settings import ClientSettings, Sasl
 from flowstream.kafka.sink import KafkaSink
 from flowstream.kafka.topic_settings import losing, overdue
 from fuzz import virtual_time
@@ -112,9 +116,11 @@ def _valid() -> dict[int, list[bytes]]:
         _FETCH: [_fetched(0, _records())],
         2: [_offsets(0, 0), _offsets(0, 3)],
         _METADATA: [_metadata(0, 1)],
+        17: [_mechanisms(0, "PLAIN", "SCRAM-SHA-256")],
         18: [_versions((0, 3), (1, 4), (2, 1), (3, 1), (18, 0), (19, 0), (22, 0), (32, 0))],
         19: [CreateTopicsResponse_v0([(_TOPIC, 0)]).encode()],
         22: [InitProducerIdResponse_v0(0, 0, 7, 0).encode()],
+        36: [_logged_in(b"")],
         32: [
             _settings(
                 cleanup_policy="delete", message_timestamp_type="CreateTime", retention_ms="3600"
@@ -142,7 +148,38 @@ def seeds() -> Sequence[bytes]:
         _items((32, _settings(cleanup_policy="delete", retention_ms="a week"))),
         _items((32, _settings(retention_ms=None))),
         _items((18, _versions((3, 1)))),
+        _rights(0, 1, 1 << 4),
+        _rights(29, 0, -(1 << 31)),
+        _items((17, _mechanisms(33, "PLAIN"))),
+        _items((17, _mechanisms(0, "SCRAM-SHA-256")), (36, _logged_in(b"r=x,s=c2FsdA==,i=4096"))),
     ]
+
+
+def _rights(error: int, partitions: int, operations: int) -> bytes:
+    """Answers of a broker that tells operations and its clock, to the check alone."""
+    numbers: list[tuple[object, ...]] = [
+        (error, number, 1, 0, [1], [1], []) for number in range(partitions)
+    ]
+    topics = [(error, _TOPIC, False, numbers, operations)]
+    brokers = [(1, "127.0.0.1", 9092, None)]
+    replica: tuple[object, ...] = (1, 7, 1_700_000_000_000, 1_700_000_000_000, {})
+    quorum: list[tuple[object, ...]] = [
+        ("__cluster_metadata", [(0, 0, 1, 1, 7, [replica], [], {})], {})
+    ]
+    return _items(
+        (18, _versions((3, 8), (22, 0), (55, 1))),
+        (_METADATA, _body(MetadataResponse_v1(brokers, 1, []))),
+        (_METADATA, requests.TOPICS.answered.encode((0, brokers, None, 1, topics))),
+        (55, requests.QUORUM.answered.encode(({}, 0, quorum, {}))),
+    )
+
+
+def _mechanisms(error: int, *names: str) -> bytes:
+    return bytes(requests.SASL_HANDSHAKE.answered.encode((error, names)))
+
+
+def _logged_in(octets: bytes) -> bytes:
+    return bytes(requests.SASL_AUTHENTICATE.answered.encode((0, None, octets)))
 
 
 def target(data: bytes) -> None:
@@ -168,7 +205,7 @@ def _answers(data: bytes) -> dict[int, list[bytes]]:
 
 
 async def _use(answers: dict[int, list[bytes]]) -> None:
-    for use in (_read, _publish, _look):
+    for use in (_read, _publish, _look, _check, _log_in):
         async with _broker(answers) as port:
             await use(ClientSettings((f"127.0.0.1:{port}",), request_timeout=1))
 
@@ -212,10 +249,19 @@ async def _look(settings: ClientSettings) -> None:
         counts = await partition_counts(settings, [_TOPIC], 2.0)
         assert list(counts) == [_TOPIC]
     assert {each.topic for each in await losing(settings, [_TOPIC], 2.0)} <= {_TOPIC}
-    async for finding in check_cluster(settings, [_TOPIC]):
-        assert finding.text.isprintable()
     for line in await overdue(settings, {_TOPIC: 1}, 2.0):
         assert _TOPIC in line
+
+
+async def _check(settings: ClientSettings) -> None:
+    async for finding in check_cluster(settings, [_TOPIC]):
+        assert finding.text.isprintable()
+
+
+async def _log_in(settings: ClientSettings) -> None:
+    for mechanism in ("PLAIN", "SCRAM-SHA-256"):
+        sasl = Sasl(mechanism, "user", Secret("password"))
+        assert (await why_unreachable(replace(settings, sasl=sasl))).isprintable()
 
 
 @contextlib.asynccontextmanager
