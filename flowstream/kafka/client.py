@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection
 
+import flowstream.kafka.scram  # noqa: F401 - bounds what a server asks of the clients here
 from flowstream.errors import MissingExtraError
 from flowstream.kafka.frames import BoundedId
 from flowstream.kafka.oauth import provider_of
@@ -56,7 +57,7 @@ async def admin_client(settings: ClientSettings) -> AsyncIterator[AIOKafkaAdminC
 def authenticator(sasl: Sasl) -> Any:
     """Return aiokafka's side of a SASL exchange, for a connection that is not aiokafka's."""
     _quieten_aiokafka()
-    connection = AIOKafkaConnection("", 0, **_login(sasl))
+    connection = AIOKafkaConnection("", 0, client_id=BoundedId(), **_login(sasl))
     match sasl.mechanism:
         case "PLAIN":
             return connection.authenticator_plain()
