@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ import structlog.testing
 from support.outcomes import Account, eventually, make_batch, new_topic, number
 
 from flowstream.kafka.limits import Limits
-from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.settings import ClientSettings
 from flowstream.kafka.sink import KafkaSink
 from flowstream.source import open_source
@@ -165,19 +163,3 @@ async def test_share_of_memory_in_use() -> None:
         assert sink.memory_share == share
     await sink.close(0)
     assert sink.memory_share == 0
-
-
-def test_pauses_grow_and_are_spread_over_half_their_length() -> None:
-    random.seed(11)
-    fleet = [Pauses(0.1, 2.0) for _ in range(10_000)]
-    for full in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
-        lengths = sorted(each.length() for each in fleet)
-        assert full / 2 <= lengths[0]
-        assert lengths[-1] <= full
-        # A tenth of the fleet in each tenth of the range.
-        for tenth in range(10):
-            low = full / 2 * (1 + tenth / 10)
-            inside = sum(low <= each < low + full / 20 for each in lengths)
-            assert 850 < inside < 1150
-    fleet[0].restart()
-    assert 0.05 <= fleet[0].length() <= 0.1
