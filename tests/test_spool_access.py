@@ -264,6 +264,16 @@ def test_a_partition_that_the_topic_got_since_is_created(tmp_path):
         assert sorted(drain(again)) == list(range(20))
 
 
+def test_a_link_in_place_of_a_new_partition_is_an_error(tmp_path):
+    (tmp_path / "outside").mkdir()
+    with opened(tmp_path / "spool") as spool:
+        (tmp_path / "spool" / f"{TOPIC}-3").symlink_to(tmp_path / "outside")
+        written, error = spool.append(dataclasses.replace(flows(0, 7), partition=3), 1_024)
+        assert written == 0
+        assert f"{TOPIC}-3 is a link" in str(error)
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 def test_files_are_found_by_their_descriptors(tmp_path):
     """The directory is renamed and another one put in its place: nothing goes there."""
     with opened(tmp_path / "spool", segment_bytes=5_000) as spool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -198,7 +200,9 @@ def test_a_disk_that_is_gone_loses_nothing_for_good(ext4):
             spool.save()
         assert (spool.records, spool.gone()) == (38, [])
     subprocess.run(["umount", ext4], check=True)
-    subprocess.run(["mount", "-o", "loop", ext4.with_name("image"), ext4], check=True)
+    # Another image: a namespace of another process may still have the first one mounted.
+    again = shutil.copy(ext4.with_name("image"), ext4.with_name("again"))
+    subprocess.run(["mount", "-o", "loop", again, ext4], check=True)
     with opened(ext4 / "spool") as spool:
         assert drain(spool) == list(range(38))
         assert spool.gone() == []
@@ -267,6 +271,45 @@ def test_a_disk_that_fails_to_sync_is_never_called_durable(tmp_path):
     # The file system has everything; the checkpoint was not replaced.
     with opened(tmp_path) as spool:
         assert drain(spool) == list(range(80))
+
+
+def test_what_a_killed_run_left_is_made_durable_too(tmp_path):
+    """It did not come to that any more; without a word of the disk nobody says so."""
+    filled(tmp_path, 20)
+    out = in_child(
+        """
+        spool = opened(Path(sys.argv[1]))
+        fail_fsync()
+        for _ in range(2):
+            try:
+                spool.sync()
+                print("durable")
+            except OSError as err:
+                print(err.strerror)
+        """,
+        tmp_path,
+    )
+    assert out.splitlines() == ["Input/output error"] * 2
+    with opened(tmp_path) as spool:
+        spool.sync()
+        assert drain(spool) == list(range(20))
+
+
+def test_a_segment_of_which_nothing_could_be_written(small_disk):
+    """Its name is free again, also when it could not be deleted at once."""
+    with opened(small_disk) as spool:
+        append(spool, flows(0, 20))
+        drain(spool)
+        remount(small_disk, "size=40k")
+        for _ in range(3):
+            written, error = spool.append(flows(20, 1_000), EPOCH)
+            assert (written, error.strerror) == (0, "No space left on device")
+            with contextlib.suppress(OSError):
+                spool.sync()
+        remount(small_disk, "size=800k")
+        append(spool, flows(20, 1_000))
+        assert drain(spool) == list(range(20, 1_020))
+        assert files(small_disk) == []
 
 
 def test_a_segment_that_may_not_be_durable_is_closed(tmp_path):

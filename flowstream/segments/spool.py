@@ -114,6 +114,8 @@ class Spool(Closing):
         """
         try:
             partition = self._partition(batch.topic, batch.partition)
+        except SinkError as err:
+            return 0, OSError(errno.ELOOP, str(err))
         except OSError as err:
             return 0, err
         return partition.append(batch, Origin(agent_epoch, in_doubt))

@@ -73,6 +73,7 @@ class SpoolPartition(Closing):
                 self._report_damage(segment, 0, f"offsets from {end} on are missing before it")
                 self._lose_offsets(end, segment.base)
             self._take(found)
+            self._tail.inherit(segment.base)
             end = segment.end
         if end is None:
             end = self.settled.next

@@ -164,6 +164,14 @@ def _tally(directory: Directory, base: int, located: Located) -> Tally | None:
         return None
 
 
+def sync(directory: Directory, base: int) -> None:
+    """Make a segment and its sidecar durable; ``OSError`` where that is not certain."""
+    for name in (log_name(base), tally_name(base)):
+        with _open(directory, name) as descriptor:
+            if descriptor is not None:
+                os.fsync(descriptor)
+
+
 def remove(directory: Directory, base: int) -> None:
     """Delete a segment, then its sidecar: the other way round could lose what it tells."""
     for name in (log_name(base), tally_name(base)):

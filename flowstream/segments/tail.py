@@ -40,6 +40,8 @@ class Tail(Closing):
         self._active: ActiveSegment | None = None
         # Files were created since the directory was last made durable.
         self._created = False
+        # The last segment of an earlier run, which may not have made it durable.
+        self._inherited: int | None = None
         # Why segments may not be durable, by their base.
         self._unsure: dict[int, OSError] = {}
 
@@ -76,8 +78,19 @@ class Tail(Closing):
             if began_ms is not None and began_ms < began_before_ms:
                 self._complete()
 
+    def inherit(self, base: int) -> None:
+        """Make a segment durable by the next ``sync``: an earlier run was killed."""
+        self._inherited = base
+        self._created = True
+
     def sync(self) -> None:
         """Make everything durable; ``OSError`` as long as a segment may not be."""
+        if self._inherited is not None:
+            base, self._inherited = self._inherited, None
+            try:
+                stored.sync(self._directory, base)
+            except OSError as err:
+                self._unsure[base] = err
         if self._active is not None:
             self._sync(self._active)
         if self._created:
@@ -89,20 +102,16 @@ class Tail(Closing):
     def forget(self, segment: Segment) -> None:
         """Close the files of a segment that will be deleted."""
         self._unsure.pop(segment.base, None)
+        if segment.base == self._inherited:
+            self._inherited = None
         if segment is self._segments[-1]:
             self.close()
 
     def close(self) -> None:
         """Close the files without making them durable; harmless twice."""
-        if self._active is None:
-            return
-        self._active.close()
-        self._active = None
-        segment = self._segments[-1]
-        if segment.end == segment.base:
-            # The next one will have the same name.
-            stored.remove(self._directory, segment.base)
-            self._segments.pop()
+        if self._active is not None:
+            self._active.close()
+            self._active = None
 
     def _active_for(self, offset: int, octets: int) -> ActiveSegment:
         """Return the active segment; a new one where the batch finds no room."""
@@ -113,6 +122,10 @@ class Tail(Closing):
         ):
             self._complete()
         if self._active is None:
+            if self._segments and self._segments[-1].end == self._segments[-1].base:
+                # Nothing could be written to it, and the new one has the same name.
+                stored.remove(self._directory, self._segments[-1].base)
+                self._segments.pop()
             self._active = ActiveSegment(self._directory, offset)
             self._created = True
             self._segments.append(Segment(offset, offset))
