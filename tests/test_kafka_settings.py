@@ -71,6 +71,16 @@ def test_batches_are_as_large_as_allowed(broker: Broker, office: Path) -> None:
     assert largest > 1_024 >= max(map(int, re.findall(r" size: (\d+)", dumped)))
 
 
+def test_a_rack_is_named_where_reading(broker: Broker, office: Path) -> None:
+    topic = f"settings-{time.time_ns()}"
+    renamed = ("--rename", f"flowstream={topic}")
+    assert flowstream("replay", office, "--to", broker.url, *renamed).returncode == 0
+    plain = flowstream("cat", broker.url, "--topic-prefix", topic).stdout
+    done = flowstream("cat", broker.url, "--topic-prefix", topic, "-X", "client.rack=b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == sorted(plain.splitlines())
+
+
 def test_limits_of_a_sink_follow_the_settings() -> None:
     assert Limits.of(ClientSettings()) == Limits()
     limits = Limits.of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection
 
 import flowstream.kafka.scram  # noqa: F401 - bounds what a server asks of the clients here
-from flowstream.errors import MissingExtraError
+from flowstream.errors import MissingExtraError, UsageError
 from flowstream.kafka.frames import BoundedId
 from flowstream.kafka.oauth import provider_of
 from flowstream.kafka.pacing import pace_metadata
@@ -86,6 +87,15 @@ def codec_of(settings: ClientSettings) -> str | None:
     if codec != "gzip" and importlib.util.find_spec("cramjam") is None:
         raise MissingExtraError("readers", f"compression.type={codec}")
     return codec
+
+
+def rack_of(settings: ClientSettings) -> dict[str, Any]:
+    """Return aiokafka's option for a consumer's rack; ``UsageError`` where it has none."""
+    if not settings.rack:
+        return {}
+    if "client_rack" not in inspect.signature(AIOKafkaConsumer).parameters:
+        raise UsageError("client.rack: requires aiokafka 0.14 or later")
+    return {"client_rack": settings.rack}
 
 
 def _new(

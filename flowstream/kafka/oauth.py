@@ -152,7 +152,8 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         try:
             answer.begin()
             body = answer.read()
-        except (http.client.HTTPException, ValueError) as err:
+        # OverflowError: a length beyond 63 bits.
+        except (http.client.HTTPException, ValueError, OverflowError) as err:
             raise self._error("its answer is not HTTP, or cut short") from err
         if answer.status != http.client.OK:
             raise self._error(f"refused: HTTP {answer.status}{self._said(body)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import (
@@ -16,7 +16,7 @@ from aiokafka.errors import (
 
 from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicError, SourceError
 from flowstream.kafka.admin import existing_partitions, user_of
-from flowstream.kafka.client import admin_client, load, new_consumer
+from flowstream.kafka.client import admin_client, load, new_consumer, rack_of
 from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.topic_settings import deletions, described
 from flowstream.messages import Message
@@ -87,11 +87,9 @@ class KafkaSource:
             await _stop(consumer)
 
     def _consumer(self) -> AIOKafkaConsumer:
-        # aiokafka before 0.14 has no racks.
-        rack: dict[str, Any] = {"client_rack": self._settings.rack} if self._settings.rack else {}
         return new_consumer(
             self._settings,
-            **rack,
+            **rack_of(self._settings),
             enable_auto_commit=False,
             auto_offset_reset="none",
             metadata_max_age_ms=int(self._metadata_age * 1000),
