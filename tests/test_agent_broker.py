@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import pytest
+from support.acls import ALL, ALLOW, AUTHORIZING, DENY, WRITE, add_rules
 from support.agent import Agent, audited, delivered, last_counters, on
 
 PACKETS = 100_003
@@ -83,3 +85,25 @@ def test_no_broker_at_the_start(wire, broker_factory):
         assert last.startswith("flowstream: error: no Kafka broker")
         assert broker.address in last
         assert "Traceback" not in agent.output()
+
+
+def test_a_topic_that_must_no_longer_be_written(wire, broker_factory):
+    sender, receiver = wire
+    broker = broker_factory(**AUTHORIZING)
+    with Agent(*on(receiver), "--sink", broker.url, "--interval", 0.2) as agent:
+        agent.publishing()
+        arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        asyncio.run(add_rules(broker, "flowstream.flows", (ALLOW, ALL), (DENY, WRITE)))
+        arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
+        # In order, with status 0: the final counters are published.
+        agent.stop()
+        failed = agent.logs("kafka_records_failed")
+        assert not agent.logs("kafka_producer_given_up")
+    assert {each["cause"] for each in failed} == {"not_authorised"}
+    assert "right to write" in failed[0]["remedy"]
+    (interface,) = audited(broker.url)
+    assert interface["seen"]["packets"] == arrived
+    losses = {cause: loss["packets"] for cause, loss in interface["losses"].items()}
+    assert losses.pop("not_authorised") >= PACKETS
+    assert not any(losses.values())
+    assert interface["difference"]["packets"] == 0

@@ -11,8 +11,7 @@ import anyio
 import pytest
 import structlog.testing
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
+from support.acls import ALL, ALLOW, AUTHORIZING, CREATE, DENY, WRITE, add_rules
 from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, new_topic, number
 
 from flowstream.errors import SinkError
@@ -30,72 +29,11 @@ if TYPE_CHECKING:
 
     from flowstream.messages import Message, MessageBatch
 
-# Kafka's numbers of the operations in an access rule (AclOperation.java).
-ALL, WRITE, CREATE = 2, 4, 5
-# Of the kinds of rules (AclPermissionType.java).
-DENY, ALLOW = 2, 3
-AUTHORIZING = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "allow.everyone.if.no.acl.found": "true",
-}
-
 pytestmark = pytest.mark.anyio
 
 
 async def read(url: str, topic: str) -> list[Message]:
     return [m async for batch in open_source(url, [topic]).batches() for m in batch]
-
-
-class CreateAclsResponse(Response):
-    API_KEY, API_VERSION = 30, 1
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("results", Array(("error_code", Int16), ("error_message", String("utf-8")))),
-    )
-
-
-class CreateAclsRequestV1(RequestStruct):
-    API_KEY, API_VERSION, RESPONSE_TYPE = 30, 1, CreateAclsResponse
-    SCHEMA = Schema(
-        (
-            "creations",
-            Array(
-                ("resource_type", Int8),
-                ("resource_name", String("utf-8")),
-                ("pattern_type", Int8),
-                ("principal", String("utf-8")),
-                ("host", String("utf-8")),
-                ("operation", Int8),
-                ("permission_type", Int8),
-            ),
-        ),
-    )
-
-
-class CreateAclsRequest(Request[CreateAclsRequestV1]):
-    API_KEY = 30
-
-    def __init__(self, *creations: tuple[object, ...]) -> None:
-        self._creations = list(creations)
-
-    def build(self, request_struct_class: type[CreateAclsRequestV1]) -> CreateAclsRequestV1:
-        return request_struct_class(self._creations)
-
-
-async def add_rules(broker: Broker, topic: str, *rules: tuple[int, int]) -> None:
-    """Add rules of (permission, operation) on this topic, for everybody."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
-    await admin.start()
-    try:
-        # Resource type 2: topic; pattern 3: literal.
-        creations = [
-            (2, topic, 3, "User:ANONYMOUS", "*", operation, permission)
-            for permission, operation in rules
-        ]
-        answer = await admin._send_request(CreateAclsRequest(*creations))
-        assert [code for code, _ in answer.results] == [0] * len(rules)
-    finally:
-        await admin.close()
 
 
 async def create_topic(broker: Broker, topic: str, partitions: int, **configs: str) -> None:
