@@ -85,6 +85,29 @@ def test_nothing_is_final_before_the_checkpoint(tmp_path):
         assert drain(spool) == list(range(60, 100))
 
 
+def test_what_is_gone_is_kept_until_somebody_asks_for_it(tmp_path):
+    """The checkpoint has it: the books that it has may be older."""
+    with opened(tmp_path, retention=Retention(size=1)) as spool:
+        append(spool, flows(0, 20))
+        spool.append(flows(20, 7, 1), EPOCH, in_doubt=True)
+        spool.tidy(TIMESTAMP_MS)
+        spool.save()
+        assert files(tmp_path) == []
+    for _ in range(2):
+        with opened(tmp_path) as spool:
+            gone = sorted(spool.gone(), key=lambda each: each.in_doubt)
+            assert gone == [
+                lost(range(20), terms.SPOOL_FULL),
+                lost(range(20, 27), terms.SPOOL_FULL, in_doubt=True),
+            ]
+            assert spool.gone() == []
+    with opened(tmp_path) as spool:
+        assert records_gone(spool.gone()) == 27
+        spool.save()
+    with opened(tmp_path) as spool:
+        assert spool.gone() == []
+
+
 def test_only_what_was_not_acknowledged_is_gone(tmp_path):
     with opened(tmp_path, retention=Retention(size=1), segment_bytes=12_000) as spool:
         for n in range(6):

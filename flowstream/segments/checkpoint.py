@@ -10,11 +10,14 @@ import contextlib
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import msgspec
 
 from flowstream.errors import FlowstreamError
+from flowstream.segments.spooled import Gone
+from flowstream.segments.tallies import Sum, amounts_of
+from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from flowstream.segments.directory import Directory
@@ -37,11 +40,36 @@ class Position(msgspec.Struct, array_like=True, frozen=True):
     beyond: list[tuple[Offset, Offset]]
 
 
+class Lost(msgspec.Struct, array_like=True, frozen=True):
+    """What is gone, and was not in the books yet when the checkpoint was written."""
+
+    agent_epoch: Offset | None
+    stream: Stream | None
+    in_doubt: bool
+    cause: str
+    records: Offset
+    sums: tuple[Sum, ...]
+
+    @classmethod
+    def of(cls, gone: Gone) -> Self:
+        """The same as ``gone``."""
+        sums = tuple(Sum(key.code, *amount) for key, amount in gone.amounts.items())
+        return cls(gone.agent_epoch, gone.stream, gone.in_doubt, gone.cause, gone.records, sums)
+
+    def gone(self) -> Gone:
+        """Return it as the books take it."""
+        return Gone(
+            self.agent_epoch, self.stream, self.in_doubt, self.cause, self.records,
+            amounts_of(self.sums),
+        )  # fmt: skip
+
+
 class Checkpoint(msgspec.Struct, frozen=True):
     """``partitions`` by TOPIC-PARTITION; ``runs``: counters records by ``agent_epoch``."""
 
     partitions: dict[str, Position] = {}
     runs: dict[int, list[bytes]] = {}
+    gone: list[Lost] = []
 
 
 class UnknownVersionError(FlowstreamError):

@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from flowstream.closing import Closing
 from flowstream.errors import SinkError
 from flowstream.segments import checkpoint
-from flowstream.segments.checkpoint import Checkpoint, Position
+from flowstream.segments.checkpoint import Checkpoint, Lost, Position
 from flowstream.segments.claim import acting_as, take_lock
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
@@ -53,9 +54,8 @@ class Spool(Closing):
     gid), so that a process can give up root after ``open``. ``compression`` is that of
     new batches.
 
-    Every record that was appended leaves it exactly once: by ``acknowledge``, or in a
-    ``Gone`` that ``gone`` returns. Both become final by the next ``save``; a process that
-    ends before it reads (or loses) the same records again.
+    Every record leaves it exactly once: by ``acknowledge``, or in a ``Gone`` that ``gone``
+    returns. Both become final by the next ``save``; until then a later run has it again.
     """
 
     def __init__(
@@ -127,12 +127,11 @@ class Spool(Closing):
         read now, such as without descriptors; try again later.
         """
         while True:
-            times = [(each.next_ms(), each) for each in self._partitions.values()]
-            unread = [(time, each) for time, each in times if time is not None]
+            partitions = self._partitions.values()
+            unread = [(time, each) for each in partitions if (time := each.next_ms()) is not None]
             if not unread:
                 return None
-            _, oldest = min(unread, key=lambda pair: pair[0])
-            if (batch := oldest.read()) is not None:
+            if (batch := min(unread, key=itemgetter(0))[1].read()) is not None:
                 return batch
 
     def acknowledge(self, spooled: SpooledBatch) -> None:
@@ -164,7 +163,8 @@ class Spool(Closing):
     def gone(self) -> list[Gone]:
         """Return what left unpublished since the last call: dropped, expired or damaged.
 
-        To be added to the books before the next ``save``, which makes it final.
+        To be added to the books, and ``save`` to be called with those. What was not
+        returned when ``save`` is called is kept in the checkpoint, for the next run too.
         """
         return self._books.losses.take()
 
@@ -257,6 +257,8 @@ class Spool(Closing):
             root.require_access()
             found = read_checkpoint(root, self.where)
         self._positions, self.runs = found.partitions, found.runs
+        for lost in found.gone:
+            self._books.losses.add(lost.gone())
         present = [name for name in root.names() if PARTITION_NAME.fullmatch(name)]
         wanted = [f"{topic}-{n}" for topic, count in partitions.items() for n in range(count)]
         for name in dict.fromkeys([*present, *wanted]):
@@ -294,4 +296,5 @@ class Spool(Closing):
             for (topic, number), each in self._partitions.items()
             if each.settled.end
         }
-        return Checkpoint(positions, {epoch: list(each) for epoch, each in self.runs.items()})
+        runs = {epoch: list(each) for epoch, each in self.runs.items()}
+        return Checkpoint(positions, runs, list(map(Lost.of, self._books.losses.pending())))

@@ -13,7 +13,7 @@ from flowstream.segments import stored
 from flowstream.segments.cursor import Cursor
 from flowstream.segments.index import Missing
 from flowstream.segments.recovery import Found, recover
-from flowstream.segments.spooled import Kind, Place, SpooledBatch, Waiting
+from flowstream.segments.spooled import Gone, Place, SpooledBatch, Waiting
 from flowstream.segments.stored import Reached, Segment, items, log_name, read_batch
 from flowstream.segments.tail import Limits, Origin, Tail
 from flowstream.streams import Stream
@@ -250,14 +250,16 @@ class SpoolPartition(Closing):
             return
         segment.lossy = True
         in_doubt = entry.in_doubt or entry.base_offset in self._doubtful
-        kind = Kind(entry.agent_epoch, entry.stream, in_doubt, cause)
-        self._books.losses.add(kind, entry.records, entry.amounts())
+        gone = Gone(
+            entry.agent_epoch, entry.stream, in_doubt, cause, entry.records, entry.amounts()
+        )
+        self._books.losses.add(gone)
         self._settle(entry)
 
     def _lose_offsets(self, begin: int, end: int, segment: Segment | None = None) -> None:
-        kind = Kind(None, self._stream, False, terms.SPOOL_DAMAGED)
         for low, high in self.settled.open_parts(begin, end):
-            self._books.losses.add(kind, high - low, {})
+            gone = Gone(None, self._stream, False, terms.SPOOL_DAMAGED, high - low, {})
+            self._books.losses.add(gone)
             self.settled.add(low, high)
             if segment is not None:
                 segment.lossy = True

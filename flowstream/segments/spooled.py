@@ -84,16 +84,21 @@ class Losses:
         self._records: dict[Kind, int] = {}
         self._amounts: dict[Kind, Amounts] = {}
 
-    def add(self, kind: Kind, records: int, amounts: Mapping[AttachmentKey, RecordAmount]) -> None:
+    def add(self, gone: Gone) -> None:
         """Add records, and their amounts as far as they are known."""
-        self._records[kind] = self._records.get(kind, 0) + records
+        kind = Kind(gone.agent_epoch, gone.stream, gone.in_doubt, gone.cause)
+        self._records[kind] = self._records.get(kind, 0) + gone.records
         sums = self._amounts.setdefault(kind, {})
-        for key, amount in amounts.items():
+        for key, amount in gone.amounts.items():
             sums[key] = sums.get(key, RecordAmount()).plus(amount)
+
+    def pending(self) -> list[Gone]:
+        """Return everything since the last ``take``."""
+        return [Gone(*kind, n, self._amounts[kind]) for kind, n in self._records.items()]
 
     def take(self) -> list[Gone]:
         """Return everything since the last call."""
-        gone = [Gone(*kind, n, self._amounts[kind]) for kind, n in self._records.items()]
+        gone = self.pending()
         self._records, self._amounts = {}, {}
         return gone
 

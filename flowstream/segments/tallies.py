@@ -20,7 +20,7 @@ from flowstream.segments.batches import HEADER
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -52,6 +52,11 @@ class Sum(NamedTuple):
     l2_bytes: Wide
 
 
+def amounts_of(sums: Iterable[Sum]) -> dict[AttachmentKey, RecordAmount]:
+    """Return sums by attachment."""
+    return {AttachmentKey.of_code(each[0]): RecordAmount(*each[1:]) for each in sums}
+
+
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What is known of a batch: ``position`` and ``octets`` in the segment, times in ms.
 
@@ -76,7 +81,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def amounts(self) -> dict[AttachmentKey, RecordAmount]:
         """Sums by attachment, empty where they are unknown."""
-        return {AttachmentKey.of_code(each[0]): RecordAmount(*each[1:]) for each in self.sums}
+        return amounts_of(self.sums)
 
 
 class Located(NamedTuple):
