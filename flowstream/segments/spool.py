@@ -49,10 +49,9 @@ COMPRESSION: Final = "zstd"
 class Spool(Closing):
     """A spool in ``directory``; blocks, and is for use from one thread at a time.
 
-    ``retention`` limits it: when it grows beyond the size or the age, ``tidy`` gives up
-    the oldest segments. Files and directories that it creates belong to ``owner`` (uid,
-    gid), so that a process can give up root after ``open``. ``compression`` is that of
-    new batches.
+    ``retention`` limits it: beyond the size or the age ``tidy`` gives up the oldest
+    segments. What it creates belongs to ``owner`` (uid, gid), so that a process can give
+    up root after ``open``. ``compression`` is that of new batches.
 
     Every record leaves it exactly once: by ``acknowledge``, or in a ``Gone`` that ``gone``
     returns. Both become final by the next ``save``; until then a later run has it again.
