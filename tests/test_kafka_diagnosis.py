@@ -24,7 +24,7 @@ from flowstream.kafka.secrets import Secret
 from flowstream.kafka.settings import ClientSettings, OAuth, Sasl, Tls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -191,6 +191,36 @@ async def test_faults_are_told_apart(secure_broker: SecureBroker, case: str) -> 
     expected = expected.replace("TODAY", str(datetime.now(UTC).date()))
     assert text == f"{settings.addresses[0]} {expected}"
     assert lasting
+
+
+@contextlib.contextmanager
+def deaf_listener() -> Iterator[str]:
+    """An address whose host drops attempts to connect; yields it."""
+    with contextlib.ExitStack() as stack:
+        # A queue of one connection, which is full: Linux drops what comes then.
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        place = server.getsockname()
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(place)
+        yield f"127.0.0.1:{place[1]}"
+
+
+async def test_a_host_that_drops_packets(monkeypatch) -> None:
+    monkeypatch.setattr(walking, "_CONNECT_TIMEOUT", 0.2)
+    with deaf_listener() as address:
+        text, lasting = await diagnosed(ClientSettings((address,)))
+    assert text == f"{address} does not answer; check the address, routes and firewalls"
+    assert not lasting
+
+
+async def test_a_name_of_the_certificate(secure_broker: SecureBroker) -> None:
+    """It may resolve to addresses of which only one listens."""
+    address = f"localhost:{secure_broker.ports['TLS']}"
+    found = await walking.walk(ClientSettings(tls=tls(secure_broker)), address)
+    assert found.fault is None
+    assert "127.0.0.1" in found.looks[0].result
 
 
 async def test_the_steps_of_a_client(secure_broker: SecureBroker) -> None:

@@ -130,6 +130,8 @@ class _Walker:
         try:
             self._peer = await self._new_peer()
             self._connected = True
+        except TimeoutError:
+            return self._silent(Step.CONNECT)
         except OSError as err:
             text = os.strerror(err.errno).lower() if err.errno else str(err)
             remedy = "start a broker there or correct the address"

@@ -42,9 +42,10 @@ PASSWORDS: Final = {
 }
 """Users: one that may write and create, one that may read, one that may do nothing."""
 
+# Those of docs/security.md; Write and Read imply Describe.
 _TOPIC_RIGHTS: Final = {
-    AGENT: ("WRITE", "READ", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"),
-    READER: ("READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
+    AGENT: ("WRITE", "CREATE", "READ", "DESCRIBE_CONFIGS"),
+    READER: ("READ", "DESCRIBE_CONFIGS"),
 }
 
 _MODULES: Final = {
