@@ -9,7 +9,18 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from bench import agent, encoders, packets, pcap, publish, reading, records, spool
+from bench import (
+    agent,
+    compression,
+    encoders,
+    packets,
+    pcap,
+    publish,
+    reading,
+    records,
+    spool,
+    transport,
+)
 from bench.measure import show
 
 if TYPE_CHECKING:
@@ -23,6 +34,8 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "encoders": encoders.measure,
     "reading": reading.measure,
     "publish": publish.measure,
+    "compression": compression.measure,
+    "transport": transport.measure,
     "spool": spool.measure,
     "pcap": pcap.measure,
     "agent": agent.measure,

@@ -17,7 +17,7 @@ from broker import Broker
 from support.net import namespace, veth_pair
 from support.traffic import flood
 
-from bench.measure import Row, Samples, Table, interleave
+from bench.measure import Row, Samples, Table, cpu_s, interleave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,6 @@ ATTACHED_MS: Final = 300
 IDLE_MB: Final = 60
 LOADED_MB: Final = 250
 MEASURED: Final = (("file", "json"), ("file", "msgpack"), ("kafka", "json"), ("kafka", "msgpack"))
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def measure() -> Iterator[Table]:
@@ -95,9 +94,7 @@ class Agent:
 
     def cpu_s(self) -> float:
         """CPU time of all its threads so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
-        user, system = fields.split()[11:13]
-        return (int(user) + int(system)) / _TICKS
+        return cpu_s(self.pid)
 
     def __enter__(self) -> Self:
         return self

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ def cpu_us(work: Callable[[], int]) -> float:
     before = time.process_time_ns()
     count = work()
     return (time.process_time_ns() - before) / 1000 / count
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, all threads, from proc(5): utime and stime."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def show(table: Table) -> list[str]:

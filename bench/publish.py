@@ -6,21 +6,19 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import uvloop
 from broker import Broker
 
 from bench.encoders import new_encoder
+from bench.lane import Lane
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
-from flowstream.accounting.ledger import Ledger
-from flowstream.accounting.tally import AttachmentKey, Tally
-from flowstream.agent.pipeline import ENCODE_RECORDS, Publisher, RecordBatch
-from flowstream.agent.readers import READ_RECORDS
-from flowstream.agent.state import Run
+from flowstream.accounting.tally import Tally
+from flowstream.agent.pipeline import ENCODE_RECORDS
 from flowstream.encode import (
     partition_keys,
     partitions,
@@ -33,14 +31,9 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from flowstream.messages import MessageBatch
-    from flowstream.sink import Sink
 
 RECORDS: Final = 100_000
-DEADLINE_S: Final = 60.0
 FORMATS: Final = ("msgpack", "json", "protobuf", "avro")
 TARGET_US: Final = {"msgpack": 2.5, "json": 5.0}
 # Published records are not kept: a run writes gigabytes.
@@ -58,76 +51,11 @@ def measure() -> Iterator[Table]:
             # Each has its own directory and topics: a sample must not wait for another.
             label = f"{name}, {record_format}"
             where = broker.url if name == "Kafka" else f"file:{directory}/{record_format}"
-            lanes[label] = stack.enter_context(_opened(runner, where, record_format))
+            sink = partial(open_sink, where, partitions=PARTITIONS, record_format=record_format)
+            lane = Lane(runner, sink, record_format, IDENTITY, prefix=f"bench-{record_format}")
+            lanes[label] = stack.enter_context(lane)
         yield _sinks(lanes)
         yield from _pipelines(lanes)
-
-
-class Lane:
-    """A started sink with a publisher."""
-
-    def __init__(self, runner: asyncio.Runner, url: str, record_format: str) -> None:
-        self.format = record_format
-        self.prefix = f"bench-{record_format}"
-        self.ledger = Ledger()
-        self.sink: Sink = open_sink(
-            url, self.ledger, partitions=PARTITIONS, record_format=record_format
-        )
-        self._runner = runner
-        self.topics = [f"{self.prefix}.{stream}" for stream in Stream]
-        self.sink.prepare(self.topics)
-        runner.run(self.sink.start(self.topics))
-
-    def close(self) -> None:
-        """End the sink."""
-        self._runner.run(self.sink.close(5))
-
-    def send(self, batches: list[MessageBatch]) -> int:
-        """Send encoded batches and wait for their outcomes."""
-        return self._runner.run(self._send(batches))
-
-    async def _send(self, batches: list[MessageBatch]) -> int:
-        for batch in batches:
-            await self.sink.send(batch)
-        await self.sink.flush(DEADLINE_S)
-        return sum(map(len, batches))
-
-    def publish(self, records: NDArray[np.void]) -> int:
-        """Publish records as they left the kernel and wait for the outcomes."""
-        return self._runner.run(self._publish(records))
-
-    async def _publish(self, records: NDArray[np.void]) -> int:
-        encoder = new_encoder(self.format)
-        publisher = Publisher(self.sink, encoder, Run(IDENTITY, self.ledger), self.prefix)
-        faults: list[Exception] = []
-        running = asyncio.ensure_future(publisher.run(faults.append))
-        for start in range(0, len(records), READ_RECORDS):
-            await publisher.put(RecordBatch(Stream.FLOWS, records[start : start + READ_RECORDS]))
-        await publisher.finish()
-        await running
-        await self.sink.flush(DEADLINE_S)
-        if faults:
-            raise faults[0]
-        return len(records)
-
-    def check(self) -> None:
-        """Everything that was sent must be acknowledged: else something else was measured."""
-        counts = Counter[str]()
-        for index in IDENTITY.interfaces:
-            account = self.ledger.account(AttachmentKey(index)).flows
-            counts.update(acknowledged=account.acknowledged, failed=account.failed)
-        if counts["failed"] or not counts["acknowledged"]:
-            raise RuntimeError(f"{self.prefix}: {counts['failed']} records failed")
-
-
-@contextmanager
-def _opened(runner: asyncio.Runner, url: str, record_format: str) -> Iterator[Lane]:
-    lane = Lane(runner, url, record_format)
-    try:
-        yield lane
-        lane.check()
-    finally:
-        lane.close()
 
 
 def _sinks(lanes: dict[str, Lane]) -> Table:

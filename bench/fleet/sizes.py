@@ -8,9 +8,7 @@ also what its CPU time here shows.
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvloop
@@ -19,6 +17,7 @@ from broker import Broker
 from bench.encoders import prefixes
 from bench.fleet.hosts import Fleet
 from bench.fleet.publish import FleetPublisher
+from bench.measure import cpu_s
 from flowstream.kafka.sink import KafkaSink
 
 if TYPE_CHECKING:
@@ -70,19 +69,13 @@ def _measure(
         return KafkaSink(broker.cluster, outcomes, partitions=PARTITIONS, topic_settings=settings)
 
     publisher = FleetPublisher(fleet, open_with, prefix, record_format, prefixes(record_format))
-    before = _cpu_s(broker.pid)
+    before = cpu_s(broker.pid)
     uvloop.run(publisher.publish())
-    spent = _cpu_s(broker.pid) - before
+    spent = cpu_s(broker.pid) - before
     records = fleet.hosts * fleet.flows * fleet.intervals - sum(publisher.truth.missing.values())
     logs = broker.log_dir.glob(f"{prefix}.flows-*/*.log")
     size = sum(log.stat().st_size for log in logs)
     return size / records, spent / publisher.books.records * 1e6
-
-
-def _cpu_s(pid: int) -> float:
-    """CPU seconds of a process, from proc(5): utime and stime."""
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
