@@ -54,13 +54,14 @@ def test_the_broker_comes_after_the_agent(wire, broker_factory, spool):
 def test_an_outage_longer_than_a_delivery_may_take(wire, broker_factory, spool, how):
     sender, receiver = wire
     broker = broker_factory()
-    with Agent(*spooling(receiver, broker.url, spool)) as agent:
+    options = ("-X", "delivery.timeout.ms=3000", "-X", "request.timeout.ms=1000")
+    with Agent(*spooling(receiver, broker.url, spool, *options)) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         broker.stop(how)
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
-        # A line each 10 s: by then those in memory have gone to the disk.
-        assert wait_until(lambda: len(agent.logs("spool_waiting")) > 3, 60), agent.output()
+        # After 10 s: by then those in memory have gone to the disk.
+        assert agent.saw("spool_waiting", 60), agent.output()
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
         broker.start()
         assert agent.saw("spool_drained", 40)

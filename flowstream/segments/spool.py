@@ -32,7 +32,7 @@ from flowstream.segments.tail import Limits, Origin
 from flowstream.segments.takeover import check_spool, read_checkpoint, write_first
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from flowstream.accounting.amounts import RecordAmount
@@ -119,14 +119,15 @@ class Spool(Closing):
             return 0, err
         return partition.append(batch, Origin(agent_epoch, in_doubt))
 
-    def read(self) -> SpooledBatch | None:
+    def read(self, without: Collection[tuple[str, int]] = ()) -> SpooledBatch | None:
         """Return the next unread batch, by the time of its first record; None without one.
 
-        Damaged batches are passed over (``gone``). Raises ``OSError`` where it cannot be
-        read now, such as without descriptors; try again later.
+        ``without``: not of these topics and partitions. Damaged batches are passed over
+        (``gone``). Raises ``OSError`` where it cannot be read now, such as without
+        descriptors; try again later.
         """
+        partitions = [each for key, each in self._partitions.items() if key not in without]
         while True:
-            partitions = self._partitions.values()
             unread = [(time, each) for each in partitions if (time := each.next_ms()) is not None]
             if not unread:
                 return None

@@ -14,7 +14,7 @@ from flowstream.errors import FlowstreamError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.segments.spool import Spool
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES: Final = 16 << 20
 """Octets that wait to be written; then ``put`` waits."""
+
+_OVER_S: Final = 10.0
+"""A fault that did not occur for so long is over."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,22 +52,16 @@ class Disk:
         self, spool: Spool, outcomes: Outcomes[Parcel], on_fault: Callable[[str], None]
     ) -> None:
         self._spool, self._outcomes, self._on_fault = spool, outcomes, on_fault
-        # Each kind of fault is logged when it begins and when it ends.
-        self._faults: set[str] = set()
+        # When each fault occurred last: logged when it begins and once it has stayed away.
+        self._faults: dict[str, float] = {}
+        self.writable = True
+        """Whether the last write succeeded."""
+        self.durable = True
+        """Whether the disk confirmed everything at the last ``tidy``."""
 
     def start(self) -> None:
         """Start the thread."""
         self._worker = Worker("spool", self._write, self._outcomes, self._on_fault, MEMORY_BYTES)
-
-    @property
-    def writable(self) -> bool:
-        """Whether the last write succeeded."""
-        return "spool_write_failed" not in self._faults
-
-    @property
-    def durable(self) -> bool:
-        """Whether the disk confirmed everything at the last ``tidy``."""
-        return "spool_not_durable" not in self._faults
 
     async def put(self, parcel: Parcel) -> None:
         """Write a parcel; wait while many others wait."""
@@ -74,13 +71,10 @@ class Disk:
         """Write a parcel of records that were in memory already."""
         self._worker.put_at_once(parcel)
 
-    async def read(self) -> SpooledBatch | None:
+    async def read(self, without: Collection[tuple[str, int]]) -> SpooledBatch | None:
         """Return the next unread batch; see ``Spool.read``."""
-        return await self._worker.call(self._spool.read)
-
-    async def rewind(self) -> None:
-        """Read again what was read and has no outcome."""
-        await self._worker.call(self._spool.rewind)
+        others = frozenset(without)
+        return await self._worker.call(lambda: self._spool.read(others))
 
     def acknowledge(self, spooled: SpooledBatch) -> None:
         """Let a batch leave the spool."""
@@ -94,8 +88,8 @@ class Disk:
         """Make the spool durable, keep its limits, and return its status."""
         return self._worker.call(self._tidy)
 
-    def save(self, runs: Mapping[int, Sequence[bytes]]) -> asyncio.Future[None]:
-        """Write the checkpoint."""
+    def save(self, runs: Mapping[int, Sequence[bytes]]) -> asyncio.Future[bool]:
+        """Write the checkpoint; say whether that succeeded."""
         return self._worker.call(lambda: self._attempt("spool_not_saved", self._spool.save, runs))
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
@@ -119,13 +113,14 @@ class Disk:
         written, error = self._spool.append(
             parcel.batch, parcel.agent_epoch, in_doubt=parcel.in_doubt
         )
+        self.writable = error is None
         self._note("spool_write_failed", error)
         if self._spool.exceeded:
             self._attempt("spool_not_tidied", self._spool.tidy, _now_ms())
         return written, terms.IO_ERROR
 
     def _tidy(self) -> Status:
-        self._attempt("spool_not_durable", self._spool.sync)
+        self.durable = self._attempt("spool_not_durable", self._spool.sync)
         self._attempt("spool_not_tidied", self._spool.tidy, _now_ms())
         spool = self._spool
         return Status(
@@ -135,21 +130,26 @@ class Disk:
             gone=spool.gone(),
         )
 
-    def _attempt(self, event: str, function: Callable[..., object], *args: object) -> None:
+    def _attempt(self, event: str, function: Callable[..., object], *args: object) -> bool:
+        error: Exception | None = None
         try:
             function(*args)
         except (OSError, FlowstreamError) as err:
-            self._note(event, err)
-        else:
-            self._note(event, None)
+            error = err
+        self._note(event, error)
+        return error is None
 
     def _note(self, event: str, error: Exception | None) -> None:
-        """Log a fault when it begins and when it is over."""
-        if error is not None and event not in self._faults:
-            self._faults.add(event)
-            log.error(event, error=getattr(error, "strerror", None) or str(error))
-        elif error is None and event in self._faults:
-            self._faults.discard(event)
+        """Log a fault when it begins, and when it is over: a full disk takes small batches."""
+        if error is None and event not in self._faults:
+            return
+        now = time.monotonic()
+        if error is not None:
+            if event not in self._faults:
+                log.error(event, error=getattr(error, "strerror", None) or str(error))
+            self._faults[event] = now
+        elif now - self._faults[event] > _OVER_S:
+            del self._faults[event]
             log.info("spool_recovered", fault=event)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -14,7 +16,7 @@ from flowstream.kafka.pauses import Pauses
 from flowstream.spool.pace import Rate, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from flowstream.messages import MessageBatch
     from flowstream.segments.spooled import SpooledBatch
@@ -30,6 +32,8 @@ _LIVE_SHARE: Final = 0.25
 _PAUSES_S: Final = (1.0, 30.0)
 """Between attempts that fail: the first pause and the longest."""
 
+
+Partition = tuple[str, int]
 
 log = structlog.get_logger(__name__)
 
@@ -52,14 +56,11 @@ class Cluster(Protocol):
 class Store(Protocol):
     """The part of the spool that the drain needs; it belongs to another thread."""
 
-    async def read(self) -> SpooledBatch | None:
-        """Return the next batch that was not read, None when there is none."""
-
-    async def rewind(self) -> None:
-        """Read again what was read and has no outcome."""
+    async def read(self, without: Collection[Partition]) -> SpooledBatch | None:
+        """Return the next batch of other partitions that was not read, None without one."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A part of a batch that is given up for good."""
 
@@ -70,25 +71,57 @@ class Refused:
 
 @dataclass(slots=True, eq=False)
 class Drained:
-    """A batch on its way from the spool to the cluster, and the outcomes of its parts."""
+    """A batch from the spool, and the outcomes of its parts."""
 
     spooled: SpooledBatch
-    octets: int
-    began: float
-    open: int
     acknowledged: list[slice] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    # Any of it must be sent again.
-    again: bool = False
+    # Any of it was sent and not answered.
     unanswered: bool = False
+    # Of the attempt that is under way: records without an outcome, and those that have to
+    # be sent again.
+    open: int = 0
+    again: int = 0
+    began: float = 0.0
+    octets: int = 0
+    keys: list[tuple[str, int, int]] = field(default_factory=list)
+
+    @property
+    def partition(self) -> Partition:
+        """Topic and partition."""
+        return self.spooled.place[:2]
+
+    def unsettled(self) -> list[slice]:
+        """Return the parts without a final outcome."""
+        settled = [*self.acknowledged, *(each.part for each in self.refused)]
+        parts, begin = [], 0
+        for part in sorted(settled, key=lambda part: part.start):
+            if part.start > begin:
+                parts.append(slice(begin, part.start))
+            begin = part.stop
+        if begin < len(self.spooled.batch):
+            parts.append(slice(begin, len(self.spooled.batch)))
+        return parts
+
+
+@dataclass(slots=True)
+class _Failed:
+    """A partition whose records the cluster does not take: the next attempt, and with what.
+
+    ``at`` is infinite while an attempt is under way.
+    """
+
+    batches: list[Drained] = field(default_factory=list)
+    at: float = 0.0
+    pauses: Pauses = field(default_factory=lambda: Pauses(*_PAUSES_S))
 
 
 class Drain:
     """Reads the spool and sends what it has; ``run`` it as a task.
 
-    A batch stays in the spool until every record of it has its outcome: if any must be
-    sent again, all are. ``settled`` is called once each has an outcome. ``rate`` limits
-    the records per second.
+    ``settled`` is called after each attempt to send a batch: it stays in the spool until
+    no record of it has to be sent again. Other partitions go on where one fails. ``rate``
+    limits the records per second.
     """
 
     def __init__(
@@ -101,9 +134,10 @@ class Drain:
     ) -> None:
         self._store, self._cluster, self._settled = store, cluster, settled
         self._window, self._rate = Window(), Rate(rate)
-        self._pauses = Pauses(*_PAUSES_S)
+        # By topic, partition and first offset of each part that was sent.
         self._on_way: dict[tuple[str, int, int], Drained] = {}
-        self._failed = False
+        self._failed: dict[Partition, _Failed] = {}
+        # There is something to read, or to send again.
         self._unread = asyncio.Event()
         self._changed = asyncio.Event()
         self.records = 0
@@ -112,6 +146,7 @@ class Drain:
     def wake(self) -> None:
         """There is something to read."""
         self._unread.set()
+        self._changed.set()
 
     async def run(self) -> None:
         """Drain until cancelled."""
@@ -119,81 +154,112 @@ class Drain:
             await self._unread.wait()
             if not self._cluster.acknowledging or self._cluster.memory_share > _LIVE_SHARE:
                 await asyncio.sleep(_POLL_S)
-            elif self._failed:
-                await self._begin_again()
             elif not self._window.has_room():
-                await self._wait()
+                await self._wait(None)
+            elif wait := self._rate.wait(_now()):
+                await asyncio.sleep(wait)
             else:
                 await self._send_next()
 
     async def _send_next(self) -> None:
-        if wait := self._rate.wait(_now()):
-            await asyncio.sleep(wait)
+        """Send a batch, or wait until there is one."""
+        if (drained := self._due()) is not None:
+            await self._send(drained)
             return
         self._unread.clear()
         try:
-            spooled = await self._store.read()
+            spooled = await self._store.read(self._failed.keys())
         except (OSError, FlowstreamError) as err:
             log.error("spool_not_read", error=str(err))  # noqa: TRY400 - a fault of the disk
-            self._failed = True
             self._unread.set()
+            await asyncio.sleep(_PAUSES_S[0])
             return
-        if spooled is None:
-            return
-        self._unread.set()
-        batch = spooled.batch
-        place = spooled.place
+        if spooled is not None:
+            self._unread.set()
+            await self._send(Drained(spooled))
+        elif self._failed:
+            self._unread.set()
+            next_attempt = min(each.at for each in self._failed.values())
+            await self._wait(max(next_attempt - _now(), 0))
+
+    def _due(self) -> Drained | None:
+        """Return a batch whose next attempt is due."""
+        now = _now()
+        for failed in self._failed.values():
+            if failed.batches and failed.at <= now:
+                failed.at = math.inf
+                return failed.batches.pop(0)
+        return None
+
+    async def _send(self, drained: Drained) -> None:
+        batch, place = drained.spooled.batch, drained.spooled.place
         # The outcomes name the batch by its offsets.
         numbered = replace(batch, offsets=range(place.base_offset, place.base_offset + len(batch)))
-        drained = Drained(spooled, batch.octets, _now(), len(batch))
-        self._on_way[place] = drained
+        parts = [numbered.part(part) for part in drained.unsettled()]
+        drained.open, drained.again = sum(map(len, parts)), 0
+        drained.began, drained.octets = _now(), sum(part.octets for part in parts)
+        drained.keys = [(*drained.partition, part.offsets[0]) for part in parts]
+        self._on_way.update(dict.fromkeys(drained.keys, drained))
         self._window.take(drained.octets)
-        self._rate.take(len(batch), _now())
-        await self._cluster.send(numbered)
+        self._rate.take(drained.open, _now())
+        for part in parts:
+            await self._cluster.send(part)
 
-    async def _begin_again(self) -> None:
-        """Wait for the outcomes of the others, pause, and read again what failed."""
-        while self._on_way:
-            await self._wait()
-        await asyncio.sleep(self._pauses.length())
-        await self._store.rewind()
-        self._failed = False
-
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float | None) -> None:
         self._changed.clear()
-        await self._changed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
 
     def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         """Records that the drain sent are published."""
         self.records += part.stop - part.start
-        self._pauses.restart()
-        self._note(batch, part, lambda drained: drained.acknowledged.append(part))
+        drained, whole = self._find(batch, part)
+        drained.acknowledged.append(whole)
+        self._close(drained, part)
 
     def failed(self, batch: MessageBatch, part: slice, cause: str, *, in_doubt: bool) -> None:
         """Records that the drain sent are not published, or in doubt."""
+        drained, whole = self._find(batch, part)
+        drained.unanswered |= in_doubt
+        if cause in PASSING:
+            drained.again += part.stop - part.start
+        else:
+            doubtful = drained.unanswered or drained.spooled.in_doubt
+            drained.refused.append(Refused(whole, cause, doubtful))
+        self._close(drained, part)
 
-        def note(drained: Drained) -> None:
-            if cause in PASSING:
-                drained.again = True
-                drained.unanswered |= in_doubt
-            else:
-                doubtful = in_doubt or drained.spooled.in_doubt
-                drained.refused.append(Refused(part, cause, doubtful))
+    def _find(self, batch: MessageBatch, part: slice) -> tuple[Drained, slice]:
+        """Return the batch that a part was sent of, and the part in the whole batch."""
+        drained = self._on_way[batch.topic, batch.partition, batch.offsets[0]]
+        shift = batch.offsets[0] - drained.spooled.place.base_offset
+        return drained, slice(part.start + shift, part.stop + shift)
 
-        self._note(batch, part, note)
-
-    def _note(self, batch: MessageBatch, part: slice, note: Callable[[Drained], object]) -> None:
-        place = (batch.topic, batch.partition, batch.offsets[0])
-        drained = self._on_way[place]
-        note(drained)
+    def _close(self, drained: Drained, part: slice) -> None:
+        """Note the outcome of a part; the attempt ends with the last one."""
         drained.open -= part.stop - part.start
         if drained.open:
             return
-        del self._on_way[place]
-        self._window.give(drained.octets, drained.began, _now(), answered=not drained.again)
-        self._failed |= drained.again
+        for key in drained.keys:
+            del self._on_way[key]
+        answered = not drained.again
+        self._window.give(drained.octets, drained.began, _now(), answered=answered)
+        self._note_attempt(drained)
         self._changed.set()
         self._settled(drained)
+
+    def _note_attempt(self, drained: Drained) -> None:
+        now = _now()
+        if drained.again:
+            failed = self._failed.setdefault(drained.partition, _Failed())
+            failed.batches.append(drained)
+            if not now < failed.at < math.inf:
+                failed.at = now + failed.pauses.length()
+        elif drained.partition in self._failed:
+            failed = self._failed[drained.partition]
+            failed.at = now
+            if not failed.batches:
+                del self._failed[drained.partition]
 
 
 def _now() -> float:

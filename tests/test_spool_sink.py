@@ -1,0 +1,100 @@
+"""The Kafka sink with a spool: where records go, how the spool drains, and the books."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from support.mock_cluster import MockCluster
+from support.outcomes import eventually, new_topic
+from support.spooling_sink import EARLIER, Rig, numbers_in
+
+from flowstream.kafka.limits import Limits
+from flowstream.kafka.settings import ClientSettings
+from flowstream.spool.pace import LARGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from broker import Broker
+
+pytestmark = pytest.mark.anyio
+
+NOWHERE = ClientSettings(("127.0.0.1:9",))
+SIZE = 203 + 8
+"""Octets of a record's key and value."""
+
+
+async def left_behind(directory: Path, topic: str, records: int, partitions: int = 1) -> None:
+    """Leave so many records in a spool, as a run without a broker does."""
+    rig = Rig(NOWHERE, topic, directory, epoch=EARLIER, partitions=partitions)
+    async with rig.running() as sink:
+        for n in range(records // 1_000):
+            await sink.send(rig.batch(1_000 * n, 1_000, n % partitions))
+        await sink.flush(10)
+        assert (rig.waiting, rig.acknowledged) == (records, 0)
+
+
+async def test_live_records_pass_those_that_wait(broker: Broker, tmp_path: Path) -> None:
+    topic, many = new_topic(), 300_000
+    await left_behind(tmp_path, topic, many)
+    rig = Rig(broker.cluster, topic, tmp_path)
+    async with rig.running() as sink:
+        await eventually(lambda: rig.spool.records < many - 10_000)
+        before = many - rig.spool.records
+        await sink.send(rig.batch(many, 101))
+        await eventually(lambda: rig.acknowledged == 101)
+        await eventually(lambda: rig.spool.records == 0)
+    numbers = await numbers_in(broker, topic)
+    assert sorted(numbers) == list(range(many + 101))
+    # They stand behind those that were on their way when they came, and no others.
+    place = numbers.index(many)
+    assert numbers[place : place + 101] == list(range(many, many + 101))
+    assert before <= place <= before + 2 * LARGEST // SIZE < many / 2
+
+
+async def test_a_partition_without_a_leader_holds_up_no_other(tmp_path: Path) -> None:
+    topic, many = new_topic(), 40_000
+    await left_behind(tmp_path, topic, many, partitions=2)
+    limits = Limits(delivery_timeout=1, request_timeout=1, stuck_timeout=1)
+    with MockCluster(2) as cluster:
+        cluster.create_topic(topic, 2)
+        cluster.set_leader(topic, 0, None)
+        cluster.set_leader(topic, 1, 2)
+        rig = Rig(cluster.settings, topic, tmp_path, limits=limits, partitions=2)
+        async with rig.running() as sink:
+            await eventually(lambda: rig.spool.records == many / 2)
+            # Live records of the partition wait there, too, those of the other do not.
+            await sink.send(rig.batch(many, 101, 0))
+            await sink.send(rig.batch(many + 101, 103, 1))
+            await eventually(lambda: rig.acknowledged == 103)
+            await eventually(lambda: rig.waiting == 101)
+            cluster.set_leader(topic, 0, 1)
+            await eventually(lambda: rig.acknowledged == 204, 60)
+            await eventually(lambda: rig.spool.records == 0)
+            assert rig.waiting == 0
+
+
+async def test_an_unanswering_cluster_is_given_memory_first_then_the_disk(
+    broker_factory: Callable[..., Broker], tmp_path: Path
+) -> None:
+    broker, topic = broker_factory(), new_topic()
+    batches = 20
+    limits = Limits(in_flight_bytes=batches * 1_000 * (SIZE + 24), answer_timeout=60)
+    rig = Rig(broker.cluster, topic, tmp_path, limits=limits)
+    async with rig.running() as sink:
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            for n in range(batches):
+                await sink.send(rig.batch(1_000 * n, 1_000))
+            # Half of the memory.
+            await eventually(lambda: rig.waiting == batches * 500)
+            assert rig.acknowledged == 0
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        await eventually(lambda: rig.acknowledged == batches * 1_000)
+        await eventually(lambda: rig.spool.records == 0)
+    assert sorted(await numbers_in(broker, topic)) == list(range(batches * 1_000))
