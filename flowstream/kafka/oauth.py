@@ -21,6 +21,7 @@ import msgspec
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
+from flowstream.kafka.looks import shown
 from flowstream.kafka.reloading import revealed
 from flowstream.kafka.tls import context_of_authorities
 
@@ -33,7 +34,6 @@ TIMEOUT_S: Final = 10.0
 LARGEST_ANSWER: Final = 1 << 18
 _SHARE_OF_LIFE: Final = 0.8
 _LONGEST_LIFE_S: Final = 86_400.0
-_LONGEST_TEXT: Final = 200
 # RFC 6750, 2.1.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -175,8 +175,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         text = f" {refusal.error} {refusal.error_description}".rstrip()
         if self._oauth.client_secret.reveal() in text:
             return ""
-        shown = "".join(letter if letter.isprintable() else "?" for letter in text)
-        return shown[:_LONGEST_TEXT]
+        return shown(text)
 
     def _error(self, text: str) -> TokenError:
         return TokenError(f"token endpoint {self._url.netloc}: {text}")

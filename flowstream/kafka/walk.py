@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowstream.kafka import requests
 from flowstream.kafka.login import log_in, mechanisms
-from flowstream.kafka.looks import Fault, Look, Step, Walk, shown
+from flowstream.kafka.looks import OTHER_PORT, Fault, Look, Step, Walk, shown
 from flowstream.kafka.peer import ClosedError, Peer, PeerError
 from flowstream.kafka.tls import context
 from flowstream.kafka.tls_faults import (
@@ -42,7 +42,6 @@ DEADLINE: Final = 5.0
 _CONNECT_TIMEOUT: Final = 2.0
 _MOST_ADDRESSES: Final = 3
 _NO_BROKER: Final = "accepts connections but does not answer as a Kafka broker"
-_OTHER_PORT: Final = "use the port of a Kafka listener"
 
 
 async def walk(settings: ClientSettings, address: str, *, as_client: bool = True) -> Walk:
@@ -93,7 +92,7 @@ class _Walker:
             except TimeoutError:
                 result = self._silent(step)
             except PeerError as err:
-                result = Fault(f"{_NO_BROKER}: it {err}", _OTHER_PORT)
+                result = Fault(f"{_NO_BROKER}: it {err}", OTHER_PORT)
             except ssl.SSLError as err:
                 result = explained(err, has_certificate=True)
             self._walk.looks.append(Look(step, result))
@@ -109,9 +108,9 @@ class _Walker:
                 text, remedy = "does not answer", "check the address, routes and firewalls"
             case Step.TLS:
                 text = "accepts connections but does not answer the TLS handshake"
-                remedy = _OTHER_PORT
+                remedy = OTHER_PORT
             case _:
-                text, remedy = _NO_BROKER, _OTHER_PORT
+                text, remedy = _NO_BROKER, OTHER_PORT
         return Fault(text, remedy)
 
     async def _resolve(self) -> str | Fault:
@@ -145,7 +144,7 @@ class _Walker:
                 protocol = "SASL_SSL" if self._settings.sasl else "SSL, or SASL_SSL with SASL"
                 return Fault("requires TLS", f"set security.protocol={protocol}", lasting=True)
             if isinstance(err, ClosedError):
-                return Fault(f"{_NO_BROKER}: it {err}", _OTHER_PORT)
+                return Fault(f"{_NO_BROKER}: it {err}", OTHER_PORT)
             raise
         return "answers as a Kafka broker"
 
@@ -190,7 +189,7 @@ class _Walker:
             await requests.greet(await self._new_peer())
         except (OSError, PeerError):
             text = "accepts connections but closes them in the TLS handshake"
-            return Fault(text, _OTHER_PORT)
+            return Fault(text, OTHER_PORT)
         protocol = "SASL_PLAINTEXT" if self._settings.sasl else "PLAINTEXT"
         remedy = f"use the port of its TLS listener, or set security.protocol={protocol}"
         return Fault("has no TLS", remedy, lasting=True)
