@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -23,7 +24,7 @@ from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.looks import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from aiokafka.admin import AIOKafkaAdminClient
 
@@ -49,17 +50,11 @@ async def partition_counts(
 ) -> dict[str, int]:
     """Return the number of partitions of each topic, 0 where it does not exist.
 
-    Creates nothing. Raises ``SinkError`` when no broker answers within ``within``
-    seconds; its text describes the result of plain connections.
+    Creates nothing. Raises ``SinkError``, with the fault at each address, when no broker
+    answers within ``within`` seconds.
     """
-    try:
-        async with (
-            asyncio.timeout(within),
-            admin_client(replace(settings, request_timeout=within)) as admin,
-        ):
-            return await existing_partitions(admin, topics)
-    except Exception as err:  # a listener that is not a broker causes errors of any kind
-        raise SinkError(await why_unreachable(settings)) from err
+    async with _answering(settings, within) as admin:
+        return await existing_partitions(admin, topics)
 
 
 async def create_missing(
@@ -99,14 +94,8 @@ async def create_on_trial(
     Creates nothing. Raises ``SinkError`` when the cluster does not answer.
     """
     missing = [NewTopic(topic, 1, _DEFAULT_REPLICATION, {}) for topic in topics]
-    try:
-        async with (
-            asyncio.timeout(within),
-            admin_client(replace(settings, request_timeout=within)) as admin,
-        ):
-            answer = await admin.create_topics(missing, validate_only=True)
-    except Exception as err:  # a listener that is not a broker causes errors of any kind
-        raise SinkError(await why_unreachable(settings)) from err
+    async with _answering(settings, within) as admin:
+        answer = await admin.create_topics(missing, validate_only=True)
     errors = {
         topic: _detail(code, text)
         for topic, code, *text in answer.topic_errors
@@ -114,6 +103,21 @@ async def create_on_trial(
         if for_code(code) not in (NoError, TopicAlreadyExistsError)
     }
     return {topic: errors.get(topic, "") for topic in topics}
+
+
+@contextlib.asynccontextmanager
+async def _answering(
+    settings: ClientSettings, within: float
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Start an admin client; ``SinkError`` unless the block ends within so many seconds."""
+    try:
+        async with (
+            asyncio.timeout(within),
+            admin_client(replace(settings, request_timeout=within)) as admin,
+        ):
+            yield admin
+    except Exception as err:  # a listener that is not a broker causes errors of any kind
+        raise SinkError(await why_unreachable(settings)) from err
 
 
 def _detail(code: int, text: Sequence[str | None]) -> str:
