@@ -450,7 +450,7 @@ async def test_message_that_the_broker_refuses_is_named_with_the_remedy(
     place = f"topic {topic}, partition 0, offset 60: message_too_large"
     assert re.fullmatch(
         f"flowstream: error: {place}: [0-9]+ messages? could not be written; "
-        r"[0-9]+ were before; raise the topic's max\.message\.bytes\n",
+        r"[0-9]+ were before; raise the topics' max\.message\.bytes\n",
         err,
     )
 

@@ -6,26 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowstream.accounting import terms
+from flowstream.kafka.remedies import REMEDIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from flowstream.kafka.lanes import Lanes
 
 _INTERVAL: Final = 10.0
-_REMEDIES: Final[Mapping[str, str]] = {
-    terms.INVALID_TIMESTAMP: "set the clocks of this host and of the brokers, or raise the "
-    "topics' message.timestamp.after.max.ms and message.timestamp.before.max.ms",
-    terms.MESSAGE_TOO_LARGE: "raise the topics' max.message.bytes",
-    terms.INVALID_RECORD: "see the brokers' logs and the topics' settings, such as cleanup.policy",
-    terms.NOT_AUTHORISED: "give this client the right to write the topics, and to create them "
-    "where they are missing",
-    terms.POLICY_VIOLATION: "adapt the cluster's policy, or compression.type and the topics",
-    terms.UNKNOWN_TOPIC: "create the topic by hand",
-    terms.UNSUPPORTED_FORMAT: "set compression.type to one that the brokers support, or update "
-    "the brokers",
-}
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +36,7 @@ class LossLog:
             ("kafka_records_in_doubt", self._lanes.in_doubt),
         ):
             for cause, records in counter.items():
-                why = {"reason": self._lanes.reasons.get(cause), "remedy": _REMEDIES.get(cause)}
+                why = {"reason": self._lanes.reasons.get(cause), "remedy": REMEDIES.get(cause)}
                 log.warning(
                     event, cause=cause, records=records, **{k: v for k, v in why.items() if v}
                 )

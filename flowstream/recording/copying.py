@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 from flowstream.accounting import terms
 from flowstream.errors import SinkError, UsageError
 from flowstream.extras import requires
+from flowstream.kafka.remedies import REMEDIES
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
-_REMEDIES: Final = {
-    terms.MESSAGE_TOO_LARGE: "; raise the topic's max.message.bytes",
-    terms.INVALID_TIMESTAMP: "; raise the topic's message.timestamp.after.max.ms",
-}
-"""What the user can do, by cause."""
 
 
 class Copy:
@@ -111,10 +107,10 @@ class Copy:
             raise BrokenPipeError
         doubt = f", {self._in_doubt:,} may have been" if self._in_doubt else ""
         failed = counted(self._failed, "message")
+        remedy = REMEDIES.get(self._first_cause)
         raise SinkError(
             f"{self._first_place}: {self._first_cause}: {failed} could not be written"
-            f"{doubt}; {self.copied.total():,} were before"
-            f"{_REMEDIES.get(self._first_cause, '')}"
+            f"{doubt}; {self.copied.total():,} were before" + (f"; {remedy}" if remedy else "")
         )
 
 
