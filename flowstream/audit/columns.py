@@ -19,7 +19,7 @@ import numpy as np
 from flowstream.accounting.tally import Tally, attachment_codes
 from flowstream.encode.fixed_layout import octets_of, published_flows
 from flowstream.encode.hashes import hashes_of
-from flowstream.errors import DecodeError
+from flowstream.errors import UNDECODABLE, DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.reading.selection import decoded
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
@@ -126,7 +126,7 @@ def _from_json(messages: Sequence[Message], record_type: RecordType) -> Columns 
     try:
         forms: list[Any] = [_json(message.value) for message in messages]
         check_texts(forms)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNDECODABLE:
         return None
     expected = (record_type, SCHEMA_VERSION)
     if any((form.record_type, form.schema_version) != expected for form in forms):

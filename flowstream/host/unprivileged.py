@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from flowstream.errors import FlowstreamError, SinkError, SourceError, UsageError
+from flowstream.errors import UNDECODABLE, FlowstreamError, SinkError, SourceError, UsageError
 from flowstream.host import privileges
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def result(data: bytes, kind: type[Value]) -> Value:
         if answer.error:
             raise _ERRORS.get(answer.kind, FlowstreamError)(answer.error)
         return msgspec.json.decode(answer.value, type=kind)
-    # ValueError for invalid UTF-8, RecursionError for deep nesting.
-    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+    except UNDECODABLE as err:
         raise FlowstreamError("the process without privileges ended without an answer") from err
 
 

@@ -21,6 +21,7 @@ import msgspec
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
+from flowstream.errors import UNDECODABLE
 from flowstream.kafka.looks import shown
 from flowstream.kafka.reloading import revealed
 from flowstream.kafka.tls import context_of_authorities
@@ -159,7 +160,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
             raise self._error(f"refused: HTTP {answer.status}{self._said(body)}")
         try:
             found = msgspec.json.decode(body, type=Answer, strict=False)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNDECODABLE:
             # Without its cause, which may show a part of a token.
             raise self._error("its answer holds no access_token") from None
         if not _TOKEN.fullmatch(found.access_token):
@@ -170,7 +171,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         """Return the endpoint's own words for a refusal (RFC 6749, 5.2)."""
         try:
             refusal = msgspec.json.decode(body, type=_Refusal)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNDECODABLE:
             return ""
         text = f" {refusal.error} {refusal.error_description}".rstrip()
         if self._oauth.client_secret.reveal() in text:
@@ -206,5 +207,5 @@ def _end_of(token: str) -> float:
     try:
         padded = claims + "=" * (-len(claims) % 4)
         return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Claims).exp
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNDECODABLE:
         return 0

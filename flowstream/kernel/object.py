@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from flowstream.errors import LayoutError
+from flowstream.errors import UNDECODABLE, LayoutError
 from flowstream.layouts.constants import PATCH_MAGIC
 
 if TYPE_CHECKING:
@@ -150,8 +150,7 @@ def decode(data: bytes, origin: str) -> KernelObject:
     """Read an object; LayoutError with ``origin`` when it is invalid or of another byte order."""
     try:
         obj = msgspec.json.decode(data, type=KernelObject)
-    # ValueError for invalid UTF-8, RecursionError for deep nesting.
-    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
+    except UNDECODABLE as err:
         raise LayoutError(
             f"{origin} is not a kernel object: {err}; rebuild it with make generate"
         ) from err

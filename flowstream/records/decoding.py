@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import force_setattr
 
-from flowstream.errors import DecodeError
+from flowstream.errors import UNDECODABLE, DecodeError
 from flowstream.layouts.constants import SCHEMA_VERSION, RecordType
 from flowstream.records.binary import binary_form
 from flowstream.records.counters import CountersRecord
@@ -41,10 +41,6 @@ _json_flow: Final = msgspec.json.Decoder(FlowJson).decode
 _json_counters: Final = msgspec.json.Decoder(CountersJson).decode
 _json_extras: Final = msgspec.json.Decoder(_JsonExtras).decode
 _json_head: Final = msgspec.json.Decoder(_JsonHead).decode
-
-# Errors of msgspec on bad input: its own, ValueError for invalid UTF-8 or text,
-# RecursionError for deep nesting.
-_BAD_VALUE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _LONGEST_ERROR: Final = 300
 
@@ -109,7 +105,7 @@ def decode(value: bytes) -> FlowRecord | CountersRecord:
         record = _READERS[record_format](value)
         if record.schema_version > SCHEMA_VERSION:
             raise _unknown_version(record.schema_version)
-    except _BAD_VALUE as err:
+    except UNDECODABLE as err:
         raise DecodeError(f"not a record: {_short(str(err))}") from err
     return record
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from flowstream import schemas
-from flowstream.errors import SinkError
+from flowstream.errors import UNDECODABLE, SinkError
 from flowstream.schemas.topics import RECORD_TYPES
 from flowstream.urls import without_secret
 
@@ -125,8 +125,7 @@ class RegistryClient:
             )
         try:
             return msgspec.json.decode(body, type=_Registered).id
-        # A deep nesting of lists ends the decoder's recursion.
-        except (msgspec.DecodeError, RecursionError, ValueError) as err:
+        except UNDECODABLE as err:
             raise _WrongAnswerError(f"its answer names no schema id: {err}") from err
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -151,7 +150,7 @@ def _said(answer: http.client.HTTPResponse, body: bytes) -> str:
         return _printable(without_secret(answer.headers.get("Location", "")))
     try:
         return _printable(msgspec.json.decode(body, type=_Refusal).message)
-    except (msgspec.DecodeError, RecursionError, ValueError):
+    except UNDECODABLE:
         return ""
 
 

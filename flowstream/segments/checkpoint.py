@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import msgspec
 
-from flowstream.errors import FlowstreamError
+from flowstream.errors import UNDECODABLE, FlowstreamError
 from flowstream.segments.spooled import Gone
 from flowstream.segments.tallies import Sum, amounts_of
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
@@ -76,8 +76,6 @@ class UnknownVersionError(FlowstreamError):
     """The file is of a version that this release does not know."""
 
 
-# msgspec has none of its own for text that is not UTF-8, and for deep nesting.
-_UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Checkpoint).decode
 
@@ -108,7 +106,7 @@ def unpack(data: bytes) -> Checkpoint:
         raise UnknownVersionError(f"version {version} of the format")
     try:
         return _DECODE(body)
-    except _UNDECODABLE as err:
+    except UNDECODABLE as err:
         raise ValueError(str(err)) from err
 
 

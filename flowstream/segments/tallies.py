@@ -16,6 +16,7 @@ import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.errors import UNDECODABLE
 from flowstream.segments.batches import HEADER
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
 
@@ -93,8 +94,6 @@ class Located(NamedTuple):
     tally_crc: int = 0
 
 
-# msgspec has none of its own for text that is not UTF-8, and for deep nesting.
-_UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE: Final = msgspec.msgpack.Decoder(Entry).decode
 
@@ -151,7 +150,7 @@ def _entry_at(data: bytes, at: int) -> Located | None:
         return None
     try:
         entry = _DECODE(checked[_CHECKED.size :])
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return None
     return Located(entry, begin + length, tally_octets, tally_crc)
 

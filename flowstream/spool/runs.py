@@ -17,6 +17,7 @@ from flowstream.accounting.amended import amended
 from flowstream.accounting.amounts import RecordAmount  # noqa: TC001
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.tally import AttachmentKey
+from flowstream.errors import UNDECODABLE
 from flowstream.records import CountersRecord  # noqa: TC001
 from flowstream.streams import Stream
 
@@ -115,7 +116,7 @@ class EarlierRun:
         self.agent_epoch = agent_epoch
         try:
             self._books = _DECODE(saved[0])
-        except (msgspec.MsgspecError, IndexError) as err:
+        except (*UNDECODABLE, IndexError) as err:
             raise ValueError(f"books of the run {agent_epoch}: {err}") from err
         # Records that are on their way to the spool.
         self._posted: set[int] = set()
