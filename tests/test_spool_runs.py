@@ -1,11 +1,112 @@
-"""The books of earlier runs in the spool's checkpoint, whatever they have."""
+"""Books of earlier runs in the checkpoint, and their amended counters records."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from support.published import Published
+from support.records import EPOCH
 
+from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.outcomes import Gone
+from flowstream.accounting.snapshot import Moment, SpoolState
+from flowstream.accounting.tally import AttachmentKey
+from flowstream.records import CountersRecord, Loss, SpoolCounts
 from flowstream.spool.books import Books
+from flowstream.spool.runs import EarlierRun, OwnRun, key_of
+from flowstream.streams import Stream
+
+TOPIC = "site.counters"
+NOW, STATE = Moment(EPOCH + 86_400 * 10**9, 31), SpoolState(4_099, EPOCH + 5)
+AMOUNT = RecordAmount(3, 71, 7_103)
+
+
+def counters(seq: int, if_index: int) -> CountersRecord:
+    """Final counters of an interface that has 11 records in the spool."""
+    return msgspec.structs.replace(
+        Published().counters[1],
+        seq=seq,
+        if_index=if_index,
+        spool=SpoolCounts(11, 211, 21_101, 1, 1),
+    )
+
+
+def gone(record: CountersRecord, stream: Stream = Stream.FLOWS) -> Gone:
+    return Gone(EPOCH, stream, {key_of(record): AMOUNT}, "spool_full")
+
+
+def ended(*records: CountersRecord, lost: Gone | None = None) -> EarlierRun:
+    own = OwnRun()
+    for record in records:
+        own.note(record, TOPIC)
+    if lost is not None:
+        own.lose(lost)
+    return EarlierRun(EPOCH, own.saved(ended=True))
+
+
+def test_a_run_that_lost_nothing_has_nothing_to_publish():
+    run = ended(counters(40, 3), counters(41, 5))
+    run.amend(NOW, STATE)
+    assert (run.topic, run.is_due, run.post()) == (TOPIC, False, [])
+
+
+def test_losses_since_the_last_counters_are_published_once_they_are_saved():
+    first, second = counters(40, 3), counters(41, 5)
+    run = ended(first, second, lost=gone(first))
+    assert run.is_due
+    assert run.post() == []
+    run.amend(NOW, STATE)
+    again = EarlierRun(EPOCH, run.saved())
+    (posted,) = run.post()
+    assert run.post() == []
+    # A crash after the checkpoint repeats the record exactly.
+    assert again.post() == [posted]
+    assert (posted.seq, posted.if_index, posted.final) == (42, 3, True)
+    assert posted.losses["spool_full"] == Loss(*AMOUNT)
+    assert posted.spool == SpoolCounts(8, 140, 13_998, *STATE)
+    run.settle(posted.seq, written=False)
+    assert run.post() == [posted]
+    run.settle(posted.seq, written=True)
+    assert not run.is_due
+
+
+def test_later_losses_get_another_number_and_add_up():
+    record = counters(40, 3)
+    run = ended(record)
+    for seq in (41, 42):
+        run.lose(gone(record))
+        run.amend(NOW, STATE)
+        (posted,) = run.post()
+        assert posted.seq == seq
+        run.settle(seq, written=True)
+    assert posted.losses["spool_full"].records == 2 * AMOUNT.records
+
+
+def test_counters_that_are_gone_are_published_as_they_were():
+    first, second = counters(40, 3), counters(41, 5)
+    run = ended(first, second)
+    run.lose(Gone(EPOCH, Stream.COUNTERS, {AttachmentKey(0): AMOUNT}, "spool_full"))
+    run.amend(NOW, STATE)
+    assert run.post() == [first, second]
+
+
+def test_a_killed_run_may_have_made_more_counters_than_the_checkpoint_has():
+    own, record = OwnRun(), counters(40, 3)
+    own.note(record, TOPIC)
+    run = EarlierRun(EPOCH, own.saved(ended=False))
+    run.lose(gone(record))
+    run.amend(NOW, STATE)
+    (posted,) = run.post()
+    assert posted.seq > 1_000_000
+
+
+def test_counters_include_what_was_lost_before_them():
+    own, record = OwnRun(), counters(40, 3)
+    own.note(record, TOPIC)
+    own.lose(gone(record))
+    own.note(counters(41, 3), TOPIC)
+    assert not EarlierRun(EPOCH, own.saved(ended=True)).is_due
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,18 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from support.mock_cluster import MockCluster
 from support.outcomes import eventually, new_topic
+from support.published import Published
 from support.spooling_sink import EARLIER, Rig, numbers_in
+from support.spools import KEYS
 
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.settings import ClientSettings
+from flowstream.records import CountersRecord, Loss, SpoolCounts, decode
+from flowstream.source import open_source
 from flowstream.spool.pace import LARGEST
 
 if TYPE_CHECKING:
@@ -98,3 +103,39 @@ async def test_an_unanswering_cluster_is_given_memory_first_then_the_disk(
         await eventually(lambda: rig.acknowledged == batches * 1_000)
         await eventually(lambda: rig.spool.records == 0)
     assert sorted(await numbers_in(broker, topic)) == list(range(batches * 1_000))
+
+
+async def test_what_the_cluster_refuses_of_an_earlier_run_is_in_its_counters(
+    broker: Broker, tmp_path: Path
+) -> None:
+    topic, counters = new_topic(), f"{new_topic()}.counters"
+    first = Rig(NOWHERE, topic, tmp_path, epoch=EARLIER)
+    async with first.running() as sink:
+        await sink.send(first.batch(0, 101))
+        await sink.send(first.batch(101, 1, size=20_000))
+        await sink.send(first.batch(102, 101))
+        await sink.flush(10)
+        for seq, key in enumerate(KEYS):
+            record = msgspec.structs.replace(
+                Published().counters[1],
+                agent_epoch=EARLIER,
+                seq=seq,
+                if_index=key.if_index,
+                flow_direction=key.flow_direction,
+                spool=SpoolCounts(*first.ledger.account(key).spool, 0, 0),
+            )
+            sink.note_counters(record, counters)
+    rig = Rig(broker.cluster, topic, tmp_path, topic_settings={"max.message.bytes": "10000"})
+    async with rig.running():
+        await eventually(lambda: rig.spool.records == 0)
+        # The amended record goes through the spool.
+        await eventually(lambda: rig.sink.spool_state.octets == 0 and not rig.spool.runs)
+    assert sorted(await numbers_in(broker, topic)) == [n for n in range(203) if n != 101]
+    source = open_source(broker.url, [counters])
+    (amended,) = [decode(m.value) async for batch in source.batches() for m in batch]
+    assert isinstance(amended, CountersRecord)
+    # Record 101 has 101 % 7 + 1 packets, and is of the second attachment.
+    lost = Loss(1, 4, 4 * 61)
+    assert (amended.agent_epoch, amended.seq, amended.if_index) == (EARLIER, 2, KEYS[1].if_index)
+    assert amended.losses["message_too_large"] == lost
+    assert amended.spool.records == record.spool.records - 1

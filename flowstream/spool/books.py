@@ -11,7 +11,7 @@ from flowstream.accounting.outcomes import Gone
 from flowstream.spool.runs import EarlierRun, OwnRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flowstream.accounting.amounts import RecordAmount
     from flowstream.accounting.ledger import Ledger
@@ -137,6 +137,26 @@ class Books:
         for run in self._earlier.values():
             for record in run.post():
                 yield run, record
+
+
+class Written:
+    """Outcomes of parcels: to the books, and those in the spool to the drain."""
+
+    def __init__(self, books: Books, written: Callable[[], None]) -> None:
+        self._books, self._on_written = books, written
+
+    def acknowledged(self, batch: Parcel, part: slice) -> None:
+        """Records are in the spool."""
+        self._books.written(batch, part)
+        self._on_written()
+
+    def failed(self, batch: Parcel, part: slice, cause: str) -> None:
+        """Records could not be written."""
+        self._books.unwritten(batch, part, cause)
+
+    def in_doubt(self, batch: Parcel, part: slice, cause: str) -> None:
+        """Records may have been written."""
+        self._books.half_written(batch, part, cause)
 
 
 def _gone(spooled: segments.SpooledBatch, refused: Refused) -> Iterator[Gone]:

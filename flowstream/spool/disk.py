@@ -88,9 +88,9 @@ class Disk:
         """Make the spool durable, keep its limits, and return its status."""
         return self._worker.call(self._tidy)
 
-    def save(self, runs: Mapping[int, Sequence[bytes]]) -> asyncio.Future[bool]:
-        """Write the checkpoint; say whether that succeeded."""
-        return self._worker.call(lambda: self._attempt("spool_not_saved", self._spool.save, runs))
+    def save(self, runs: Mapping[int, Sequence[bytes]]) -> asyncio.Future[Status]:
+        """Write the checkpoint, which deletes files, and return the status after that."""
+        return self._worker.call(lambda: self._save(runs))
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Write all parcels; give up by "shutdown" after ``timeout`` seconds."""
@@ -122,12 +122,19 @@ class Disk:
     def _tidy(self) -> Status:
         self.durable = self._attempt("spool_not_durable", self._spool.sync)
         self._attempt("spool_not_tidied", self._spool.tidy, _now_ms())
+        return self._status(self._spool.gone())
+
+    def _save(self, runs: Mapping[int, Sequence[bytes]]) -> Status:
+        self._attempt("spool_not_saved", self._spool.save, runs)
+        return self._status()
+
+    def _status(self, gone: Sequence[Gone] = ()) -> Status:
         spool = self._spool
         return Status(
             records=spool.records,
             spool=SpoolState(spool.octets, (spool.oldest_ms or 0) * 1_000_000),
             epochs=frozenset(waiting.agent_epoch for waiting in spool.amounts),
-            gone=spool.gone(),
+            gone=gone,
         )
 
     def _attempt(self, event: str, function: Callable[..., object], *args: object) -> bool:

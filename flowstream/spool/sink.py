@@ -15,6 +15,7 @@ import structlog
 
 from flowstream.accounting import terms
 from flowstream.encode import counters_batch
+from flowstream.spool.books import Books, Written
 from flowstream.spool.disk import Disk, Status
 from flowstream.spool.drain import PASSING, Drain
 from flowstream.spool.parcel import Parcel
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from flowstream.messages import MessageBatch
     from flowstream.records import CountersRecord
     from flowstream.segments.spool import Spool
-    from flowstream.spool.books import Books
     from flowstream.spool.drain import Drained
 
 PERIOD_S: Final = 1.0
@@ -70,7 +70,7 @@ class SpoolingSink:
         self._spool, self._books = spool, books
         self._wanted = partitions
         self._encoder, self._clock = encoder, clock
-        self._disk = Disk(spool, _Written(books, self._written), self._fail)
+        self._disk = Disk(spool, Written(books, self._written), self._fail)
         self._drain = Drain(self._disk, self._kafka, self._drained, rate=rate)
         self._report = Report(books.lost)
         self._fault: str | None = None
@@ -155,7 +155,7 @@ class SpoolingSink:
         await self._end_drain()
         await self._kafka.flush(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
         await self._disk.flush(max(deadline - _now(), _DISK_S))
-        await self._tidy()
+        await self._secure(deadline, ended=False)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then release everything; what the spool holds is durable by then."""
@@ -172,12 +172,7 @@ class SpoolingSink:
         await self._kafka.close(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
         self._disk.refuse()
         await self._disk.flush(max(deadline - _now(), _DISK_S))
-        try:
-            async with asyncio.timeout(max(deadline - _now(), _DISK_S)):
-                await self._tidy()
-                await self._disk.save(self._books.saved(self._status.epochs, ended=True))
-        except TimeoutError:
-            self._fail("the disk did not answer in time")
+        await self._secure(deadline, ended=True)
         if not self._disk.durable:
             self._fail("the spool may not be durable")
         await self._disk.close(_DISK_S)
@@ -236,7 +231,7 @@ class SpoolingSink:
             await asyncio.sleep(PERIOD_S)
             self._used.clear()
             await self._tidy()
-            await self._disk.save(self._books.saved(self._status.epochs))
+            await self._save()
             self._post_amended()
             if self._status.records:
                 self._used.set()
@@ -247,6 +242,9 @@ class SpoolingSink:
         self._books.lose(self._status.gone)
         self._books.amend(self._clock(), self._status.spool)
 
+    async def _save(self, *, ended: bool = False) -> None:
+        self._status = await self._disk.save(self._books.saved(self._status.epochs, ended=ended))
+
     def _post_amended(self) -> None:
         """Spool counters records of earlier runs: the checkpoint has them by now."""
         for run, record in self._books.post():
@@ -254,6 +252,15 @@ class SpoolingSink:
                 record, self._encoder, run.topic, self._kafka.partitions(run.topic)
             )
             self._disk.put_at_once(Parcel(batch, run.agent_epoch, seq=record.seq))
+
+    async def _secure(self, deadline: float, *, ended: bool) -> None:
+        """Make durable what is in the spool and in its books."""
+        try:
+            async with asyncio.timeout(max(deadline - _now(), _DISK_S)):
+                await self._tidy()
+                await self._save(ended=ended)
+        except TimeoutError:
+            self._fail("the disk did not answer in time")
 
     async def _end_drain(self) -> None:
         drain, *_ = self._tasks
@@ -273,23 +280,6 @@ class SpoolingSink:
     def _fail(self, why: str) -> None:
         if self._fault is None:
             self._fault = f"{self._spool.where}: {why}"
-
-
-class _Written:
-    """Outcomes of parcels: to the books, and those in the spool to the drain."""
-
-    def __init__(self, books: Books, written: Callable[[], None]) -> None:
-        self._books, self._on_written = books, written
-
-    def acknowledged(self, batch: Parcel, part: slice) -> None:
-        self._books.written(batch, part)
-        self._on_written()
-
-    def failed(self, batch: Parcel, part: slice, cause: str) -> None:
-        self._books.unwritten(batch, part, cause)
-
-    def in_doubt(self, batch: Parcel, part: slice, cause: str) -> None:
-        self._books.half_written(batch, part, cause)
 
 
 def _now() -> float:

@@ -47,6 +47,7 @@ class Rig:
         epoch: int = LATER,
         partitions: int = 1,
         limits: Limits | None = None,
+        topic_settings: dict[str, str] | None = None,
         retention: Retention | None = None,
         rate: int | None = None,
     ) -> None:
@@ -54,7 +55,13 @@ class Rig:
         self.ledger = Ledger()
         self.spool = Spool(directory, retention=retention or Retention())
         self.sink = SpoolingSink(
-            lambda outcomes: KafkaSink(cluster, outcomes, partitions=partitions, limits=limits),
+            lambda outcomes: KafkaSink(
+                cluster,
+                outcomes,
+                partitions=partitions,
+                limits=limits,
+                topic_settings=topic_settings,
+            ),
             self.spool,
             Books(self.ledger, epoch),
             partitions=partitions,
@@ -73,9 +80,12 @@ class Rig:
         finally:
             await self.sink.close(10)
 
-    def batch(self, first: int, count: int, partition: int = 0) -> MessageBatch:
-        """Flow records numbered from ``first`` on."""
-        made = flows(first, count, partition, time_ms=time.time_ns() // 1_000_000)
+    def batch(
+        self, first: int, count: int, partition: int = 0, *, size: int = 203
+    ) -> MessageBatch:
+        """Flow records numbered from ``first`` on, each of ``size`` octets."""
+        now_ms = time.time_ns() // 1_000_000
+        made = flows(first, count, partition, size=size, time_ms=now_ms)
         return dataclasses.replace(made, topic=self.topic)
 
     @property
