@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from flowstream.closing import Closing
+from flowstream.segments.directory import write_at
 from flowstream.segments.stored import log_name, tally_name
 from flowstream.segments.tallies import file_header
 
@@ -27,7 +28,7 @@ class ActiveSegment(Closing):
         self._dirty = True
         try:
             self._log = directory.create(log_name(base))
-            self._tally_end = _write(self._tally, file_header(), 0)
+            self._tally_end = write_at(self._tally, file_header(), 0)
         except BaseException:
             self.close()
             for name in (log_name(base), tally_name(base)):
@@ -44,8 +45,8 @@ class ActiveSegment(Closing):
         """Write an entry, then its batch; ``OSError``, and nothing is added."""
         self._dirty = True
         try:
-            tally_end = _write(self._tally, entry, self._tally_end)
-            self.position = _write(self._log, batch, self.position)
+            tally_end = write_at(self._tally, entry, self._tally_end)
+            self.position = write_at(self._log, batch, self.position)
         except OSError:
             # If even this fails, the next batch overwrites the rest.
             for descriptor, size in ((self._log, self.position), (self._tally, self._tally_end)):
@@ -67,12 +68,3 @@ class ActiveSegment(Closing):
             if descriptor >= 0:
                 os.close(descriptor)
         self._tally = self._log = -1
-
-
-def _write(descriptor: int, data: bytes | bytearray, position: int) -> int:
-    """Write all of ``data`` there; return the position that follows."""
-    rest = memoryview(data)
-    while rest:
-        done = os.pwrite(descriptor, rest, position)
-        rest, position = rest[done:], position + done
-    return position

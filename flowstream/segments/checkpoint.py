@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 import msgspec
 
 from flowstream.errors import UNDECODABLE, FlowstreamError
+from flowstream.segments.directory import write_at
 from flowstream.segments.spooled import Gone
 from flowstream.segments.tallies import Sum, amounts_of
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
@@ -113,13 +114,10 @@ def unpack(data: bytes) -> Checkpoint:
 def read(directory: Directory) -> bytes | None:
     """Return the file's octets, None without a file; OSError, SinkError for a link."""
     try:
-        descriptor = directory.file(NAME, writable=False)
+        with directory.opened(NAME) as descriptor:
+            return os.read(descriptor, _LARGEST)
     except FileNotFoundError:
         return None
-    try:
-        return os.read(descriptor, _LARGEST)
-    finally:
-        os.close(descriptor)
 
 
 def write(directory: Directory, checkpoint: Checkpoint) -> None:
@@ -128,9 +126,7 @@ def write(directory: Directory, checkpoint: Checkpoint) -> None:
         directory.remove(NEW_NAME)
     descriptor = directory.create(NEW_NAME)
     try:
-        rest = memoryview(pack(checkpoint))
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        write_at(descriptor, pack(checkpoint), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

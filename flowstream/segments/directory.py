@@ -97,6 +97,15 @@ class Directory(Closing):
             raise self._foreign(name)
         return descriptor
 
+    @contextlib.contextmanager
+    def opened(self, name: str, *, writable: bool = False) -> Iterator[int]:
+        """Open an existing file for the block, to read or also to write."""
+        descriptor = self.file(name, writable=writable)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def remove(self, name: str) -> None:
         """Delete a file."""
         with self._told(name):
@@ -155,6 +164,15 @@ class Directory(Closing):
             f"{self.path / name} is a link, or neither file nor directory; "
             "remove it or use another directory"
         )
+
+
+def write_at(descriptor: int, data: bytes | bytearray, position: int) -> int:
+    """Write all of ``data`` there; return the position that follows."""
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(descriptor, rest, position)
+        rest, position = rest[done:], position + done
+    return position
 
 
 def _is_file(status: os.stat_result) -> bool:

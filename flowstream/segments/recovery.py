@@ -45,11 +45,8 @@ def recover(directory: Directory, stream: Stream | None) -> Iterator[Found]:
 
 
 def _check_version(directory: Directory, name: str) -> None:
-    descriptor = directory.file(name, writable=False)
-    try:
+    with directory.opened(name) as descriptor:
         version = tallies.foreign_version(os.read(descriptor, tallies.FIRST_ENTRY))
-    finally:
-        os.close(descriptor)
     if version is not None:
         raise SinkError(
             f"{directory.path / name}: version {version} of the spool's format is unknown; "
@@ -97,8 +94,5 @@ def _find(directory: Directory, base: int, size: int | None, stream: Stream | No
 
 def _is_cut_short(directory: Directory, base: int, position: int) -> bool:
     """Say whether a batch without an entry ends with the file: torn, not damaged."""
-    descriptor = directory.file(log_name(base), writable=False)
-    try:
+    with directory.opened(log_name(base)) as descriptor:
         return is_torn(descriptor, position)
-    finally:
-        os.close(descriptor)

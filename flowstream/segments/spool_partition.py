@@ -178,11 +178,8 @@ class SpoolPartition(Closing):
     def cut(self) -> None:
         """Cut torn batches off, so that every reader of recordings reads the segment."""
         for base, position in list(self._cuts.items()):
-            descriptor = self._directory.file(log_name(base))
-            try:
+            with self._directory.opened(log_name(base), writable=True) as descriptor:
                 os.ftruncate(descriptor, position)
-            finally:
-                os.close(descriptor)
             del self._cuts[base]
 
     def close(self) -> None:

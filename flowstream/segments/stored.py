@@ -96,15 +96,12 @@ def items(
 @contextlib.contextmanager
 def _open(directory: Directory, name: str) -> Iterator[int | None]:
     """Open a file to read; None where it is gone, or a link has taken its place."""
-    try:
-        descriptor = directory.file(name, writable=False)
-    except (FileNotFoundError, SinkError):
-        yield None
-        return
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(directory.opened(name))
+        except (FileNotFoundError, SinkError):
+            descriptor = None
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def read_batch(
@@ -146,11 +143,8 @@ def read_batch(
 
 
 def _octets(directory: Directory, name: str, position: int, size: int) -> bytes:
-    descriptor = directory.file(name, writable=False)
-    try:
+    with directory.opened(name) as descriptor:
         return os.pread(descriptor, size, position)
-    finally:
-        os.close(descriptor)
 
 
 def _tally(directory: Directory, base: int, located: Located) -> Tally | None:

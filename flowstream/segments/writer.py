@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from flowstream.segments.batches import HEADER
+from flowstream.segments.directory import write_at
 from flowstream.segments.encoding import encode
 from flowstream.segments.reader import SEGMENT_NAME, SegmentReader, newest_ms
 
@@ -119,16 +120,14 @@ class SegmentWriter:
     def _write(self, data: bytearray) -> None:
         if self._end and self._end + len(data) > self._segment_bytes:
             self.roll()
-        done = 0
         try:
-            while done < len(data):
-                done += os.pwrite(self._file, memoryview(data)[done:], self._end + done)
+            end = write_at(self._file, data, self._end)
         except OSError:
             # If even this fails, the next batch overwrites the rest.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
             raise
-        self._end += len(data)
+        self._end = end
 
     def _note_times(self, first_ms: int, newest_ms: int) -> None:
         if self.began_ms is None:
@@ -140,12 +139,9 @@ class SegmentWriter:
         return self._directory.create(self._active)
 
     def _close_existing(self, name: str) -> None:
-        descriptor = self._directory.file(name)
-        try:
+        with self._directory.opened(name) as descriptor:
             size = os.fstat(descriptor).st_size
             self.closed.append(ClosedSegment(name, size, newest_ms(descriptor)))
-        finally:
-            os.close(descriptor)
 
     def _open(self) -> None:
         segments = [name for name in self._directory.names() if SEGMENT_NAME.fullmatch(name)]
