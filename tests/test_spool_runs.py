@@ -14,7 +14,7 @@ from flowstream.accounting.snapshot import Moment, SpoolState
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.records import CountersRecord, Loss, SpoolCounts
 from flowstream.spool.books import Books
-from flowstream.spool.runs import EarlierRun, OwnRun, key_of
+from flowstream.spool.runs import EarlierRun, OwnRun
 from flowstream.streams import Stream
 
 TOPIC = "site.counters"
@@ -33,7 +33,7 @@ def counters(seq: int, if_index: int) -> CountersRecord:
 
 
 def gone(record: CountersRecord, stream: Stream = Stream.FLOWS) -> Gone:
-    return Gone(EPOCH, stream, {key_of(record): AMOUNT}, "spool_full")
+    return Gone(EPOCH, stream, {AttachmentKey.of_record(record): AMOUNT}, "spool_full")
 
 
 def ended(*records: CountersRecord, lost: Gone | None = None) -> EarlierRun:

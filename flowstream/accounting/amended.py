@@ -41,7 +41,7 @@ def amended(
     that it was still spooling when its time was over: those stay in doubt. A killed run may
     have spooled more than its last counters record says: all of it is lost.
     """
-    key = AttachmentKey(last.if_index, last.flow_direction)
+    key = AttachmentKey.of_record(last)
     losses, in_doubt, stages = dict(last.losses), dict(last.in_doubt), dict(last.stages)
     waiting = RecordAmount(last.spool.records, last.spool.packets, last.spool.l2_bytes)
     for each in gone:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowstream.records import CountersRecord
+
 
 class AttachmentKey(NamedTuple):
     """An interface in one direction: 0 ingress, 1 egress (IPFIX 61)."""
@@ -25,6 +27,11 @@ class AttachmentKey(NamedTuple):
     def of_code(cls, code: int) -> Self:
         """Key whose code in a ``Tally`` is ``code``."""
         return cls(code >> 1, code & 1)
+
+    @classmethod
+    def of_record(cls, record: CountersRecord) -> Self:
+        """Key of a counters record."""
+        return cls(record.if_index, record.flow_direction)
 
     @property
     def code(self) -> int:

@@ -72,7 +72,7 @@ class RunAccounts:
 
     def note_counters(self, record: CountersRecord) -> None:
         """Note a counters record, of which the last of each attachment counts."""
-        key = AttachmentKey(record.if_index, record.flow_direction)
+        key = AttachmentKey.of_record(record)
         last = self.counters.get(key)
         if last is None or record.seq > last.seq:
             self.counters[key] = record

@@ -51,7 +51,7 @@ class _Attachment(msgspec.Struct, array_like=True):
     lost: list[_Lost] = []
 
     def gone(self, agent_epoch: int) -> Iterator[Gone]:
-        key = key_of(self.record)
+        key = AttachmentKey.of_record(self.record)
         for each in self.lost:
             yield Gone(agent_epoch, each.stream, {key: each.amount}, each.cause, each.in_doubt)
 
@@ -66,11 +66,6 @@ class _Books(msgspec.Struct, array_like=True):
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(_Books).decode
-
-
-def key_of(record: CountersRecord) -> AttachmentKey:
-    """Attachment of a counters record."""
-    return AttachmentKey(record.if_index, record.flow_direction)
 
 
 class OwnRun:
@@ -89,7 +84,7 @@ class OwnRun:
     def note(self, record: CountersRecord, topic: str) -> None:
         """Note a counters record, which includes all losses so far, before it is published."""
         self._topic, self._next_seq = topic, record.seq + 1
-        self._attachments[key_of(record)] = _Attachment(record)
+        self._attachments[AttachmentKey.of_record(record)] = _Attachment(record)
 
     def lose(self, gone: Gone) -> None:
         """Note records of this run that left the spool unpublished."""
@@ -134,7 +129,7 @@ class EarlierRun:
     def lose(self, gone: Gone) -> None:
         """Note records of it that left the spool unpublished."""
         for attachment in self._books.attachments:
-            amount = gone.amounts.get(key_of(attachment.record))
+            amount = gone.amounts.get(AttachmentKey.of_record(attachment.record))
             if gone.stream is Stream.COUNTERS:
                 # The last one may be among them.
                 attachment.due = True
