@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from packets.pcap_files import pcap
-from support.agent import audited, carried
+from support.agent import audit, audited, carried
 from support.home import Home
 from support.net import namespace, veth_pair
 from support.pcap_runs import packets
@@ -188,6 +188,22 @@ def test_a_broker_that_returns(home, pair, lost):
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         ended(process, home)
+
+
+def test_a_spool_is_filled_and_drained(home, pair, lost):
+    spool = ("--spool", f"{home.path}/spool", "--topic-prefix", "home.spool")
+    lost.stop(signal.SIGKILL)
+    with publishing(home, pair, "--sink", lost.url, *spool) as process:
+        assert any("spooling" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        ended(process, home)
+    lost.start()
+    with publishing(home, pair, "--sink", lost.url, *spool) as process:
+        assert any("spool_drained" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        ended(process, home)
+    status, accounts = audit(lost.url, "home.spool")
+    assert (status, len(accounts["runs"])) == (0, 2)
 
 
 def test_a_bug_ends_it_with_a_traceback(home, pair):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# ssl.cert_time_to_seconds imports it at its first call, which may come after root was given up.
+import _strptime  # type: ignore[import-not-found]  # noqa: F401
 import ssl
 import time
 from datetime import UTC, datetime
