@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes what compose/secure.yaml needs, once: the broker's key and certificate, and a password.
 #   secrets.sh DIRECTORY
-# The certificate is its own authority, for this example; brokers in earnest have one that an
+# The certificate is its own authority, for this example; production brokers have one that an
 # authority issued. 1000 is the user of the broker's image, 65534 the group of nobody, which the
 # agent becomes.
 set -eu
