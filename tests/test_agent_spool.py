@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import Agent, delivered, records_of
+from support.agent import Agent, audited, delivered, records_of
 from support.spooling import (
     FLOWS,
     PACKETS,
@@ -170,3 +170,21 @@ def test_a_second_agent_on_one_spool_is_refused(pairs, spool):
             )
             assert not other.logs("attached")
         agent.stop()
+
+
+def test_a_signal_while_it_waits_for_the_broker_loses_nothing(wire, broker_factory, spool):
+    sender, receiver = wire
+    broker = broker_factory()
+    broker.stop()
+    with Agent(*spooling(receiver, broker.url, spool, "--topic-prefix", "before")) as agent:
+        assert agent.saw("attached", 30)
+        arrived = delivered(sender, receiver, FLOWS, "-f", FLOWS)
+        agent.stop()
+    broker.start()
+    # The topics of the earlier run are not those of this one.
+    with Agent(*spooling(receiver, broker.url, spool)) as agent:
+        assert agent.saw("spool_drained", 60)
+        agent.stop()
+    (interface,) = audited(broker.url, "before")
+    assert interface["flows"]["packets"] == interface["seen"]["packets"] == arrived
+    assert [published(run) for run in runs_of(broker.url)] == [0]

@@ -141,12 +141,12 @@ class Agent:
         starting = asyncio.ensure_future(self._sink.start(topics))
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait([starting])
-            return False
-        await starting
-        return True
+        # A sink that has a spool has started by then, also without a connection.
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not starting.cancelled():
+            await starting
+        return not starting.cancelled()
 
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""

@@ -9,6 +9,7 @@ order between the two.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PERIOD_S: Final = 1.0
 """How often the spool is made durable and its limits are kept while records wait."""
 _CONNECT_S: Final = 1.0
+"""How long the start waits for a connection: usually nothing needs to be spooled."""
 _CONNECT_POLL_S: Final = 0.02
 _SHARE: Final = 0.5
 """Share of the Kafka sink's memory from which on live records go to the spool."""
@@ -106,23 +108,23 @@ class SpoolingSink:
         """Do nothing: everything is imported already."""
 
     async def start(self, topics: Sequence[str]) -> None:
-        """Begin to publish, once there is a broker; until then records are spooled."""
+        """Begin to publish, once there is a broker; until then records are spooled.
+
+        Waits a moment for the broker, and is done, too, when that is cancelled.
+        """
         self._disk.start()
         # Those of earlier runs, whose records wait or whose counters may be amended.
         others = (self._spool.topics | self._books.topics) - set(topics)
         await self._kafka.start([*topics, *sorted(others)], wait=False)
-        await self._connection()
         if self._spool.records:
             self._report.found(self._spool.records, self._spool.octets, _now())
             self._written()
         self._spawn(self._drain.run(), "spool-drain")
         self._spawn(self._keep(), "spool-keeper")
-
-    async def _connection(self) -> None:
-        """Wait for the cluster a moment: if it is there, nothing needs to be spooled."""
         deadline = _now() + _CONNECT_S
-        while not self._kafka.acknowledging and _now() < deadline:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(_CONNECT_POLL_S)
+        with contextlib.suppress(asyncio.CancelledError):
+            while not self._kafka.acknowledging and _now() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(_CONNECT_POLL_S)
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions, as last seen or else as configured."""
