@@ -32,7 +32,16 @@ from flowstream.errors import DecodeError, SinkError, SourceError, UsageError
 from flowstream.kafka.admin import partition_counts
 from flowstream.kafka.client import admin_client
 from flowstream.messages import Message
-from flowstream.records import Amount, EndReason, FlowRecord, RecordType, community_id, decode
+from flowstream.records import (
+    Amount,
+    EndReason,
+    FlowRecord,
+    Loss,
+    RecordType,
+    SpoolCounts,
+    community_id,
+    decode,
+)
 from flowstream.testing.fields import FIRST_NS
 from flowstream.testing.recorded import Recording
 from flowstream.testing.replayed import BrokerTopics, DoubleTopics
@@ -184,6 +193,7 @@ def test_record_of_the_defaults_is_within_the_schema(flow_factory: FlowFactory) 
         ({"src_mac": b"12345"}, ValueError, "src_mac: Expected `bytes` of length >= 6"),
         ({"if_name": "x" * 16}, ValueError, "if_name: Expected `str` of length <= 15"),
         ({"sport": 1}, TypeError, "FlowRecord has no field 'sport'"),
+        ({"dst_prot": 1}, TypeError, "no field 'dst_prot'; did you mean dst_port?"),
     ],
 )
 def test_what_no_field_can_have_is_named(
@@ -320,6 +330,25 @@ def test_each_record_of_a_batch_takes_the_next_element(flow_factory: FlowFactory
         flow_factory.batch(3, packets=[1, 2])
 
 
+def test_numbers_of_an_amount_that_are_left_out_are_0(counters_factory: CountersFactory) -> None:
+    counters = counters_factory(
+        no_flow={"non_ip": {"packets": 3}},
+        losses={"delivery_timeout": {"packets": 5}},
+        spool={"records": 2},
+    )
+    assert counters.no_flow["non_ip"] == Amount(3, 0)
+    assert counters.losses["delivery_timeout"] == Loss(0, 5, 0)
+    assert counters.spool == SpoolCounts(2, 0, 0, 0, 0)
+    assert counters.seen_packets == 8
+
+
+@pytest.mark.parametrize("wrong", [5, {"octets": 5}])
+def test_an_amount_that_is_none_is_named(counters_factory: CountersFactory, wrong: Any) -> None:
+    text = f"losses: io_error: {wrong} is not an amount of records, packets, l2_bytes"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        counters_factory(losses={"io_error": wrong})
+
+
 # --- topics ------------------------------------------------------------------------------------
 
 MESSAGES = [
@@ -337,6 +366,13 @@ async def test_topics_are_deleted_after_the_test(broker: Broker) -> None:
         assert topics.bootstrap_servers == broker.address
         assert topics.topic == empty
     assert set((await partition_counts(broker.cluster, [t, u, empty], 10)).values()) == {0}
+
+
+def test_a_broker_that_cannot_be_used_is_explained(secure_broker: SecureBroker) -> None:
+    for listener, why in (("TLS", "requires TLS"), ("BARE", "requires SASL")):
+        topics = BrokerTopics(secure_broker.url_of(listener), MESSAGES, {})
+        with pytest.raises(SinkError, match=f"^kafka://127.0.0.1:[0-9]+: 127.*{why}.*; set "):
+            topics.__enter__()
 
 
 @pytest.mark.anyio

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flowstream import __version__
 from flowstream.accounting import terms
@@ -14,10 +14,13 @@ from flowstream.testing.fields import FIRST_NS, HOST_ID, SAMPLER, checked
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from msgspec import Struct
+
     from flowstream.messages import Message
     from flowstream.records import FlowRecord
 
 _PERIOD_NS = 1_000_000_000
+_AMOUNTS: Final[dict[str, type[Struct]]] = {"no_flow": Amount, "losses": Loss, "in_doubt": Loss}
 
 
 class CountersFactory:
@@ -36,12 +39,13 @@ class CountersFactory:
         ``flows`` are all flow records and announcements that the interface has
         published so far; records ``in_doubt`` and in the ``spool`` are others, of the
         stream flows, that are not published. The maps ``no_flow``, ``losses`` and
-        ``in_doubt`` may be given in part; the other known keys are 0. ``seen_packets``,
-        ``seen_l2_bytes`` and ``stages`` follow, so the loss equation holds unless they are
-        given. Raises TypeError for an unknown field, ValueError for a value that its field
-        cannot have.
+        ``in_doubt`` may be given in part; other known keys, and numbers of an amount that
+        are left out, are 0. ``seen_packets``, ``seen_l2_bytes`` and ``stages`` follow, so the
+        loss equation holds unless they are given. Raises TypeError for an unknown field,
+        ValueError for a value that its field cannot have.
         """
-        given = checked(CountersRecord, overrides)
+        in_full = {name: _in_full(name, value) for name, value in overrides.items()}
+        given = checked(CountersRecord, in_full)
         flows = list(flows)
         given["no_flow"] = _whole(terms.NO_FLOW, given.get("no_flow", {}), Amount(0, 0))
         for name, known in (("losses", terms.LOSSES), ("in_doubt", terms.IN_DOUBT)):
@@ -112,6 +116,24 @@ class CountersFactory:
         records = list(records)
         values = self.values(records, record_format)
         return encoding.counters_messages(values, records, topic, partition_count)
+
+
+def _in_full(name: str, value: Any) -> Any:
+    """Return a map of amounts, or the spool, with 0 for the numbers that are left out."""
+    if name == "spool":
+        return _amount(name, SpoolCounts, value)
+    if name not in _AMOUNTS or not isinstance(value, dict):
+        return value
+    return {key: _amount(f"{name}: {key}", _AMOUNTS[name], part) for key, part in value.items()}
+
+
+def _amount(name: str, kind: type[Struct], part: Any) -> Any:
+    numbers = dict.fromkeys(kind.__struct_fields__, 0)
+    if isinstance(part, kind):
+        return part
+    if not isinstance(part, dict) or part.keys() - numbers:
+        raise ValueError(f"{name}: {part!r} is not an amount of {', '.join(numbers)}")
+    return numbers | part
 
 
 def _whole(known: Iterable[str], given: Mapping[str, Any], none: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import msgspec
 
 from flowstream.records.text import address_bytes, host_id_bytes, mac_bytes
+from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +38,7 @@ def checked(record: type[msgspec.Struct], fields: Mapping[str, Any]) -> dict[str
     found = {}
     for name, value in fields.items():
         if name not in types:
-            raise TypeError(f"{record.__name__} has no field {name!r}")
+            raise TypeError(f"{record.__name__} has no field {name!r}{did_you_mean(name, types)}")
         try:
             if name in _FROM_TEXT and not isinstance(value, bytes):
                 value = _FROM_TEXT[name](str(value))  # noqa: PLW2901

@@ -10,9 +10,12 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from aiokafka.errors import KafkaConnectionError
+
 from flowstream.errors import SinkError, UsageError
 from flowstream.kafka.admin import create_missing
 from flowstream.kafka.client import admin_client, new_consumer
+from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.settings import DEFAULT_CLIENT, KEEP_FOREVER
 from flowstream.kafka.sink import KafkaSink
 from flowstream.recording.copying import Copy, cluster_settings
@@ -154,7 +157,11 @@ class BrokerTopics(_Topics):
 
     async def _fill(self) -> None:
         counts = {self.names[topic]: count for topic, count in self._partitions.items()}
-        await create_missing(self._settings, counts, KEEP_FOREVER)
+        try:
+            await create_missing(self._settings, counts, KEEP_FOREVER)
+        except KafkaConnectionError as err:
+            why = await why_unreachable(self._settings)
+            raise SinkError(f"{self._settings.url}: {why}") from err
         try:
             with Copy("replaying", len(self.messages)) as copy:
                 await self._send(copy)
