@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 
 import pytest
-from support.acls import ALL, ALLOW, AUTHORIZING, DENY, WRITE, add_rules
+from broker.acls import ANYBODY, AUTHORIZING, allow, deny
 from support.agent import Agent, audited, delivered, last_counters, on
 
 PACKETS = 100_003
@@ -93,7 +92,8 @@ def test_a_topic_that_must_no_longer_be_written(wire, broker_factory):
     with Agent(*on(receiver), "--sink", broker.url, "--interval", 0.2) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
-        asyncio.run(add_rules(broker, "flowstream.flows", (ALLOW, ALL), (DENY, WRITE)))
+        allow(broker, ANYBODY, "flowstream.flows", "ALL")
+        deny(broker, ANYBODY, "flowstream.flows", "WRITE")
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
         # In order, with status 0: the final counters are published.
         agent.stop()

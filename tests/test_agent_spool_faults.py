@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from broker.acls import allow
 from broker.secure import READER, SecureBroker
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 from support import failing_fsync, kafka_config
 from support.agent import Agent, delivered
 from support.spooling import FLOWS, PACKETS, losses_of, published, runs_of, segments, spooling
@@ -89,19 +82,6 @@ def secure() -> Iterator[SecureBroker]:
         yield one
 
 
-def allow(broker: SecureBroker, user: str, *rights: str) -> None:
-    bindings = [
-        AclBinding(
-            ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, f"User:{user}", "*",
-            AclOperation[right], AclPermissionType.ALLOW,
-        )
-        for right in rights
-    ]  # fmt: skip
-    admin = AdminClient({"bootstrap.servers": broker.address})
-    for done in admin.create_acls(bindings, request_timeout=30).values():
-        done.result()
-
-
 def test_records_wait_until_the_agent_may_write(wire, secure, tmp_path):
     sender, receiver = wire
     # As an administrator makes the topics, and forgets a right.
@@ -116,7 +96,7 @@ def test_records_wait_until_the_agent_may_write(wire, secure, tmp_path):
         assert agent.saw("spooling", 60), agent.output()
         assert wait_until(lambda: told(agent, "user reader is not authorised"), 60), agent.output()
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
-        allow(secure, READER, "WRITE")
+        allow(secure, READER, "*", "WRITE")
         assert agent.saw("spool_drained", 90), agent.output()
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.stop()

@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker import Broker, dump_log
+from broker.acls import allow
 from broker.secure import PASSWORDS, STRANGER, SecureBroker
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 from support import kafka_config
 from support.agent import FLOWSTREAM
 from support.published import Published, publish
@@ -105,20 +98,6 @@ def test_files_with_a_secret_that_others_can_read_are_found(tmp_path: Path) -> N
     assert exposed(of_environment) == []
 
 
-def allow(broker: SecureBroker, prefix: str, *rights: str) -> None:
-    """Let ``STRANGER`` do this with topics of the prefix, and nothing else."""
-    admin = AdminClient({"bootstrap.servers": broker.address})
-    bindings = [
-        AclBinding(
-            ResourceType.TOPIC, prefix, ResourcePatternType.PREFIXED, f"User:{STRANGER}", "*",
-            AclOperation[right], AclPermissionType.ALLOW,
-        )
-        for right in rights
-    ]  # fmt: skip
-    for done in admin.create_acls(bindings, request_timeout=30).values():
-        done.result()
-
-
 def test_the_rights_that_the_documents_name_are_enough(
     secure_broker: SecureBroker, office: Path, tmp_path: Path
 ) -> None:
@@ -130,13 +109,13 @@ def test_the_rights_that_the_documents_name_are_enough(
     replay = ("replay", office, "--to", url, "--rename", f"flowstream={prefix}", *config)
     audit = ("audit", url, "--topic-prefix", prefix, *config)
     assert flowstream(*replay).returncode == 1
-    allow(secure_broker, f"{prefix}.", "WRITE")
+    allow(secure_broker, STRANGER, f"{prefix}.", "WRITE", prefixed=True)
     assert flowstream(*replay).returncode == 1
-    allow(secure_broker, f"{prefix}.", "CREATE")
+    allow(secure_broker, STRANGER, f"{prefix}.", "CREATE", prefixed=True)
     done = flowstream(*replay)
     assert (done.returncode, done.stderr) == (0, "")
     assert flowstream(*audit).returncode == 1
-    allow(secure_broker, f"{prefix}.", "READ")
+    allow(secure_broker, STRANGER, f"{prefix}.", "READ", prefixed=True)
     done = flowstream(*audit)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "holds: " in done.stdout

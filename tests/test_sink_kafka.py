@@ -11,7 +11,7 @@ import anyio
 import pytest
 import structlog.testing
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from support.acls import ALL, ALLOW, AUTHORIZING, CREATE, DENY, WRITE, add_rules
+from broker.acls import ANYBODY, AUTHORIZING, allow, deny
 from support.outcomes import TIMESTAMP_MS, Account, eventually, make_batch, new_topic, number
 
 from flowstream.errors import SinkError
@@ -94,7 +94,7 @@ async def test_refused_authorization_is_an_error_at_the_start(
     broker_factory: Callable[..., Broker],
 ) -> None:
     broker = broker_factory(**AUTHORIZING)
-    await add_rules(broker, "denied", (DENY, CREATE), (DENY, WRITE))
+    deny(broker, ANYBODY, "denied", "CREATE", "WRITE")
     sink = open_sink(broker.url, Account(), partitions=1, record_format="json")
     with pytest.raises(SinkError, match=r"topic denied.*not authorised; allow it"):
         await sink.start(["denied"])
@@ -109,7 +109,8 @@ async def test_records_of_a_topic_that_must_not_be_written_fail_at_once(
     await sink.start(["t", "other"])
     await sink.send(make_batch("t", 0, 0, 101))
     await sink.flush(10)
-    await add_rules(broker, "t", (ALLOW, ALL), (DENY, WRITE))
+    allow(broker, ANYBODY, "t", "ALL")
+    deny(broker, ANYBODY, "t", "WRITE")
     with structlog.testing.capture_logs() as logs:
         await sink.send(make_batch("t", 0, 101, 103))
         await sink.send(make_batch("other", 0, 1000, 107))

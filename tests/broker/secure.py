@@ -8,16 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
-
 from broker import Broker
+from broker.acls import allow
 from broker.certificates import Authority
 
 LISTENERS: Final = {
@@ -136,14 +128,5 @@ class SecureBroker(Broker):
         return properties
 
     def _allow(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self.address})
-        bindings = [
-            AclBinding(
-                ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, f"User:{user}", "*",
-                AclOperation[right], AclPermissionType.ALLOW,
-            )
-            for user, rights in _TOPIC_RIGHTS.items()
-            for right in rights
-        ]  # fmt: skip
-        for done in admin.create_acls(bindings, request_timeout=30).values():
-            done.result()
+        for user, rights in _TOPIC_RIGHTS.items():
+            allow(self, user, "*", *rights)
