@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from flowstream.kafka.settings import ClientSettings
 from flowstream.records import CountersRecord, Loss, SpoolCounts, decode
 from flowstream.source import open_source
 from flowstream.spool.pace import LARGEST
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,11 +100,18 @@ async def test_an_unanswering_cluster_is_given_memory_first_then_the_disk(
             # Half of the memory.
             await eventually(lambda: rig.waiting == batches * 500)
             assert rig.acknowledged == 0
+            # Announcements do not wait behind the flows that were spooled.
+            announced = dataclasses.replace(rig.batch(0, 1_000), stream=Stream.NEW_FLOWS)
+            await sink.send(announced)
         finally:
             os.kill(broker.pid, signal.SIGCONT)
         await eventually(lambda: rig.acknowledged == batches * 1_000)
         await eventually(lambda: rig.spool.records == 0)
-    assert sorted(await numbers_in(broker, topic)) == list(range(batches * 1_000))
+    stages = [account.new_flows for account in rig.ledger.accounts().values()]
+    assert sum(stage.acknowledged for stage in stages) == 1_000
+    assert sum(stage.spooled for stage in stages) == 0
+    expected = sorted([*range(1_000), *range(batches * 1_000)])
+    assert sorted(await numbers_in(broker, topic)) == expected
 
 
 async def test_what_the_cluster_refuses_of_an_earlier_run_is_in_its_counters(

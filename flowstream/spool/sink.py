@@ -21,6 +21,7 @@ from flowstream.spool.disk import Disk, Status
 from flowstream.spool.drain import PASSING, Drain
 from flowstream.spool.parcel import Parcel
 from flowstream.spool.report import Report
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -39,8 +40,11 @@ PERIOD_S: Final = 1.0
 _CONNECT_S: Final = 1.0
 """How long the start waits for a connection: usually nothing needs to be spooled."""
 _CONNECT_POLL_S: Final = 0.02
-_SHARE: Final = 0.5
-"""Share of the Kafka sink's memory from which on live records go to the spool."""
+_SHARES: Final = {Stream.FLOWS: 0.5, Stream.NEW_FLOWS: 0.75, Stream.COUNTERS: 0.75}
+"""Share of the Kafka sink's memory from which on live records go to the spool.
+
+Announcements and counters are few: where the cluster is slow they do not wait behind flows.
+"""
 _FLUSH_SHARE: Final = 0.6
 """Part of the time of a flush that the cluster gets; the rest is the disk's."""
 _DISK_S: Final = 1.0
@@ -146,7 +150,7 @@ class SpoolingSink:
         if not self._disk.writable:
             return True
         held = (batch.topic, batch.partition) in self._held
-        return not held and self._kafka.memory_share < _SHARE
+        return not held and self._kafka.memory_share < _SHARES[batch.stream or Stream.FLOWS]
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Publish what can be, and spool the rest; give up by "shutdown" after ``timeout``.
