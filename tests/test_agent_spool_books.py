@@ -9,6 +9,9 @@ import pytest
 from support.agent import Agent, audit, delivered, on, records_of
 from support.traffic import wait_until
 
+from flowstream.segments.retention import Retention
+from flowstream.segments.spool import Spool
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -74,3 +77,17 @@ def test_a_later_run_drops_records_of_an_earlier_one_for_room(wire, broker_facto
     assert (status, first["problems"]) == (0, [])
     assert interface["seen"]["packets"] == arrived
     assert interface["flows"]["packets"] + dropped["packets"] == arrived
+
+
+def test_books_of_an_earlier_run_are_decoded_without_privileges(wire, tmp_path):
+    _, receiver = wire
+    directory = tmp_path / "state" / "spool"
+    with Spool(directory, retention=Retention(), owner=(65534, 65534)) as spool:
+        spool.open({"flowstream.flows": 1})
+        spool.save({1_024: [b"damaged"]})
+    sink = "kafka://127.0.0.1:1"
+    with Agent(*on(receiver), "--sink", sink, "--spool", directory, *OPTIONS) as agent:
+        agent.publishing()
+        agent.stop()
+        events = [each["event"] for each in agent.logs()]
+    assert events.index("attached") < events.index("spool_books_damaged")

@@ -106,7 +106,6 @@ class SpoolingSink:
     def prepare(self, topics: Sequence[str]) -> None:
         """Take the spool over; ``SinkError`` before anything in it is changed."""
         self._spool.open(dict.fromkeys(topics, self._wanted))
-        self._books.load(self._spool.runs)
 
     def load(self) -> None:
         """Do nothing: everything is imported already."""
@@ -116,6 +115,8 @@ class SpoolingSink:
 
         Waits a moment for the broker, and is done, too, when that is cancelled.
         """
+        # Not while the process is privileged: its user can write what stands there.
+        self._books.load(self._spool.runs)
         self._disk.start()
         # Those of earlier runs, whose records wait or whose counters may be amended.
         others = (self._spool.topics | self._books.topics) - set(topics)
