@@ -57,8 +57,8 @@ ROOMS = {
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing progress layouts host urls config records "
         "accounting messages kernel encode registry kafka sink agent",
-        "testing": "errors extras streams wording layouts urls records accounting messages kernel encode "
-        "kafka config segments sink source reading recording",
+        "testing": "errors extras streams wording layouts urls records accounting messages kernel "
+        "encode kafka config segments sink source reading recording",
         "demo": "errors streams host records kafka source reading audit",
         "cli": "errors extras streams wording log progress host urls records schemas messages "
         "kafka config reading audit recording agent check pcap demo",
