@@ -127,7 +127,7 @@ def login(broker: SecureBroker, user: str) -> dict[str, str]:
 
 
 NOT_WRITTEN = (
-    "flowstream: error: URL: the cluster refuses to be written to: user USER is not "
+    "flowstream: error: URL: the cluster refuses this producer: user USER is not "
     "authorised; allow it Write on the topics, or IdempotentWrite on the cluster"
 )
 NO_TOPIC = "flowstream: error: URL: no topic {}, or user stranger is not authorised to describe it"

@@ -138,7 +138,10 @@ def _parsed(each: Property, text: str, where: str, file: Path | None) -> Any:
 def _variable(name: str, where: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise UsageError(f"{where}: the environment has no variable {name}")
+        raise UsageError(
+            f"{where}: the environment has no variable {name}; export it "
+            f"(sudo passes it on with --preserve-env={name})"
+        )
     return value
 
 

@@ -258,7 +258,7 @@ def _lasting(settings: ClientSettings, err: BaseException) -> SinkError | None:
             f"{settings.url}: the brokers are too old: {err}; use Kafka 0.11 or later"
         )
     if isinstance(err, BrokerResponseError) and not err.retriable:
-        return SinkError(refusal(settings, "the cluster refuses to be written to", err))
+        return SinkError(refusal(settings, "the cluster refuses this producer", err))
     return None
 
 

@@ -221,7 +221,7 @@ PROPERTIES: Final = {each.name: each for each in _TABLE}
 
 _BY_URL: Final = "the addresses are part of the URL: kafka://HOST:PORT[,HOST:PORT...]"
 _PEM_ONLY: Final = "only PEM files are read; use ssl.ca.location, ssl.certificate.location"
-_ALWAYS_IDEMPOTENT: Final = "it is always on: acks=all, idempotent"
+_ALWAYS_IDEMPOTENT: Final = "publishing always is idempotent, with acks=all"
 _ADAPTIVE: Final = (
     "not needed: a batch fills while the one before it is under way, and waits for nothing else"
 )
@@ -242,6 +242,7 @@ _UNSUPPORTED: Final = {
     "sasl.oauthbearer.token.endpoint.url",
     "sasl.kerberos.service.name": "Kerberos is not supported; use another sasl.mechanism",
     "group.id": "no consumer group is used; leave it out",
+    "debug": "use --log-level debug of run",
 }
 """Known properties that have no place here, and why."""
 
@@ -255,4 +256,4 @@ def property_of(name: str, where: str) -> Property:
     if why := _UNSUPPORTED.get(name):
         raise UsageError(f"{said}: {why}")
     near = did_you_mean(name, PROPERTIES)
-    raise UsageError(said + (near or f"; supported are {', '.join(PROPERTIES)}"))
+    raise UsageError(said + (near or "; flowstream audit -X list prints all of them"))
