@@ -18,13 +18,7 @@ counted (flowstream.accounting), never raised.
 
 from __future__ import annotations
 
-from typing import Final, Self
-
-import msgspec
-
-UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What msgspec's decoders raise: ValueError for text that is not UTF-8, RecursionError for
-deep nesting."""
+from typing import Self
 
 
 class FlowstreamError(Exception):

@@ -25,31 +25,34 @@ ROOMS = {
         "files": "",
         "streams": "",
         "wording": "",
+        "undecodable": "",
         "closing": "",
         "log": "",
         "progress": "",
         "layouts": "",
-        "host": "errors",
+        "host": "errors undecodable",
         "urls": "errors",
-        "records": "errors extras streams layouts",
+        "records": "errors undecodable extras streams layouts",
         "schemas": "errors streams layouts records",
         "accounting": "errors streams layouts records",
         "messages": "errors streams accounting",
-        "kernel": "errors streams closing layouts accounting",
+        "kernel": "errors undecodable streams closing layouts accounting",
         "encode": "errors streams layouts records accounting messages",
-        "registry": "errors streams host urls records schemas accounting encode",
+        "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
-        "kafka": "errors files streams wording closing urls accounting messages delivery",
-        "config": "errors files wording urls kafka",
-        "segments": "errors extras files streams wording closing urls accounting messages "
+        "kafka": "errors undecodable files streams wording closing urls accounting messages "
         "delivery",
-        "spool": "errors streams records accounting messages encode delivery kafka segments",
+        "config": "errors files wording urls kafka",
+        "segments": "errors undecodable extras files streams wording closing urls accounting "
+        "messages delivery",
+        "spool": "errors undecodable streams records accounting messages encode delivery kafka "
+        "segments",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams wording layouts records accounting messages encode "
         "kafka source",
-        "audit": "errors streams wording progress layouts records accounting messages encode "
-        "kafka source reading",
+        "audit": "errors undecodable streams wording progress layouts records accounting messages "
+        "encode kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "agent": "errors files streams closing log layouts host urls records accounting messages "

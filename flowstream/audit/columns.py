@@ -19,13 +19,14 @@ import numpy as np
 from flowstream.accounting.tally import Tally, attachment_codes
 from flowstream.encode.fixed_layout import octets_of, published_flows
 from flowstream.encode.hashes import hashes_of
-from flowstream.errors import UNDECODABLE, DecodeError
+from flowstream.errors import DecodeError
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.reading.selection import decoded
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
 from flowstream.records.decoding import format_of
 from flowstream.records.json_form import FlowJson, check_texts
 from flowstream.records.text import host_id_bytes
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from flowstream.errors import UNDECODABLE, FlowstreamError, SinkError, SourceError, UsageError
+from flowstream.errors import FlowstreamError, SinkError, SourceError, UsageError
 from flowstream.host import privileges
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,10 +21,10 @@ import msgspec
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
-from flowstream.errors import UNDECODABLE
 from flowstream.kafka.looks import shown
 from flowstream.kafka.reloading import revealed
 from flowstream.kafka.tls import context_of_authorities
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from flowstream.errors import UNDECODABLE, LayoutError
+from flowstream.errors import LayoutError
 from flowstream.layouts.constants import PATCH_MAGIC
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import force_setattr
 
-from flowstream.errors import UNDECODABLE, DecodeError
+from flowstream.errors import DecodeError
 from flowstream.layouts.constants import SCHEMA_VERSION, RecordType
 from flowstream.records.binary import binary_form
 from flowstream.records.counters import CountersRecord
 from flowstream.records.flow import FlowRecord
 from flowstream.records.json_form import CountersJson, FlowJson, counters_record, flow_record
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -18,8 +18,9 @@ from urllib.parse import quote
 import msgspec
 
 from flowstream import schemas
-from flowstream.errors import UNDECODABLE, SinkError
+from flowstream.errors import SinkError
 from flowstream.schemas.topics import RECORD_TYPES
+from flowstream.undecodable import UNDECODABLE
 from flowstream.urls import without_secret
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import msgspec
 
-from flowstream.errors import UNDECODABLE, FlowstreamError
+from flowstream.errors import FlowstreamError
 from flowstream.segments.directory import write_at
 from flowstream.segments.spooled import Gone
 from flowstream.segments.tallies import Sum, amounts_of
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from flowstream.segments.directory import Directory

@@ -16,9 +16,9 @@ import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey, Tally
-from flowstream.errors import UNDECODABLE
 from flowstream.segments.batches import HEADER
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

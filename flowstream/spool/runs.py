@@ -17,9 +17,9 @@ from flowstream.accounting.amended import amended
 from flowstream.accounting.amounts import RecordAmount  # noqa: TC001
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.errors import UNDECODABLE
 from flowstream.records import CountersRecord  # noqa: TC001
 from flowstream.streams import Stream
+from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
