@@ -47,7 +47,7 @@ Announcements and counters are few: where the cluster is slow they do not wait b
 """
 _FLUSH_SHARE: Final = 0.6
 """Part of the time of a flush that the cluster gets; the rest is the disk's."""
-_DISK_S: Final = 1.0
+_DISK_S: Final = 2.0
 """The least time that the disk gets at the end."""
 
 log = structlog.get_logger(__name__)
@@ -179,13 +179,10 @@ class SpoolingSink:
         await self._kafka.close(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
         self._disk.refuse()
         await self._disk.flush(max(deadline - _now(), _DISK_S))
-        await self._secure(deadline, ended=True)
-        if not self._disk.durable:
-            self._fail("the spool may not be durable")
+        if not await self._secure(deadline, ended=True):
+            self._fail("the disk did not confirm it")
         await self._disk.close(_DISK_S)
         self._report.left(self._status)
-
-    # Outcomes of the Kafka sink.
 
     def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         """Records are published."""
@@ -245,7 +242,15 @@ class SpoolingSink:
             self._report.write(self._status, self._drain.records, _now())
 
     async def _tidy(self) -> None:
-        self._status = await self._disk.tidy()
+        tidied = self._disk.tidy()
+        # Also when nobody waits any more: what is gone is told once.
+        tidied.add_done_callback(self._tidied)
+        await asyncio.shield(tidied)
+
+    def _tidied(self, tidied: asyncio.Future[Status]) -> None:
+        if tidied.cancelled() or tidied.exception():
+            return
+        self._status = tidied.result()
         self._books.lose(self._status.gone)
         self._books.amend(self._clock(), self._status.spool)
 
@@ -260,14 +265,15 @@ class SpoolingSink:
             )
             self._disk.put_at_once(Parcel(batch, run.agent_epoch, seq=record.seq))
 
-    async def _secure(self, deadline: float, *, ended: bool) -> None:
-        """Make durable what is in the spool and in its books."""
+    async def _secure(self, deadline: float, *, ended: bool) -> bool:
+        """Make durable what is in the spool and in its books; say whether that succeeded."""
         try:
             async with asyncio.timeout(max(deadline - _now(), _DISK_S)):
                 await self._tidy()
                 await self._save(ended=ended)
         except TimeoutError:
-            self._fail("the disk did not answer in time")
+            return False
+        return self._disk.durable
 
     async def _end_drain(self) -> None:
         drain, *_ = self._tasks
