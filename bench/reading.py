@@ -71,7 +71,7 @@ def _printed(url: str, output: str, where: str | None = None) -> float:
     reader = Reader(url, [TOPIC], selection)
 
     def writer() -> Writer:
-        return open_writer(output, io.BytesIO())
+        return open_writer(output, io.BytesIO(), [TOPIC])
 
     def run() -> int:
         reader.write_to(writer)

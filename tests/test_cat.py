@@ -137,6 +137,23 @@ def test_parquet_has_the_same_fields_and_signed_integers(run_recording, tmp_path
     assert dict(row["no_flow"])["non_ip"] == {"packets": 17, "l2_bytes": 1_003}
 
 
+@pytest.mark.parametrize("topic", [TOPIC, "flowstream.counters"])
+def test_tables_without_records_have_their_columns(run_recording, tmp_path, capfdbinary, topic):
+    import pyarrow.parquet as pq
+
+    none = (run_recording, "--topic", topic, "--where", "seq == 1_000_003")
+    (header,) = printed(capfdbinary, *none, "--format", "csv").splitlines()
+    (full, *_) = printed(
+        capfdbinary, run_recording, "--topic", topic, "--format", "csv"
+    ).splitlines()
+    assert header == full
+    assert printed(capfdbinary, *none) == b""
+    out = tmp_path / "none.parquet"
+    printed(capfdbinary, *none, "--format", "parquet", "--output", out)
+    table = pq.read_table(out)
+    assert (table.num_rows, ",".join(table.column_names)) == (0, full.decode())
+
+
 def test_tables_refuse_two_kinds_of_records(run_recording, capfd):
     options = ["--topic", "flowstream.counters", "--topic", TOPIC, "--format", "csv"]
     assert main(["cat", str(run_recording), *options]) == 2

@@ -84,9 +84,10 @@ def execute(args: argparse.Namespace) -> int:
     from flowstream.reading import Reader  # noqa: PLC0415
     from flowstream.reading.formats import open_writer  # noqa: PLC0415
 
+    topics = tuple(dict.fromkeys(args.topics or [f"{prefix}.{Stream.FLOWS}"]))
     reader = Reader(
         args.url,
-        tuple(dict.fromkeys(args.topics or [f"{prefix}.{Stream.FLOWS}"])),
+        topics,
         selection(args),
         skip_bad=args.skip_bad,
         client=client,
@@ -95,7 +96,9 @@ def execute(args: argparse.Namespace) -> int:
         if not is_terminal and not args.follow and sys.stderr.isatty():
             _show_progress(reader, stack)
         reader.write_to(
-            lambda: open_writer(args.output_format, stack.enter_context(_output(args.output))),
+            lambda: open_writer(
+                args.output_format, stack.enter_context(_output(args.output)), topics
+            ),
             follow=args.follow,
         )
     for line in reader.warnings:

@@ -26,19 +26,19 @@ FORMATS: Final = ("json", "csv", "parquet")
 _MSGPACK: Final = 0xDC
 
 
-def open_writer(name: str, file: BinaryIO) -> Writer:
-    """Return the writer of a format, one of ``FORMATS``.
+def open_writer(name: str, file: BinaryIO, topics: Sequence[str]) -> Writer:
+    """Return the writer of a format, one of ``FORMATS``, for records of ``topics``.
 
     Raises MissingExtraError if Parquet's library is missing.
     """
     if name == "json":
         return JsonLines(file)
     if name == "csv":
-        return Csv(file)
+        return Csv(file, topics)
     with requires("parquet", "--format parquet"):
         from flowstream.reading.parquet import Parquet  # noqa: PLC0415 - an extra
 
-    return Parquet(file)
+    return Parquet(file, topics)
 
 
 class JsonLines:
@@ -95,19 +95,26 @@ def _line(message: Message, record: FlowRecord | CountersRecord) -> bytes:
 
 
 class Csv:
-    """A header with the names and a line for each record; maps are JSON text."""
+    """A header with the names and a line for each record; maps are JSON text.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Without a record there is the header; ``topics`` choose its names.
+    """
+
+    def __init__(self, file: BinaryIO, topics: Sequence[str]) -> None:
         self._file = file
-        self._kind = OneKind("CSV")
+        self._kind = OneKind("CSV", topics)
         self._has_header = False
 
     def write(self, batch: Sequence[Read]) -> None:
         """See ``Writer``."""
         rows = self._kind.rows(batch)
-        if self._kind.record is None:
-            return
-        names = [field.name for field in named_fields(self._kind.record)]
+        if self._kind.record is not None:
+            self._write(rows, self._kind.record)
+
+    def _write(
+        self, rows: Sequence[dict[str, Any]], record: type[FlowRecord | CountersRecord]
+    ) -> None:
+        names = [field.name for field in named_fields(record)]
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         if not self._has_header:
@@ -122,7 +129,9 @@ class Csv:
         return False
 
     def close(self) -> None:
-        """Do nothing: every line is whole."""
+        """Write the header if there was no record; every line is whole."""
+        if not self._has_header:
+            self._write([], self._kind.presumed)
 
 
 def _cell(value: Any) -> Any:

@@ -35,12 +35,12 @@ class Parquet:
     """One table, zstd-compressed; see ``flowstream.reading.rows.Writer``.
 
     Records are kept until they fill a row group; ``close`` writes the rest and the
-    file's end. Without a record the file stays empty.
+    file's end. Without a record the table has no rows; ``topics`` choose its columns.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, topics: Sequence[str]) -> None:
         self._file = file
-        self._kind = OneKind("Parquet")
+        self._kind = OneKind("Parquet", topics)
         self._rows: list[dict[str, Any]] = []
         self._writer: pq.ParquetWriter | None = None
 
@@ -60,17 +60,14 @@ class Parquet:
 
     def close(self) -> None:
         """Write the last row group and the end; without it the file cannot be read."""
-        if self._rows:
+        if self._rows or self._writer is None:
             self._write_group()
         if self._writer is not None:
             self._writer.close()
             self._file.flush()
 
     def _write_group(self) -> None:
-        record = self._kind.record
-        if record is None:
-            return
-        schema = _schema(record)
+        schema = _schema(self._kind.record or self._kind.presumed)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema))

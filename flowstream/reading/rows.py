@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from flowstream.errors import UsageError
 from flowstream.records import CountersRecord, FlowRecord, to_dict
 from flowstream.records.decoding import flow_extras
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +36,16 @@ def extras(message: Message, record: FlowRecord | CountersRecord) -> tuple[str, 
 
 
 class OneKind:
-    """Columns of a table: those of flow records or those of counters, by the first record."""
+    """Columns of a table: those of flow records or those of counters, by the first record.
 
-    def __init__(self, table: str) -> None:
+    ``record`` is the kind; ``presumed`` is the one of a table without records.
+    """
+
+    def __init__(self, table: str, topics: Sequence[str]) -> None:
         self._table = table
         self.record: type[FlowRecord | CountersRecord] | None = None
+        counters = all(topic.endswith(f".{Stream.COUNTERS}") for topic in topics)
+        self.presumed = CountersRecord if topics and counters else FlowRecord
 
     def rows(self, batch: Sequence[Read]) -> list[dict[str, Any]]:
         """Return the rows of these records; UsageError if they are of both kinds."""
