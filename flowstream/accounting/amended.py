@@ -14,7 +14,7 @@ import msgspec
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.records.counters import Loss, SpoolCounts, StageCounts
+from flowstream.records.counters import NO_STAGE, Loss, SpoolCounts
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def amended(
         waiting = waiting.minus(_least(amount, waiting))
         _add(in_doubt if each.in_doubt else losses, each.cause, amount)
         if not each.in_doubt:
-            stage = stages.get(each.stream, StageCounts(0, 0, 0, 0, 0, 0, 0))
+            stage = stages.get(each.stream, NO_STAGE)
             stages[each.stream] = msgspec.structs.replace(
                 stage, failed=stage.failed + amount.records
             )

@@ -72,7 +72,7 @@ class Publisher:
         encoder: Encoder,
         run: Run,
         prefix: str,
-        on_counters: Callable[[CountersRecord, str], object] | None = None,
+        on_counters: Callable[[CountersRecord, str], object] = lambda *_: None,
     ) -> None:
         self._sink, self._encoder, self._run = sink, encoder, run
         self._ledger = run.ledger
@@ -147,8 +147,7 @@ class Publisher:
         """Publish one counters record, which ``build`` makes from its ``seq``."""
         record = build(self._run.take_seq(Stream.COUNTERS, 1))
         topic = self._topics[Stream.COUNTERS]
-        if self._on_counters is not None:
-            self._on_counters(record, topic)
+        self._on_counters(record, topic)
         await self._sink.send(
             counters_batch(record, self._encoder, topic, self._sink.partitions(topic))
         )

@@ -9,9 +9,9 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.terms import IN_DOUBT, LOSSES, NO_FLOW
 from flowstream.audit.notes import notes
 from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Run, Topic
-from flowstream.audit.sums import COUNTS, NO_STAGE, STREAMS, cumulative
+from flowstream.audit.sums import COUNTS, STREAMS, cumulative
 from flowstream.audit.verdict import problems
-from flowstream.records import SpoolCounts
+from flowstream.records.counters import EMPTY_SPOOL, NO_STAGE
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
             no_flow={},
             losses={},
             in_doubt={},
-            spool=SpoolCounts(0, 0, 0, 0, 0),
+            spool=EMPTY_SPOOL,
             stages={},
             difference=Amount(-flows.packets, -flows.l2_bytes),
         )

@@ -11,6 +11,7 @@ from flowstream.accounting.tally import AttachmentKey
 from flowstream.audit.repeats import Repeats
 from flowstream.audit.seqs import SeqSet
 from flowstream.records import StageCounts
+from flowstream.records.counters import NO_STAGE
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 STREAMS: Final = (Stream.FLOWS, Stream.NEW_FLOWS)
 """Streams whose records the counters count."""
-NO_STAGE: Final = StageCounts(0, 0, 0, 0, 0, 0, 0)
 _AMOUNT: Final = ("packets", "l2_bytes")
 _LOSS: Final = ("records", *_AMOUNT)
 _amount: Final = attrgetter(*_AMOUNT)

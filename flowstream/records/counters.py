@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -47,6 +47,10 @@ class StageCounts(Struct, frozen=True):
     aggregated: Annotated[U64, Meta(description="records merged into others before encoding")]
 
 
+NO_STAGE: Final = StageCounts(0, 0, 0, 0, 0, 0, 0)
+"""Counts of a stream that has no records."""
+
+
 class SpoolCounts(Struct, frozen=True):
     """The spool when the counters were read; what waits there may decrease."""
 
@@ -57,6 +61,10 @@ class SpoolCounts(Struct, frozen=True):
     oldest_ns: Annotated[
         U64, Meta(description="Unix ns of the oldest record of the whole spool, 0 when empty")
     ]
+
+
+EMPTY_SPOOL: Final = SpoolCounts(0, 0, 0, 0, 0)
+"""An empty spool, or none."""
 
 
 class CountersRecord(Struct, array_like=True, frozen=True):
@@ -123,4 +131,4 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     ]
     spool: Annotated[
         SpoolCounts, Meta(description="records that wait on disk to be published")
-    ] = SpoolCounts(0, 0, 0, 0, 0)
+    ] = EMPTY_SPOOL

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowstream import __version__
 from flowstream.accounting import terms
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
-from flowstream.records.counters import Amount, Loss, SpoolCounts, StageCounts
+from flowstream.records.counters import EMPTY_SPOOL, Amount, Loss, SpoolCounts, StageCounts
 from flowstream.testing import encoding
 from flowstream.testing.fields import FIRST_NS, HOST_ID, SAMPLER, checked
 
@@ -50,7 +50,7 @@ class CountersFactory:
         given["no_flow"] = _whole(terms.NO_FLOW, given.get("no_flow", {}), Amount(0, 0))
         for name, known in (("losses", terms.LOSSES), ("in_doubt", terms.IN_DOUBT)):
             given[name] = _whole(known, given.get(name, {}), Loss(0, 0, 0))
-        spool = given.setdefault("spool", SpoolCounts(0, 0, 0, 0, 0))
+        spool = given.setdefault("spool", EMPTY_SPOOL)
         unanswered = [*given["in_doubt"].values(), spool]
         counted = [*flows, *given["no_flow"].values(), *given["losses"].values(), *unanswered]
         elapsed_ns = (self._seq + 1) * _PERIOD_NS
