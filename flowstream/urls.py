@@ -13,7 +13,7 @@ from flowstream.errors import UsageError
 
 KAFKA_FORM: Final = "kafka://HOST:PORT[,HOST:PORT...]"
 SINK_FORMS: Final = f"{KAFKA_FORM}, file:DIR or stdout:"
-SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR or DIR"
+SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR, DIR or FILE.fsrec"
 REGISTRY_FORMS: Final = "http://HOST:PORT or https://HOST:PORT"
 
 # A name, an IPv4 address or an IPv6 address in brackets, then the port.

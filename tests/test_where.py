@@ -120,8 +120,15 @@ def test_counters_have_their_own_fields():
     [
         ("dst_prot == 443", "names dst_prot, which is not a field; did you mean dst_port?"),
         ("", "is not a condition"),
-        ("dst_port = 443", "is not a condition: "),
-        ("dst_port == 443 &&", "is not a condition: "),
+        ("dst_port = 443", "is not a condition: invalid syntax; compare by =="),
+        ("dst_port == 443 && packets > 1", "is not a condition: invalid syntax; join by and, or"),
+        (
+            "src_addr == 10.0.0.1",
+            "is not a condition: invalid syntax; quote addresses: '10.0.0.1'",
+        ),
+        ("src_addr == 2001:db8::1", "; quote addresses: '10.0.0.1'"),
+        ("losses > 1", "names losses, which is not a single value"),
+        ("spool > 1", "names spool, which is not a single value"),
         ("packets + 1 >", "is not a condition: "),
         ("packets", "is a number, not a condition"),
         ('"a"', "is a text, not a condition"),

@@ -37,8 +37,8 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
         metavar="TIME",
-        help="first time of the messages: RFC 3339, Unix seconds, or how long ago (90s, 10m, 2h, "
-        "7d)",
+        help="first time of the messages: RFC 3339 (local time unless it ends with Z or an "
+        "offset), Unix seconds, or how long ago (90s, 10m, 2h, 7d)",
     )
     parser.add_argument("--until", metavar="TIME", help="end of the time, exclusive, as --since")
     parser.add_argument(

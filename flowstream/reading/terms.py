@@ -1,8 +1,9 @@
-"""Constants of conditions: names of numbers, addresses and networks."""
+"""Constants of conditions: names of numbers, addresses and networks; hints at mistakes."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowstream.records.fields import Kind
@@ -98,3 +99,17 @@ def constant_of(field: Field, text: str, *, network: bool = False) -> Any:
     except ValueError as err:
         raise ValueError(f"{text!r}: {err}") from None
     raise ValueError(f"the text {text!r}; it is a number")
+
+
+_QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
+_HINTS: Final = (
+    (re.compile(r"&&|\|\||![^=]"), "join by and, or, not"),
+    (re.compile(r"(?<![=!<>])=(?!=)"), "compare by =="),
+    (re.compile(r"[0-9]\.[0-9]+\.|:"), "quote addresses: '10.0.0.1'"),
+)
+
+
+def syntax_hint(text: str) -> str:
+    """Return how a condition writes what other languages write in another way, or nothing."""
+    bare = _QUOTED.sub("", text)
+    return next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(bare)), "")

@@ -15,7 +15,7 @@ import operator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowstream.errors import UsageError
-from flowstream.reading.terms import TCP_FLAGS, Address, constant_of
+from flowstream.reading.terms import TCP_FLAGS, Address, constant_of, syntax_hint
 from flowstream.records.counters import CountersRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind
@@ -105,7 +105,7 @@ class Condition:
             return ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as err:
             why = err.msg if isinstance(err, SyntaxError) else str(err) or type(err).__name__
-            raise self._error(f"is not a condition: {why}") from err
+            raise self._error(f"is not a condition: {why}{syntax_hint(text)}") from err
 
     def _error(self, what: str) -> UsageError:
         shown = self._text if len(self._text) <= 80 else f"{self._text[:77]}..."
@@ -141,6 +141,8 @@ class Condition:
         if name in TCP_FLAGS:
             return _constant("number", TCP_FLAGS[name])
         field = FIELDS.get(name)
+        if field is None and name in CountersRecord.__struct_fields__:
+            raise self._error(f"names {name}, which is not a single value")
         if field is None:
             hint = did_you_mean(name, [*FIELDS, *TCP_FLAGS])
             raise self._error(f"names {name}, which is not a field{hint}")
