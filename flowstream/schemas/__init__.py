@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import UsageError
 from flowstream.records import avro_schema, protobuf_schema
-from flowstream.schemas import clickhouse, engines, frames, json_schema, layout
+from flowstream.schemas import clickhouse, engines, json_lines, json_schema, layout
 from flowstream.schemas.topics import record_of
 from flowstream.streams import Stream
 
@@ -44,8 +44,8 @@ _TEXTS: Final[dict[str, Callable[[Stream], str]]] = {
     "spark-avro": engines.spark_avro,
     "flink": engines.flink,
     "flink-avro": engines.flink_avro,
-    "duckdb": frames.duckdb,
-    "polars": frames.polars,
+    "duckdb": json_lines.duckdb,
+    "polars": json_lines.polars,
 }
 _SUFFIXES: Final = {
     "json": "schema.json",
