@@ -27,6 +27,7 @@ ROOMS = {
         "wording": "",
         "undecodable": "",
         "closing": "",
+        "signals": "",
         "log": "",
         "progress": "",
         "layouts": "",
@@ -58,13 +59,13 @@ ROOMS = {
         "agent": "errors files streams closing log layouts host urls records accounting messages "
         "kernel encode registry delivery kafka config segments spool sink source",
         "check": "errors streams wording closing host urls config kernel kafka",
-        "pcap": "errors files streams wording closing progress layouts host urls config records "
-        "accounting messages kernel encode registry kafka sink agent",
+        "pcap": "errors files streams wording closing signals progress layouts host urls config "
+        "records accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "
         "encode kafka config segments sink source reading recording",
         "demo": "errors streams host records kafka source reading audit",
-        "cli": "errors extras streams wording log progress host urls records schemas messages "
-        "kafka config reading audit recording agent check pcap demo",
+        "cli": "errors extras streams wording signals log progress host urls records schemas "
+        "messages kafka config reading audit recording agent check pcap demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""

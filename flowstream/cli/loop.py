@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from flowstream.errors import FlowstreamError
+from flowstream.signals import first_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine
 
 _Result = TypeVar("_Result")
 
@@ -43,40 +42,18 @@ def run_loop(work: Coroutine[Any, Any, _Result], left: str) -> _Result:
 
 
 async def _stoppable(work: Coroutine[Any, Any, _Result], left: str) -> _Result:
-    with _caught() as caught:
+    task = asyncio.current_task()
+    caught: list[signal.Signals] = []
+
+    def end(number: signal.Signals) -> None:
+        caught.append(number)
+        if task is not None:
+            task.cancel()
+
+    with first_signal(_ENDING, end):
         try:
             return await work
         except asyncio.CancelledError as err:
             if caught:
                 raise StoppedError(caught[0], left) from err
             raise
-
-
-@contextlib.contextmanager
-def _caught() -> Iterator[list[signal.Signals]]:
-    """Let the first signal cancel the present task; yield the list that it is added to."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    handled: list[signal.Signals] = []
-    caught: list[signal.Signals] = []
-
-    def release() -> None:
-        while handled:
-            loop.remove_signal_handler(handled.pop())
-
-    def catch(number: signal.Signals) -> None:
-        caught.append(number)
-        release()
-        if task is not None:
-            task.cancel()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in _ENDING:
-            # Ignored signals (nohup) stay so; on Windows a loop handles none.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                with contextlib.suppress(NotImplementedError):
-                    loop.add_signal_handler(number, catch, number)
-                    handled.append(number)
-    try:
-        yield caught
-    finally:
-        release()
