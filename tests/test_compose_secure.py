@@ -29,9 +29,9 @@ def secrets() -> Iterator[Path]:
         yield path
 
 
-def services() -> dict[str, str]:
+def services(file: str = "secure.yaml") -> dict[str, str]:
     """Text of each service."""
-    text = (COMPOSE / "secure.yaml").read_text(encoding="utf-8")
+    text = (COMPOSE / file).read_text(encoding="utf-8")
     _, _, text = text.partition("\nservices:\n")
     parts = re.split(r"(?m)^  (\w+):\n", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -56,6 +56,22 @@ def tool(broker: Broker, kind: str, command: str, password: str) -> None:
     subprocess.run(
         java(kind, *text.replace('"', "").split()), check=True, capture_output=True, timeout=60
     )
+
+
+def command_of(file: str) -> list[str]:
+    """Words of the agent's command."""
+    text = services(file)["agent"].partition("    command:\n")[2]
+    return [
+        line.removeprefix("      - ")
+        for line in re.split(r"\n    \w", text)[0].splitlines()
+        if line.startswith("      - ")
+    ]
+
+
+def test_its_agent_has_every_option_of_the_example_without_tls() -> None:
+    plain, secure = set(command_of("compose.yaml")), set(command_of("secure.yaml"))
+    assert "--spool=/var/lib/flowstream/spool" in plain
+    assert secure == plain | {"--kafka-config=/etc/flowstream/kafka.toml"}
 
 
 def test_secrets_are_made_once(secrets: Path) -> None:

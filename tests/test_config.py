@@ -184,6 +184,10 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
         ("user = 0", "user: 0 is not allowed; it takes a user's name or number as text"),
         ("max_flows = 17", "unknown option 'max_flows'; did you mean max-flows?"),
         ("intervall = 17", "unknown option 'intervall'; did you mean interval?"),
+        (
+            "security.protocol = 'SSL'",
+            "'security'; properties of the Kafka clients stand below [kafk",
+        ),
         ("[run]\ninterval = 7", "unknown option 'run'; known options: interface, program, mode, "),
         ("interval = ", "not valid TOML: Invalid value (at "),
         ("\ninterval = 7\ninterval = 8\n", "not valid TOML: Cannot overwrite a value (at line 3"),

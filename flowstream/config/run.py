@@ -19,6 +19,7 @@ from flowstream.config.spool import SpoolConfig, with_spool
 from flowstream.config.toml import read_table
 from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
+from flowstream.kafka.properties import PROPERTIES
 from flowstream.urls import DirectoryUrl, parse_url
 from flowstream.wording import did_you_mean
 
@@ -216,4 +217,6 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Given]]:
 
 def _unknown(key: str) -> str:
     hint = did_you_mean(key, _BY_NAME) or f"; known options: {_NAMES}"
+    if any(name.partition(".")[0] == key for name in PROPERTIES):
+        hint = f"; properties of the Kafka clients stand below [{KAFKA_TABLE}]"
     return f"unknown option {reprlib.repr(key)}{hint}"
