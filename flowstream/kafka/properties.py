@@ -131,13 +131,13 @@ _TABLE: Final = (
     Property(
         "ssl.ca.location",
         "the name of a file or directory",
-        "authorities that issue the brokers' certificates, in PEM; default those of the host",
+        "CA certificates that verify the brokers, in PEM; default those of the host",
         _path,
     ),
     Property(
         "ssl.certificate.location",
         _FILE,
-        "the client's certificate and those between it and the authority, in PEM",
+        "the client's certificate and the intermediate ones, in PEM",
         _path,
     ),
     Property(
@@ -163,11 +163,11 @@ _TABLE: Final = (
     Property(
         "sasl.oauthbearer.token.endpoint.url",
         "https://HOST[:PORT]/PATH, or http:// on this host",
-        "gives OAUTHBEARER's tokens for client credentials",
+        "issues the tokens of OAUTHBEARER, by client credentials",
         _endpoint,
     ),
-    Property("sasl.oauthbearer.client.id", _TEXT, "the client's name there", _text),
-    _secret_text("sasl.oauthbearer.client.secret", "the client's secret there"),
+    Property("sasl.oauthbearer.client.id", _TEXT, "the client's id at the token endpoint", _text),
+    _secret_text("sasl.oauthbearer.client.secret", "the client's secret at the token endpoint"),
     Property("sasl.oauthbearer.scope", _TEXT, "scope of the tokens", _text),
     Property(
         "sasl.oauthbearer.extensions",
@@ -178,7 +178,7 @@ _TABLE: Final = (
     Property(
         "https.ca.location",
         "the name of a file or directory",
-        "authorities of the token endpoint, in PEM; default those of the host",
+        "CA certificates that verify the token endpoint, in PEM; default those of the host",
         _path,
     ),
     Property(
@@ -212,7 +212,7 @@ _TABLE: Final = (
         "metadata.max.age.ms",
         1_000,
         86_400_000,
-        "time between two looks at topics and brokers; default 60000, where reading 10000",
+        "time between updates of topics and brokers; default 60000, where reading 10000",
     ),
 )
 
