@@ -58,9 +58,17 @@ def test_batches_are_compressed(broker: Broker, office: Path, codec: str) -> Non
     assert set(re.findall(r"compresscodec: (\w+)", dumped)) == {codec}
 
 
+def test_batches_are_compressed_with_zstd_unless_set_otherwise(
+    broker: Broker, office: Path
+) -> None:
+    dumped = batches(broker, office)
+    assert set(re.findall(r"compresscodec: (\w+)", dumped)) == {"zstd"}
+
+
 def test_batches_are_as_large_as_allowed(broker: Broker, office: Path) -> None:
-    largest = max(map(int, re.findall(r" size: (\d+)", batches(broker, office))))
-    dumped = batches(broker, office, "batch.size=1024")
+    plain = "compression.type=none"
+    largest = max(map(int, re.findall(r" size: (\d+)", batches(broker, office, plain))))
+    dumped = batches(broker, office, plain, "batch.size=1024")
     assert largest > 1_024 >= max(map(int, re.findall(r" size: (\d+)", dumped)))
 
 

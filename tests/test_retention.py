@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-SEGMENT = 30_000
-BATCH = 101  # records: a segment has one batch of about 23 kB
+SEGMENT = 26_000
+BATCH = 101  # records: a segment has one batch of about 20 kB
 
 
 def batch_at(partition: int, first: int, time_ms: int) -> MessageBatch:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker import dump_log
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 
 
 async def record(
-    directory: Path, *counts: int, partition: int = 0, first: int = 0, **options: int
+    directory: Path, *counts: int, partition: int = 0, first: int = 0, **options: Any
 ) -> Account:
     """Record batches of these sizes into topic t; return their outcomes."""
     account = Account()
@@ -82,8 +82,9 @@ async def test_round_trip_keeps_every_record_in_its_partition_and_order(tmp_path
     assert account.causes == {"shutdown": 3}
 
 
-async def test_kafkas_own_tool_reads_the_segments(tmp_path: Path) -> None:
-    await record(tmp_path, 3001, 7, segment_bytes=400_000)
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+async def test_kafkas_own_tool_reads_the_segments(tmp_path: Path, compression: str) -> None:
+    await record(tmp_path, 3001, 7, segment_bytes=400_000, compression=compression)
     segments = sorted((tmp_path / "t-0").iterdir())
     assert len(segments) > 1
     offsets: list[int] = []
@@ -92,6 +93,7 @@ async def test_kafkas_own_tool_reads_the_segments(tmp_path: Path) -> None:
         text = await asyncio.to_thread(dump_log, segment)
         assert f"Log starting offset: {int(segment.stem)}" in text
         assert "isvalid: false" not in text
+        assert set(re.findall(r"compresscodec: (\w+)", text)) == {compression}
         offsets += map(int, re.findall(r"^\| offset: (\d+)", text, re.MULTILINE))
         payloads += re.findall(r"payload: (\d{12})", text)
     assert offsets == list(range(3008))
@@ -113,7 +115,7 @@ async def test_continues_a_recording_and_keeps_its_partitions(tmp_path: Path) ->
 async def test_rolls_to_segments_named_by_their_first_offset(tmp_path: Path) -> None:
     await record(tmp_path, *[97] * 11, segment_bytes=50_000)
     segments = sorted((tmp_path / "t-0").iterdir())
-    # Two batches of 97 records, 22 kB each, go into one segment.
+    # Two batches of 97 records, 20 kB each, go into one segment.
     assert [int(path.stem) for path in segments] == [n * 194 for n in range(6)]
     assert max(path.stat().st_size for path in segments) <= 50_000
     await record(tmp_path, 5, first=1067, segment_bytes=50_000)

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import cramjam
@@ -47,8 +47,9 @@ BASE_OFFSET = range(8)
 LEADER_EPOCH = range(12, 16)
 
 
-async def record(directory: Path, counts: list[int], **options: int) -> Path:
+async def record(directory: Path, counts: list[int], **options: Any) -> Path:
     """Record batches of small values into topic t; return the first segment."""
+    options = {"compression": "none", **options}
     sink = SegmentSink(directory, Account(), partitions=1, **options)
     await sink.start(["t"])
     first = 0
@@ -97,11 +98,12 @@ async def test_cut_anywhere_in_the_last_batch_keeps_all_before_it(tmp_path: Path
     assert await read(str(tmp_path)) == ([0, 1, 2], None, ())
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("victim", [0, 1, 2])
 async def test_any_flipped_bit_is_found_and_all_before_it_is_used(
-    tmp_path: Path, victim: int
+    tmp_path: Path, victim: int, compression: str
 ) -> None:
-    segment = await record(tmp_path, [2, 3, 2])
+    segment = await record(tmp_path, [2, 3, 2], compression=compression)
     ends = [0, *batch_ends(segment)]
     good = segment.read_bytes()
     before = [0, 2, 5, 7][victim]
@@ -162,6 +164,16 @@ async def test_file_that_is_not_a_segment_is_an_error(tmp_path: Path, content: b
     assert numbers == []
     assert error is not None
     assert "topic t, partition 0, offset 0: damaged" in error
+
+
+async def test_a_compressed_batch_of_impossible_offsets_is_an_error(tmp_path: Path) -> None:
+    segment = await record(tmp_path, [3], compression="zstd")
+    data = segment.read_bytes()
+    segment.write_bytes(b"\x7f" + b"\xff" * 7 + data[8:-1])
+    numbers, error, _ = await read(str(tmp_path))
+    assert numbers == []
+    assert error is not None
+    assert f"damaged: a batch of offset {2**63 - 1}, cut short" in error
 
 
 def test_segment_with_a_gap_is_not_continued(tmp_path: Path) -> None:
@@ -354,7 +366,9 @@ async def test_growing_recording_is_followed(tmp_path: Path) -> None:
         tasks.start_soon(following.run)
         await following.reaches({0: list(range(97))})
 
-        sink = SegmentSink(recording, Account(), partitions=1, segment_bytes=7_000)
+        sink = SegmentSink(
+            recording, Account(), partitions=1, segment_bytes=7_000, compression="none"
+        )
         await sink.start(["t"])
         for first in range(97, 97 * 7, 97):
             await sink.send(make_batch("t", 0, first, 97, size=12))

@@ -82,10 +82,10 @@ def load(settings: ClientSettings) -> None:
 def codec_of(settings: ClientSettings) -> str | None:
     """Return aiokafka's name of the batches' codec; ``MissingExtraError`` without its library."""
     codec = settings.compression
-    if codec is None or codec == "none":
+    if codec == "none":
         return None
     if codec != "gzip" and importlib.util.find_spec("cramjam") is None:
-        raise MissingExtraError("readers", f"compression.type={codec}")
+        raise MissingExtraError("kafka", f"compression.type={codec}")
     return codec
 
 

@@ -100,7 +100,7 @@ def client_settings(given: Mapping[str, Given]) -> ClientSettings:
         tls=tls,
         sasl=sasl,
         metadata_max_age=age_ms and age_ms / 1000,
-        compression=_value(given, "compression.type"),
+        compression=_value(given, "compression.type", default.compression),
         batch_size=_value(given, "batch.size"),
         delivery_timeout=delivery_ms and delivery_ms / 1000,
         rack=_value(given, "client.rack", ""),

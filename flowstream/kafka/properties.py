@@ -191,7 +191,7 @@ _TABLE: Final = (
     _choices(
         "compression.type",
         ("none", "gzip", "snappy", "lz4", "zstd"),
-        "where publishing: codec of the batches",
+        "where publishing: codec of the batches; default zstd",
     ),
     Property(
         "batch.size",

@@ -78,7 +78,7 @@ class ClientSettings:
     sasl: Sasl | None = None
     metadata_max_age: float | None = None
     # Of producers: the largest batch, and from a record's acceptance until it is given up.
-    compression: Compression | None = None
+    compression: Compression = "zstd"
     batch_size: int | None = None
     delivery_timeout: float | None = None
     # Of consumers: they may read from a replica of this rack.

@@ -272,7 +272,7 @@ def _fault(place: str, error: Exception) -> FlowstreamError:
     if isinstance(error, UnsupportedCodecError):
         named = re.search(r"for (\w+) compression", str(error))
         codec = named[1] if named else "an unknown codec"
-        return MissingExtraError("readers", f"{place}: a batch compressed with {codec}")
+        return MissingExtraError("kafka", f"{place}: a batch compressed with {codec}")
     return SourceError(f"{place}: {str(error) or repr(error)}")
 
 

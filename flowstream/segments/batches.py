@@ -49,6 +49,11 @@ class Batch:
         return bool(_record_batch(self._data).validate_crc())
 
     @property
+    def is_compressed(self) -> bool:
+        """Whether its records are compressed."""
+        return bool(self._attributes & _CODEC)
+
+    @property
     def is_control(self) -> bool:
         """Whether it is a control batch, such as the end of a transaction."""
         return bool(self._attributes & CONTROL)

@@ -16,7 +16,7 @@ _NO_PRODUCER: Final = -1
 _BASE_OFFSET: Final = struct.Struct(">q")
 
 
-def load(compression: str = "none") -> None:
+def load(compression: str) -> None:
     """Import the encoder of record batches: later its files may be out of reach.
 
     Raises ``MissingExtraError`` without the library of the compression.
@@ -28,7 +28,7 @@ def load(compression: str = "none") -> None:
 
 
 def encode(
-    batch: MessageBatch, start: int, base_offset: int, compression: str = "none"
+    batch: MessageBatch, start: int, base_offset: int, compression: str
 ) -> tuple[bytearray, int]:
     """Return one record batch of the records from ``start`` on, and their number.
 

@@ -149,7 +149,7 @@ class SegmentReader:
             raise self._damage(f"a length of {length} bytes")
         body = file.read(length + _LENGTH_END - HEADER.size)
         if len(head) + len(body) < length + _LENGTH_END:
-            if _holds(body, records):
+            if _is_whole(head, body, records):
                 raise self._damage(f"the length {length}, longer than the batch's records")
             self._end(head)
             return None
@@ -192,6 +192,17 @@ class SegmentReader:
 def offsets(begin: int, end: int) -> str:
     """Name the offsets from ``begin`` to ``end``, exclusive."""
     return f"offset {begin}" if end == begin + 1 else f"offsets {begin} to {end - 1}"
+
+
+def _is_whole(head: bytes, body: bytes, records: int) -> bool:
+    """Say whether a batch of so many records ends in ``body``: its length is wrong then."""
+    batch = Batch(head)
+    if not batch.is_compressed:
+        return _holds(body, records)
+    # The checksum does not cover the length. The end is that of the body or the next batch.
+    following = ((batch.last_offset + 1) % (1 << 64)).to_bytes(8, "big")
+    ends = {len(body), body.find(following)} - {-1}
+    return any(Batch(head + body[:end]).is_intact() for end in ends)
 
 
 def _holds(body: bytes, records: int) -> bool:

@@ -14,6 +14,7 @@ from flowstream.accounting import terms
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
 from flowstream.segments.claim import check_contents, take_lock
+from flowstream.segments.compression import COMPRESSION
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import SEGMENT_NAME, partitions_among
@@ -40,7 +41,8 @@ class SegmentSink:
     that contains anything else is refused. Acknowledged means handed to the
     operating system; ``flush`` and ``close`` make the files durable. No link below
     ``directory`` is followed. ``retention`` limits the topics that it writes and
-    the octets of a segment, unless ``segment_bytes`` is given.
+    the octets of a segment, unless ``segment_bytes`` is given. ``compression`` is
+    that of new batches.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class SegmentSink:
         owner: tuple[int, int] | None = None,
         segment_bytes: int | None = None,
         retention: Retention | None = None,
+        compression: str = COMPRESSION,
     ) -> None:
         self._directory = directory
         self._outcomes = outcomes
@@ -59,6 +62,7 @@ class SegmentSink:
         self._owner = owner
         self._segment_bytes = segment_bytes
         self._retention = retention or Retention()
+        self._compression = compression
         self._retained_at = 0.0
         self._retaining = True
         self._partitions: dict[str, int] = {}
@@ -87,7 +91,7 @@ class SegmentSink:
 
     def load(self) -> None:
         """Import the encoder of record batches."""
-        load()
+        load(self._compression)
 
     async def start(self, topics: Sequence[str]) -> None:
         """Begin to write; calls ``prepare`` unless that was done."""
@@ -179,7 +183,9 @@ class SegmentSink:
     def _open_topic(self, root: Directory, topic: str, count: int, segment_bytes: int) -> None:
         for partition in range(count):
             self._writers[topic, partition] = SegmentWriter(
-                root.directory(f"{topic}-{partition}"), segment_bytes=segment_bytes
+                root.directory(f"{topic}-{partition}"),
+                segment_bytes=segment_bytes,
+                compression=self._compression,
             )
         self._partitions[topic] = count
 

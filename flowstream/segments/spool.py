@@ -21,6 +21,7 @@ from flowstream.errors import SinkError
 from flowstream.segments import checkpoint
 from flowstream.segments.checkpoint import Checkpoint, Lost, Position
 from flowstream.segments.claim import acting_as, take_lock
+from flowstream.segments.compression import COMPRESSION
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import PARTITION_NAME
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 MAX_SEGMENT_BYTES: Final = 64 << 20
 """Small enough that not much is given up at once to make room."""
-COMPRESSION: Final = "zstd"
-"""A sixth of the octets for 0.3 us per record to write and 0.3 to read (``bench spool``)."""
 
 
 class Spool(Closing):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from flowstream.segments.batches import HEADER
+from flowstream.segments.compression import COMPRESSION
 from flowstream.segments.directory import write_at
 from flowstream.segments.encoding import encode
 from flowstream.segments.reader import SEGMENT_NAME, SegmentReader, newest_ms
@@ -39,11 +40,19 @@ class SegmentWriter:
     It continues existing segments: a last batch that is cut short is removed, with
     a warning; other damage raises ``SourceError``, and nothing is changed. Raises
     ``OSError`` where the file system refuses, ``SinkError`` for a link.
-    ``closed`` has the segments before the active one, the oldest first.
+    ``compression`` is that of new batches. ``closed`` has the segments before the
+    active one, the oldest first.
     """
 
-    def __init__(self, directory: Directory, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        compression: str = COMPRESSION,
+    ) -> None:
         self._directory = directory
+        self._compression = compression
         self._segment_bytes = segment_bytes
         self._next_offset = 0
         self._end = 0
@@ -64,7 +73,7 @@ class SegmentWriter:
         """Write the batch's records; return how many, and the error of the others."""
         written = 0
         while written < len(batch):
-            data, count = encode(batch, written, self._next_offset)
+            data, count = encode(batch, written, self._next_offset, self._compression)
             try:
                 self._write(data)
                 self._note_times(*HEADER.unpack_from(data)[7:9])
