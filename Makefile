@@ -1,5 +1,6 @@
 # make                  lists the targets; each installs its missing prerequisites once.
-# make TARGET ARGS="…"  passes arguments on: demo, test, fuzz, bench, fleet, examples.
+# make TARGET ARGS="…"  passes arguments on: demo, test, faults, soak, fuzz, bench, fleet,
+#                       examples.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -26,7 +27,7 @@ COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --ge
 PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test lint pythons lower-bounds fuzz bench fleet generate lock examples \
+.PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz bench fleet generate lock examples \
 	kernels image newcomer clean
 
 help: ## list the targets
@@ -49,6 +50,16 @@ test: setup ## run all tests, with a real kernel and a real broker (root)
 	@tests/broker/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest $(ARGS)
+
+faults: setup ## let brokers, networks and disks fail in many ways (root)
+	@$(INSTALL) $(TEST_PACKAGES)
+	@tests/broker/fetch.sh
+	@$(SUDO) $(BIN)/python -m pytest -m '' tests/faults $(ARGS)
+
+soak: setup ## long runs: ARGS=kills, steady or outage, each with --help (root)
+	@$(INSTALL) $(TEST_PACKAGES)
+	@tests/broker/fetch.sh
+	@$(SUDO) env PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 lint: setup ## check style, types and generated files
 	$(BIN)/ruff check

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import numpy as np
 import pytest
+from faults.suite import FAULTS
 from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 
 from flowstream.accounting import terms
@@ -43,6 +44,7 @@ OPERATIONS = (TOP / "docs" / "operations.md").read_text(encoding="utf-8")
 UNIT = TOP / "docs" / "flowstream.service"
 OPTIONS_HEADING = "## Options of `flowstream run`"
 SECURITY = TOP / "docs" / "security.md"
+RELIABILITY = TOP / "docs" / "reliability.md"
 PROPERTIES_HEADING = "## Properties"
 
 LEVELS = ("debug", "info", "warning", "error", "exception")
@@ -262,6 +264,31 @@ def test_links_lead_somewhere(document):
         if name:
             headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             assert name in map(anchor, headings), target
+
+
+def names_in(path: Path) -> set[str]:
+    """Names of the tests in a file; of tests/faults, the faults."""
+    if path.is_dir():
+        return {fault.name for fault in FAULTS}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in ast.walk(tree) if isinstance(node, functions)}
+
+
+def promises() -> list[list[str]]:
+    """Rows of the tables of reliability.md: a sentence, and its tests."""
+    lines = RELIABILITY.read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return [row for row in rows if row[1] != "shown by"]
+
+
+@pytest.mark.parametrize("row", promises(), ids=lambda row: row[0])
+def test_a_promise_has_its_tests(row):
+    promise, shown = row
+    assert promise.endswith(".")
+    tests = re.findall(r"`(tests/[\w./]+): ([^`]+)`", shown)
+    assert ", ".join(f"`{file}: {name}`" for file, name in tests) == shown
+    assert [name for file, name in tests if name not in names_in(TOP / file)] == []
 
 
 def test_the_unit_has_the_capabilities_of_the_container():

@@ -1,6 +1,6 @@
 """A real Kafka broker for tests: one node, KRaft, loopback, its own ports and directory.
 
-``broker.secure`` has one with TLS, SASL and access control.
+``broker.secure`` has one with TLS, SASL and access control, ``broker.cluster`` three.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from flowstream.kafka.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 HERE = Path(__file__).parent
 LIBS = HERE.parents[1] / ".cache" / "kafka" / "libs"
@@ -31,7 +31,7 @@ STOP_TIMEOUT = 30.0
 _PROPERTIES = """\
 process.roles={roles}
 node.id={node}
-controller.quorum.voters=1@127.0.0.1:{controller}
+controller.quorum.voters={voters}
 listeners={listeners}{controller_listener}
 advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
@@ -70,7 +70,8 @@ class Broker:
     ``properties`` are further lines of server.properties, by name; ``listeners`` are
     protocols by name of further listeners; ``scram`` are mechanism, user and password
     of its users. Node 1 of a cluster is its controller; others ``join`` it, with the
-    number ``node``.
+    number ``node``. ``controllers`` are instead the ports of the controllers that all
+    nodes are; such a node has to be started, since it listens only once others do.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class Broker:
         scram: Iterable[tuple[str, str, str]] = (),
         join: Broker | None = None,
         node: int = 1,
+        controllers: Sequence[int] = (),
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="flowstream-broker-"))
         self.log_dir = self.directory / "data"
         protocols = {"PLAINTEXT": "PLAINTEXT"} | dict(listeners or {})
-        controller, *ports = _free_ports(1 + len(protocols))
-        self.controller: int = join.controller if join else controller
+        spare, *ports = free_ports(1 + len(protocols))
+        voters = controllers or (join.controller if join else spare,)
+        self.controller: int = voters[0] if join else voters[node - 1]
         self.ports = dict(zip(protocols, ports, strict=True))
         self.port = self.ports["PLAINTEXT"]
         self.address = f"127.0.0.1:{self.port}"
@@ -97,8 +100,8 @@ class Broker:
         text = _PROPERTIES.format(
             roles="broker" if join else "broker,controller",
             node=node,
-            controller=self.controller,
-            controller_listener="" if join else f",CONTROLLER://127.0.0.1:{controller}",
+            voters=",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(voters, 1)),
+            controller_listener="" if join else f",CONTROLLER://127.0.0.1:{self.controller}",
             data=self.log_dir,
             listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()),
             protocols=",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
@@ -108,7 +111,8 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._format()
-            self.start()
+            if not controllers:
+                self.start()
         except BaseException:
             self.close()
             raise
@@ -126,11 +130,20 @@ class Broker:
 
     def start(self) -> None:
         """Start on the same ports and directory as ever; returns when it listens."""
+        self.launch()
+        self.await_start()
+
+    def launch(self) -> None:
+        """Start, without waiting until it listens."""
         assert self._process is None
         with (self.directory / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 java("kafka.Kafka", str(self._properties)), stdout=output, stderr=output
             )
+
+    def await_start(self) -> None:
+        """Wait until it listens."""
+        assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while not self._listens():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -186,7 +199,7 @@ class Broker:
         return True
 
 
-def _free_ports(n: int) -> list[int]:
+def free_ports(n: int) -> list[int]:
     """Ports below the ephemeral range: no client takes one while the broker is down."""
     found: list[int] = []
     for port in random.sample(range(20011, 30011), 200):

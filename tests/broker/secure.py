@@ -89,6 +89,8 @@ class SecureBroker(Broker):
 
     def settings(self, listener: str, user: str = "", mechanism: str = "") -> dict[str, str]:
         """Return the client properties, by librdkafka's names, that fit a listener."""
+        if listener not in LISTENERS:
+            return {}
         found = {"security.protocol": LISTENERS[listener]}
         if "SSL" in LISTENERS[listener]:
             found["ssl.ca.location"] = str(self.authority.certificate)

@@ -1,14 +1,16 @@
-"""A line to a broker that limits the bytes per second towards it and can swallow its answers."""
+"""A line to a broker with faults: slow, late, cut, deaf, or to something that is no broker."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager, suppress
+import struct
+import threading
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 # Small, so that little is in transit: the buffer of a line, not of the machine.
 _BUFFER = 8192
@@ -23,6 +25,17 @@ class Line:
         """Limit towards the broker; None: no limit."""
         self.mute = False
         """Whether answers are swallowed: requests arrive, and nobody hears of it."""
+        self.late_s = 0.0
+        """How long each answer takes to come back."""
+        self.late = 0
+        """Pieces of answers that were late so far."""
+        self.cut_after: int | None = None
+        """Octets of requests after which a connection is cut, in the middle of one."""
+        self.reset = False
+        """Whether a cut is a reset, not an end."""
+        self.cuts = 0
+        self.garbage: bytes | None = None
+        """What new connections get instead of a broker's answers."""
         self.carried = 0
         self._listener = listener
         self._target = target
@@ -46,6 +59,9 @@ class Line:
 
     async def _relay(self, near: socket.socket) -> None:
         with near, socket.socket() as far, suppress(OSError):
+            if self.garbage is not None:
+                await asyncio.get_running_loop().sock_sendall(near, self.garbage)
+                return
             far.setblocking(False)
             await asyncio.get_running_loop().sock_connect(far, ("127.0.0.1", self._target))
             ways = [
@@ -61,15 +77,29 @@ class Line:
 
     async def _carry(self, source: socket.socket, to: socket.socket, *, slow: bool) -> None:
         loop = asyncio.get_running_loop()
+        carried = 0
         while piece := await loop.sock_recv(source, _PIECE if slow else 1 << 16):
             if slow:
                 async with self._turn:
                     if self.bytes_per_second is not None:
                         await asyncio.sleep(len(piece) / self.bytes_per_second)
                     self.carried += len(piece)
+                carried += len(piece)
+                if self.cut_after is not None and carried > self.cut_after:
+                    self._cut(source, to)
+                    return
             elif self.mute:
                 continue
+            elif self.late_s:
+                await asyncio.sleep(self.late_s)
+                self.late += 1
             await loop.sock_sendall(to, piece)
+
+    def _cut(self, *ends: socket.socket) -> None:
+        self.cuts += 1
+        for end in ends if self.reset else ():
+            # Closing sends RST: socket(7), SO_LINGER.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -94,3 +124,21 @@ async def line(listener: socket.socket, target: int) -> AsyncIterator[Line]:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         await relay.close()
+
+
+@contextmanager
+def line_in_thread(listener: socket.socket, target: int) -> Iterator[Line]:
+    """A line that is up, served by a thread of its own; its attributes may be set meanwhile."""
+    loop = asyncio.new_event_loop()
+    relay = Line(listener, target)
+    thread = threading.Thread(target=loop.run_forever, name="line")
+    thread.start()
+    serving = asyncio.run_coroutine_threadsafe(relay.serve(), loop)
+    try:
+        yield relay
+    finally:
+        serving.cancel()
+        asyncio.run_coroutine_threadsafe(relay.close(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

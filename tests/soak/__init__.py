@@ -1,0 +1,1 @@
+"""Long runs of the agent, which tests are too short for: ``python -m soak``."""

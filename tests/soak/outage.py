@@ -1,0 +1,134 @@
+"""An outage at full rate: memory, time to drain, latency of announcements meanwhile"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from broker import Broker
+from confluent_kafka.admin import AdminClient, NewTopic
+from faults.scene import PARTITIONS, Scene
+from support.agent import audit
+from support.net import namespace, veth_pair
+from support.traffic import generator, wait_until
+
+from flowstream.records import FlowRecord, decode
+from flowstream.source import open_source
+from soak.measure import resident
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from support.net import Interface
+
+LIVE_PORT: Final = 7777
+LIVE_PPS: Final = 199
+"""New flows per second, whose announcements are measured."""
+MOST_RESIDENT: Final = 250 << 20
+LONGEST_DRAIN_S: Final = 60.0
+LONGEST_LATENCY_S: Final = 1.0
+BEFORE_S: Final = 8
+PATIENCE_S: Final = 300
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--seconds", type=float, default=60, help="default %(default)s")
+    parser.add_argument("--rate", type=int, default=50_000, help="records per second, %(default)s")
+    parser.add_argument("--format", default="msgpack", help="default %(default)s")
+
+
+def run(options: argparse.Namespace) -> list[str]:
+    """Stop the broker, start it again, and measure until nothing waits."""
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-soak-")))
+        place.chmod(0o755)
+        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
+        wire = stack.enter_context(veth_pair(here, there))
+        broker = stack.enter_context(Broker())
+        scene = Scene(broker, wire, place)
+        stack.callback(scene.close)
+        _create(broker, f"{scene.prefix}.new_flows")
+        scene.start("--interval", "1", "--format", options.format)
+        samples = stack.enter_context(resident(scene.agent.pid))
+        # As many flows as packets a second: each gives a record every second.
+        with _load(wire.sender, options.rate, options.rate):
+            time.sleep(BEFORE_S)
+            broker.stop(signal.SIGKILL)
+            time.sleep(options.seconds)
+            before = len(scene.agent.logs("kafka_reachable"))
+            broker.start()
+            back = time.monotonic()
+            assert wait_until(
+                lambda: len(scene.agent.logs("kafka_reachable")) > before, PATIENCE_S
+            )
+            since_ns = time.time_ns()
+            with _load(wire.sender, 1 << 32, LIVE_PPS, LIVE_PORT):
+                assert wait_until(lambda: not scene.waits(), PATIENCE_S), scene.agent.output()
+                until_ns, took = time.time_ns(), time.monotonic() - back
+        scene.stop()
+        latencies = list(_latencies(scene, since_ns, until_ns))
+        _, result = audit(broker.url, scene.prefix)
+        (ended,) = result["runs"]
+        return _report(ended, max(samples), took, latencies)
+
+
+def _create(broker: Broker, topic: str) -> None:
+    """Make the topic whose messages have the time at which the broker wrote them."""
+    new = NewTopic(topic, PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
+    AdminClient({"bootstrap.servers": broker.address}).create_topics([new])[topic].result(30)
+
+
+@contextmanager
+def _load(sender: Interface, flows: int, pps: int, port: int = 9) -> Iterator[None]:
+    argv = (str(generator()), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps, "-P", port)
+    with sender.namespace.popen(*map(str, argv)) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def _latencies(scene: Scene, since_ns: int, until_ns: int) -> Iterator[float]:
+    """Seconds from the first packet of a live flow until the broker has its announcement."""
+    import asyncio
+
+    async def read() -> list[float]:
+        found = []
+        async for batch in open_source(scene.cluster.url, [f"{scene.prefix}.new_flows"]).batches():
+            for message in batch:
+                record = decode(message.value)
+                assert isinstance(record, FlowRecord)
+                begin = record.time_flow_start_ns
+                if record.dst_port == LIVE_PORT and since_ns <= begin <= until_ns:
+                    found.append(message.timestamp_ms / 1e3 - begin / 1e9)
+        return found
+
+    yield from asyncio.run(read())
+
+
+def _report(ended: dict[str, Any], most: int, took: float, latencies: list[float]) -> list[str]:
+    (interface,) = ended["interfaces"]
+    difference = interface["difference"]["packets"]
+    lost = sum(loss["records"] for loss in interface["losses"].values())
+    late = float(np.percentile(latencies, 99)) if latencies else float("inf")
+    rows = [
+        ("packets seen", interface["seen"]["packets"], None),
+        ("packets unaccounted for", difference, 0),
+        ("records lost", lost, 0),
+        ("resident memory at most, MiB", most >> 20, MOST_RESIDENT >> 20),
+        ("drained after the broker's return, s", round(took, 1), LONGEST_DRAIN_S),
+        ("announcements while draining", len(latencies), None),
+        ("their latency, p50, s", round(float(np.median(latencies or [np.inf])), 3), None),
+        ("their latency, p99, s", round(late, 3), LONGEST_LATENCY_S),
+    ]
+    for name, value, limit in rows:
+        print(f"{name:38} {value:>14,}" + (f"   at most {limit:,}" if limit is not None else ""))
+    problems = list(ended["problems"])
+    return problems + [name for name, value, limit in rows if limit is not None and value > limit]
