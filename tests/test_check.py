@@ -5,6 +5,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from support import kafka_config
 from support.net import namespace, veth_pair
 
 from flowstream.check import Finding, Status, check, host, interfaces
@@ -273,3 +274,16 @@ def test_the_command_prints_a_line_each_and_fails_when_one_fails(capsys, veth):
     assert lines[-1] == "ok    stdout:: takes JSON lines"
     assert main(["check", "-i", "near", "-i", "none"]) == 1
     assert "fail  none: no such interface; there are: " in capsys.readouterr().out
+
+
+def test_the_agents_configuration_is_checked(capsys, secure_broker, tmp_path):
+    file = tmp_path / "flowstream.toml"
+    text = f'interface = ["lo"]\ninterval = 1\nsink = "{secure_broker.url_of("SASL")}"\n'
+    file.write_text(text + kafka_config.table(secure_broker.settings("SASL")), encoding="utf-8")
+    file.chmod(0o600)
+    main(["check", "--config", str(file)])  # others may have attached to lo
+    said = capsys.readouterr().out
+    assert "\nok    lo: is up" in said
+    assert ": authenticated as agent by SCRAM-SHA-256\n" in said
+    assert main(["check", "--config", str(file), "--sink", "stdout:", "-i", "none"]) == 2
+    assert "has no effect on stdout:" in capsys.readouterr().err

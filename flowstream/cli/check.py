@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, values
+from flowstream.config.run import read
 
 if TYPE_CHECKING:
     import argparse
@@ -15,6 +17,7 @@ _EXAMPLES = """\
 examples:
   sudo flowstream check -i eth0
   sudo flowstream check -i eth0 --sink kafka://10.0.0.1:9092
+  sudo flowstream check --config /etc/flowstream.toml
 
 Prints a line per finding: ok, warn (works with restrictions) or fail (does not
 work), with the remedy. The exit status is 1 after a fail. Nothing is attached,
@@ -31,14 +34,20 @@ def add(commands: Commands) -> None:
         epilog=_EXAMPLES,
     )
     add_options(parser, _FIELDS, sink=None)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the agent's TOML file: interface, sink, topic-prefix and [kafka] are taken from it",
+    )
     add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the findings one by one; return 1 when one of them is a failure."""
-    given = values(args, _FIELDS, interfaces=(), sink=None)
-    client = client_for(given["sink"] or "", args)
+    known, table = read(Path(args.config)) if args.config else ({}, {})
+    given = values(args, _FIELDS, **{"interfaces": (), "sink": None} | known)
+    client = client_for(given["sink"] or "", args, table)
     from flowstream.check import Status, check  # noqa: PLC0415
 
     failed = False

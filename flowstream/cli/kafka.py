@@ -10,6 +10,9 @@ from flowstream.config.kafka import client_of, listed
 from flowstream.kafka.credentials import exposed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowstream.kafka.configuration import Given
     from flowstream.kafka.settings import ClientSettings
 
 
@@ -46,9 +49,14 @@ def add_kafka(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def client_for(url: str, args: argparse.Namespace) -> ClientSettings:
-    """Return the settings that the options give for ``url``; warns of exposed secrets."""
-    client = client_of(url, vars(args))
+def client_for(
+    url: str, args: argparse.Namespace, table: Mapping[str, Given] | None = None
+) -> ClientSettings:
+    """Return the settings that the options give for ``url``; warns of exposed secrets.
+
+    ``table`` has the properties of a configuration, which the options precede.
+    """
+    client = client_of(url, vars(args), table)
     for each in exposed(client):
         warn(f"{each.file}: others may read or change this secret; {each.remedy}")
     if client.tls is not None or client.sasl is not None:

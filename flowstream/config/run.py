@@ -174,7 +174,7 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
     ``vars()`` of a parsed command line does; None and other names are ignored.
     Raises ``UsageError``.
     """
-    values, table = ({}, {}) if file is None else _read(Path(file))
+    values, table = ({}, {}) if file is None else read(Path(file))
     for field, option in OPTIONS.items():
         if given.get(field) is not None:
             values[field] = option.parse(given[field])
@@ -201,7 +201,7 @@ def _check_limits(given: Mapping[str, object], sink: str) -> None:
             )
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, Given]]:
+def read(file: Path) -> tuple[dict[str, Any], dict[str, Given]]:
     """Read a TOML file into checked values by field name, and the properties of [kafka]."""
     values, table = {}, read_table(file)
     properties = properties_of(table, file)
