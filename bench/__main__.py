@@ -19,9 +19,11 @@ from bench import (
     reading,
     records,
     spool,
+    spooling,
     transport,
 )
 from bench.measure import show
+from flowstream import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +39,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "compression": compression.measure,
     "transport": transport.measure,
     "spool": spool.measure,
+    "spooling": spooling.measure,
     "pcap": pcap.measure,
     "agent": agent.measure,
 }
@@ -51,6 +54,8 @@ def main() -> int:
     wanted = parser.parse_args().sections or list(SECTIONS)
     if unknown := set(wanted) - set(SECTIONS):
         parser.error(f"unknown section {', '.join(unknown)}; sections are: {', '.join(SECTIONS)}")
+    # Sinks log what a measured outage is to them.
+    log.configure("error")
     began = time.monotonic()
     print(f"Linux {platform.release()}, Python {platform.python_version()}, {_processor()}")
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start")

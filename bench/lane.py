@@ -52,13 +52,21 @@ class Lane:
         self._runner = runner
         self._topics = [f"{prefix}.{stream}" for stream in Stream]
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the sink."""
         self.sink.prepare(self._topics)
         self._runner.run(self.sink.start(self._topics))
+
+    def close(self) -> None:
+        """End the sink."""
+        self._runner.run(self.sink.close(5))
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._runner.run(self.sink.close(5))
+        self.close()
         if kind is None:
             self._check()
 
