@@ -94,6 +94,7 @@ LAZY = {
     "source": "the URL chooses",
     "recording.copying": "Linux only",
     "pcap": "the URL chooses",
+    "kafka.oauth": "http and email, only with a token endpoint",
     "segments.batches": "the agent attaches before it imports aiokafka",
     "segments.encoding": "the agent attaches before it imports aiokafka",
     "segments.compression": "an extra",
