@@ -19,6 +19,7 @@ from flowstream.cli import schema as schema_command
 from flowstream.cli.main import main
 from flowstream.config.run import OPTIONS, RunConfig
 from flowstream.errors import KernelError
+from flowstream.kafka.properties import PROPERTIES
 
 COMMANDS = ("run", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
@@ -80,6 +81,13 @@ def test_help_of_a_command_has_examples_and_is_ascii(command, capsys):
     assert f"examples:\n  flowstream {command}" in out.replace("sudo ", "")
     assert out.isascii()
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_properties_of_kafka_clients_are_listed_on_standard_output(capsys):
+    assert main(["audit", "-X", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == list(PROPERTIES)
 
 
 def test_help_of_run_shows_every_option_with_limits_and_default(capsys, monkeypatch):

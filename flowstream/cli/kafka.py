@@ -27,7 +27,9 @@ class _Append(argparse.Action):
         option_string: str | None = None,  # noqa: ARG002 - argparse passes it
     ) -> None:
         if values == "list":
-            parser.exit(message=listed())
+            # Not as exit's message, which goes to standard error.
+            print(listed(), end="")
+            parser.exit()
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flowstream.cli import audit, pcap, record, replay, run
 from flowstream.cli.main import _parser
 from flowstream.cli.options import values
+from flowstream.config.kafka import client_of
 from flowstream.config.options import options_of
 from flowstream.config.pcap import CaptureConfig
 from flowstream.config.run import OPTIONS, load
@@ -33,6 +34,11 @@ def seeds() -> Sequence[bytes]:
         "check -i eth0 --sink file:recording",
         "demo --sink kafka://10.0.0.1:9092",
         "schema clickhouse --topic counters",
+        "run -i eth0 --sink kafka://10.0.0.1:9092 -X compression.type=gzip -X client.id=a=b",
+        "audit kafka://10.0.0.1:9092 -X sasl.username=${HOME} -X sasl.password=file:/dev/null",
+        "run -i eth0 --sink file:recording -X client.id=a --kafka-config /dev/null",
+        "replay ab --to kafka://10.0.0.1:9092 -X sasl.password=secret -X group.id=a",
+        "cat kafka://10.0.0.1:9092 -X client.rack=b -X list",
         "run --help",
         "--version",
     ]
@@ -68,8 +74,10 @@ def _check(args: argparse.Namespace) -> None:
             fields = tuple(options_of(CaptureConfig))
             CaptureConfig(files=tuple(args.files), **values(args, fields))
         case record.execute:
-            open_source(args.url, args.topics)
+            client = client_of(args.url, {"properties": args.properties})
+            open_source(args.url, args.topics, client=client)
         case audit.execute:
             open_source(args.url, ["t"])
         case replay.execute:
             open_source(args.directory, args.topics or ())
+            client_of(args.to, {"properties": args.properties})
