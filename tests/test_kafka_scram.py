@@ -30,7 +30,21 @@ def test_as_many_iterations_as_brokers_have(iterations):
 
 
 @pytest.mark.parametrize(
-    "iterations", ["0", "1", "4095", "1000001", "2147483647", "9" * 5000, "-1", "4096x", ""]
+    "iterations",
+    [
+        "0",
+        "1",
+        "4095",
+        "1000001",
+        "2147483647",
+        "9" * 5000,
+        "-1",
+        "4096x",
+        "",
+        "4096,i=1",
+        "4096,x=,i=2147483647",
+        "1,i=4096",
+    ],
 )
 def test_more_or_less_is_refused_at_once(iterations):
     with pytest.raises(KafkaConnectionError, match="iterations of SCRAM"):

@@ -22,13 +22,19 @@ MOST_ITERATIONS: Final = 1_000_000
 
 class _BoundedScram(ScramAuthenticator):  # type: ignore[misc]
     def process_server_first_message(self, server_first: str) -> None:
-        found = re.search(r"(?:^|,)i=([0-9]{1,9})(?:,|$)", server_first)
-        if not found or not LEAST_ITERATIONS <= int(found[1]) <= MOST_ITERATIONS:
+        # All of them: aiokafka takes the last one.
+        found = re.findall(r"(?:^|,)i=([^,]*)", server_first)
+        if not found or not all(map(_is_bounded, found)):
             raise KafkaConnectionError(
                 f"the broker asks for less than {LEAST_ITERATIONS} or more than "
                 f"{MOST_ITERATIONS} iterations of SCRAM"
             )
         super().process_server_first_message(server_first)
+
+
+def _is_bounded(iterations: str) -> bool:
+    is_number = bool(re.fullmatch(r"[0-9]{1,9}", iterations))
+    return is_number and LEAST_ITERATIONS <= int(iterations) <= MOST_ITERATIONS
 
 
 _authenticator_scram = AIOKafkaConnection.authenticator_scram
