@@ -15,9 +15,9 @@ from bench.fleet.hosts import Fleet
 from bench.measure import Row, Samples, Table, cpu_us
 from bench.records import RECORDS
 from flowstream.accounting.tally import Tally
+from flowstream.compression import CODECS
 from flowstream.encode import stamp
 from flowstream.messages import MessageBatch
-from flowstream.segments.compression import CODECS
 from flowstream.segments.retention import Retention
 from flowstream.segments.spool import Spool
 from flowstream.streams import Stream

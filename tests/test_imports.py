@@ -23,6 +23,7 @@ ROOMS = {
         "errors": "",
         "extras": "errors",
         "files": "",
+        "compression": "errors extras",
         "streams": "",
         "wording": "",
         "undecodable": "",
@@ -41,11 +42,11 @@ ROOMS = {
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
-        "kafka": "errors undecodable files streams wording closing urls accounting messages "
-        "delivery",
-        "config": "errors files wording urls kafka",
-        "segments": "errors undecodable extras files streams wording closing urls accounting "
+        "kafka": "errors undecodable files compression streams wording closing urls accounting "
         "messages delivery",
+        "config": "errors files wording urls kafka",
+        "segments": "errors undecodable extras files compression streams wording closing urls "
+        "accounting messages delivery",
         "spool": "errors undecodable streams records accounting messages encode delivery kafka "
         "segments",
         "sink": "errors streams urls accounting messages delivery kafka segments",
@@ -74,7 +75,7 @@ LIBRARIES = {
     "aiokafka": ("kafka", "segments", "testing"),
     "argparse": ("cli",),
     "bcc": ("kernel.bcc_child",),
-    "cramjam": ("segments.compression",),
+    "cramjam": ("compression",),
     "ctypes": ("kernel", "host.privileges", "host.unprivileged", "host.namespaces"),
     "fastavro": ("records.avro_form",),
     "google": ("records.protobuf_form",),
@@ -97,7 +98,7 @@ LAZY = {
     "kafka.oauth": "http and email, only with a token endpoint",
     "segments.batches": "the agent attaches before it imports aiokafka",
     "segments.encoding": "the agent attaches before it imports aiokafka",
-    "segments.compression": "an extra",
+    "compression": "an extra",
     "records.binary": "an extra",
     "reading.formats": "numpy and pyarrow are extras",
     "registry": "only with a registry",

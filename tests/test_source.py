@@ -19,12 +19,12 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from support.outcomes import Account, eventually, make_batch, new_topic, number
 
+from flowstream import compression
 from flowstream.errors import SinkError, SourceError, UsageError
 from flowstream.kafka.client import admin_client
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.sink import KafkaSink
 from flowstream.kafka.source import KafkaSource
-from flowstream.segments import compression
 from flowstream.segments.reader import SegmentReader
 from flowstream.segments.sink import SegmentSink
 from flowstream.segments.source import SegmentSource

@@ -19,6 +19,7 @@ from flowstream.kafka.admin import existing_partitions, user_of
 from flowstream.kafka.client import admin_client, load, new_consumer, rack_of
 from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.topic_settings import deletions, described
+from flowstream.kafka.unpacking import bounded_unpacking
 from flowstream.messages import Message
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class KafkaSource:
         records: list[ConsumerRecord[bytes, bytes]] = []
         error: Exception | None = None
         try:
-            fetched = await consumer.getmany(partition, max_records=_MAX_RECORDS)
+            with bounded_unpacking():
+                fetched = await consumer.getmany(partition, max_records=_MAX_RECORDS)
             records = fetched.get(partition, [])
         except Exception:  # noqa: BLE001 - codecs have errors of their own
             # aiokafka discards what precedes the error: read that again, one by one.
@@ -256,7 +258,8 @@ async def _read_singly(
         async with asyncio.timeout(PROGRESS_TIMEOUT):
             while len(records) < _MAX_RECORDS:
                 try:
-                    records.append(await consumer.getone(partition))
+                    with bounded_unpacking():
+                        records.append(await consumer.getone(partition))
                 except Exception as err:  # noqa: BLE001 - as above
                     return err
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from flowstream.compression import unpack
 from flowstream.extras import requires
 from flowstream.messages import Message
-from flowstream.segments.compression import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from flowstream.segments import compression as codecs
+from flowstream import compression as codecs
 
 if TYPE_CHECKING:
     from flowstream.messages import MessageBatch

@@ -19,9 +19,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
+from flowstream import compression
 from flowstream.errors import SinkError, SourceError
 from flowstream.messages import MessageBatch
-from flowstream.segments import compression
 from flowstream.segments.batches import HEADER
 from flowstream.segments.directory import Directory
 from flowstream.segments.reader import SegmentReader, count_records
