@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.accounting import terms
+from flowstream.compression import COMPRESSION
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
 from flowstream.segments.claim import check_contents, take_lock
-from flowstream.segments.compression import COMPRESSION
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import SEGMENT_NAME, partitions_among

@@ -17,11 +17,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from flowstream.closing import Closing
+from flowstream.compression import COMPRESSION
 from flowstream.errors import SinkError
 from flowstream.segments import checkpoint
 from flowstream.segments.checkpoint import Checkpoint, Lost, Position
 from flowstream.segments.claim import acting_as, take_lock
-from flowstream.segments.compression import COMPRESSION
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import PARTITION_NAME

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from flowstream.compression import COMPRESSION
 from flowstream.segments.batches import HEADER
-from flowstream.segments.compression import COMPRESSION
 from flowstream.segments.directory import write_at
 from flowstream.segments.encoding import encode
 from flowstream.segments.reader import SEGMENT_NAME, SegmentReader, newest_ms
