@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from support.outcomes import Account, new_topic
 
 from flowstream import compression
@@ -94,3 +96,19 @@ def test_other_users_of_aiokafka_in_this_process_are_not_bounded(
             return len((await consumer.getone(place)).value)
 
     assert asyncio.run(read()) == 1_009
+
+
+@pytest.mark.parametrize(
+    ("version", "codec", "number"),
+    # aiokafka reads no lz4 of version 0: its frames had another checksum.
+    [(0, "gzip", 1), (0, "snappy", 2), (1, "gzip", 1), (1, "snappy", 2), (1, "lz4", 3)],
+)
+def test_batches_of_former_versions_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, version: int, codec: str, number: int
+) -> None:
+    monkeypatch.setattr(compression, "MAX_UNPACKED", 1_000)
+    builder = LegacyRecordBatchBuilder(version, number, 1 << 20)
+    builder.append(0, None, None, bytes(1_009))
+    batch = MemoryRecords(bytes(builder.build())).next_batch()
+    with bounded_unpacking(), pytest.raises(ValueError, match=f"{codec} that cannot be unpacked"):
+        list(batch)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from flowstream.compression import CODECS, unpack
 
@@ -39,12 +40,15 @@ def _unpacked(name: str, decode: Callable[[bytes], bytes], packed: bytes) -> byt
     return unpack(CODECS[name], bytes(packed)) if _is_bounded.get() else decode(packed)
 
 
-def _bound_decoders() -> None:
+def _bound_decoders_of(kind: type) -> None:
     # The compiled module, or the one in Python where there is none.
-    module = sys.modules[DefaultRecordBatch.__module__]
-    for name in CODECS.keys() - {"none"}:
-        decoder = f"{name}_decode"
-        setattr(module, decoder, partial(_unpacked, name, getattr(module, decoder)))
+    module = sys.modules[kind.__module__]
+    for name in CODECS:
+        decode = getattr(module, f"{name}_decode", None)
+        if decode is not None:
+            setattr(module, f"{name}_decode", partial(_unpacked, name, decode))
 
 
-_bound_decoders()
+_bound_decoders_of(DefaultRecordBatch)
+# Brokers before 4.0 have batches of former versions.
+_bound_decoders_of(LegacyRecordBatch)
