@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import zlib
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.spools import (
     EPOCH,
+    TOPIC,
     amounts,
     append,
     drain,
@@ -28,6 +30,7 @@ from support.spools import (
 from flowstream.accounting import terms
 from flowstream.errors import SinkError
 from flowstream.segments import checkpoint, tallies
+from flowstream.segments.retention import Retention
 from flowstream.segments.source import SegmentSource
 from flowstream.segments.spooled import Gone
 from flowstream.streams import Stream
@@ -214,6 +217,46 @@ def test_a_segment_that_vanishes_while_it_runs_is_counted(small, leave):
         spool.rewind()
         assert unread(spool) == []
         assert spool.gone() == [damaged(range(7))]
+
+
+@pytest.mark.parametrize("in_flight", [0, 7, 12])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_directory_that_is_deleted_while_it_runs_is_counted(small, in_flight, dropped):
+    with opened(small, retention=Retention(size=1 << 20 if not dropped else 1)) as spool:
+        batches = [spool.read() for _ in range([0, 7, 12].index(in_flight))]
+        assert numbers(batches) == list(range(in_flight))
+        shutil.rmtree(log_of(small).parent)
+        spool.tidy(0)
+        assert unread(spool) == []
+        # Without the sidecar, the amounts are those in memory.
+        assert spool.gone() == [damaged(range(in_flight, 15))]
+        assert spool.records == in_flight
+        for each in batches:
+            spool.acknowledge(each)
+        assert (spool.records, spool.amounts) == (0, {})
+        spool.save()
+        assert spool.octets == 0
+        written, error = spool.append(flows(15, 1), EPOCH)
+        assert (written, error.errno) == (0, errno.ENOENT)
+
+
+def test_a_segment_that_is_deleted_while_it_is_written_is_never_durable(tmp_path):
+    with opened(tmp_path) as spool:
+        append(spool, flows(0, 7))
+        spool.sync()
+        for each in (log_of(tmp_path), tally_of(tmp_path)):
+            each.unlink()
+        append(spool, flows(7, 5))
+        with pytest.raises(OSError, match="deleted while it was written"):
+            spool.sync()
+        # Into a file of its own.
+        append(spool, flows(12, 3))
+        assert numbers(unread(spool)) == list(LAST)
+        assert spool.gone() == [damaged(range(12))]
+        assert spool.records == 3
+        spool.save()
+        spool.sync()
+        assert files(tmp_path, ".log") == [f"{TOPIC}-0/{12:020}.log"]
 
 
 def test_segments_that_are_missing_in_the_middle_are_counted(tmp_path):

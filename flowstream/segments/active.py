@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ class ActiveSegment(Closing):
         if self._dirty:
             os.fsync(self._tally)
             os.fsync(self._log)
+            if not os.fstat(self._log).st_nlink:
+                raise OSError(errno.ENOENT, "a file was deleted while it was written")
             self._dirty = False
 
     def close(self) -> None:

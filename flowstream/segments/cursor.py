@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flowstream.segments.index import Missing
-from flowstream.segments.stored import Reached, items
+from flowstream.segments.stored import Reached, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,12 +68,7 @@ class Cursor:
         if segment is None:
             return False
         reached = self._reached if segment is self._current else Reached(segment.base)
-        found = list(items(self._directory, segment.base, reached, self._stream))
-        for item in found:
-            reached.pass_over(item)
-        if reached.offset < segment.end:
-            found.append(Missing(reached.offset, segment.end, reached.position))
-            reached.offset = segment.end
+        found = whole(self._directory, segment, reached, self._stream)
         self._current, self._reached = segment, reached
         self._queue.extend(found)
         return True

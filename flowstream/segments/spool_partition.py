@@ -13,18 +13,16 @@ from flowstream.segments import stored
 from flowstream.segments.cursor import Cursor
 from flowstream.segments.index import Missing
 from flowstream.segments.recovery import Found, recover
-from flowstream.segments.spooled import Gone, Place, SpooledBatch, Waiting
-from flowstream.segments.stored import Reached, Segment, items, log_name, read_batch
+from flowstream.segments.settled import Settled
+from flowstream.segments.spooled import Gone, Place, SpooledBatch, Stock, keyed
+from flowstream.segments.stored import Reached, Segment, log_name, read_batch, stream_of, whole
 from flowstream.segments.tail import Limits, Origin, Tail
-from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowstream.accounting.amounts import RecordAmount
     from flowstream.messages import MessageBatch
     from flowstream.segments.directory import Directory
-    from flowstream.segments.settled import Settled
     from flowstream.segments.spooled import Books
     from flowstream.segments.tallies import Entry, Located
 
@@ -47,7 +45,7 @@ class SpoolPartition(Closing):
         self._topic, self._partition = topic, partition
         self.settled = settled
         self._books = books
-        self._stream = _stream_of(topic)
+        self._stream = stream_of(topic)
         self._segments: list[Segment] = []
         self._tail = Tail(directory, self._segments, limits)
         self._cursor = Cursor(directory, self._segments, settled, self._stream)
@@ -87,7 +85,7 @@ class SpoolPartition(Closing):
                 entry, octets = self._tail.append(batch, written, self._next_offset, origin)
             except OSError as err:
                 return written, err
-            self._books.stock.add(entry.records, _keyed(entry))
+            self._add(self._segments[-1], entry)
             self.octets += octets
             written += entry.records
         return written, None
@@ -114,16 +112,15 @@ class SpoolPartition(Closing):
         segment, item = found
         if isinstance(item, Missing):
             self._cursor.take()
-            self._report_damage(segment, item.position, "no batch")
-            self._lose_offsets(item.base_offset, item.end, segment)
+            self._lose_vanished(segment, item)
             return None
         return self._read(segment, item)
 
     def acknowledge(self, base_offset: int) -> None:
         """Settle a batch that was read."""
-        _, entry = self._in_flight.pop(base_offset, (None, None))
-        if entry is not None and not self._is_settled(entry):
-            self._settle(entry)
+        segment, entry = self._in_flight.pop(base_offset, (None, None))
+        if segment is not None and entry is not None and not self._is_settled(entry):
+            self._settle(segment, entry)
 
     def doubt(self, base_offset: int) -> None:
         """Note that a batch was sent and not answered."""
@@ -143,10 +140,9 @@ class SpoolPartition(Closing):
 
     def give_up(self, segment: Segment, cause: str) -> None:
         """Lose what is unread in a segment; what is in flight still gets its outcome."""
-        found = list(items(self._directory, segment.base, Reached(segment.base), self._stream))
-        for item in found:
+        for item in whole(self._directory, segment, Reached(segment.base), self._stream):
             if isinstance(item, Missing):
-                self._lose_offsets(item.base_offset, item.end, segment)
+                self._lose_vanished(segment, item)
             elif item.entry.base_offset not in self._in_flight:
                 self._lose(segment, item.entry, cause)
         segment.given_up = cause
@@ -205,7 +201,7 @@ class SpoolPartition(Closing):
             entry = item.entry
             if self._is_settled(entry):
                 continue
-            self._books.stock.add(entry.records, _keyed(entry))
+            self._add(segment, entry)
             if entry.position == found.torn_at:
                 self._lose(segment, entry, terms.SPOOL_DAMAGED)
         if found.torn_at is not None:
@@ -234,10 +230,16 @@ class SpoolPartition(Closing):
         place = Place(self._topic, self._partition, entry.base_offset)
         return SpooledBatch(batch, entry.agent_epoch, entry.in_doubt, place, entry.amounts())
 
-    def _settle(self, entry: Entry) -> None:
+    def _add(self, segment: Segment, entry: Entry) -> None:
+        segment.in_doubt |= entry.in_doubt
+        for stock in (segment.stock, self._books.stock):
+            stock.add(entry.records, keyed(entry))
+
+    def _settle(self, segment: Segment, entry: Entry) -> None:
         self.settled.add(entry.base_offset, entry.end)
         self._doubtful.discard(entry.base_offset)
-        self._books.stock.add(entry.records, _keyed(entry), sign=-1)
+        for stock in (segment.stock, self._books.stock):
+            stock.add(entry.records, keyed(entry), sign=-1)
 
     def _is_settled(self, entry: Entry) -> bool:
         return self.settled.covers(entry.base_offset, entry.end)
@@ -251,7 +253,7 @@ class SpoolPartition(Closing):
             entry.agent_epoch, entry.stream, in_doubt, cause, entry.records, entry.amounts()
         )
         self._books.losses.add(gone)
-        self._settle(entry)
+        self._settle(segment, entry)
 
     def _lose_offsets(self, begin: int, end: int, segment: Segment | None = None) -> None:
         for low, high in self.settled.open_parts(begin, end):
@@ -261,21 +263,38 @@ class SpoolPartition(Closing):
             if segment is not None:
                 segment.lossy = True
 
+    def _lose_vanished(self, segment: Segment, missing: Missing) -> None:
+        """Lose records that wait and are not in the files any more, except those in flight.
+
+        Their amounts are known where nothing else of the segment waits.
+        """
+        settled = Settled(self.settled.next, self.settled.beyond)
+        stock = segment.stock.copy()
+        for other, entry in self._in_flight.values():
+            if other is segment and not self._is_settled(entry):
+                settled.add(entry.base_offset, entry.end)
+                stock.add(entry.records, keyed(entry), sign=-1)
+        parts = settled.open_parts(missing.base_offset, missing.end)
+        if not parts:
+            return
+        self._report_damage(segment, missing.position, "no batch")
+        lost = sum(end - begin for begin, end in parts)
+        if lost != stock.records:
+            stock = Stock()
+            stock.records = lost
+        in_doubt = segment.in_doubt or any(
+            begin <= base < end for begin, end in parts for base in self._doubtful
+        )
+        for gone in stock.gone(self._stream, terms.SPOOL_DAMAGED, in_doubt=in_doubt):
+            self._books.losses.add(gone)
+        for each in (segment.stock, self._books.stock):
+            each.add(lost, stock.amounts.items(), sign=-1)
+        for begin, end in parts:
+            self.settled.add(begin, end)
+        segment.lossy = True
+
     def _report_damage(self, segment: Segment, position: int, what: str) -> None:
         log.error(
             "spool_damaged", file=str(self._directory.path / log_name(segment.base)),
             position=position, error=what,
         )  # fmt: skip
-
-
-def _keyed(entry: Entry) -> Iterator[tuple[Waiting, RecordAmount]]:
-    """Yield the amounts of a batch whose run is known."""
-    if entry.agent_epoch is not None and entry.stream is not None:
-        for key, amount in entry.amounts().items():
-            yield Waiting(entry.agent_epoch, entry.stream, key), amount
-
-
-def _stream_of(topic: str) -> Stream | None:
-    """Return the stream of a topic by its name, None for any other topic."""
-    name = topic.rpartition(".")[2]
-    return Stream(name) if name in set(Stream) else None

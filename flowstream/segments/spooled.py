@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from flowstream.accounting.amounts import RecordAmount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.messages import MessageBatch
+    from flowstream.segments.tallies import Entry
     from flowstream.streams import Stream
 
 
@@ -123,9 +124,35 @@ class Stock:
             else:
                 self.amounts.pop(key, None)
 
+    def copy(self) -> Stock:
+        """Return another stock of the same."""
+        other = Stock()
+        other.records, other.amounts = self.records, dict(self.amounts)
+        return other
+
+    def gone(self, stream: Stream | None, cause: str, *, in_doubt: bool) -> Iterator[Gone]:
+        """Yield everything as lost, by run; where that is unknown, of ``stream``."""
+        sums: dict[tuple[int, Stream], Amounts] = {}
+        for waiting, amount in self.amounts.items():
+            sums.setdefault(waiting[:2], {})[waiting.attachment] = amount
+        unknown = self.records
+        for run, amounts in sums.items():
+            records = sum(each.records for each in amounts.values())
+            unknown -= records
+            yield Gone(*run, in_doubt, cause, records, amounts)
+        if unknown:
+            yield Gone(None, stream, in_doubt, cause, unknown, {})
+
 
 class Books(NamedTuple):
     """What waits in a spool, and what left it unpublished."""
 
     stock: Stock
     losses: Losses
+
+
+def keyed(entry: Entry) -> Iterator[tuple[Waiting, RecordAmount]]:
+    """Yield the amounts of a batch whose run is known."""
+    if entry.agent_epoch is not None and entry.stream is not None:
+        for key, amount in entry.amounts().items():
+            yield Waiting(entry.agent_epoch, entry.stream, key), amount

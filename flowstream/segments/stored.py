@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import SinkError
@@ -14,14 +14,15 @@ from flowstream.messages import MessageBatch
 from flowstream.segments import tallies
 from flowstream.segments.batches import Batch
 from flowstream.segments.index import Missing, Span, index
+from flowstream.segments.spooled import Stock
 from flowstream.segments.tallies import Located, unpack_tally
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowstream.accounting.tally import Tally
     from flowstream.segments.directory import Directory
-    from flowstream.streams import Stream
 
 FILE_NAME: Final = re.compile(r"(?P<base>0[0-8][0-9]{18})\.(?P<kind>log|tally)")
 _LARGEST_SIDECAR: Final = 256 << 20
@@ -39,12 +40,19 @@ def tally_name(base: int) -> str:
     return f"{base:020}.tally"
 
 
+def stream_of(topic: str) -> Stream | None:
+    """Return the stream of a topic by its name, None for any other topic."""
+    name = topic.rpartition(".")[2]
+    return Stream(name) if name in set(Stream) else None
+
+
 @dataclass(slots=True)
 class Segment:
     """Offsets ``base`` to ``end``, exclusive; ``octets`` of log and sidecar.
 
     Times in ms are those of its records. ``given_up`` is the cause for which its
-    records are not read any more; ``lossy`` says that some were not published.
+    records are not read any more; ``lossy`` says that some were not published. ``stock``
+    is what waits, ``in_doubt`` whether any of it was sent and not answered.
     """
 
     base: int
@@ -54,6 +62,8 @@ class Segment:
     newest_ms: int = 0
     given_up: str = ""
     lossy: bool = False
+    stock: Stock = field(default_factory=Stock)
+    in_doubt: bool = False
 
     def note(self, first_ms: int, newest_ms: int) -> None:
         """Note the times of a batch."""
@@ -91,6 +101,22 @@ def items(
         size = 0 if log is None else os.fstat(log).st_size
         known = tallies.entries(data, reached.tally_at)
         yield from index(log, Span(reached.position, reached.offset, size), known, stream)
+
+
+def whole(
+    directory: Directory, segment: Segment, reached: Reached, stream: Stream | None
+) -> list[Located | Missing]:
+    """Return everything from there to the end of a segment, also if its files are gone.
+
+    ``reached`` is the end then. Raises ``OSError`` as ``items`` does.
+    """
+    found = list(items(directory, segment.base, reached, stream))
+    for item in found:
+        reached.pass_over(item)
+    if reached.offset < segment.end:
+        found.append(Missing(reached.offset, segment.end, reached.position))
+        reached.offset = segment.end
+    return found
 
 
 @contextlib.contextmanager
