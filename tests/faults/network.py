@@ -30,11 +30,11 @@ SPOOLING = "^spooling "
 
 
 @contextmanager
-def stopped(scene: Scene, how: signal.Signals) -> Iterator[None]:
-    """The broker ends, and comes back once records wait on disk."""
+def stopped(scene: Scene, how: signal.Signals, seen: str = SPOOLING) -> Iterator[None]:
+    """The broker ends, and comes back once the log has ``seen``."""
     scene.cluster.stop(how)
     yield
-    scene.wait(SPOOLING)
+    scene.wait(seen)
     scene.cluster.start()
 
 
@@ -207,6 +207,8 @@ def majority_gone(scene: Scene) -> Iterator[None]:
 
 HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 PROMPT = ("-X", "request.timeout.ms=2000")
+# Sizes are those of compressed batches.
+UNCOMPRESSED = ("-X", "compression.type=none")
 
 FAULTS = [
     Fault(
@@ -220,7 +222,13 @@ FAULTS = [
     ),
     Fault(
         "broker killed for a while", "broker", partial(stopped, how=signal.SIGKILL),
+        says=("spool_drained",),
+    ),
+    Fault(
+        "broker killed for longer than a delivery may take", "broker",
+        partial(stopped, how=signal.SIGKILL, seen="^kafka_records_(failed|in_doubt) "),
         says=("spool_drained",), in_ci=True,
+        options=("-X", "request.timeout.ms=1000", "-X", "delivery.timeout.ms=3000"),
     ),
     Fault("broker stopped and started", "broker", partial(restarted, how=signal.SIGTERM)),
     Fault("broker killed and started", "broker", partial(restarted, how=signal.SIGKILL)),
@@ -233,6 +241,7 @@ FAULTS = [
     Fault(
         "batches too large for the topic", "broker",
         partial(topic_set, name="max.message.bytes", value="2003", seen=""), once=True,
+        options=UNCOMPRESSED,
     ),
     Fault(
         "every record too large for the topic", "broker",
@@ -240,6 +249,7 @@ FAULTS = [
             topic_set, name="max.message.bytes", value="211", seen="kafka_records_failed"
         ),
         lost=frozenset({"message_too_large"}), says=("message_too_large",), once=True,
+        options=UNCOMPRESSED,
         in_ci=True,
     ),
     Fault(

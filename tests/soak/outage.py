@@ -34,6 +34,7 @@ MOST_RESIDENT: Final = 250 << 20
 LONGEST_DRAIN_S: Final = 60.0
 LONGEST_LATENCY_S: Final = 1.0
 BEFORE_S: Final = 8
+STEP_S: Final = 10
 PATIENCE_S: Final = 300
 
 
@@ -56,15 +57,18 @@ def run(options: argparse.Namespace) -> list[str]:
         stack.callback(scene.close)
         _create(broker, f"{scene.prefix}.new_flows")
         scene.start("--interval", "1", "--format", options.format)
-        samples = stack.enter_context(resident(scene.agent.pid))
         # As many flows as packets a second: each gives a record every second.
-        with _load(wire.sender, options.rate, options.rate):
+        with (
+            resident(scene.agent.pid) as samples,
+            _load(wire.sender, options.rate, options.rate),
+        ):
             time.sleep(BEFORE_S)
             broker.stop(signal.SIGKILL)
-            time.sleep(options.seconds)
+            _wait(options.seconds, samples)
             before = len(scene.agent.logs("kafka_reachable"))
             broker.start()
             back = time.monotonic()
+            print("the broker is back", flush=True)
             assert wait_until(
                 lambda: len(scene.agent.logs("kafka_reachable")) > before, PATIENCE_S
             )
@@ -79,10 +83,18 @@ def run(options: argparse.Namespace) -> list[str]:
         return _report(ended, max(samples), took, latencies)
 
 
+def _wait(seconds: float, samples: list[int]) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        print(f"outage, {left:.0f} s left: {samples[-1] >> 20} MiB resident", flush=True)
+        time.sleep(min(left, STEP_S))
+
+
 def _create(broker: Broker, topic: str) -> None:
     """Make the topic whose messages have the time at which the broker wrote them."""
     new = NewTopic(topic, PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
-    AdminClient({"bootstrap.servers": broker.address}).create_topics([new])[topic].result(30)
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.create_topics([new])[topic].result(30)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FLOWS: Final = 2_003
 STEP_S: Final = 5
-PERIOD_S: Final = 120
-"""After this time the rate is the same again."""
+WAVES: Final = 5
+"""How often the rate rises and falls in each third."""
 GROWTH: Final = 0.05
 EXPLAINED: Final = Fault("steady", "three", lambda _: None)  # type: ignore[arg-type, return-value]
 
@@ -68,12 +68,14 @@ def run(options: argparse.Namespace) -> list[str]:
 
 def _third(scene: Scene, seconds: float, rate: int, number: int) -> tuple[list[int], State]:
     """Traffic, and one broker that is restarted; returns resident octets each second."""
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
+    end = begin + seconds
     restart = threading.Timer(seconds / 3, _restart, (scene.cluster, number))
     restart.start()
     with resident(scene.agent.pid) as samples:
         while time.monotonic() < end:
-            share = (1 + math.sin(2 * math.pi * time.monotonic() / PERIOD_S)) / 2
+            wave = WAVES * (time.monotonic() - begin) / seconds
+            share = (1 - math.cos(2 * math.pi * wave)) / 2
             pps = max(int(rate * share), 1_000)
             scene.traffic(pps * STEP_S, FLOWS, "-p", pps)
             left = max(end - time.monotonic(), 0)
