@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from base64 import b64encode
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,9 @@ def test_endpoints_that_misbehave() -> None:
     assert refusal(answer(b"", "301 Moved\r\nLocation: http://elsewhere/")) == "refused: HTTP 301"
     assert refusal(answer(b"[" * 50_000, "500 Oops")) == "refused: HTTP 500"
     echo = f'{{"error":"no: {CLIENT_SECRET}"}}'.encode()
+    assert refusal(answer(echo, "400 No")) == "refused: HTTP 400"
+    login = b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
+    echo = f'{{"error":"no","error_description":"Authorization: Basic {login}"}}'.encode()
     assert refusal(answer(echo, "400 No")) == "refused: HTTP 400"
     lines = b'{"error":"a\\nb","error_description":"\\u001b[31m"}'
     assert refusal(answer(lines, "400 No")) == r"refused: HTTP 400 a\nb \x1b[31m"

@@ -137,12 +137,12 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         if oauth.scope:
             form["scope"] = oauth.scope
         body = urlencode(form)
-        login = base64.b64encode(f"{oauth.client_id}:{revealed(oauth.client_secret)}".encode())
+        login = _login(oauth.client_id, revealed(oauth.client_secret))
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         lines = (
             f"POST {target} HTTP/1.1",
             f"Host: {url.netloc}",
-            f"Authorization: Basic {login.decode()}",
+            f"Authorization: Basic {login}",
             "Content-Type: application/x-www-form-urlencoded",
             "Accept: application/json",
             f"Content-Length: {len(body)}",
@@ -180,12 +180,18 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         except UNDECODABLE:
             return ""
         text = f" {refusal.error} {refusal.error_description}".rstrip()
-        if self._oauth.client_secret.reveal() in text:
+        secret = self._oauth.client_secret.reveal()
+        # Some endpoints repeat what they were sent.
+        if any(each in text for each in (secret, _login(self._oauth.client_id, secret))):
             return ""
         return shown(text)
 
     def _error(self, text: str) -> TokenError:
         return TokenError(f"token endpoint {self._url.netloc}: {text}")
+
+
+def _login(client_id: str, secret: str) -> str:
+    return base64.b64encode(f"{client_id}:{secret}".encode()).decode()
 
 
 class _Received:
