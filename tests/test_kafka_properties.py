@@ -131,6 +131,14 @@ def test_a_value_may_name_the_environment(monkeypatch, tmp_path):
     assert settings.sasl.password.reveal() == "${HOME} file:x"
 
 
+def test_a_secret_in_the_environment_that_is_not_utf8(monkeypatch):
+    # The octets b"secret\xff".
+    monkeypatch.setenv("BROKEN", "secret\udcff")
+    said = refusal("sasl.password=${BROKEN}")
+    assert said.startswith("-X sasl.password: the value is not allowed")
+    assert "secret" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
@@ -159,12 +167,12 @@ def test_an_unsupported_property_names_the_nearest(name, hint):
         ("ssl.ca.location", ("", "a\0b")),
         ("ssl.endpoint.identification.algorithm", ("HTTP", "false")),
         ("sasl.mechanism", ("GSSAPI", "SCRAM")),
-        ("sasl.username", ("", "a\nb", "x" * 256)),
+        ("sasl.username", ("", "a\nb", "x" * 256, "\udcff")),
         ("sasl.oauthbearer.token.endpoint.url",
          ("http://login.example/", "login.example", "https://", "https://u:p@h/", "ftp://h/",
           "https://h:0/", "https://h:99999/", "https://h/#x", "https://h/a b")),
         ("sasl.oauthbearer.extensions", ("a", "a=", "=b", "auth=x", "a=b,", "a=\x01")),
-        ("client.id", ("", "x" * 256)),
+        ("client.id", ("", "x" * 256, "caf\udce9")),
         ("compression.type", ("zip", "")),
         ("batch.size", ("1023", "8388609", "1e5", "-1", "", "9" * 5000)),
         ("request.timeout.ms", ("999", "300001", "10s")),
@@ -205,6 +213,7 @@ def test_text_that_is_no_property_is_not_repeated(text):
         ("[kafka]\nclient.id = true", "kafka.client.id: takes 1 to 255 printable characters"),
         ("[kafka]\nclient.id = ['a']", "kafka.client.id: takes 1 to 255 printable"),
         ("[kafka]\nclient.id.x = 'a'", "kafka.client.id: takes 1 to 255 printable"),
+        ("[kafka]\nclient.id = 'a'\n'client.id' = 'b'", "kafka.client.id: is given twice"),
         ("[kafka]\nclient = 'a'", "unsupported property 'client'; did you mean client.id?"),
         ("[kafka]\nbatch.size = 5.0", "kafka.batch.size: takes a whole number of octets"),
         ("[kafka]\nsasl.username = '${NO_SUCH_VARIABLE}'",

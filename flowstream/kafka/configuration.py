@@ -42,10 +42,12 @@ def of_properties(properties: Mapping[str, object]) -> ClientSettings:
 
 def from_table(table: object, where: str, file: Path | None = None) -> dict[str, Given]:
     """Check a [kafka] table, whose keys may be dotted or quoted; ``file`` holds it."""
-    found = {}
+    found: dict[str, Given] = {}
     for name, value in _flat(table, where):
         each = property_of(name, where)
         place = f"{where}.{name}"
+        if name in found:
+            raise UsageError(f"{place}: is given twice, with its name in quotes and without")
         if isinstance(value, int) and not isinstance(value, bool) and not each.is_secret:
             value = str(value)  # noqa: PLW2901 - one parser for both
         if not isinstance(value, str):

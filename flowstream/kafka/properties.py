@@ -62,9 +62,14 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _text(text: str) -> str:
-    if not _PRINTABLE.fullmatch(text):
+    if not _PRINTABLE.fullmatch(text) or not _is_utf8(text):
         raise ValueError
     return text
+
+
+def _is_utf8(text: str) -> bool:
+    """Say whether it has no octets of an argument or variable that are none."""
+    return not re.search(r"[\ud800-\udfff]", text)
 
 
 def _path(text: str) -> Path:
@@ -74,7 +79,7 @@ def _path(text: str) -> Path:
 
 
 def _secret(text: str) -> str:
-    if not text or "\0" in text or "\n" in text:
+    if not text or "\0" in text or "\n" in text or not _is_utf8(text):
         raise ValueError
     return text
 
