@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
+import struct
 import tempfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from support.spools import (
     EPOCH,
@@ -28,7 +30,10 @@ from support.spools import (
 )
 
 from flowstream.accounting import terms
+from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.snapshot import SpoolState
 from flowstream.errors import SinkError
+from flowstream.records.counters import SpoolCounts
 from flowstream.segments import checkpoint, tallies
 from flowstream.segments.retention import Retention
 from flowstream.segments.source import SegmentSource
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
     from flowstream.segments.spool import Spool
 
 COUNTS = (7, 5, 3)
+# Its place in the header of a batch.
+FIRST_TIMESTAMP = 27
 ALL = list(range(15))
 LAST = range(12, 15)
 
@@ -184,6 +191,20 @@ def test_without_a_sidecar_damage_costs_the_rest_of_the_segment(small):
     assert {(), tuple(ALL[:7]), tuple(ALL[:12]), tuple(ALL)} <= results
     # Where only the records are damaged, what follows is read.
     assert (*ALL[:7], *LAST) in results
+
+
+@pytest.mark.parametrize("first_ms", [-(2**63), -1, 2**63 - 1])
+def test_an_impossible_time_is_no_age_of_the_spool(small, first_ms):
+    tally_of(small).unlink()
+    data = bytearray(log_of(small).read_bytes())
+    struct.pack_into(">q", data, FIRST_TIMESTAMP, first_ms)
+    log_of(small).write_bytes(data)
+    with opened(small) as spool:
+        state = SpoolState(spool.octets, spool.oldest_ms * 1_000_000)
+        counts = SpoolCounts(*RecordAmount(), *state)
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(counts), type=SpoolCounts) == counts
+        assert numbers(unread(spool)) == ALL[7:]
+        assert records_gone(spool.gone()) == 7
 
 
 def test_damage_that_comes_while_it_runs_is_counted(small):

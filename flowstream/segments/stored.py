@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = re.compile(r"(?P<base>0[0-8][0-9]{18})\.(?P<kind>log|tally)")
 _LARGEST_SIDECAR: Final = 256 << 20
+# In ns, the last time of 64 bits.
+_LATEST_MS: Final = (2**64 - 1) // 1_000_000
 # The file is gone, or its octets cannot be read: trying again does not help.
 _LOST: Final = (errno.EIO, errno.ENOENT, errno.ESTALE)
 
@@ -66,7 +68,8 @@ class Segment:
     in_doubt: bool = False
 
     def note(self, first_ms: int, newest_ms: int) -> None:
-        """Note the times of a batch."""
+        """Note the times of a batch, which may be damaged."""
+        first_ms = min(max(first_ms, 0), _LATEST_MS)
         if self.oldest_ms is None or first_ms < self.oldest_ms:
             self.oldest_ms = first_ms
         self.newest_ms = max(self.newest_ms, newest_ms)
