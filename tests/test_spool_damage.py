@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from support.spools import (
     EPOCH,
     TOPIC,
@@ -238,6 +239,19 @@ def test_a_segment_that_vanishes_while_it_runs_is_counted(small, leave):
         spool.rewind()
         assert unread(spool) == []
         assert spool.gone() == [damaged(range(7))]
+
+
+def test_one_line_of_log_for_each_damaged_segment(tmp_path):
+    filled(tmp_path, *[20] * 50, segment_bytes=50_000)
+    with opened(tmp_path) as spool:
+        logs = files(tmp_path, ".log")
+        for name in logs:
+            (tmp_path / name).write_bytes(bytes((tmp_path / name).stat().st_size))
+        with capture_logs() as lines:
+            assert unread(spool) == []
+        assert records_gone(spool.gone()) == 1_000
+    assert [each["event"] for each in lines] == ["spool_damaged"] * len(logs)
+    assert 1 < len(logs) < 20
 
 
 @pytest.mark.parametrize("in_flight", [0, 7, 12])

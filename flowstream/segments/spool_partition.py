@@ -68,7 +68,8 @@ class SpoolPartition(Closing):
                 # Whatever was deleted before the first segment had been published.
                 self.settled.add(self.settled.next, segment.base)
             elif not self.settled.covers(end, segment.base):
-                self._report_damage(segment, 0, f"offsets from {end} on are missing before it")
+                what = f"offsets from {end} on are missing before it"
+                stored.report_damage(self._directory, segment, 0, what)
                 self._lose_offsets(end, segment.base)
             self._take(found)
             self._tail.inherit(segment.base)
@@ -195,7 +196,7 @@ class SpoolPartition(Closing):
         self.octets += segment.octets
         for item in found.items:
             if isinstance(item, Missing):
-                self._report_damage(segment, item.position, "no batch")
+                stored.report_damage(self._directory, segment, item.position, "no batch")
                 self._lose_offsets(item.base_offset, item.end, segment)
                 continue
             entry = item.entry
@@ -222,7 +223,7 @@ class SpoolPartition(Closing):
             batch = read_batch(self._directory, segment, located, self._topic, self._partition)
         except ValueError as err:
             self._cursor.take()
-            self._report_damage(segment, entry.position, str(err))
+            stored.report_damage(self._directory, segment, entry.position, str(err))
             self._lose(segment, entry, terms.SPOOL_DAMAGED)
             return None
         self._cursor.take()
@@ -277,7 +278,7 @@ class SpoolPartition(Closing):
         parts = settled.open_parts(missing.base_offset, missing.end)
         if not parts:
             return
-        self._report_damage(segment, missing.position, "no batch")
+        stored.report_damage(self._directory, segment, missing.position, "no batch")
         lost = sum(end - begin for begin, end in parts)
         if lost != stock.records:
             stock = Stock()
@@ -292,9 +293,3 @@ class SpoolPartition(Closing):
         for begin, end in parts:
             self.settled.add(begin, end)
         segment.lossy = True
-
-    def _report_damage(self, segment: Segment, position: int, what: str) -> None:
-        log.error(
-            "spool_damaged", file=str(self._directory.path / log_name(segment.base)),
-            position=position, error=what,
-        )  # fmt: skip

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from flowstream.errors import SinkError
 from flowstream.messages import MessageBatch
 from flowstream.segments import tallies
@@ -30,6 +32,8 @@ _LARGEST_SIDECAR: Final = 256 << 20
 _LATEST_MS: Final = (2**64 - 1) // 1_000_000
 # The file is gone, or its octets cannot be read: trying again does not help.
 _LOST: Final = (errno.EIO, errno.ENOENT, errno.ESTALE)
+
+log = structlog.get_logger(__name__)
 
 
 def log_name(base: int) -> str:
@@ -66,6 +70,7 @@ class Segment:
     lossy: bool = False
     stock: Stock = field(default_factory=Stock)
     in_doubt: bool = False
+    damage_reported: bool = False
 
     def note(self, first_ms: int, newest_ms: int) -> None:
         """Note the times of a batch, which may be damaged."""
@@ -96,14 +101,17 @@ def items(
     directory: Directory, base: int, reached: Reached, stream: Stream | None
 ) -> Iterator[Located | Missing]:
     """Yield what is in a segment from there on; ``OSError`` where it cannot be read now."""
-    with _open(directory, tally_name(base)) as sidecar, _open(directory, log_name(base)) as log:
+    with (
+        _open(directory, tally_name(base)) as sidecar,
+        _open(directory, log_name(base)) as batches,
+    ):
         data = b""
         if sidecar is not None:
             rest = os.fstat(sidecar).st_size - reached.tally_at
             data = os.pread(sidecar, min(max(rest, 0), _LARGEST_SIDECAR), reached.tally_at)
-        size = 0 if log is None else os.fstat(log).st_size
+        size = 0 if batches is None else os.fstat(batches).st_size
         known = tallies.entries(data, reached.tally_at)
-        yield from index(log, Span(reached.position, reached.offset, size), known, stream)
+        yield from index(batches, Span(reached.position, reached.offset, size), known, stream)
 
 
 def whole(
@@ -185,6 +193,14 @@ def _tally(directory: Directory, base: int, located: Located) -> Tally | None:
         return unpack_tally(packed, located.entry.records, located.tally_crc)
     except (OSError, SinkError, ValueError):
         return None
+
+
+def report_damage(directory: Directory, segment: Segment, position: int, what: str) -> None:
+    """Log the first damage of a segment: it may have thousands of batches."""
+    if not segment.damage_reported:
+        segment.damage_reported = True
+        path = directory.path / log_name(segment.base)
+        log.error("spool_damaged", file=str(path), position=position, error=what)
 
 
 def sync(directory: Directory, base: int) -> None:
