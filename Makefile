@@ -4,6 +4,8 @@
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
+# Processes that run tests side by side, each in a network namespace of its own: most wait.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := tools/install-packages.sh
@@ -49,7 +51,7 @@ test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
-	@$(SUDO) $(BIN)/python -m pytest $(ARGS)
+	@$(SUDO) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 faults: setup ## let brokers, networks and disks fail in many ways (root)
 	@$(INSTALL) $(TEST_PACKAGES)

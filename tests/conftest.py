@@ -8,7 +8,7 @@ import pytest
 from broker import Broker
 from broker.secure import SecureBroker
 from hypothesis import settings
-from support.net import Interface, Wire, namespace, veth_pair
+from support.net import Interface, Wire, namespace, own_network, veth_pair
 from support.registry import Registry
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 # No deadline per example: a busy machine is slow. pytest-timeout bounds the whole test.
 settings.register_profile("flowstream", deadline=None)
 settings.load_profile("flowstream")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several processes a network of its own: no port, no "lo" in common."""
+    if hasattr(config, "workerinput"):
+        own_network()
 
 
 @pytest.fixture

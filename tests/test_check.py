@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support import kafka_config
 from support.net import namespace, veth_pair
+from support.users import open_to_all
 
 from flowstream.check import Finding, Status, check, host, interfaces
 from flowstream.cli.main import main
@@ -256,8 +257,7 @@ def test_directories(tmp_path):
     assert found(tmp_path / "file") == ("fail", f"{tmp_path}/file is not a directory")
     assert found(tmp_path / "file" / "a") == ("fail", f"{tmp_path}/file is not a directory")
     (tmp_path / "closed").mkdir(mode=0o700)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
+    open_to_all(tmp_path)
     uid = os.geteuid()
     os.seteuid(65_534)
     try:

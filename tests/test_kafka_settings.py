@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker import Broker, dump_log
-from broker.acls import allow
+from broker.acls import allow, forget
 from broker.secure import PASSWORDS, STRANGER, SecureBroker
 from support import kafka_config
 from support.agent import FLOWSTREAM
@@ -22,6 +22,7 @@ from flowstream.kafka.secrets import Secret
 from flowstream.kafka.settings import ClientSettings, Sasl
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -106,24 +107,31 @@ def test_files_with_a_secret_that_others_can_read_are_found(tmp_path: Path) -> N
     assert exposed(of_environment) == []
 
 
+@pytest.fixture
+def stranger(secure_broker: SecureBroker) -> Iterator[str]:
+    """A user who may do nothing, and again nothing after the test."""
+    yield STRANGER
+    forget(secure_broker, STRANGER)
+
+
 def test_the_rights_that_the_documents_name_are_enough(
-    secure_broker: SecureBroker, office: Path, tmp_path: Path
+    secure_broker: SecureBroker, stranger: str, office: Path, tmp_path: Path
 ) -> None:
     """Write and Create to publish, then Read alone of another prefix to audit."""
-    given = secure_broker.settings("SASL", STRANGER)
-    assert given["sasl.password"] == PASSWORDS[STRANGER]
+    given = secure_broker.settings("SASL", stranger)
+    assert given["sasl.password"] == PASSWORDS[stranger]
     config = ("--kafka-config", kafka_config.write(tmp_path / "kafka.toml", given))
     url, prefix = secure_broker.url_of("SASL"), f"rights-{time.time_ns()}"
     replay = ("replay", office, "--to", url, "--rename", f"flowstream={prefix}", *config)
     audit = ("audit", url, "--topic-prefix", prefix, *config)
     assert flowstream(*replay).returncode == 1
-    allow(secure_broker, STRANGER, f"{prefix}.", "WRITE", prefixed=True)
+    allow(secure_broker, stranger, f"{prefix}.", "WRITE", prefixed=True)
     assert flowstream(*replay).returncode == 1
-    allow(secure_broker, STRANGER, f"{prefix}.", "CREATE", prefixed=True)
+    allow(secure_broker, stranger, f"{prefix}.", "CREATE", prefixed=True)
     done = flowstream(*replay)
     assert (done.returncode, done.stderr) == (0, "")
     assert flowstream(*audit).returncode == 1
-    allow(secure_broker, STRANGER, f"{prefix}.", "READ", prefixed=True)
+    allow(secure_broker, stranger, f"{prefix}.", "READ", prefixed=True)
     done = flowstream(*audit)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "holds: " in done.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support.users import open_to_all
 
 import flowstream
 from flowstream.errors import CompileError
@@ -128,8 +129,7 @@ def test_an_object_under_anothers_name_is_not_taken(place):
 
 @pytest.mark.parametrize("theirs", [True, False])
 def test_another_user_has_a_cache_of_its_own(tmp_path, theirs):
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    open_to_all(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
     (home / "flowstream").mkdir()

@@ -14,6 +14,7 @@ import pytest
 from packets import reference
 from packets.pcap_files import Packet, pcap, pcapng
 from support.pcap_runs import BEGIN_NS, Runner, frame, packets
+from support.users import open_to_all
 
 from flowstream.host.privileges import find_user
 from flowstream.kernel.packets import PacketFeed
@@ -89,8 +90,7 @@ def while_reading(
 
     The run changes it itself, as the user nobody.
     """
-    for directory in path.parents[1:4]:
-        directory.chmod(0o755)
+    open_to_all(path.parents[1])
     for given in (path.parent, path):
         os.chown(given, *NOBODY)
     read = PacketFeed.run

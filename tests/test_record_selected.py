@@ -74,7 +74,7 @@ def test_one_file_is_read_by_every_command(plain, tmp_path, capsys):
     assert asyncio.run(open_source(str(file), []).sizes()) == asyncio.run(
         open_source(str(plain), []).sizes()
     )
-    assert file.stat().st_size < sum(p.stat().st_size for p in plain.rglob("*.log")) * 0.6
+    assert file.stat().st_size < sum(p.stat().st_size for p in plain.rglob("*.log"))
     assert main(["audit", str(file)]) == 0
     assert main(["cat", str(file)]) == 0
     assert capsys.readouterr().out.count("holds: ") == 1

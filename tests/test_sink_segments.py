@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker import dump_log
 from support.outcomes import TIMESTAMP_MS, Account, make_batch, number
+from support.users import open_to_all
 
 from flowstream.errors import SinkError, UsageError
 from flowstream.segments.sink import SegmentSink
@@ -234,8 +235,7 @@ def test_directory_without_permission_is_named(tmp_path: Path) -> None:
 
 
 def test_owner_can_continue_after_root_is_given_up(tmp_path: Path) -> None:
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    open_to_all(tmp_path)
     done = as_nobody(
         f"""
         async def main():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.outcomes import Account
+from support.users import open_to_all
 
 from flowstream.errors import SinkError
 from flowstream.host.privileges import find_user
@@ -24,8 +25,7 @@ AS_NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 @pytest.fixture
 def theirs(tmp_path) -> Path:
     """A directory of user nobody, reachable by everybody."""
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    open_to_all(tmp_path)
     place = tmp_path / "theirs"
     place.mkdir()
     os.chown(place, *NOBODY)

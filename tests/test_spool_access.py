@@ -22,6 +22,7 @@ from support.spools import (
     opened,
     tally_of,
 )
+from support.users import open_to_all
 
 from flowstream.errors import SinkError
 from flowstream.segments.directory import Directory
@@ -73,8 +74,7 @@ def as_nobody(script: str, *args: object) -> str:
 @pytest.fixture
 def reachable(tmp_path: Path) -> Path:
     """A directory that everybody can reach."""
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    open_to_all(tmp_path)
     return tmp_path
 
 

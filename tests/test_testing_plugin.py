@@ -377,7 +377,7 @@ def test_a_broker_that_cannot_be_used_is_explained(secure_broker: SecureBroker) 
 
 @pytest.mark.anyio
 async def test_topics_that_cannot_be_filled_are_deleted(broker: Broker) -> None:
-    large = Message("t", 0, 0, 0, b"", b"x" * (2 << 20))
+    large = Message("t", 0, 0, 0, b"", os.urandom(2 << 20))
     topics = BrokerTopics(broker.url, [*MESSAGES, large], {})
     with pytest.raises(SinkError, match="message_too_large"), topics:
         pass

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -34,6 +35,22 @@ def allow(broker: Broker, user: str, topic: str, *rights: str, prefixed: bool = 
 def deny(broker: Broker, user: str, topic: str, *rights: str) -> None:
     """Forbid a user to do this, whatever else allows it."""
     _add(broker, user, topic, rights, ResourcePatternType.LITERAL, AclPermissionType.DENY)
+
+
+def forget(broker: Broker, user: str) -> None:
+    """Remove all rules of topics for a user."""
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    rules = AclBindingFilter(
+        ResourceType.TOPIC,
+        None,
+        ResourcePatternType.ANY,
+        f"User:{user}",
+        None,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    for done in admin.delete_acls([rules], request_timeout=30).values():
+        done.result()
 
 
 def _add(

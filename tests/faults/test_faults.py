@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.users import open_to_all
 
 from faults.clusters import Running
 from faults.scene import Scene, run
@@ -25,8 +26,7 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture
 def scene(fault, running, wire, tmp_path) -> Iterator[Scene]:
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)  # for the agent's user
+    open_to_all(tmp_path)
     one = Scene(running.of(fault.cluster), wire, tmp_path, fault.options)
     if fault.disk:
         one.mount(fault.disk)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from support.agent import Agent, on
 from support.net import namespace
+from support.users import open_to_all
 
 from faults.scene import TMPFS, fill
 
@@ -120,8 +121,7 @@ STARTS = [
 
 @pytest.mark.parametrize("start", [pytest.param(row, id=row.name) for row in STARTS])
 def test_a_spool_that_cannot_be_used(start: Start, wire, tmp_path) -> None:
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)  # for the agent's user
+    open_to_all(tmp_path)
     spool = tmp_path / "disk" / "spool"
     spool.parent.mkdir()
     options = (*on(wire.receiver), "--sink", NOWHERE, "--spool", spool, "--user", NOBODY)

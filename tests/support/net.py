@@ -7,6 +7,7 @@ carry only the packets that a test sends, unchanged.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import itertools
 import os
@@ -93,6 +94,17 @@ def namespace() -> Iterator[Namespace]:
         yield made
     finally:
         _run("ip", "netns", "delete", made.name)
+
+
+def own_network() -> None:
+    """Move this process into a new network namespace, which ends with it; only "lo" is there.
+
+    Raises ``OSError`` without the privilege.
+    """
+    if ctypes.CDLL(None, use_errno=True).unshare(netns.CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    _run("ip", "link", "set", "lo", "up")
 
 
 @functools.cache
