@@ -42,10 +42,10 @@ def forget(broker: Broker, user: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.address})
     rules = AclBindingFilter(
         ResourceType.TOPIC,
-        None,
+        None,  # type: ignore[arg-type]  # any topic
         ResourcePatternType.ANY,
         f"User:{user}",
-        None,
+        None,  # type: ignore[arg-type]  # any host
         AclOperation.ANY,
         AclPermissionType.ANY,
     )
