@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import struct
 import tempfile
@@ -192,6 +193,29 @@ def test_without_a_sidecar_damage_costs_the_rest_of_the_segment(small):
     assert {(), tuple(ALL[:7]), tuple(ALL[:12]), tuple(ALL)} <= results
     # Where only the records are damaged, what follows is read.
     assert (*ALL[:7], *LAST) in results
+
+
+@pytest.mark.parametrize("name", ["a sidecar", "a segment without its sidecar"])
+def test_a_file_that_the_disk_cannot_read_holds_up_nothing(small, monkeypatch, name):
+    """As on a bad sector: the file opens, and reading it is EIO."""
+    with opened(small) as spool:
+        append(spool, flows(100, 3, partition=1))
+    bad = tally_of(small) if name == "a sidecar" else log_of(small)
+    if bad == log_of(small):
+        tally_of(small).unlink()
+
+    def read(descriptor: int, size: int, position: int) -> bytes:
+        if os.path.samestat(os.fstat(descriptor), bad.stat()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, size, position)
+
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", read)
+    size = log_of(small).stat().st_size
+    with opened(small) as spool:
+        intact = ALL if name == "a sidecar" else []
+        assert sorted(numbers(unread(spool))) == [*intact, 100, 101, 102]
+        assert log_of(small).stat().st_size == size
 
 
 @pytest.mark.parametrize("first_ms", [-(2**63), -1, 2**63 - 1])

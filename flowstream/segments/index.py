@@ -6,6 +6,7 @@ headers of the batches, as far as they make sense.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,7 +77,7 @@ def _scan(
     """Yield batches without an entry by their headers; at one without sense it gives up."""
     position, offset, size = span
     while log is not None and position < size:
-        entry = _by_header(os.pread(log, HEADER.size, position), position, offset, stream)
+        entry = _by_header(read_at(log, HEADER.size, position), position, offset, stream)
         if entry is None or position + entry.octets > size:
             break
         if next_offset is not None and entry.end > next_offset:
@@ -100,9 +101,21 @@ def _by_header(head: bytes, position: int, offset: int, stream: Stream | None) -
     return Entry(base, records, position, octets, first_ms, newest_ms, None, stream, False, ())
 
 
+def read_at(descriptor: int, size: int, position: int) -> bytes:
+    """Read octets, none where the disk cannot read them: trying again does not help."""
+    try:
+        return os.pread(descriptor, size, position)
+    except OSError as err:
+        if err.errno != errno.EIO:
+            raise
+        return b""
+
+
 def is_torn(log: int, position: int) -> bool:
     """Say whether the batch at a position is cut short, so far as its header tells."""
-    head = os.pread(log, HEADER.size, position)
+    head = read_at(log, HEADER.size, position)
+    if not head:
+        return position >= os.fstat(log).st_size
     if len(head) < HEADER.size:
         return len(head) <= _MAGIC_AT or head[_MAGIC_AT] == _MAGIC
     length, magic = HEADER.unpack(head)[1], head[_MAGIC_AT]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.errors import SinkError
 from flowstream.segments import stored, tallies
-from flowstream.segments.index import Missing, is_torn
+from flowstream.segments.index import Missing, is_torn, read_at
 from flowstream.segments.stored import FILE_NAME, Reached, Segment, log_name, tally_name
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def recover(directory: Directory, stream: Stream | None) -> Iterator[Found]:
 
 def _check_version(directory: Directory, name: str) -> None:
     with directory.opened(name) as descriptor:
-        version = tallies.foreign_version(os.read(descriptor, tallies.FIRST_ENTRY))
+        version = tallies.foreign_version(read_at(descriptor, tallies.FIRST_ENTRY, 0))
     if version is not None:
         raise SinkError(
             f"{directory.path / name}: version {version} of the spool's format is unknown; "

@@ -15,7 +15,7 @@ from flowstream.errors import SinkError
 from flowstream.messages import MessageBatch
 from flowstream.segments import tallies
 from flowstream.segments.batches import Batch
-from flowstream.segments.index import Missing, Span, index
+from flowstream.segments.index import Missing, Span, index, read_at
 from flowstream.segments.spooled import Stock
 from flowstream.segments.tallies import Located, unpack_tally
 from flowstream.streams import Stream
@@ -108,7 +108,7 @@ def items(
         data = b""
         if sidecar is not None:
             rest = os.fstat(sidecar).st_size - reached.tally_at
-            data = os.pread(sidecar, min(max(rest, 0), _LARGEST_SIDECAR), reached.tally_at)
+            data = read_at(sidecar, min(max(rest, 0), _LARGEST_SIDECAR), reached.tally_at)
         size = 0 if batches is None else os.fstat(batches).st_size
         known = tallies.entries(data, reached.tally_at)
         yield from index(batches, Span(reached.position, reached.offset, size), known, stream)
