@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import shutil
 import struct
 import subprocess
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+from structlog.testing import capture_logs
+from support.outcomes import Account
 from support.spools import (
     EPOCH,
     append,
@@ -29,6 +33,7 @@ from support.spools import (
 )
 
 from flowstream.errors import SinkError
+from flowstream.spool.disk import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,6 +211,30 @@ def test_a_disk_that_is_gone_loses_nothing_for_good(ext4):
     with opened(ext4 / "spool") as spool:
         assert drain(spool) == list(range(38))
         assert spool.gone() == []
+
+
+def test_what_cannot_be_read_now_is_logged_once(tmp_path):
+    filled(tmp_path, 31)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def read() -> list[int]:
+        disk = Disk(opened(tmp_path), Account(), pytest.fail)
+        disk.start()
+        for _ in range(3):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            try:
+                with pytest.raises(OSError, match="Too many open files"):
+                    await disk.read(())
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        found = await disk.read(())
+        await disk.close(10)
+        return numbers([found])
+
+    with capture_logs() as lines:
+        assert asyncio.run(read()) == list(range(31))
+    said = {"event": "spool_not_read", "error": "Too many open files", "log_level": "error"}
+    assert lines == [said]
 
 
 def shut_down(path: Path) -> None:

@@ -74,7 +74,7 @@ class Disk:
     async def read(self, without: Collection[tuple[str, int]]) -> SpooledBatch | None:
         """Return the next unread batch; see ``Spool.read``."""
         others = frozenset(without)
-        return await self._worker.call(lambda: self._spool.read(others))
+        return await self._worker.call(lambda: self._read(others))
 
     def acknowledge(self, spooled: SpooledBatch) -> None:
         """Let a batch leave the spool."""
@@ -118,6 +118,15 @@ class Disk:
         if self._spool.exceeded:
             self._attempt("spool_not_tidied", self._spool.tidy, _now_ms())
         return written, terms.IO_ERROR
+
+    def _read(self, without: Collection[tuple[str, int]]) -> SpooledBatch | None:
+        try:
+            found = self._spool.read(without)
+        except (OSError, FlowstreamError) as err:
+            self._note("spool_not_read", err)
+            raise
+        self._note("spool_not_read", None)
+        return found
 
     def _tidy(self) -> Status:
         self.durable = self._attempt("spool_not_durable", self._spool.sync)

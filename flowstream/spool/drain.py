@@ -8,8 +8,6 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-import structlog
-
 from flowstream.accounting import terms
 from flowstream.errors import FlowstreamError
 from flowstream.kafka.pauses import Pauses
@@ -34,8 +32,6 @@ _PAUSES_S: Final = (1.0, 30.0)
 
 
 Partition = tuple[str, int]
-
-log = structlog.get_logger(__name__)
 
 
 class Cluster(Protocol):
@@ -169,8 +165,8 @@ class Drain:
         self._unread.clear()
         try:
             spooled = await self._store.read(self._failed.keys())
-        except (OSError, FlowstreamError) as err:
-            log.error("spool_not_read", error=str(err))  # noqa: TRY400 - a fault of the disk
+        except (OSError, FlowstreamError):
+            # The store has logged it.
             self._unread.set()
             await asyncio.sleep(_PAUSES_S[0])
             return
