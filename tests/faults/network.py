@@ -266,7 +266,9 @@ FAULTS = [
         "answers lost", "line", unanswered, says=("spool_drained",), options=PROMPT, once=True,
     ),
     Fault("answers late by 5 s", "line", late, once=True),
-    Fault("a line of 10 kB/s", "line", slow, says=("spool_drained",)),
+    Fault(
+        "a line of 10 kB/s", "line", slow, says=("spool_drained",), options=UNCOMPRESSED,
+    ),
     Fault(
         "a web server at the broker's address", "line", partial(garbage, answer=HTTP),
         says=("kafka_unreachable.*does not answer as a Kafka broker",), at_start=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -35,7 +36,9 @@ OPTIONS = ("--format", "msgpack", "--interval", 0.2, "--shutdown-timeout", 30)
 TMPFS = ("-t", "tmpfs", "-o", "size=2m", "tmpfs")
 EXT4 = ("-o", "loop", "IMAGE")
 IMAGE_OCTETS = 16 << 20
-UNCLEAN = re.compile(r"did not end cleanly|of a run that has no end")
+UNCLEAN = re.compile(
+    r"did not end cleanly|of a run that has no end|no counters record to compare them with"
+)
 
 
 class Fault(NamedTuple):
@@ -118,6 +121,10 @@ class Scene:
     def remount(self) -> None:
         """Repair the file system, while no agent runs."""
         subprocess.run(["umount", self.disk], check=True)
+        # A copy: namespaces of other processes may keep the faulty mount for a while.
+        image = self.directory / "image"
+        shutil.copyfile(image, self.directory / "copy")
+        (self.directory / "copy").rename(image)
         self.mount(self._mount)
 
     @property
