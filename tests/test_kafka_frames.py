@@ -6,19 +6,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka.conn import create_conn
 from aiokafka.errors import CorrelationIdError, KafkaConnectionError
+from support.memory import peak_memory
 
 from flowstream.kafka.frames import BoundedId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LARGEST = 2**31 - 1
 # Octets that the peer sends to each client: a client that keeps them is larger than this.
@@ -50,21 +50,6 @@ def flood(announced: int) -> Iterator[int]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
-
-
-def peak_memory(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process; return its largest resident memory in octets.
-
-    ru_maxrss would not do: it includes the tests' own process, from before the exec.
-    """
-    peak = 0
-    while process.poll() is None:
-        with suppress(OSError):
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    peak = int(line.split()[1]) << 10
-        time.sleep(0.02)
-    return peak
 
 
 @pytest.mark.parametrize(
