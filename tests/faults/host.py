@@ -189,23 +189,24 @@ def _segment(scene: Scene) -> Path:
 
 
 def flip_segment(scene: Scene) -> None:
-    """One bit in the middle."""
-    _flip(_segment(scene))
+    """One bit of the first batch's records, which begin at octet 61."""
+    _flip(_segment(scene), 71)
 
 
 def flip_sidecar(scene: Scene) -> None:
-    """As above, in a sidecar."""
-    _flip(_segment(scene).with_suffix(".tally"))
+    """One bit in the middle of a sidecar."""
+    path = _segment(scene).with_suffix(".tally")
+    _flip(path, path.stat().st_size // 2)
 
 
 def flip_checkpoint(scene: Scene) -> None:
-    """As above, in the checkpoint."""
-    _flip(scene.spool / "checkpoint")
+    """One bit in the middle of the checkpoint."""
+    path = scene.spool / "checkpoint"
+    _flip(path, path.stat().st_size // 2)
 
 
-def _flip(path: Path) -> None:
+def _flip(path: Path, at: int) -> None:
     with path.open("r+b") as file:
-        at = path.stat().st_size // 2
         file.seek(at)
         (octet,) = file.read(1)
         file.seek(at)
