@@ -180,8 +180,13 @@ def leaders_moved(scene: Scene) -> Iterator[None]:
     assert 1 not in scene.cluster.leaders(scene.flows)
     scene.cluster.start([1])
     yield
-    scene.cluster.elect_preferred()
-    assert wait_until(lambda: 1 in scene.cluster.leaders(scene.flows), PATIENCE_S)
+
+    def back() -> bool:
+        # Not before it is in sync again.
+        scene.cluster.elect_preferred()
+        return 1 in scene.cluster.leaders(scene.flows)
+
+    assert wait_until(back, PATIENCE_S)
 
 
 @contextmanager
