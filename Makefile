@@ -51,6 +51,9 @@ test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
+	@# The tests themselves reach no network.
+	@GOTOOLCHAIN=local GOFLAGS=-modcacherw GOPATH=$(CURDIR)/.cache/go/path \
+		$(BIN)/go -C tests/goflow2 mod download
 	@$(SUDO) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 faults: setup ## let brokers, networks and disks fail in many ways (root)
