@@ -265,6 +265,23 @@ def test_a_segment_that_vanishes_while_it_runs_is_counted(small, leave):
         assert spool.gone() == [damaged(range(7))]
 
 
+@pytest.mark.parametrize("sidecar", [False, True])
+def test_a_segment_that_vanishes_is_counted_before_it_is_read(small, sidecar):
+    with opened(small) as spool:
+        batch = spool.read()
+        log_of(small).unlink()
+        if not sidecar:
+            tally_of(small).unlink()
+        spool.tidy(0)
+        assert spool.gone() == [damaged(range(7, 15))]
+        assert (spool.records, spool.read()) == (7, None)
+        spool.acknowledge(batch)
+        assert (spool.records, spool.amounts) == (0, {})
+        # Nothing is written to a file that is gone.
+        append(spool, flows(15, 3))
+        assert numbers(unread(spool)) == [15, 16, 17]
+
+
 def test_one_line_of_log_for_each_damaged_segment(tmp_path):
     filled(tmp_path, *[20] * 50, segment_bytes=50_000)
     with opened(tmp_path) as spool:

@@ -152,7 +152,7 @@ class Spool(Closing):
             partition.rewind()
 
     def tidy(self, now_ms: int) -> None:
-        """Give up what is beyond the limits: the oldest segment of all goes first.
+        """Give up what was deleted, and what is beyond the limits: the oldest segment first.
 
         Its unread records are ``gone``; what was read still waits for its outcome. Files
         are deleted by the next ``save``. Raises ``OSError`` where they cannot be read.

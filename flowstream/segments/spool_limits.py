@@ -1,4 +1,4 @@
-"""Limits of the spool: the oldest segment of all partitions is given up first."""
+"""Segments of the spool that are given up: those deleted, then the oldest beyond the limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _ACTIVE_SHARE: Final = 4
 
 
 def apply(retention: Retention, partitions: Collection[SpoolPartition], now_ms: int) -> None:
-    """Give up what is beyond the limits; ``OSError`` where it cannot be read."""
+    """Give up what was deleted or is beyond the limits; ``OSError`` where it cannot be read."""
+    for partition in partitions:
+        partition.give_up_deleted()
     if retention.age_ms is not None:
         for partition in partitions:
             partition.roll(now_ms - retention.age_ms // _ACTIVE_SHARE)
@@ -32,7 +34,7 @@ def _expire(partition: SpoolPartition, before_ms: int) -> None:
 
 
 def _make_room(partitions: Collection[SpoolPartition], size: int) -> None:
-    total = sum(partition.waiting_octets() for partition in partitions)
+    total = sum(segment.octets for partition in partitions for segment in partition.waiting())
     while total > size:
         candidates = [(each, each.oldest()) for each in partitions]
         waiting = [(each, segment) for each, segment in candidates if segment is not None]

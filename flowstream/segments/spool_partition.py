@@ -91,10 +91,6 @@ class SpoolPartition(Closing):
             written += entry.records
         return written, None
 
-    def waiting_octets(self) -> int:
-        """Octets of the segments whose records wait."""
-        return sum(segment.octets for segment in self._waiting())
-
     def next_ms(self) -> int | None:
         """Return the first time in the next unread batch, None without one.
 
@@ -135,9 +131,22 @@ class SpoolPartition(Closing):
                 self._lose(segment, entry, segment.given_up)
         self._cursor.rewind()
 
+    def waiting(self) -> Iterator[Segment]:
+        """Yield the segments whose records wait."""
+        for segment in self._segments:
+            if not segment.given_up and not self.settled.covers(segment.base, segment.end):
+                yield segment
+
     def oldest(self) -> Segment | None:
         """Return the first segment whose records wait, None without one."""
-        return next(self._waiting(), None)
+        return next(self.waiting(), None)
+
+    def give_up_deleted(self) -> None:
+        """Lose what is unread in segments that somebody deleted."""
+        names = set(self._directory.names())
+        for segment in [each for each in self.waiting() if log_name(each.base) not in names]:
+            stored.report_damage(self._directory, segment, 0, "the file was deleted")
+            self.give_up(segment, terms.SPOOL_DAMAGED)
 
     def give_up(self, segment: Segment, cause: str) -> None:
         """Lose what is unread in a segment; what is in flight still gets its outcome."""
@@ -211,11 +220,6 @@ class SpoolPartition(Closing):
                 "spool_torn_batch", file=str(self._directory.path / log_name(segment.base)),
                 position=found.torn_at,
             )  # fmt: skip
-
-    def _waiting(self) -> Iterator[Segment]:
-        for segment in self._segments:
-            if not segment.given_up and not self.settled.covers(segment.base, segment.end):
-                yield segment
 
     def _read(self, segment: Segment, located: Located) -> SpooledBatch | None:
         entry = located.entry
