@@ -12,8 +12,8 @@ import pytest
 from support.mock_cluster import MockCluster
 from support.outcomes import eventually, new_topic
 from support.published import Published
-from support.spooling_sink import EARLIER, Rig, numbers_in
-from support.spools import KEYS
+from support.spooling_sink import EARLIER, LATER, Rig, numbers_in
+from support.spools import KEYS, amounts
 
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.settings import ClientSettings
@@ -43,6 +43,31 @@ async def left_behind(directory: Path, topic: str, records: int, partitions: int
             await sink.send(rig.batch(1_000 * n, 1_000, n % partitions))
         await sink.flush(10)
         assert (rig.waiting, rig.acknowledged) == (records, 0)
+
+
+def delete_segments(directory: Path) -> None:
+    for file in directory.glob("*-*/*"):
+        file.unlink()
+
+
+def note_counters(rig: Rig, topic: str) -> None:
+    """Note counters that say what waits in the spool."""
+    for seq, key in enumerate(KEYS):
+        record = msgspec.structs.replace(
+            Published().counters[1],
+            agent_epoch=EARLIER,
+            seq=seq,
+            if_index=key.if_index,
+            flow_direction=key.flow_direction,
+            spool=SpoolCounts(*rig.ledger.account(key).spool, 0, 0),
+        )
+        rig.sink.note_counters(record, topic)
+
+
+async def counters_in(broker: Broker, topic: str) -> list[CountersRecord]:
+    source = open_source(broker.url, [topic])
+    records = [decode(m.value) async for batch in source.batches() for m in batch]
+    return [record for record in records if isinstance(record, CountersRecord)]
 
 
 async def test_live_records_pass_those_that_wait(broker: Broker, tmp_path: Path) -> None:
@@ -124,27 +149,40 @@ async def test_what_the_cluster_refuses_of_an_earlier_run_is_in_its_counters(
         await sink.send(first.batch(101, 1, size=20_000))
         await sink.send(first.batch(102, 101))
         await sink.flush(10)
-        for seq, key in enumerate(KEYS):
-            record = msgspec.structs.replace(
-                Published().counters[1],
-                agent_epoch=EARLIER,
-                seq=seq,
-                if_index=key.if_index,
-                flow_direction=key.flow_direction,
-                spool=SpoolCounts(*first.ledger.account(key).spool, 0, 0),
-            )
-            sink.note_counters(record, counters)
+        note_counters(first, counters)
     rig = Rig(broker.cluster, topic, tmp_path, topic_settings={"max.message.bytes": "10000"})
     async with rig.running():
         await eventually(lambda: rig.spool.records == 0)
         # The amended record goes through the spool.
         await eventually(lambda: rig.sink.spool_state.octets == 0 and not rig.spool.runs)
     assert sorted(await numbers_in(broker, topic)) == [n for n in range(203) if n != 101]
-    source = open_source(broker.url, [counters])
-    (amended,) = [decode(m.value) async for batch in source.batches() for m in batch]
-    assert isinstance(amended, CountersRecord)
+    (amended,) = await counters_in(broker, counters)
     # Record 101 has 101 % 7 + 1 packets, and is of the second attachment.
     lost = Loss(1, 4, 4 * 61)
     assert (amended.agent_epoch, amended.seq, amended.if_index) == (EARLIER, 2, KEYS[1].if_index)
     assert amended.losses["message_too_large"] == lost
-    assert amended.spool.records == record.spool.records - 1
+    assert amended.spool.records == first.ledger.account(KEYS[1]).spool.records - 1
+
+
+async def test_what_was_deleted_before_a_run_came_to_it_is_in_the_counters(
+    broker: Broker, tmp_path: Path
+) -> None:
+    topic, counters = new_topic(), f"{new_topic()}.counters"
+    first = Rig(NOWHERE, topic, tmp_path, epoch=EARLIER)
+    async with first.running() as sink:
+        await sink.send(first.batch(0, 1_009))
+        await sink.flush(10)
+        note_counters(first, counters)
+    # The cluster does not answer this run, so that it reads nothing.
+    second = Rig(NOWHERE, topic, tmp_path, epoch=LATER)
+    async with second.running():
+        delete_segments(tmp_path)
+    rig = Rig(broker.cluster, topic, tmp_path, epoch=LATER + 1_024)
+    async with rig.running():
+        await eventually(lambda: EARLIER not in rig.spool.runs)
+    amended = {record.if_index: record for record in await counters_in(broker, counters)}
+    lost = amounts(range(1_009))
+    assert {key.if_index: Loss(*lost[key]) for key in KEYS} == {
+        if_index: record.losses["spool_damaged"] for if_index, record in amended.items()
+    }
+    assert [record.spool.records for record in amended.values()] == [0, 0]

@@ -123,7 +123,7 @@ class SpoolingSink:
         await self._kafka.start([*topics, *sorted(others)], wait=False)
         if self._spool.records:
             self._report.found(self._spool.records, self._spool.octets, _now())
-            self._written()
+        self._written()  # Or counters of an earlier run are due.
         self._spawn(self._drain.run(), "spool-drain")
         self._spawn(self._keep(), "spool-keeper")
         deadline = _now() + _CONNECT_S
