@@ -204,7 +204,7 @@ async def test_slow_line_carries_what_it_can(broker_factory: Callable[..., Broke
             taken = (len(account.acknowledged_values) - before) * VALUE_BYTES
             carried = slow.carried - carried
             tasks.cancel_scope.cancel()
-        assert taken > carried * 0.5
+        assert taken > carried * 0.2
         slow.bytes_per_second = None
         await sink.close(10)
         assert account.causes.keys() == {"delivery_timeout"}
