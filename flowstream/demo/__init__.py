@@ -20,7 +20,6 @@ from flowstream.demo.network import hosts, network
 from flowstream.demo.show import Viewer
 from flowstream.demo.traffic import traffic
 from flowstream.errors import FlowstreamError, SourceError
-from flowstream.kafka.settings import DEFAULT_CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,8 +43,8 @@ def run(
     duration_s: float,
     sink: str | None,
     record_format: str,
-    kafka: ClientSettings = DEFAULT_CLIENT,
-    options: Sequence[str] = (),
+    kafka: ClientSettings,
+    options: Sequence[str],
 ) -> int:
     """Run the demonstration for ``duration_s`` seconds; return its exit status.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.reading.terms import TCP_FLAGS
 from flowstream.records import FlowRecord, decode
 from flowstream.source import open_source
@@ -29,7 +28,7 @@ class Viewer:
         topic: str,
         since_ns: int,
         console: Console,
-        client: ClientSettings = DEFAULT_CLIENT,
+        client: ClientSettings,
     ) -> None:
         self._url, self._topic, self._since_ns = url, topic, since_ns
         self._console, self._client = console, client

@@ -9,7 +9,6 @@ from flowstream.accounting import terms
 from flowstream.errors import SinkError, UsageError
 from flowstream.extras import requires
 from flowstream.kafka.remedies import REMEDIES
-from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.messages import MessageBatch
 from flowstream.progress import progress_bars
 from flowstream.segments.reader import partitions_of
@@ -114,7 +113,7 @@ class Copy:
         )
 
 
-def cluster_settings(url: str, client: ClientSettings = DEFAULT_CLIENT) -> ClientSettings:
+def cluster_settings(url: str, client: ClientSettings) -> ClientSettings:
     """Return ``client`` for a Kafka URL; UsageError, naming its form, for any other."""
     where = parse_url(url) if url.startswith("kafka:") else None
     if not isinstance(where, KafkaUrl):

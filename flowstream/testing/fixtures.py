@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.testing.counters import CountersFactory
 from flowstream.testing.factory import FlowFactory
 from flowstream.testing.recorded import Recording
@@ -30,9 +29,7 @@ class Fixtures:
     numbers its records through the whole scope. ``client`` are the settings for the broker.
     """
 
-    def __init__(
-        self, directory: Path, url: str | None, client: ClientSettings = DEFAULT_CLIENT
-    ) -> None:
+    def __init__(self, directory: Path, url: str | None, client: ClientSettings) -> None:
         self._directory, self._url, self._client = directory, url, client
         self._topics = ExitStack()
 
