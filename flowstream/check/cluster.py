@@ -15,11 +15,7 @@ from flowstream.kafka.diagnosis import advertised
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.looks import Step, Walk
 from flowstream.kafka.peer import PeerError
-from flowstream.kafka.permissions import (
-    TopicState,
-    refuses_idempotence,
-    topic_states,
-)
+from flowstream.kafka.permissions import TopicState, refuses_idempotence, topic_states
 from flowstream.kafka.topic_settings import (
     deletions,
     refusals,
@@ -59,10 +55,10 @@ async def check_cluster(settings: ClientSettings, topics: Sequence[str]) -> Asyn
         yield finding
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            error, ahead_ms, states = await _answers(settings, usable[0].address, topics)
+            error, clock, states = await _answers(settings, usable[0].address, topics)
         yield _idempotence(error)
-        yield _clock(ahead_ms)
-        async for finding in _topics(settings, states, ahead_ms):
+        yield _clock(clock)
+        async for finding in _topics(settings, states, clock):
             yield finding
     except (OSError, PeerError, SinkError) as err:  # OSError includes TimeoutError
         yield Finding(Status.FAIL, "topics", str(err) or "no answer in time", "see the brokers")

@@ -81,7 +81,7 @@ def from_arguments(texts: Sequence[str]) -> dict[str, Given]:
 
 def client_settings(given: Mapping[str, Given]) -> ClientSettings:
     """Return the settings that the properties add up to, for no cluster yet."""
-    protocol = given["security.protocol"].value if "security.protocol" in given else "PLAINTEXT"
+    protocol = _value(given, "security.protocol", "PLAINTEXT")
     tls = _tls(given, protocol)
     sasl = _sasl(given, protocol)
     _refuse_without(
