@@ -57,11 +57,6 @@ class Cursor:
         """Go on behind the item that ``peek`` returned."""
         self._queue.popleft()
 
-    def rewind(self) -> None:
-        """Begin again with the first segment."""
-        self._current = None
-        self._queue.clear()
-
     def _load(self) -> bool:
         """Read more of the index; False when there is nothing more."""
         segment = self._next_segment()

@@ -143,14 +143,6 @@ class Spool(Closing):
         topic, partition, base_offset = spooled.place
         self._partitions[topic, partition].doubt(base_offset)
 
-    def rewind(self) -> None:
-        """Read again everything that was read and not acknowledged.
-
-        Not before each of those batches has an answer or will get none.
-        """
-        for partition in self._partitions.values():
-            partition.rewind()
-
     def tidy(self, now_ms: int) -> None:
         """Give up what was deleted, and what is beyond the limits: the oldest segment first.
 

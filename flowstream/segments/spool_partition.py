@@ -115,21 +115,11 @@ class SpoolPartition(Closing):
 
     def acknowledge(self, base_offset: int) -> None:
         """Settle a batch that was read."""
-        segment, entry = self._in_flight.pop(base_offset, (None, None))
-        if segment is not None and entry is not None and not self._is_settled(entry):
-            self._settle(segment, entry)
+        self._settle(*self._in_flight.pop(base_offset))
 
     def doubt(self, base_offset: int) -> None:
         """Note that a batch was sent and not answered."""
         self._doubtful.add(base_offset)
-
-    def rewind(self) -> None:
-        """Read everything without an outcome again."""
-        in_flight, self._in_flight = self._in_flight, {}
-        for segment, entry in in_flight.values():
-            if segment.given_up:
-                self._lose(segment, entry, segment.given_up)
-        self._cursor.rewind()
 
     def waiting(self) -> Iterator[Segment]:
         """Yield the segments whose records wait."""
@@ -155,7 +145,7 @@ class SpoolPartition(Closing):
                 self._lose_vanished(segment, item)
             elif item.entry.base_offset not in self._in_flight:
                 self._lose(segment, item.entry, cause)
-        segment.given_up = cause
+        segment.given_up = True
         self.octets -= segment.octets
         self._tail.forget(segment)
 
@@ -276,7 +266,7 @@ class SpoolPartition(Closing):
         settled = Settled(self.settled.next, self.settled.beyond)
         stock = segment.stock.copy()
         for other, entry in self._in_flight.values():
-            if other is segment and not self._is_settled(entry):
+            if other is segment:
                 settled.add(entry.base_offset, entry.end)
                 stock.add(entry.records, keyed(entry), sign=-1)
         parts = settled.open_parts(missing.base_offset, missing.end)

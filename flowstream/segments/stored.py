@@ -56,9 +56,9 @@ def stream_of(topic: str) -> Stream | None:
 class Segment:
     """Offsets ``base`` to ``end``, exclusive; ``octets`` of log and sidecar.
 
-    Times in ms are those of its records. ``given_up`` is the cause for which its
-    records are not read any more; ``lossy`` says that some were not published. ``stock``
-    is what waits, ``in_doubt`` whether any of it was sent and not answered.
+    Times in ms are those of its records. ``given_up`` says that its records are not read
+    any more; ``lossy`` that some were not published. ``stock`` is what waits, ``in_doubt``
+    whether any of it was sent and not answered.
     """
 
     base: int
@@ -66,7 +66,7 @@ class Segment:
     octets: int = 0
     oldest_ms: int | None = None
     newest_ms: int = 0
-    given_up: str = ""
+    given_up: bool = False
     lossy: bool = False
     stock: Stock = field(default_factory=Stock)
     in_doubt: bool = False
