@@ -151,6 +151,27 @@ def test_records_that_were_in_doubt_before_stay_so(tmp_path):
         ]
 
 
+def test_what_was_sent_and_not_answered_is_in_doubt_for_the_next_run_too(tmp_path):
+    with opened(tmp_path) as spool:
+        for n in range(3):
+            append(spool, flows(n * 20, 20))
+        first, second = (spool.read() for _ in range(2))
+        spool.doubt(first)
+        spool.doubt(second)
+        spool.acknowledge(second)
+        spool.save()
+    with opened(tmp_path) as spool:
+        assert [each.in_doubt for each in unread(spool)] == [True, False]
+        spool.save()
+    with opened(tmp_path, retention=Retention(size=1)) as spool:
+        spool.tidy(TIMESTAMP_MS)
+        gone = sorted(spool.gone(), key=lambda each: each.in_doubt)
+        assert gone == [
+            lost(range(40, 60), terms.SPOOL_FULL),
+            lost(range(20), terms.SPOOL_FULL, in_doubt=True),
+        ]
+
+
 def test_segments_older_than_the_age_expire(tmp_path):
     now = TIMESTAMP_MS + 10 * HOUR
     with opened(tmp_path, retention=Retention(age_ms=4 * HOUR), **SEGMENT) as spool:

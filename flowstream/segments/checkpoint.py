@@ -36,10 +36,14 @@ Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Position(msgspec.Struct, array_like=True, frozen=True):
-    """Published offsets of a partition: all below ``next``, and ranges beyond it."""
+    """Published offsets of a partition: all below ``next``, and ranges beyond it.
 
-    next: Offset
-    beyond: list[tuple[Offset, Offset]]
+    ``doubtful`` are the first offsets of batches that were sent and not answered.
+    """
+
+    next: Offset = 0
+    beyond: list[tuple[Offset, Offset]] = []
+    doubtful: list[Offset] = []
 
 
 class Lost(msgspec.Struct, array_like=True, frozen=True):

@@ -25,7 +25,6 @@ from flowstream.segments.claim import acting_as, take_lock
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import PARTITION_NAME
-from flowstream.segments.settled import Settled
 from flowstream.segments.spool_limits import apply
 from flowstream.segments.spool_partition import SpoolPartition
 from flowstream.segments.spooled import Books, Losses, Stock
@@ -139,7 +138,7 @@ class Spool(Closing):
         self._partitions[topic, partition].acknowledge(base_offset)
 
     def doubt(self, spooled: SpooledBatch) -> None:
-        """Note that a batch was sent and not answered: if it is lost later, it is in doubt."""
+        """Note that a batch was sent and not answered: if a later run loses it, it is in doubt."""
         topic, partition, base_offset = spooled.place
         self._partitions[topic, partition].doubt(base_offset)
 
@@ -270,12 +269,11 @@ class Spool(Closing):
 
     def _add(self, root: Directory, topic: str, number: int) -> SpoolPartition:
         name = f"{topic}-{number}"
-        position = self._positions.get(name, Position(0, []))
         added = self._partitions[topic, number] = SpoolPartition(
             root.directory(name),
             topic,
             number,
-            Settled(position.next, position.beyond),
+            self._positions.get(name, Position()),
             self._books,
             self._limits,
         )
@@ -283,9 +281,8 @@ class Spool(Closing):
 
     def _checkpoint(self) -> Checkpoint:
         positions = {
-            f"{topic}-{number}": Position(each.settled.next, each.settled.beyond)
+            f"{topic}-{number}": each.position
             for (topic, number), each in self._partitions.items()
-            if each.settled.end
         }
         runs = {epoch: list(each) for epoch, each in self.runs.items()}
         return Checkpoint(positions, runs, list(map(Lost.of, self._books.losses.pending())))

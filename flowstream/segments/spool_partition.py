@@ -10,6 +10,7 @@ import structlog
 from flowstream.accounting import terms
 from flowstream.closing import Closing
 from flowstream.segments import stored
+from flowstream.segments.checkpoint import Position
 from flowstream.segments.cursor import Cursor
 from flowstream.segments.index import Missing
 from flowstream.segments.recovery import Found, recover
@@ -30,31 +31,31 @@ log = structlog.get_logger(__name__)
 
 
 class SpoolPartition(Closing):
-    """A partition in ``directory``, which it closes; ``settled`` is that of the checkpoint."""
+    """A partition in ``directory``, which it closes; ``position`` is that of the checkpoint."""
 
     def __init__(
         self,
         directory: Directory,
         topic: str,
         partition: int,
-        settled: Settled,
+        position: Position,
         books: Books,
         limits: Limits,
     ) -> None:
         self._directory = directory
         self._topic, self._partition = topic, partition
-        self.settled = settled
+        self._settled = Settled(position.next, position.beyond)
         self._books = books
         self._stream = stream_of(topic)
         self._segments: list[Segment] = []
         self._tail = Tail(directory, self._segments, limits)
-        self._cursor = Cursor(directory, self._segments, settled, self._stream)
+        self._cursor = Cursor(directory, self._segments, self._settled, self._stream)
         # Where a torn batch is cut off, by the base of its segment.
         self._cuts: dict[int, int] = {}
         # What was read and has no outcome yet, with its segment, by base offset.
         self._in_flight: dict[int, tuple[Segment, Entry]] = {}
-        # Base offsets of batches that were sent and not answered.
-        self._doubtful: set[int] = set()
+        # Base offsets of batches that were sent and not answered, also by an earlier run.
+        self._doubtful = set(position.doubtful)
         self.octets = 0
         """Octets of the segments and sidecars that are not given up."""
 
@@ -66,8 +67,8 @@ class SpoolPartition(Closing):
             segment = found.segment
             if end is None:
                 # Whatever was deleted before the first segment had been published.
-                self.settled.add(self.settled.next, segment.base)
-            elif not self.settled.covers(end, segment.base):
+                self._settled.add(self._settled.next, segment.base)
+            elif not self._settled.covers(end, segment.base):
                 what = f"offsets from {end} on are missing before it"
                 stored.report_damage(self._directory, segment, 0, what)
                 self._lose_offsets(end, segment.base)
@@ -75,8 +76,8 @@ class SpoolPartition(Closing):
             self._tail.inherit(segment.base)
             end = segment.end
         if end is None:
-            end = self.settled.next
-        self.settled.add(end, self.settled.end)
+            end = self._settled.next
+        self._settled.add(end, self._settled.end)
 
     def append(self, batch: MessageBatch, origin: Origin) -> tuple[int, OSError | None]:
         """Write the batch's records; return how many, and the error of the others."""
@@ -124,7 +125,7 @@ class SpoolPartition(Closing):
     def waiting(self) -> Iterator[Segment]:
         """Yield the segments whose records wait."""
         for segment in self._segments:
-            if not segment.given_up and not self.settled.covers(segment.base, segment.end):
+            if not segment.given_up and not self._settled.covers(segment.base, segment.end):
                 yield segment
 
     def oldest(self) -> Segment | None:
@@ -159,7 +160,7 @@ class SpoolPartition(Closing):
 
     def delete(self, *, lossy: bool) -> None:
         """Delete settled segments; without ``lossy`` up to one with records that are gone."""
-        while self._segments and self._segments[0].end <= self.settled.next:
+        while self._segments and self._segments[0].end <= self._settled.next:
             segment = self._segments[0]
             if segment.lossy and not lossy:
                 return
@@ -178,6 +179,11 @@ class SpoolPartition(Closing):
                 os.ftruncate(descriptor, position)
             del self._cuts[base]
 
+    @property
+    def position(self) -> Position:
+        """What the checkpoint keeps of it."""
+        return Position(self._settled.next, self._settled.beyond, sorted(self._doubtful))
+
     def close(self) -> None:
         """Close the files; harmless twice."""
         self._tail.close()
@@ -186,7 +192,7 @@ class SpoolPartition(Closing):
     @property
     def _next_offset(self) -> int:
         end = self._segments[-1].end if self._segments else 0
-        return max(end, self.settled.end)
+        return max(end, self._settled.end)
 
     def _take(self, found: Found) -> None:
         """Take a segment of an earlier run over; what is wrong with it is lost now."""
@@ -223,7 +229,8 @@ class SpoolPartition(Closing):
         self._cursor.take()
         self._in_flight[entry.base_offset] = (segment, entry)
         place = Place(self._topic, self._partition, entry.base_offset)
-        return SpooledBatch(batch, entry.agent_epoch, entry.in_doubt, place, entry.amounts())
+        in_doubt = self._is_doubtful(entry)
+        return SpooledBatch(batch, entry.agent_epoch, in_doubt, place, entry.amounts())
 
     def _add(self, segment: Segment, entry: Entry) -> None:
         segment.in_doubt |= entry.in_doubt
@@ -231,19 +238,22 @@ class SpoolPartition(Closing):
             stock.add(entry.records, keyed(entry))
 
     def _settle(self, segment: Segment, entry: Entry) -> None:
-        self.settled.add(entry.base_offset, entry.end)
+        self._settled.add(entry.base_offset, entry.end)
         self._doubtful.discard(entry.base_offset)
         for stock in (segment.stock, self._books.stock):
             stock.add(entry.records, keyed(entry), sign=-1)
 
     def _is_settled(self, entry: Entry) -> bool:
-        return self.settled.covers(entry.base_offset, entry.end)
+        return self._settled.covers(entry.base_offset, entry.end)
+
+    def _is_doubtful(self, entry: Entry) -> bool:
+        return entry.in_doubt or entry.base_offset in self._doubtful
 
     def _lose(self, segment: Segment, entry: Entry, cause: str) -> None:
         if self._is_settled(entry):
             return
         segment.lossy = True
-        in_doubt = entry.in_doubt or entry.base_offset in self._doubtful
+        in_doubt = self._is_doubtful(entry)
         gone = Gone(
             entry.agent_epoch, entry.stream, in_doubt, cause, entry.records, entry.amounts()
         )
@@ -251,10 +261,10 @@ class SpoolPartition(Closing):
         self._settle(segment, entry)
 
     def _lose_offsets(self, begin: int, end: int, segment: Segment | None = None) -> None:
-        for low, high in self.settled.open_parts(begin, end):
+        for low, high in self._settled.open_parts(begin, end):
             gone = Gone(None, self._stream, False, terms.SPOOL_DAMAGED, high - low, {})
             self._books.losses.add(gone)
-            self.settled.add(low, high)
+            self._settled.add(low, high)
             if segment is not None:
                 segment.lossy = True
 
@@ -263,14 +273,13 @@ class SpoolPartition(Closing):
 
         Their amounts are known where nothing else of the segment waits.
         """
-        settled = Settled(self.settled.next, self.settled.beyond)
+        settled = Settled(self._settled.next, self._settled.beyond)
         stock = segment.stock.copy()
         for other, entry in self._in_flight.values():
             if other is segment:
                 settled.add(entry.base_offset, entry.end)
                 stock.add(entry.records, keyed(entry), sign=-1)
-        parts = settled.open_parts(missing.base_offset, missing.end)
-        if not parts:
+        if not (parts := settled.open_parts(missing.base_offset, missing.end)):
             return
         stored.report_damage(self._directory, segment, missing.position, "no batch")
         lost = sum(end - begin for begin, end in parts)
@@ -285,5 +294,6 @@ class SpoolPartition(Closing):
         for each in (segment.stock, self._books.stock):
             each.add(lost, stock.amounts.items(), sign=-1)
         for begin, end in parts:
-            self.settled.add(begin, end)
+            self._settled.add(begin, end)
+            self._doubtful -= {base for base in self._doubtful if begin <= base < end}
         segment.lossy = True

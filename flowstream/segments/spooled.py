@@ -31,7 +31,7 @@ class SpooledBatch:
     ``agent_epoch`` is None, and so are the stream and the tally of ``batch``, where
     the sidecar is missing or damaged. ``amounts`` are the sums of the whole batch, also
     where only the tally is damaged. ``in_doubt``: it had been sent to a broker, which
-    did not answer, before it was spooled.
+    did not answer, before it was spooled or out of the spool.
     """
 
     batch: MessageBatch
