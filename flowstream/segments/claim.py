@@ -7,6 +7,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Final
 
+from flowstream.closing import Closing
 from flowstream.errors import SinkError
 from flowstream.segments.reader import PARTITION_NAME
 
@@ -50,22 +51,30 @@ def check_contents(
                 require(partition.path / file, known)
 
 
-def take_lock(root: Directory, where: str) -> int:
-    """Lock the directory; return the descriptor that holds the lock.
+class Lock(Closing):
+    """Locks a directory until it is closed.
 
     Raises ``SinkError``, which names the process that has it.
     """
-    # A user who can open the file can lock it, which keeps the agent from starting.
-    try:
-        lock = root.create(LOCK_NAME, 0o600)
-    except FileExistsError:
-        lock = root.file(LOCK_NAME)
-    try:
-        _hold(lock, where)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
+
+    def __init__(self, root: Directory, where: str) -> None:
+        # A user who can open the file can lock it, which keeps the agent from starting.
+        try:
+            self._descriptor = root.create(LOCK_NAME, 0o600)
+        except FileExistsError:
+            self._descriptor = root.file(LOCK_NAME)
+        try:
+            _hold(self._descriptor, where)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the lock; harmless twice."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _hold(lock: int, where: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ from flowstream.accounting import terms
 from flowstream.compression import COMPRESSION
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
-from flowstream.segments.claim import check_contents, take_lock
+from flowstream.segments.claim import Lock, check_contents
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import SEGMENT_NAME, partitions_among
@@ -68,7 +66,7 @@ class SegmentSink:
         self._partitions: dict[str, int] = {}
         self._root: Directory | None = None
         self._writers: dict[tuple[str, int], SegmentWriter] = {}
-        self._lock = -1
+        self._lock: Lock | None = None
         self._fault: str | None = None
         self._worker: Worker[MessageBatch] | None = None
         self._failing = False
@@ -153,7 +151,7 @@ class SegmentSink:
         try:
             root = self._root = Directory.open(self._directory, self._owner)
             check_contents(root, f"file:{self._directory}", "recording", SEGMENT_NAME)
-            self._lock = take_lock(root, f"file:{self._directory}")
+            self._lock = Lock(root, f"file:{self._directory}")
             counts = {topic: self._count(root, topic) for topic in topics}
             size = self._segment_bytes or self._retention.segment_bytes(sum(counts.values()))
             for topic, count in counts.items():
@@ -240,9 +238,7 @@ class SegmentSink:
     def _close_files(self) -> None:
         for writer in self._writers.values():
             writer.close()
-        if self._lock >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.close()
         if self._root is not None:
             self._root.close()

@@ -10,7 +10,6 @@ the process. ``sync`` makes it survive the end of the system.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from operator import itemgetter
@@ -21,7 +20,7 @@ from flowstream.compression import COMPRESSION
 from flowstream.errors import SinkError
 from flowstream.segments import checkpoint
 from flowstream.segments.checkpoint import Checkpoint, Lost, Position
-from flowstream.segments.claim import acting_as, take_lock
+from flowstream.segments.claim import Lock, acting_as
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
 from flowstream.segments.reader import PARTITION_NAME
@@ -74,7 +73,7 @@ class Spool(Closing):
         self._limits = Limits(0, compression)
         self._books = Books(Stock(), Losses())
         self._root: Directory | None = None
-        self._lock = -1
+        self._lock: Lock | None = None
         self._positions: dict[str, Position] = {}
         self._partitions: dict[tuple[str, int], SpoolPartition] = {}
         self.runs: Mapping[int, Sequence[bytes]] = {}
@@ -228,10 +227,8 @@ class Spool(Closing):
         for partition in self._partitions.values():
             partition.close()
         self._partitions = {}
-        if self._lock >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.close()
         if self._root is not None:
             self._root.close()
             self._root = None
@@ -240,7 +237,7 @@ class Spool(Closing):
         load(self._compression)
         root = self._root = Directory.open(self._path, self._owner)
         check_spool(root, self.where)
-        self._lock = take_lock(root, self.where)
+        self._lock = Lock(root, self.where)
         size = self._segment_bytes or self._retention.segment_bytes(sum(partitions.values()))
         self._limits = Limits(min(size, MAX_SEGMENT_BYTES), self._compression)
         with acting_as(self._owner):
