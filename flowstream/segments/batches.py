@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 # Base offset, length, partition leader epoch, magic, CRC, attributes, last offset
 # delta, first and max timestamp, producer id, producer epoch, base sequence, records.
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+LENGTH_END: Final = 12
+"""Octets that the length does not include: the base offset and itself."""
+MAGIC: Final = 2
+MAGIC_POSITION: Final = 16
 _ATTRIBUTES_POSITION: Final = 21
 _ATTRIBUTES: Final = struct.Struct(">h")
 _CODEC: Final = 0x07

@@ -10,19 +10,13 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstream.segments.batches import HEADER
-from flowstream.segments.tallies import Entry, Located
+from flowstream.segments.batches import HEADER, LENGTH_END, MAGIC, MAGIC_POSITION
+from flowstream.segments.tallies import MAX_OCTETS, MAX_RECORDS, Entry, Located
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from flowstream.streams import Stream
-
-# The length does not include itself and the base offset before it.
-_LENGTH_END = 12
-_MAGIC, _MAGIC_AT = 2, 16
-_LARGEST_BATCH = 1 << 30
-_MOST_RECORDS = 1 << 24
 
 
 class Missing(NamedTuple):
@@ -92,11 +86,11 @@ def _by_header(head: bytes, position: int, offset: int, stream: Stream | None) -
     if len(head) < HEADER.size:
         return None
     base, length, _, magic, _, _, last, first_ms, newest_ms, _, _, _, records = HEADER.unpack(head)
-    octets = length + _LENGTH_END
+    octets = length + LENGTH_END
     # A segment of the spool has no gaps.
-    if base != offset or magic != _MAGIC or octets < HEADER.size or records != last + 1:
+    if base != offset or magic != MAGIC or octets < HEADER.size or records != last + 1:
         return None
-    if not 1 <= records <= _MOST_RECORDS or octets > _LARGEST_BATCH:
+    if not 1 <= records <= MAX_RECORDS or octets > MAX_OCTETS:
         return None
     return Entry(base, records, position, octets, first_ms, newest_ms, None, stream, False, ())
 
@@ -117,7 +111,7 @@ def is_torn(log: int, position: int) -> bool:
     if not head:
         return position >= os.fstat(log).st_size
     if len(head) < HEADER.size:
-        return len(head) <= _MAGIC_AT or head[_MAGIC_AT] == _MAGIC
-    length, magic = HEADER.unpack(head)[1], head[_MAGIC_AT]
-    end = position + length + _LENGTH_END
-    return magic == _MAGIC and length <= _LARGEST_BATCH and end > os.fstat(log).st_size
+        return len(head) <= MAGIC_POSITION or head[MAGIC_POSITION] == MAGIC
+    length, magic = HEADER.unpack(head)[1], head[MAGIC_POSITION]
+    end = position + length + LENGTH_END
+    return magic == MAGIC and length <= MAX_OCTETS and end > os.fstat(log).st_size

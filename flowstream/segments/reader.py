@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.errors import SourceError
 from flowstream.files import open_regular
-from flowstream.segments.batches import CONTROL, HEADER, Batch
+from flowstream.segments.batches import CONTROL, HEADER, LENGTH_END, MAGIC, MAGIC_POSITION, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,10 +28,6 @@ PARTITION_NAME = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})-(?P<partition>0|[
 # Offsets are below 2**63.
 SEGMENT_NAME = re.compile(r"0[0-8][0-9]{18}\.log")
 
-_MAGIC = 2
-_MAGIC_POSITION = 16
-# The length does not include itself and the base offset before it.
-_LENGTH_END = 12
 # No broker accepts a request of this size: a greater length is damage.
 _MAX_LENGTH = 100 << 20
 # A length of 32 bits takes five octets of seven.
@@ -88,10 +84,10 @@ def _heads(file: BinaryIO) -> Iterator[_Head]:
     while len(head := file.read(HEADER.size)) == HEADER.size:
         fields = HEADER.unpack(head)
         length, records = fields[1], fields[-1]
-        if not HEADER.size - _LENGTH_END <= length <= _MAX_LENGTH or records < 0:
+        if not HEADER.size - LENGTH_END <= length <= _MAX_LENGTH or records < 0:
             return
         yield _Head(fields[5], fields[8], records)
-        file.seek(length + _LENGTH_END - HEADER.size, os.SEEK_CUR)
+        file.seek(length + LENGTH_END - HEADER.size, os.SEEK_CUR)
 
 
 def segments_of(directory: Path) -> list[Path]:
@@ -138,17 +134,17 @@ class SegmentReader:
         head = file.read(HEADER.size)
         if not head:
             return None
-        if len(head) > _MAGIC_POSITION and head[_MAGIC_POSITION] != _MAGIC:
-            raise self._damage(f"record format {head[_MAGIC_POSITION]} instead of {_MAGIC}")
+        if len(head) > MAGIC_POSITION and head[MAGIC_POSITION] != MAGIC:
+            raise self._damage(f"record format {head[MAGIC_POSITION]} instead of {MAGIC}")
         if len(head) < HEADER.size:
             self._end(head)
             return None
         fields = HEADER.unpack(head)
         length, records = fields[1], fields[-1]
-        if not HEADER.size - _LENGTH_END <= length <= _MAX_LENGTH:
+        if not HEADER.size - LENGTH_END <= length <= _MAX_LENGTH:
             raise self._damage(f"a length of {length} bytes")
-        body = file.read(length + _LENGTH_END - HEADER.size)
-        if len(head) + len(body) < length + _LENGTH_END:
+        body = file.read(length + LENGTH_END - HEADER.size)
+        if len(head) + len(body) < length + LENGTH_END:
             if _is_whole(head, body, records):
                 raise self._damage(f"the length {length}, longer than the batch's records")
             self._end(head)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flowstream.segments.writer import ClosedSegment, SegmentWriter
 
 MIN_SEGMENT_BYTES: Final = 1 << 20
-_ACTIVE_SHARE: Final = 4
+ACTIVE_SHARE: Final = 4
 """Active segments take up to a fourth of the size; records may stay a fourth of the age longer."""
 
 
@@ -31,7 +31,7 @@ class Retention:
         """Return the size of a segment, so small that enough of them are closed."""
         if self.size is None:
             return SEGMENT_BYTES
-        share = self.size // (_ACTIVE_SHARE * max(partitions, 1))
+        share = self.size // (ACTIVE_SHARE * max(partitions, 1))
         return min(max(share, MIN_SEGMENT_BYTES), SEGMENT_BYTES)
 
     def exceeded(self, writers: Collection[SegmentWriter]) -> bool:
@@ -55,7 +55,7 @@ class Retention:
     ) -> Iterator[tuple[SegmentWriter, ClosedSegment]]:
         for writer in writers:
             # Otherwise a partition with few records would keep them forever.
-            if writer.began_ms is not None and writer.began_ms < now_ms - age_ms // _ACTIVE_SHARE:
+            if writer.began_ms is not None and writer.began_ms < now_ms - age_ms // ACTIVE_SHARE:
                 writer.roll()
             while writer.closed and writer.closed[0].newest_ms < now_ms - age_ms:
                 yield writer, writer.delete_oldest()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flowstream.accounting import terms
+from flowstream.segments.retention import ACTIVE_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from flowstream.segments.retention import Retention
     from flowstream.segments.spool_partition import SpoolPartition
-
-_ACTIVE_SHARE: Final = 4
-"""Records may stay a fourth of the age longer, as in a recording."""
 
 
 def apply(retention: Retention, partitions: Collection[SpoolPartition], now_ms: int) -> None:
@@ -22,7 +20,7 @@ def apply(retention: Retention, partitions: Collection[SpoolPartition], now_ms: 
         partition.give_up_deleted()
     if retention.age_ms is not None:
         for partition in partitions:
-            partition.roll(now_ms - retention.age_ms // _ACTIVE_SHARE)
+            partition.roll(now_ms - retention.age_ms // ACTIVE_SHARE)
             _expire(partition, now_ms - retention.age_ms)
     if retention.size is not None:
         _make_room(partitions, retention.size)

@@ -33,7 +33,9 @@ _MARKER: Final = b"\xf5TLY"
 _FRAME: Final = struct.Struct(">4sIIII")
 _CHECKED: Final = struct.Struct(">III")
 _MAX_HEAD: Final = 1 << 20
-_MAX_RECORDS: Final = 1 << 24
+MAX_OCTETS: Final = 1 << 30
+"""Octets of a batch."""
+MAX_RECORDS: Final = 1 << 24
 """Records in a batch of 100 MiB, which have at least 7 octets each."""
 _WIDTHS: Final = (1, 2, 4, 8)
 _CONSTANT: Final = 0
@@ -65,9 +67,9 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
 
     base_offset: Unsigned
-    records: Annotated[int, msgspec.Meta(ge=1, le=_MAX_RECORDS)]
+    records: Annotated[int, msgspec.Meta(ge=1, le=MAX_RECORDS)]
     position: Unsigned
-    octets: Annotated[int, msgspec.Meta(ge=HEADER.size, le=1 << 30)]
+    octets: Annotated[int, msgspec.Meta(ge=HEADER.size, le=MAX_OCTETS)]
     first_ms: int
     newest_ms: int
     agent_epoch: Unsigned | None
