@@ -26,7 +26,7 @@ from flowstream.segments.encoding import load
 from flowstream.segments.reader import PARTITION_NAME
 from flowstream.segments.spool_limits import apply
 from flowstream.segments.spool_partition import SpoolPartition
-from flowstream.segments.spooled import Books, Losses, Stock
+from flowstream.segments.spooled import Inventory, Losses, Stock
 from flowstream.segments.tail import Limits, Origin
 from flowstream.segments.takeover import check_spool, read_checkpoint, write_first
 
@@ -71,7 +71,7 @@ class Spool(Closing):
         self._segment_bytes = segment_bytes
         self._compression = compression
         self._limits = Limits(0, compression)
-        self._books = Books(Stock(), Losses())
+        self._inventory = Inventory(Stock(), Losses())
         self._root: Directory | None = None
         self._lock: Lock | None = None
         self._positions: dict[str, Position] = {}
@@ -155,7 +155,7 @@ class Spool(Closing):
         To be added to the books, and ``save`` to be called with those. What was not
         returned when ``save`` is called is kept in the checkpoint, for the next run too.
         """
-        return self._books.losses.take()
+        return self._inventory.losses.take()
 
     def sync(self) -> None:
         """Make everything durable; ``OSError`` as long as anything waiting may not be.
@@ -197,12 +197,12 @@ class Spool(Closing):
     @property
     def records(self) -> int:
         """Records that wait, in flight ones too."""
-        return self._books.stock.records
+        return self._inventory.stock.records
 
     @property
     def amounts(self) -> Mapping[Waiting, RecordAmount]:
         """What waits, by run, stream and attachment, as far as it is known. Not a copy."""
-        return self._books.stock.amounts
+        return self._inventory.stock.amounts
 
     @property
     def topics(self) -> set[str]:
@@ -245,7 +245,7 @@ class Spool(Closing):
             found = read_checkpoint(root, self.where)
         self._positions, self.runs = found.partitions, found.runs
         for lost in found.gone:
-            self._books.losses.add(lost.gone())
+            self._inventory.losses.add(lost.gone())
         present = [name for name in root.names() if PARTITION_NAME.fullmatch(name)]
         wanted = [f"{topic}-{n}" for topic, count in partitions.items() for n in range(count)]
         for name in dict.fromkeys([*present, *wanted]):
@@ -271,7 +271,7 @@ class Spool(Closing):
             topic,
             number,
             self._positions.get(name, Position()),
-            self._books,
+            self._inventory,
             self._limits,
         )
         return added
@@ -282,4 +282,4 @@ class Spool(Closing):
             for (topic, number), each in self._partitions.items()
         }
         runs = {epoch: list(each) for epoch, each in self.runs.items()}
-        return Checkpoint(positions, runs, list(map(Lost.of, self._books.losses.pending())))
+        return Checkpoint(positions, runs, list(map(Lost.of, self._inventory.losses.pending())))

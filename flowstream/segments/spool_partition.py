@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from flowstream.messages import MessageBatch
     from flowstream.segments.directory import Directory
-    from flowstream.segments.spooled import Books
+    from flowstream.segments.spooled import Inventory
     from flowstream.segments.tallies import Entry, Located
 
 log = structlog.get_logger(__name__)
@@ -39,13 +39,13 @@ class SpoolPartition(Closing):
         topic: str,
         partition: int,
         position: Position,
-        books: Books,
+        inventory: Inventory,
         limits: Limits,
     ) -> None:
         self._directory = directory
         self._topic, self._partition = topic, partition
         self._settled = Settled(position.next, position.beyond)
-        self._books = books
+        self._inventory = inventory
         self._stream = stream_of(topic)
         self._segments: list[Segment] = []
         self._tail = Tail(directory, self._segments, limits)
@@ -234,13 +234,13 @@ class SpoolPartition(Closing):
 
     def _add(self, segment: Segment, entry: Entry) -> None:
         segment.in_doubt |= entry.in_doubt
-        for stock in (segment.stock, self._books.stock):
+        for stock in (segment.stock, self._inventory.stock):
             stock.add(entry.records, keyed(entry))
 
     def _settle(self, segment: Segment, entry: Entry) -> None:
         self._settled.add(entry.base_offset, entry.end)
         self._doubtful.discard(entry.base_offset)
-        for stock in (segment.stock, self._books.stock):
+        for stock in (segment.stock, self._inventory.stock):
             stock.add(entry.records, keyed(entry), sign=-1)
 
     def _is_settled(self, entry: Entry) -> bool:
@@ -257,13 +257,13 @@ class SpoolPartition(Closing):
         gone = Gone(
             entry.agent_epoch, entry.stream, in_doubt, cause, entry.records, entry.amounts()
         )
-        self._books.losses.add(gone)
+        self._inventory.losses.add(gone)
         self._settle(segment, entry)
 
     def _lose_offsets(self, begin: int, end: int, segment: Segment | None = None) -> None:
         for low, high in self._settled.open_parts(begin, end):
             gone = Gone(None, self._stream, False, terms.SPOOL_DAMAGED, high - low, {})
-            self._books.losses.add(gone)
+            self._inventory.losses.add(gone)
             self._settled.add(low, high)
             if segment is not None:
                 segment.lossy = True
@@ -290,8 +290,8 @@ class SpoolPartition(Closing):
             begin <= base < end for begin, end in parts for base in self._doubtful
         )
         for gone in stock.gone(self._stream, terms.SPOOL_DAMAGED, in_doubt=in_doubt):
-            self._books.losses.add(gone)
-        for each in (segment.stock, self._books.stock):
+            self._inventory.losses.add(gone)
+        for each in (segment.stock, self._inventory.stock):
             each.add(lost, stock.amounts.items(), sign=-1)
         for begin, end in parts:
             self._settled.add(begin, end)

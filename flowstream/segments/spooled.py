@@ -144,7 +144,7 @@ class Stock:
             yield Gone(None, stream, in_doubt, cause, unknown, {})
 
 
-class Books(NamedTuple):
+class Inventory(NamedTuple):
     """What waits in a spool, and what left it unpublished."""
 
     stock: Stock
