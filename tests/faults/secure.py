@@ -6,16 +6,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from broker.acls import denied
 from broker.secure import AGENT
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 from support import kafka_config
 
 from faults.scene import Fault
@@ -61,15 +53,9 @@ def right_revoked(scene: Scene) -> Iterator[None]:
     """The user may not write the topic of flows for a while."""
     _start(scene, "SASL", scene.cluster.settings("SASL"), "127.0.0.1")
     scene.traffic()
-    admin = AdminClient({"bootstrap.servers": scene.cluster.address})
-    what = (ResourceType.TOPIC, scene.flows, ResourcePatternType.LITERAL, f"User:{AGENT}", "*")
-    deny = (*what, AclOperation.WRITE, AclPermissionType.DENY)
-    for done in admin.create_acls([AclBinding(*deny)], request_timeout=30).values():
-        done.result()
-    yield
-    scene.wait("^spooling ")
-    for done in admin.delete_acls([AclBindingFilter(*deny)], request_timeout=30).values():
-        done.result()
+    with denied(scene.cluster, AGENT, scene.flows, "WRITE"):
+        yield
+        scene.wait("^spooling ")
 
 
 def _wrong(name: str, says: str, listener: str, *, in_ci: bool = False, **changes: Any) -> Fault:
