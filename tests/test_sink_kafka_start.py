@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 import structlog.testing
+from support.line import line, listen
 from support.outcomes import Account, eventually, make_batch, new_topic, number
 
 from flowstream.kafka.limits import Limits
@@ -74,18 +72,7 @@ async def test_records_accepted_before_the_broker_is_there_are_published(
 
 async def test_a_fault_that_lasts_is_told_after_no_answer(secure_broker: SecureBroker) -> None:
     """A broker that comes back with another listener is not waited for in silence."""
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        place = ("127.0.0.1", secure_broker.ports["TLS"])
-        from_broker, to_broker = await asyncio.open_connection(*place)
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                to_broker.write(data)
-                writer.write(await from_broker.read(65_536))
-        writer.close()
-        to_broker.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with listen() as taken:
         port = taken.getsockname()[1]
     address = f"127.0.0.1:{port}"
     limits = Limits(backoff=(0.01, 0.02))
@@ -93,11 +80,10 @@ async def test_a_fault_that_lasts_is_told_after_no_answer(secure_broker: SecureB
     with structlog.testing.capture_logs() as logs:
         await sink.start([new_topic()], wait=False)
         await eventually(lambda: logs, 10)
-        server = await asyncio.start_server(relay, "127.0.0.1", port)
-        await eventually(lambda: len(logs) > 1, 20)
-        await sink.close(1)
-        server.close()
-        await server.wait_closed()
+        with listen(port=port) as listener:
+            async with line(listener, secure_broker.ports["TLS"]):
+                await eventually(lambda: len(logs) > 1, 20)
+                await sink.close(1)
     assert [each["reason"] for each in logs if each["event"] == "kafka_unreachable"] == [
         f"{address} connection refused; start a broker there or correct the address",
         f"{address} requires TLS; set security.protocol=SSL, or SASL_SSL with SASL",
