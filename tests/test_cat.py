@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.copies import Content, batch_of
 from support.outcomes import Account
+from support.pipes import closed_after_a_line
 from support.published import FLOWS, Published, publish
 from support.records import random_flows
 
@@ -245,15 +246,8 @@ def test_mistakes_in_options(run_recording, capfd, options, says):
 
 def test_closed_pipe_is_quiet(tmp_path):
     write(tmp_path / "run", flow_values() * 101)
-    command = [sys.executable, "-m", "flowstream", "cat", str(tmp_path / "run")]
-    cat = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert cat.stdout
-    assert cat.stdout.readline().startswith(b'{"record_type":1,')
-    cat.stdout.close()
-    assert cat.wait(60) == 141
-    assert cat.stderr
-    assert cat.stderr.read() == b""
-    cat.stderr.close()
+    line = closed_after_a_line("cat", str(tmp_path / "run"))
+    assert line.startswith(b'{"record_type":1,')
 
 
 def test_read_in_one_line(run_recording):

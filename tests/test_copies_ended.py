@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.copies import Content, batch_of, content
 from support.outcomes import Account
+from support.pipes import closed_after_a_line
 from support.published import Published, publish
 from support.traffic import wait_until
 
@@ -125,16 +126,6 @@ def test_a_signal_ends_a_replay_with_everything_taken_until_then(tmp_path):
 
 def test_a_closed_pipe_ends_a_replay_quietly(tmp_path):
     asyncio.run(publish(f"file:{tmp_path}/run", "json", Published()))
-    command = [sys.executable, "-m", "flowstream", "replay", str(tmp_path / "run")]
-    replay = subprocess.Popen(
-        [*command, "--to", "stdout:", "--loop", "1000000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert replay.stdout
-    assert replay.stdout.readline().startswith(b'{"record_type":')
-    replay.stdout.close()
-    assert replay.wait(60) == 141
-    assert replay.stderr
-    assert replay.stderr.read() == b""
-    replay.stderr.close()
+    options = ("--to", "stdout:", "--loop", "1000000")
+    line = closed_after_a_line("replay", str(tmp_path / "run"), *options)
+    assert line.startswith(b'{"record_type":')
