@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from broker.acls import allow
 from broker.secure import READER, SecureBroker
 from support import failing_fsync, kafka_config
 from support.agent import Agent, delivered
+from support.disks import small_disk
 from support.spooling import FLOWS, PACKETS, losses_of, published, runs_of, segments, spooling
 from support.traffic import wait_until
 
@@ -20,17 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MANY_FLOWS = 20_011
-
-
-@contextlib.contextmanager
-def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """A file system of this size, mounted at ``path``."""
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "flowstream", path], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def test_a_full_disk_is_counted_and_harms_nothing_that_is_there(wire, broker_factory, tmp_path):

@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import pytest
 from structlog.testing import capture_logs
+from support.disks import small_disk
 from support.outcomes import Account
 from support.spools import (
     EPOCH,
@@ -42,14 +43,10 @@ HERE = Path(__file__).parent
 NOBODY = (65534, 65534)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", path], check=True)
-    yield path
-    subprocess.run(["umount", "--lazy", path], check=True)
+@pytest.fixture(name="small_disk")
+def disk_of_400_kb(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "400k") as disk:
+        yield disk
 
 
 def remount(path: Path, *options: str) -> None:
