@@ -24,6 +24,7 @@ from support.spools import (
     filled,
     flows,
     log_of,
+    lost,
     numbers,
     opened,
     records_gone,
@@ -90,8 +91,7 @@ def flips(file: Path) -> Iterator[bytes]:
 
 
 def damaged(numbers: range | list[int]) -> Gone:
-    cause = terms.SPOOL_DAMAGED
-    return Gone(EPOCH, Stream.FLOWS, False, cause, len(numbers), amounts(numbers))
+    return lost(numbers, terms.SPOOL_DAMAGED)
 
 
 def read_by_others(directory: Path) -> tuple[int, list[str]]:

@@ -13,12 +13,12 @@ import pytest
 from support.outcomes import TIMESTAMP_MS
 from support.spools import (
     EPOCH,
-    amounts,
     append,
     drain,
     files,
     flows,
     log_of,
+    lost,
     numbers,
     opened,
     records_gone,
@@ -27,8 +27,6 @@ from support.spools import (
 
 from flowstream.accounting import terms
 from flowstream.segments.retention import Retention
-from flowstream.segments.spooled import Gone
-from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +35,6 @@ HERE = Path(__file__).parent
 # Segments of one batch, about 5 kB and 0.3 kB of sidecar.
 SEGMENT = {"segment_bytes": 5_000}
 HOUR = 3_600_000
-
-
-def lost(numbers, cause, *, in_doubt=False) -> Gone:
-    return Gone(EPOCH, Stream.FLOWS, in_doubt, cause, len(numbers), amounts(numbers))
 
 
 def on_disk(directory: Path) -> int:

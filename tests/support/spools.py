@@ -11,15 +11,16 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey, Tally
 from flowstream.segments.retention import Retention
 from flowstream.segments.spool import Spool
+from flowstream.segments.spooled import Gone
 from flowstream.streams import Stream
 from support.outcomes import TIMESTAMP_MS, make_batch, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from flowstream.messages import MessageBatch
-    from flowstream.segments.spooled import Gone, SpooledBatch
+    from flowstream.segments.spooled import SpooledBatch
 
 EPOCH: Final = 1_024_000
 TOPIC: Final = "flowstream.flows"
@@ -97,6 +98,11 @@ def drain(spool: Spool) -> list[int]:
         spool.acknowledge(each)
     spool.save()
     return numbers(found)
+
+
+def lost(numbers: Collection[int], cause: str, *, in_doubt: bool = False) -> Gone:
+    """Flow records with these numbers that left the spool unpublished."""
+    return Gone(EPOCH, Stream.FLOWS, in_doubt, cause, len(numbers), amounts(numbers))
 
 
 def records_gone(gone: Iterable[Gone]) -> int:
