@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from broker import Broker
 from broker.secure import SecureBroker
+from broker.tokens import TokenEndpoint
 from hypothesis import settings
 from support.net import Interface, Wire, namespace, own_network, veth_pair
 from support.registry import Registry
@@ -53,6 +54,13 @@ def secure_broker() -> Iterator[SecureBroker]:
     """Broker with TLS, SASL and access control, for all tests that leave it running."""
     with SecureBroker() as shared:
         yield shared
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[TokenEndpoint]:
+    """A token endpoint whose tokens the secure broker takes."""
+    with TokenEndpoint() as tokens:
+        yield tokens
 
 
 @pytest.fixture

@@ -7,42 +7,23 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from broker.tokens import CLIENT_ID, CLIENT_SECRET, TokenEndpoint
 from support import kafka_config
 from support.agent import Agent, audited, delivered, on
 from support.outcomes import new_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from broker.secure import SecureBroker
 
 PACKETS, FLOWS = 20_011, 1_009
 NOBODY = 65_534
-
-
-@pytest.fixture
-def endpoint() -> Iterator[TokenEndpoint]:
-    with TokenEndpoint() as tokens:
-        yield tokens
-
-
-def tokens(broker: SecureBroker, endpoint: TokenEndpoint) -> dict[str, str]:
-    found = broker.settings("SASL", mechanism="OAUTHBEARER")
-    del found["sasl.username"], found["sasl.password"]
-    return found | {
-        "sasl.oauthbearer.token.endpoint.url": endpoint.url,
-        "sasl.oauthbearer.client.id": CLIENT_ID,
-        "sasl.oauthbearer.client.secret": CLIENT_SECRET,
-    }
 
 
 @pytest.mark.parametrize("listener", ["TLS", "MTLS", "SASL", "tokens"])
 def test_every_packet(wire, secure_broker, endpoint, tmp_path: Path, listener: str) -> None:
     prefix = new_topic()
     if listener == "tokens":
-        listener, properties = "SASL", tokens(secure_broker, endpoint)
+        listener = "SASL"
+        properties = secure_broker.settings(listener, mechanism="OAUTHBEARER") | endpoint.settings
     else:
         properties = secure_broker.settings(listener)
     if key := properties.get("ssl.key.location"):

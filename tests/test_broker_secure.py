@@ -63,7 +63,6 @@ def test_the_right_settings(secure_broker: SecureBroker, listener: str, mechanis
     if mechanism != "OAUTHBEARER":
         found = errors_of(secure_broker, listener, **settings)
     else:
-        del settings["sasl.username"], settings["sasl.password"]
         with TokenEndpoint() as endpoint:
 
             def fetch(_: str) -> tuple[str, float]:

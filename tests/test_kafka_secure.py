@@ -22,7 +22,6 @@ from support.pcap_runs import packets
 from support.published import Published, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 USABLE = [
@@ -41,29 +40,11 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def secured(secure_broker: SecureBroker) -> SecureBroker:
-    """The broker; every user can reach its authority's certificate."""
-    secure_broker.certificates.chmod(0o711)
-    return secure_broker
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[TokenEndpoint]:
-    with TokenEndpoint() as tokens:
-        yield tokens
-
-
 def properties(
     broker: SecureBroker, listener: str, mechanism: str, endpoint: TokenEndpoint
 ) -> dict[str, str]:
     found = broker.settings(listener, mechanism=mechanism)
-    if mechanism == "OAUTHBEARER":
-        del found["sasl.username"], found["sasl.password"]
-        found["sasl.oauthbearer.token.endpoint.url"] = endpoint.url
-        found["sasl.oauthbearer.client.id"] = CLIENT_ID
-        found["sasl.oauthbearer.client.secret"] = CLIENT_SECRET
-    return found
+    return found | endpoint.settings if mechanism == "OAUTHBEARER" else found
 
 
 def flowstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -79,19 +60,19 @@ def output(*command: str | Path) -> str:
 
 
 @pytest.mark.parametrize(("listener", "mechanism"), USABLE)
-def test_every_listener(secured, office, endpoint, tmp_path, listener, mechanism):
-    url, prefix = secured.url_of(listener), f"secure.{time.time_ns()}"
-    given = properties(secured, listener, mechanism, endpoint)
+def test_every_listener(secure_broker, office, endpoint, tmp_path, listener, mechanism):
+    url, prefix = secure_broker.url_of(listener), f"secure.{time.time_ns()}"
+    given = properties(secure_broker, listener, mechanism, endpoint)
     config = ("--kafka-config", kafka_config.write(tmp_path / "kafka.toml", given))
     output("replay", office, "--to", url, "--rename", f"flowstream={prefix}", *config)
     shown = output("cat", url, "--topic-prefix", prefix, *config)
     assert sorted(shown.splitlines()) == sorted(output("cat", office).splitlines())
 
 
-def test_every_command(secured, office, endpoint, tmp_path):
-    url, prefix = secured.url_of("SASL"), f"secure.{time.time_ns()}"
+def test_every_command(secure_broker, office, endpoint, tmp_path):
+    url, prefix = secure_broker.url_of("SASL"), f"secure.{time.time_ns()}"
     topics = ("--topic-prefix", prefix)
-    given = properties(secured, "SASL", "SCRAM-SHA-256", endpoint)
+    given = properties(secure_broker, "SASL", "SCRAM-SHA-256", endpoint)
     config = ("--kafka-config", kafka_config.write(tmp_path / "kafka.toml", given))
     output("replay", office, "--to", url, "--rename", f"flowstream={prefix}", *config)
     audited = output("audit", url, "--json", *topics, *config)
@@ -106,16 +87,16 @@ def test_every_command(secured, office, endpoint, tmp_path):
     assert "Every packet is accounted for." in demonstrated
 
 
-def test_a_capture_is_published(secured, endpoint, tmp_path):
-    url, prefix = secured.url_of("SASL"), f"secure.{time.time_ns()}"
+def test_a_capture_is_published(secure_broker, endpoint, tmp_path):
+    url, prefix = secure_broker.url_of("SASL"), f"secure.{time.time_ns()}"
     capture = tmp_path / "trace.pcap"
     capture.write_bytes(pcap(packets(1009)))
-    given = properties(secured, "SASL", "SCRAM-SHA-512", endpoint)
+    given = properties(secure_broker, "SASL", "SCRAM-SHA-512", endpoint)
     config = kafka_config.write(tmp_path / "kafka.toml", given)
     options = ("--sink", url, "--topic-prefix", prefix, "--kafka-config", config)
     done = flowstream("pcap", capture, *options)
     assert done.returncode == 0, done.stderr
-    assert sum(carried(secured.url, prefix).values()) == 1009
+    assert sum(carried(secure_broker.url, prefix).values()) == 1009
 
 
 WRONG = "wrong-password-of-somebody"
@@ -190,7 +171,9 @@ def commands(office: Path, capture: Path, tmp_path: Path) -> dict[str, tuple[str
 
 
 @pytest.mark.parametrize("command", ["run", "pcap", "replay", "record", "cat", "audit", "check"])
-def test_no_secret_is_in_anything_that_is_written(secured, office, endpoint, tmp_path, command):
+def test_no_secret_is_in_anything_that_is_written(
+    secure_broker, office, endpoint, tmp_path, command
+):
     """At level debug, whatever happens; all scenes at once."""
     capture = tmp_path / "trace.pcap"
     capture.write_bytes(pcap(packets(11)))
@@ -198,7 +181,7 @@ def test_no_secret_is_in_anything_that_is_written(secured, office, endpoint, tmp
     outputs = {}
     with ExitStack() as stack:
         processes = {}
-        for name, (url, given) in scenes(secured, endpoint).items():
+        for name, (url, given) in scenes(secure_broker, endpoint).items():
             file = kafka_config.write(tmp_path / f"{len(outputs)}.toml", given)
             words = [url if each == "URL" else each for each in arguments]
             words += ["--kafka-config", str(file)]
@@ -222,14 +205,15 @@ def test_no_secret_is_in_anything_that_is_written(secured, office, endpoint, tmp
             assert text, name
 
 
-def test_debug_shows_requests_without_what_logs_in(secured, endpoint, tmp_path):
+def test_debug_shows_requests_without_what_logs_in(secure_broker, endpoint, tmp_path):
     """The test above would pass if nothing were logged."""
-    given = properties(secured, "SASL", "PLAIN", endpoint)
+    given = properties(secure_broker, "SASL", "PLAIN", endpoint)
     file = kafka_config.write(tmp_path / "kafka.toml", given)
+    url, prefix = secure_broker.url_of("SASL"), f"secure.{time.time_ns()}"
     with namespace() as place:
         done = flowstream(
             *("run", "-i", "lo", "--mode", "generic", "--netns", place.name, "--duration", "1"),
-            *("--sink", secured.url_of("SASL"), "--topic-prefix", f"secure.{time.time_ns()}"),
+            *("--sink", url, "--topic-prefix", prefix),
             *("--kafka-config", file, "--log-level", "debug", "--log-format", "console"),
         )
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from broker.tokens import CLIENT_ID, CLIENT_SECRET, TokenEndpoint
 from support import kafka_config
 from support.home import Home
 from support.net import namespace
@@ -15,10 +14,10 @@ from support.outcomes import new_topic
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
     from pathlib import Path
 
     from broker.secure import SecureBroker
+    from broker.tokens import TokenEndpoint
 
 NOBODY = 65_534
 
@@ -28,22 +27,9 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-@pytest.fixture
-def endpoint() -> Iterator[TokenEndpoint]:
-    with TokenEndpoint() as tokens:
-        yield tokens
-
-
 def login(broker: SecureBroker, mechanism: str, endpoint: TokenEndpoint) -> dict[str, str]:
     found = broker.settings("SASL", mechanism=mechanism)
-    if mechanism != "OAUTHBEARER":
-        return found
-    del found["sasl.username"], found["sasl.password"]
-    return found | {
-        "sasl.oauthbearer.token.endpoint.url": endpoint.url,
-        "sasl.oauthbearer.client.id": CLIENT_ID,
-        "sasl.oauthbearer.client.secret": CLIENT_SECRET,
-    }
+    return found | endpoint.settings if mechanism == "OAUTHBEARER" else found
 
 
 def run(

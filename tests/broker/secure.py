@@ -88,7 +88,10 @@ class SecureBroker(Broker):
         return f"kafka://{host}:{self.ports[listener]}"
 
     def settings(self, listener: str, user: str = "", mechanism: str = "") -> dict[str, str]:
-        """Return the client properties, by librdkafka's names, that fit a listener."""
+        """Return the client properties, by librdkafka's names, that fit a listener.
+
+        OAUTHBEARER needs ``TokenEndpoint.settings`` too.
+        """
         if listener not in LISTENERS:
             return {}
         found = {"security.protocol": LISTENERS[listener]}
@@ -99,6 +102,7 @@ class SecureBroker(Broker):
             found["ssl.key.location"] = str(self.client.key)
         if "SASL" in LISTENERS[listener]:
             found["sasl.mechanism"] = mechanism or "SCRAM-SHA-256"
+        if "SASL" in LISTENERS[listener] and mechanism != "OAUTHBEARER":
             found["sasl.username"] = user or AGENT
             found["sasl.password"] = PASSWORDS[user or AGENT]
         return found

@@ -50,6 +50,15 @@ class TokenEndpoint:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Client properties for tokens from here."""
+        return {
+            "sasl.oauthbearer.token.endpoint.url": self.url,
+            "sasl.oauthbearer.client.id": CLIENT_ID,
+            "sasl.oauthbearer.client.secret": CLIENT_SECRET,
+        }
+
     def answer(self) -> tuple[int, dict[str, Any]]:
         """Return status and body for a known client."""
         now = int(time.time())
