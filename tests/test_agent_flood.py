@@ -17,7 +17,7 @@ SILENCE_S = 5
 MIB = 1 << 20
 MAX_RECORDS = 2_003
 PACKET = 64
-RECORDING_MIB = 8
+RECORDING_MIB = 3
 JSON_OCTETS = 1_000
 """More than a record has in JSON, with its part of a batch's header."""
 
