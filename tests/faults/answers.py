@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.mock_cluster import INIT_PRODUCER_ID, METADATA, PRODUCE
 
-from faults.scene import PARTITIONS, Fault
+from faults.scene import PARTITIONS, SPOOLING, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def leaderless(scene: Scene) -> Iterator[None]:
         scene.cluster.set_leader(scene.flows, partition, None)
     before, begin = scene.cluster.requests()[METADATA], time.monotonic()
     yield
-    scene.wait("^spooling ")
+    scene.wait(SPOOLING)
     asked, seconds = scene.cluster.requests()[METADATA] - before, time.monotonic() - begin
     # Four at once, then one every 1 to 2 s.
     assert asked < 10 + 4 * seconds

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from faults.scene import EXT4, TMPFS, Fault, fill
+from faults.scene import EXT4, SPOOLING, TMPFS, Fault, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from faults.scene import Scene
 
-SPOOLING = "^spooling "
 MANY_FLOWS = 10_007
 
 

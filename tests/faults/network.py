@@ -18,15 +18,13 @@ from confluent_kafka.admin import (
 )
 from support.traffic import wait_until
 
-from faults.scene import PARTITIONS, PATIENCE_S, Fault
+from faults.scene import PARTITIONS, PATIENCE_S, SPOOLING, Fault
 from flowstream.source import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from faults.scene import Scene
-
-SPOOLING = "^spooling "
 
 
 @contextmanager

@@ -32,6 +32,8 @@ PATIENCE_S = 90.0
 PAUSE_S = 0.2
 PARTITIONS = 6
 OPTIONS = ("--format", "msgpack", "--interval", 0.2, "--shutdown-timeout", 30)
+SPOOLING = "^spooling "
+"""Pattern of the log: records begin to wait on disk."""
 # Options of mount; IMAGE is made when needed.
 TMPFS = ("-t", "tmpfs", "-o", "size=2m", "tmpfs")
 EXT4 = ("-o", "loop", "IMAGE")
@@ -199,29 +201,36 @@ class Scene:
         if self._mount:
             subprocess.run(["umount", "--lazy", self.disk], check=True)
 
-    def explained(self, fault: Fault) -> None:
-        """Check that the audit accounts for every packet, and the outcome of the fault."""
-        for pattern in fault.says:
+    def explained(
+        self,
+        lost: frozenset[str] = frozenset(),
+        says: tuple[str, ...] = (),
+        *,
+        killed: int = 0,
+        once: bool = False,
+    ) -> None:
+        """Check that the audit accounts for every packet, and the outcome as a fault has it."""
+        for pattern in says:
             lines = [line for run in self.runs for line in run.log]
             assert any(re.search(pattern, line) for line in lines), (pattern, lines)
         status, result = audit(self.cluster.url, self.prefix)
         found = sorted(result["runs"], key=lambda run: run["agent_epoch"])
         assert len(found) == len(self.runs)
-        lost: set[str] = set()
-        killed = 0
+        causes: set[str] = set()
+        unclean = 0
         for run, audited in zip(self.runs, found, strict=True):
             (interface,) = audited["interfaces"]
             if not interface["final"]:
-                killed += 1
+                unclean += 1
                 assert [each for each in audited["problems"] if not UNCLEAN.search(each)] == []
                 continue
             assert audited["problems"] == []
             assert interface["difference"] == {"packets": 0, "l2_bytes": 0}
             assert interface["seen"]["packets"] == run.arrived
-            lost |= {cause for cause, loss in interface["losses"].items() if loss["records"]}
-            if fault.once:
+            causes |= {cause for cause, loss in interface["losses"].items() if loss["records"]}
+            if once:
                 assert sum(topic["duplicates"] for topic in audited["topics"]) == 0
-        assert (frozenset(lost), killed) == (fault.lost, fault.killed)
+        assert (frozenset(causes), unclean) == (lost, killed)
         assert status == int(killed > 0)
         assert list(self.spool.glob("*/*.log")) == []
 
@@ -256,4 +265,4 @@ def run(fault: Fault, scene: Scene) -> None:
         scene.start()
         scene.drained()
         scene.stop()
-    scene.explained(fault)
+    scene.explained(fault.lost, fault.says, killed=fault.killed, once=fault.once)

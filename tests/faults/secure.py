@@ -10,7 +10,7 @@ from broker.acls import denied
 from broker.secure import AGENT
 from support import kafka_config
 
-from faults.scene import Fault
+from faults.scene import SPOOLING, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ def misconfigured(
     _start(scene, listener, properties | changes, host)
     yield
     scene.wait("kafka_unreachable")
-    scene.wait("^spooling ")
+    scene.wait(SPOOLING)
     scene.stop()
     _start(scene, "SASL", scene.cluster.settings("SASL"), "127.0.0.1")
 
@@ -55,7 +55,7 @@ def right_revoked(scene: Scene) -> Iterator[None]:
     scene.traffic()
     with denied(scene.cluster, AGENT, scene.flows, "WRITE"):
         yield
-        scene.wait("^spooling ")
+        scene.wait(SPOOLING)
 
 
 def _wrong(name: str, says: str, listener: str, *, in_ci: bool = False, **changes: Any) -> Fault:

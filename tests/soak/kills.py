@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import random
 import signal
-import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from broker import Broker
-from faults.scene import Fault, Scene
 from support.agent import records_of
-from support.net import namespace, veth_pair
-from support.traffic import generator
 
 from flowstream.records import decode
 from flowstream.segments.source import SegmentSource
+from soak.stage import load, stage
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from support.net import Interface
+    from faults.scene import Scene
 
 FLOWS: Final = 503
 LONGEST_S: Final = 3.0
 """After its start an agent lives at most this long."""
 AWAY_S: Final = (3.0, 12.0)
-EXPLAINED: Final = Fault("killed", "broker", lambda _: None)  # type: ignore[arg-type, return-value]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,16 +39,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> list[str]:
     """Kill, then let a run drain what is left, and audit all of them."""
     rng = random.Random(options.seed)
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-soak-")))
-        place.chmod(0o755)
-        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
-        wire = stack.enter_context(veth_pair(here, there))
-        broker = stack.enter_context(Broker())
-        scene = Scene(broker, wire, place)
-        stack.callback(scene.close)
+    with stage(Broker()) as scene:
+        broker = scene.cluster
         owed: set[tuple[str, int, int]] = set()
-        with _load(wire.sender, options.rate), _outages(broker, options.seed):
+        with load(scene.wire.sender, FLOWS, options.rate), _outages(broker, options.seed):
             for n in range(1, options.kills + 1):
                 scene.start()
                 time.sleep(rng.random() * LONGEST_S)
@@ -67,19 +57,9 @@ def run(options: argparse.Namespace) -> list[str]:
         scene.stop()
         published = set(_published(scene))
         print(f"{len(owed):,} records were seen on disk, {len(published):,} are in the topics")
-        scene.explained(EXPLAINED._replace(killed=options.kills))
+        scene.explained(killed=options.kills)
         lost = len(owed - published)
         return [f"{lost:,} records that were on disk are not in the topics"] if lost else []
-
-
-@contextmanager
-def _load(sender: Interface, rate: int) -> Iterator[None]:
-    argv = (str(generator()), "-i", sender.name, "-n", str(1 << 40), "-f", str(FLOWS))
-    with sender.namespace.popen(*argv, "-p", str(rate)) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 @contextmanager

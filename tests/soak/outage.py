@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from broker import Broker
 from confluent_kafka.admin import AdminClient, NewTopic
-from faults.scene import PARTITIONS, Scene
+from faults.scene import PARTITIONS
 from support.agent import audit
-from support.net import namespace, veth_pair
-from support.traffic import generator, wait_until
+from support.traffic import wait_until
 
 from flowstream.records import FlowRecord, decode
 from flowstream.source import open_source
 from soak.measure import resident
+from soak.stage import load, stage
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from support.net import Interface
+    from faults.scene import Scene
 
 LIVE_PORT: Final = 7777
 LIVE_PPS: Final = 199
@@ -47,20 +44,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> list[str]:
     """Stop the broker, start it again, and measure until nothing waits."""
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-soak-")))
-        place.chmod(0o755)
-        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
-        wire = stack.enter_context(veth_pair(here, there))
-        broker = stack.enter_context(Broker())
-        scene = Scene(broker, wire, place)
-        stack.callback(scene.close)
+    with stage(Broker()) as scene:
+        broker, sender = scene.cluster, scene.wire.sender
         _create(broker, f"{scene.prefix}.new_flows")
         scene.start("--interval", "1", "--format", options.format)
         # As many flows as packets a second: each gives a record every second.
         with (
             resident(scene.agent.pid) as samples,
-            _load(wire.sender, options.rate, options.rate),
+            load(sender, options.rate, options.rate),
         ):
             time.sleep(BEFORE_S)
             broker.stop(signal.SIGKILL)
@@ -73,7 +64,7 @@ def run(options: argparse.Namespace) -> list[str]:
                 lambda: len(scene.agent.logs("kafka_reachable")) > before, PATIENCE_S
             )
             since_ns = time.time_ns()
-            with _load(wire.sender, 1 << 32, LIVE_PPS, LIVE_PORT):
+            with load(sender, 1 << 32, LIVE_PPS, LIVE_PORT):
                 assert wait_until(lambda: not scene.waits(), PATIENCE_S), scene.agent.output()
                 until_ns, took = time.time_ns(), time.monotonic() - back
         scene.stop()
@@ -95,16 +86,6 @@ def _create(broker: Broker, topic: str) -> None:
     new = NewTopic(topic, PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
     admin = AdminClient({"bootstrap.servers": broker.address})
     admin.create_topics([new])[topic].result(30)
-
-
-@contextmanager
-def _load(sender: Interface, flows: int, pps: int, port: int = 9) -> Iterator[None]:
-    argv = (str(generator()), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps, "-P", port)
-    with sender.namespace.popen(*map(str, argv)) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 def _latencies(scene: Scene, since_ns: int, until_ns: int) -> Iterator[float]:

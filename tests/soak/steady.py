@@ -6,29 +6,27 @@ import math
 import signal
 import statistics
 import sys
-import tempfile
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.cluster import Cluster
-from faults.scene import Fault, Scene
-from support.net import namespace, veth_pair
 from support.traffic import wait_until
 
 from soak.measure import resident
+from soak.stage import stage
 
 if TYPE_CHECKING:
     import argparse
+
+    from faults.scene import Scene
 
 FLOWS: Final = 2_003
 STEP_S: Final = 5
 WAVES: Final = 5
 """How often the rate rises and falls in each third."""
 GROWTH: Final = 0.05
-EXPLAINED: Final = Fault("steady", "three", lambda _: None)  # type: ignore[arg-type, return-value]
 
 
 class State(NamedTuple):
@@ -49,20 +47,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> list[str]:
     """Run through three thirds, with the same events in each."""
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowstream-soak-")))
-        place.chmod(0o755)
-        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
-        wire = stack.enter_context(veth_pair(here, there))
-        cluster = stack.enter_context(Cluster())
-        scene = Scene(cluster, wire, place)
+    with stage(Cluster()) as scene:
         scene.before = (sys.executable, "-m", "soak.agent")
-        stack.callback(scene.close)
         scene.start("--interval", "1")
         third = options.minutes * 60 / 3
         thirds = [_third(scene, third, options.rate, n) for n in range(3)]
         scene.stop()
-        scene.explained(EXPLAINED)
+        scene.explained()
         return _missed(thirds)
 
 
