@@ -40,7 +40,7 @@ from flowstream.records.counters import SpoolCounts
 from flowstream.segments import checkpoint, tallies
 from flowstream.segments.retention import Retention
 from flowstream.segments.source import SegmentSource
-from flowstream.segments.spooled import Gone
+from flowstream.segments.spooled import Lost
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def flips(file: Path) -> Iterator[bytes]:
         yield data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
 
 
-def damaged(numbers: range | list[int]) -> Gone:
+def damaged(numbers: range | list[int]) -> Lost:
     return lost(numbers, terms.SPOOL_DAMAGED)
 
 
@@ -340,7 +340,7 @@ def test_segments_that_are_missing_in_the_middle_are_counted(tmp_path):
     tally_of(tmp_path, 60).unlink()
     with opened(tmp_path) as spool:
         assert drain_without_save(spool) == [*range(40), *range(80, 100)]
-        unknown = Gone(None, Stream.FLOWS, False, terms.SPOOL_DAMAGED, 20, {})
+        unknown = Lost(None, Stream.FLOWS, False, terms.SPOOL_DAMAGED, 20, ())
         assert sorted(spool.gone(), key=repr) == sorted(
             [unknown, damaged(range(40, 60))], key=repr
         )

@@ -10,15 +10,13 @@ import contextlib
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from flowstream.errors import FlowstreamError
 from flowstream.segments.directory import write_at
-from flowstream.segments.spooled import Gone
-from flowstream.segments.tallies import Sum, amounts_of
-from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
+from flowstream.segments.spooled import Lost  # noqa: TC001 - msgspec reads the annotations
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -46,32 +44,11 @@ class Position(msgspec.Struct, array_like=True, frozen=True):
     doubtful: list[Offset] = []
 
 
-class Lost(msgspec.Struct, array_like=True, frozen=True):
-    """What is gone, and was not in the books yet when the checkpoint was written."""
-
-    agent_epoch: Offset | None
-    stream: Stream | None
-    in_doubt: bool
-    cause: str
-    records: Offset
-    sums: tuple[Sum, ...]
-
-    @classmethod
-    def of(cls, gone: Gone) -> Self:
-        """The same as ``gone``."""
-        sums = tuple(Sum(key.code, *amount) for key, amount in gone.amounts.items())
-        return cls(gone.agent_epoch, gone.stream, gone.in_doubt, gone.cause, gone.records, sums)
-
-    def gone(self) -> Gone:
-        """Return it as the books take it."""
-        return Gone(
-            self.agent_epoch, self.stream, self.in_doubt, self.cause, self.records,
-            amounts_of(self.sums),
-        )  # fmt: skip
-
-
 class Checkpoint(msgspec.Struct, frozen=True):
-    """``partitions`` by TOPIC-PARTITION; ``runs``: counters records by ``agent_epoch``."""
+    """``partitions`` by TOPIC-PARTITION; ``runs``: counters records by ``agent_epoch``.
+
+    ``gone`` was not in the books yet when it was written.
+    """
 
     partitions: dict[str, Position] = {}
     runs: dict[int, list[bytes]] = {}

@@ -19,7 +19,7 @@ from flowstream.closing import Closing
 from flowstream.compression import COMPRESSION
 from flowstream.errors import SinkError
 from flowstream.segments import checkpoint
-from flowstream.segments.checkpoint import Checkpoint, Lost, Position
+from flowstream.segments.checkpoint import Checkpoint, Position
 from flowstream.segments.claim import Lock, acting_as
 from flowstream.segments.directory import Directory
 from flowstream.segments.encoding import load
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.amounts import RecordAmount
     from flowstream.messages import MessageBatch
     from flowstream.segments.retention import Retention
-    from flowstream.segments.spooled import Gone, SpooledBatch, Waiting
+    from flowstream.segments.spooled import Lost, SpooledBatch, Waiting
 
 MAX_SEGMENT_BYTES: Final = 64 << 20
 """Small enough that not much is given up at once to make room."""
@@ -50,7 +50,7 @@ class Spool(Closing):
     segments. What it creates belongs to ``owner`` (uid, gid), so that a process can give
     up root after ``open``. ``compression`` is that of new batches.
 
-    Every record leaves it exactly once: by ``acknowledge``, or in a ``Gone`` that ``gone``
+    Every record leaves it exactly once: by ``acknowledge``, or in a ``Lost`` that ``gone``
     returns. Both become final by the next ``save``; until then a later run has it again.
     """
 
@@ -149,7 +149,7 @@ class Spool(Closing):
         """
         apply(self._retention, self._partitions.values(), now_ms)
 
-    def gone(self) -> list[Gone]:
+    def gone(self) -> list[Lost]:
         """Return what left unpublished since the last call: dropped, expired or damaged.
 
         To be added to the books, and ``save`` to be called with those. What was not
@@ -245,7 +245,7 @@ class Spool(Closing):
             found = read_checkpoint(root, self.where)
         self._positions, self.runs = found.partitions, found.runs
         for lost in found.gone:
-            self._inventory.losses.add(lost.gone())
+            self._inventory.losses.add(lost)
         present = [name for name in root.names() if PARTITION_NAME.fullmatch(name)]
         wanted = [f"{topic}-{n}" for topic, count in partitions.items() for n in range(count)]
         for name in dict.fromkeys([*present, *wanted]):
@@ -282,4 +282,4 @@ class Spool(Closing):
             for (topic, number), each in self._partitions.items()
         }
         runs = {epoch: list(each) for epoch, each in self.runs.items()}
-        return Checkpoint(positions, runs, list(map(Lost.of, self._inventory.losses.pending())))
+        return Checkpoint(positions, runs, self._inventory.losses.pending())

@@ -15,7 +15,7 @@ from flowstream.segments.cursor import Cursor
 from flowstream.segments.index import Missing
 from flowstream.segments.recovery import Found, recover
 from flowstream.segments.settled import Settled
-from flowstream.segments.spooled import Gone, Place, SpooledBatch, Stock, keyed
+from flowstream.segments.spooled import Lost, Place, SpooledBatch, Stock, keyed
 from flowstream.segments.stored import Reached, Segment, log_name, read_batch, stream_of, whole
 from flowstream.segments.tail import Limits, Origin, Tail
 
@@ -254,16 +254,14 @@ class SpoolPartition(Closing):
             return
         segment.lossy = True
         in_doubt = self._is_doubtful(entry)
-        gone = Gone(
-            entry.agent_epoch, entry.stream, in_doubt, cause, entry.records, entry.amounts()
-        )
-        self._inventory.losses.add(gone)
+        lost = Lost(entry.agent_epoch, entry.stream, in_doubt, cause, entry.records, entry.sums)
+        self._inventory.losses.add(lost)
         self._settle(segment, entry)
 
     def _lose_offsets(self, begin: int, end: int, segment: Segment | None = None) -> None:
         for low, high in self._settled.open_parts(begin, end):
-            gone = Gone(None, self._stream, False, terms.SPOOL_DAMAGED, high - low, {})
-            self._inventory.losses.add(gone)
+            lost = Lost(None, self._stream, False, terms.SPOOL_DAMAGED, high - low, ())
+            self._inventory.losses.add(lost)
             self._settled.add(low, high)
             if segment is not None:
                 segment.lossy = True
@@ -282,17 +280,17 @@ class SpoolPartition(Closing):
         if not (parts := settled.open_parts(missing.base_offset, missing.end)):
             return
         stored.report_damage(self._directory, segment, missing.position, "no batch")
-        lost = sum(end - begin for begin, end in parts)
-        if lost != stock.records:
+        records = sum(end - begin for begin, end in parts)
+        if records != stock.records:
             stock = Stock()
-            stock.records = lost
+            stock.records = records
         in_doubt = segment.in_doubt or any(
             begin <= base < end for begin, end in parts for base in self._doubtful
         )
-        for gone in stock.gone(self._stream, terms.SPOOL_DAMAGED, in_doubt=in_doubt):
-            self._inventory.losses.add(gone)
+        for lost in stock.lost(self._stream, terms.SPOOL_DAMAGED, in_doubt=in_doubt):
+            self._inventory.losses.add(lost)
         for each in (segment.stock, self._inventory.stock):
-            each.add(lost, stock.amounts.items(), sign=-1)
+            each.add(records, stock.amounts.items(), sign=-1)
         for begin, end in parts:
             self._settled.add(begin, end)
             self._doubtful -= {base for base in self._doubtful if begin <= base < end}

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.segments.tallies import Sum, Unsigned, amounts_of, sums_of
+from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +17,6 @@ if TYPE_CHECKING:
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.messages import MessageBatch
     from flowstream.segments.tallies import Entry
-    from flowstream.streams import Stream
 
 
 class Place(NamedTuple):
@@ -41,21 +44,25 @@ class SpooledBatch:
     amounts: Mapping[AttachmentKey, RecordAmount]
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Lost(msgspec.Struct, array_like=True, frozen=True):
     """Records of one run and stream that left the spool without being published.
 
-    ``records`` includes those whose ``amounts`` by attachment are unknown;
-    ``agent_epoch`` is None where the run is unknown too. ``in_doubt``: they may have
-    been published. ``cause`` is a key of ``terms.LOSSES``.
+    ``records`` includes those that are not in ``sums``, by attachment, because their amounts
+    are unknown; ``agent_epoch`` is None where the run is unknown too. ``in_doubt``: they
+    may have been published. ``cause`` is a key of ``terms.LOSSES``.
     """
 
-    agent_epoch: int | None
+    agent_epoch: Unsigned | None
     stream: Stream | None
     in_doubt: bool
     cause: str
-    records: int
-    amounts: Mapping[AttachmentKey, RecordAmount]
+    records: Unsigned
+    sums: tuple[Sum, ...]
+
+    @property
+    def amounts(self) -> dict[AttachmentKey, RecordAmount]:
+        """Sums by attachment."""
+        return amounts_of(self.sums)
 
 
 class Waiting(NamedTuple):
@@ -67,7 +74,7 @@ class Waiting(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What the records of one ``Gone`` have in common."""
+    """What the records of one ``Lost`` have in common."""
 
     agent_epoch: int | None
     stream: Stream | None
@@ -85,23 +92,23 @@ class Losses:
         self._records: dict[Kind, int] = {}
         self._amounts: dict[Kind, Amounts] = {}
 
-    def add(self, gone: Gone) -> None:
+    def add(self, lost: Lost) -> None:
         """Add records, and their amounts as far as they are known."""
-        kind = Kind(gone.agent_epoch, gone.stream, gone.in_doubt, gone.cause)
-        self._records[kind] = self._records.get(kind, 0) + gone.records
+        kind = Kind(lost.agent_epoch, lost.stream, lost.in_doubt, lost.cause)
+        self._records[kind] = self._records.get(kind, 0) + lost.records
         sums = self._amounts.setdefault(kind, {})
-        for key, amount in gone.amounts.items():
+        for key, amount in lost.amounts.items():
             sums[key] = sums.get(key, RecordAmount()).plus(amount)
 
-    def pending(self) -> list[Gone]:
+    def pending(self) -> list[Lost]:
         """Return everything since the last ``take``."""
-        return [Gone(*kind, n, self._amounts[kind]) for kind, n in self._records.items()]
+        return [Lost(*kind, n, sums_of(self._amounts[kind])) for kind, n in self._records.items()]
 
-    def take(self) -> list[Gone]:
+    def take(self) -> list[Lost]:
         """Return everything since the last call."""
-        gone = self.pending()
+        lost = self.pending()
         self._records, self._amounts = {}, {}
-        return gone
+        return lost
 
 
 class Stock:
@@ -130,7 +137,7 @@ class Stock:
         other.records, other.amounts = self.records, dict(self.amounts)
         return other
 
-    def gone(self, stream: Stream | None, cause: str, *, in_doubt: bool) -> Iterator[Gone]:
+    def lost(self, stream: Stream | None, cause: str, *, in_doubt: bool) -> Iterator[Lost]:
         """Yield everything as lost, by run; where that is unknown, of ``stream``."""
         sums: dict[tuple[int, Stream], Amounts] = {}
         for waiting, amount in self.amounts.items():
@@ -139,9 +146,9 @@ class Stock:
         for run, amounts in sums.items():
             records = sum(each.records for each in amounts.values())
             unknown -= records
-            yield Gone(*run, in_doubt, cause, records, amounts)
+            yield Lost(*run, in_doubt, cause, records, sums_of(amounts))
         if unknown:
-            yield Gone(None, stream, in_doubt, cause, unknown, {})
+            yield Lost(None, stream, in_doubt, cause, unknown, ())
 
 
 class Inventory(NamedTuple):

@@ -9,7 +9,7 @@ from flowstream.segments import stored
 from flowstream.segments.active import ActiveSegment
 from flowstream.segments.encoding import encode
 from flowstream.segments.stored import Segment
-from flowstream.segments.tallies import Entry, Sum, pack_entry
+from flowstream.segments.tallies import Entry, pack_entry, sums_of
 
 if TYPE_CHECKING:
     from flowstream.messages import MessageBatch
@@ -58,11 +58,11 @@ class Tail(Closing):
         part = slice(start, start + count)
         times = batch.timestamps_ms[part]
         tally = None if batch.tally is None else batch.tally[part]
-        sums = [] if tally is None else tally.sums()
+        sums = () if tally is None else sums_of(dict(tally.sums()))
         entry = Entry(
             offset, count, active.position, len(data), times[0], max(times),
             origin.agent_epoch, batch.stream, origin.in_doubt,
-            tuple(Sum(key.code, *amount) for key, amount in sums),
+            sums,
         )  # fmt: skip
         active.append(pack_entry(entry, tally), data)
         segment = self._segments[-1]

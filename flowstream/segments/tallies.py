@@ -21,7 +21,7 @@ from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotat
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -58,6 +58,11 @@ class Sum(NamedTuple):
 def amounts_of(sums: Iterable[Sum]) -> dict[AttachmentKey, RecordAmount]:
     """Return sums by attachment."""
     return {AttachmentKey.of_code(each[0]): RecordAmount(*each[1:]) for each in sums}
+
+
+def sums_of(amounts: Mapping[AttachmentKey, RecordAmount]) -> tuple[Sum, ...]:
+    """Return amounts by attachment as sums, in the order of the attachments."""
+    return tuple(Sum(key.code, *amount) for key, amount in sorted(amounts.items()))
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):

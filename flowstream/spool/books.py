@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.snapshot import Moment, SpoolState
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.records import CountersRecord
-    from flowstream.segments import spooled as segments
+    from flowstream.segments.spooled import Lost, SpooledBatch
     from flowstream.spool.drain import Drained, Refused
     from flowstream.spool.parcel import Parcel
 
@@ -100,9 +100,9 @@ class Books:
             for gone in _gone(drained.spooled, refused):
                 self._own.lose(gone)
 
-    def lose(self, gone: Iterable[segments.Gone]) -> None:
+    def lose(self, lost: Iterable[Lost]) -> None:
         """Records left the spool unpublished."""
-        for each in gone:
+        for each in lost:
             self.lost[each.cause] += each.records
             if each.agent_epoch is not None and each.stream is not None:
                 self._lose(
@@ -159,7 +159,7 @@ class Written:
         self._books.half_written(batch, part, cause)
 
 
-def _gone(spooled: segments.SpooledBatch, refused: Refused) -> Iterator[Gone]:
+def _gone(spooled: SpooledBatch, refused: Refused) -> Iterator[Gone]:
     batch, part = spooled.batch, refused.part
     if spooled.agent_epoch is None or batch.stream is None:
         return

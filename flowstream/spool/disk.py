@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.segments.spool import Spool
-    from flowstream.segments.spooled import Gone, SpooledBatch
+    from flowstream.segments.spooled import Lost, SpooledBatch
     from flowstream.spool.parcel import Parcel
 
 MEMORY_BYTES: Final = 16 << 20
@@ -36,7 +36,7 @@ class Status(NamedTuple):
     records: int = 0
     spool: SpoolState = SpoolState()
     epochs: frozenset[int] = frozenset()
-    gone: Sequence[Gone] = ()
+    gone: Sequence[Lost] = ()
 
 
 class Disk:
@@ -137,7 +137,7 @@ class Disk:
         self._attempt("spool_not_saved", self._spool.save, runs)
         return self._status()
 
-    def _status(self, gone: Sequence[Gone] = ()) -> Status:
+    def _status(self, gone: Sequence[Lost] = ()) -> Status:
         spool = self._spool
         return Status(
             records=spool.records,

@@ -11,7 +11,8 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey, Tally
 from flowstream.segments.retention import Retention
 from flowstream.segments.spool import Spool
-from flowstream.segments.spooled import Gone
+from flowstream.segments.spooled import Lost
+from flowstream.segments.tallies import sums_of
 from flowstream.streams import Stream
 from support.outcomes import TIMESTAMP_MS, make_batch, number
 
@@ -100,12 +101,13 @@ def drain(spool: Spool) -> list[int]:
     return numbers(found)
 
 
-def lost(numbers: Collection[int], cause: str, *, in_doubt: bool = False) -> Gone:
+def lost(numbers: Collection[int], cause: str, *, in_doubt: bool = False) -> Lost:
     """Flow records with these numbers that left the spool unpublished."""
-    return Gone(EPOCH, Stream.FLOWS, in_doubt, cause, len(numbers), amounts(numbers))
+    sums = sums_of(amounts(numbers))
+    return Lost(EPOCH, Stream.FLOWS, in_doubt, cause, len(numbers), sums)
 
 
-def records_gone(gone: Iterable[Gone]) -> int:
+def records_gone(gone: Iterable[Lost]) -> int:
     return sum(each.records for each in gone)
 
 
