@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
+
+from support.http_server import HttpServer, JsonHandler
 
 CLIENT_ID = "agent"
 CLIENT_SECRET = "client-secret-of-the-agent"
 LIFETIME_S = 600
 
 
-class TokenEndpoint:
+class TokenEndpoint(HttpServer):
     """Serves tokens to ``CLIENT_ID`` with ``CLIENT_SECRET``; ``requests`` are their forms.
 
     The principal of a token is its client. ``lifetime_s`` may be changed at any time.
@@ -26,29 +26,17 @@ class TokenEndpoint:
         self.lifetime_s = LIFETIME_S
         endpoint = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                form = parse_qs(body.decode())
+        class Handler(JsonHandler):
+            def do_POST(self) -> None:  # noqa: N802 - named by http.server
+                form = parse_qs(self.body().decode())
                 endpoint.requests.append(form)
                 known = _credentials(self.headers.get("Authorization", ""), form) == (
                     *(CLIENT_ID, CLIENT_SECRET),
                 )
-                status, answer = endpoint.answer() if known else (401, {"error": "invalid_client"})
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                self.answer(*(endpoint.answer() if known else (401, {"error": "invalid_client"})))
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/token"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
+        super().__init__(Handler)
+        self.url = f"{self.scheme}://{self.address}/token"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -65,18 +53,6 @@ class TokenEndpoint:
         claims = {"sub": CLIENT_ID, "iat": now, "exp": now + self.lifetime_s}
         token = f"{_part({'alg': 'none'})}.{_part(claims)}."
         return 200, {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime_s}
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _credentials(authorization: str, form: dict[str, list[str]]) -> tuple[str, str]:

@@ -6,12 +6,12 @@ import base64
 import contextlib
 import json
 import re
-import ssl
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from support.http_server import HttpServer, JsonHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ class Definition(NamedTuple):
     type: str
 
 
-class Registry:
+class Registry(HttpServer):
     """Schemas by subject; ids start at 1 and a schema has one id in all subjects.
 
     ``refusals`` maps "lookup" or "register" to the status and text that such requests
@@ -53,29 +53,13 @@ class Registry:
         self._ids: dict[Definition, int] = {}
         self._login = login
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"registry": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._scheme = "http"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-            self._scheme = "https"
-        # A slow answer may last longer than the test.
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT."""
-        return f"127.0.0.1:{self._server.server_port}"
+        super().__init__(type("Handler", (_Handler,), {"registry": self}), certificate)
 
     @property
     def url(self) -> str:
         """Its URL, with user and password if it asks for them."""
         login = f"{self._login}@" if self._login else ""
-        return f"{self._scheme}://{login}{self.address}"
+        return f"{self.scheme}://{login}{self.address}"
 
     def answer(self, method: str, path: str, body: bytes, authorization: str | None) -> object:
         """Return the document that answers a request; raises ``RefusalError``."""
@@ -157,17 +141,6 @@ class Registry:
         kind = {} if definition.type == "AVRO" else {"schemaType": definition.type}
         return {"schema": definition.schema, **kind}
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 def owner_of(*ports: int) -> int:
     """User of the socket on 127.0.0.1 with these ports, its own and the other end's."""
@@ -181,7 +154,7 @@ def owner_of(*ports: int) -> int:
     raise LookupError(ports)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     registry: Registry
 
     def _handle(self) -> None:
@@ -191,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.registry.raw is not None:
             self._answer_raw(self.registry.raw())
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.body()
         path = urlsplit(self.path).path
         try:
             status, document = 200, self.registry.answer(
@@ -199,12 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             )  # fmt: skip
         except RefusalError as err:
             status, document = err.status, {"error_code": err.code, "message": str(err)}
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.answer(status, document, "application/vnd.schemaregistry.v1+json")
 
     def _answer_raw(self, parts: Iterable[bytes]) -> None:
         self.close_connection = True
@@ -214,6 +182,3 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(part)
 
     do_GET = do_POST = _handle  # noqa: N815 - named by http.server
-
-    def log_message(self, *arguments: object) -> None:
-        """Keep requests out of the tests' output."""
