@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiokafka.conn import create_conn
 from aiokafka.errors import CorrelationIdError, KafkaConnectionError
-from support.memory import peak_memory
+from support.memory import measured
 
 from flowstream.kafka.frames import BoundedId
 
@@ -66,13 +64,8 @@ def test_memory_is_bounded(command: str, tmp_path: Path) -> None:
     with flood(LARGEST) as port:
         url, directory = f"kafka://127.0.0.1:{port}", tmp_path / "recording"
         arguments = command.format(url=url, directory=directory).split()
-        with (tmp_path / "output").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flowstream", *arguments], stdout=output, stderr=output
-            )
-            peak = peak_memory(process)
-    text = (tmp_path / "output").read_text()
-    assert process.returncode == 1, text
+        status, text, peak = measured(arguments, tmp_path / "output")
+    assert status == 1, text
     assert "Traceback" not in text
     assert f"127.0.0.1:{port}" in text
     assert f"it announces an answer of {LARGEST} octets" in text

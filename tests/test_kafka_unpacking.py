@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from support.memory import peak_memory
+from support.memory import measured
 from support.outcomes import Account, new_topic
 
 from flowstream import compression
@@ -61,13 +61,8 @@ def test_memory_is_bounded(broker: Broker, tmp_path: Path, command: str, codec: 
     asyncio.run(create(broker, f"{prefix}.flows", f"{prefix}.new_flows", topic))
     publish(broker, topic, codec, LARGE)
     arguments = command.format(url=broker.url, prefix=prefix, topic=topic).split()
-    with (tmp_path / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flowstream", *arguments], stdout=output, stderr=output
-        )
-        peak = peak_memory(process)
-    text = (tmp_path / "output").read_text()
-    assert process.returncode == 1, text
+    status, text, peak = measured(arguments, tmp_path / "output")
+    assert status == 1, text
     assert "Traceback" not in text
     assert f"topic {topic}, partition 0, offset 0" in text
     assert f"a batch compressed with {codec} that cannot be unpacked within 256 MiB" in text
