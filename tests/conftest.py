@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from broker.secure import SecureBroker
 from broker.tokens import TokenEndpoint
 from hypothesis import settings
 from support.net import Interface, Wire, namespace, own_network, veth_pair
+from support.published import Published, publish
 from support.registry import Registry
 
 if TYPE_CHECKING:
@@ -93,6 +95,14 @@ def pairs() -> Iterator[list[tuple[Interface, Interface]]]:
             stack.enter_context(veth_pair(here, there, names=(f"near{n}", f"far{n}")))
             for n in range(2)
         ]
+
+
+@pytest.fixture(scope="session")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording in MessagePack, for all tests that only read it."""
+    path = tmp_path_factory.mktemp("recorded") / "office"
+    asyncio.run(publish(f"file:{path}", "msgpack", Published("msgpack")))
+    return path
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 import subprocess
@@ -16,10 +15,9 @@ from broker.secure import AGENT, LISTENERS, MECHANISMS, PASSWORDS, SecureBroker
 from broker.tokens import CLIENT_ID, CLIENT_SECRET, TokenEndpoint
 from packets.pcap_files import pcap
 from support import kafka_config
-from support.agent import FLOWSTREAM, carried
+from support.agent import FLOWSTREAM, carried, flowstream
 from support.net import namespace
 from support.pcap_runs import packets
-from support.published import Published, publish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,24 +30,11 @@ USABLE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording."""
-    path = tmp_path_factory.mktemp("recorded") / "office"
-    asyncio.run(publish(f"file:{path}", "msgpack", Published("msgpack")))
-    return path
-
-
 def properties(
     broker: SecureBroker, listener: str, mechanism: str, endpoint: TokenEndpoint
 ) -> dict[str, str]:
     found = broker.settings(listener, mechanism=mechanism)
     return found | endpoint.settings if mechanism == "OAUTHBEARER" else found
-
-
-def flowstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*FLOWSTREAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def output(*command: str | Path) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -13,8 +11,7 @@ from broker import Broker, dump_log
 from broker.acls import allow, forget
 from broker.secure import PASSWORDS, STRANGER, SecureBroker
 from support import kafka_config
-from support.agent import FLOWSTREAM
-from support.published import Published, publish
+from support.agent import flowstream
 
 from flowstream.kafka.credentials import exposed
 from flowstream.kafka.limits import Limits
@@ -24,19 +21,6 @@ from flowstream.kafka.settings import ClientSettings, Sasl
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording."""
-    path = tmp_path_factory.mktemp("recorded") / "office"
-    asyncio.run(publish(f"file:{path}", "msgpack", Published("msgpack")))
-    return path
-
-
-def flowstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*FLOWSTREAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def batches(broker: Broker, office: Path, *properties: str) -> str:

@@ -118,10 +118,15 @@ def on(*interfaces: Interface) -> list[str]:
     return [*names, "--netns", namespace]
 
 
+def flowstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [*FLOWSTREAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 def audit(url: str, prefix: str = "flowstream") -> tuple[int, dict[str, Any]]:
     """``flowstream audit``: its exit status and its result."""
-    command = [*FLOWSTREAM, "audit", url, "--topic-prefix", prefix, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = flowstream("audit", url, "--topic-prefix", prefix, "--json")
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
