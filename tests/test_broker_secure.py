@@ -10,8 +10,9 @@ import urllib.request
 import pytest
 from broker.secure import AGENT, LISTENERS, MECHANISMS, READER, STRANGER, SecureBroker
 from broker.tokens import CLIENT_ID, CLIENT_SECRET, TokenEndpoint
+from broker.topics import create
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from support.outcomes import new_topic
 
 CASES = [
@@ -100,8 +101,7 @@ def test_wrong_ones(secure_broker: SecureBroker) -> None:
 )
 def test_rights_of_the_users(secure_broker: SecureBroker, user: str, error: str | None) -> None:
     topic, outcomes = new_topic(), []
-    admin = AdminClient({"bootstrap.servers": secure_broker.address})
-    admin.create_topics([NewTopic(topic, 1)])[topic].result(30)
+    create(secure_broker, NewTopic(topic, 1))
     producer, _ = client(secure_broker, "SASL", **secure_broker.settings("SASL", user))
     producer.produce(topic, b"", on_delivery=lambda found, _: outcomes.append(found))
     assert producer.flush(30) == 0

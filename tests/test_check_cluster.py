@@ -6,7 +6,8 @@ import re
 
 import pytest
 from broker.secure import AGENT, PASSWORDS, READER, STRANGER, SecureBroker
-from confluent_kafka.admin import AdminClient, NewTopic
+from broker.topics import create
+from confluent_kafka.admin import NewTopic
 from support.outcomes import new_topic
 
 from flowstream.check.cluster import check_cluster
@@ -43,13 +44,7 @@ def topics(secure_broker: SecureBroker) -> tuple[str, str, str]:
         "message.timestamp.before.max.ms": "3600000",
         "message.timestamp.after.max.ms": "1000",
     }
-    admin = AdminClient({"bootstrap.servers": secure_broker.address})
-    new = [NewTopic(flows, 7, config=losing), NewTopic(counters, 1)]
-    for done in admin.create_topics(new).values():
-        done.result(30)
-    # The controller answers before the broker knows them.
-    while not {flows, counters} <= admin.list_topics(timeout=30).topics.keys():
-        pass
+    create(secure_broker, NewTopic(flows, 7, config=losing), NewTopic(counters, 1))
     return flows, counters, missing
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker.secure import READER, STRANGER, SecureBroker
-from confluent_kafka.admin import AdminClient, NewTopic
+from broker.topics import create
+from confluent_kafka.admin import NewTopic
 from support import kafka_config
 from support.agent import FLOWSTREAM
 from support.net import namespace
@@ -25,12 +26,8 @@ CAPTURE = Path(__file__).parent / "traces" / "mapi.pcap"
 def prefix(secure_broker: SecureBroker) -> str:
     """Prefix of empty topics."""
     name = new_topic()
-    admin = AdminClient({"bootstrap.servers": secure_broker.address})
     topics = [f"{name}.{stream}" for stream in ("flows", "new_flows", "counters")]
-    for done in admin.create_topics([NewTopic(topic, 6) for topic in topics]).values():
-        done.result(30)
-    while not set(topics) <= admin.list_topics(timeout=30).topics.keys():
-        pass
+    create(secure_broker, *(NewTopic(topic, 6) for topic in topics))
     return name
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from broker import Broker
-from confluent_kafka.admin import AdminClient, NewTopic
+from broker.topics import create
+from confluent_kafka.admin import NewTopic
 from faults.scene import PARTITIONS
 from support.agent import audit
 from support.traffic import wait_until
@@ -83,9 +84,7 @@ def _wait(seconds: float, samples: list[int]) -> None:
 
 def _create(broker: Broker, topic: str) -> None:
     """Make the topic whose messages have the time at which the broker wrote them."""
-    new = NewTopic(topic, PARTITIONS, config={"message.timestamp.type": "LogAppendTime"})
-    admin = AdminClient({"bootstrap.servers": broker.address})
-    admin.create_topics([new])[topic].result(30)
+    create(broker, NewTopic(topic, PARTITIONS, config={"message.timestamp.type": "LogAppendTime"}))
 
 
 def _latencies(scene: Scene, since_ns: int, until_ns: int) -> Iterator[float]:
