@@ -32,7 +32,9 @@ CREATE TABLE flowstream_counters_queue
     `table_capacity` UInt64,
     `table_swaps` UInt64,
     `final` Bool,
-    `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64)
+    `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64),
+    `netns` String,
+    `previous_epoch` UInt64
 )
 ENGINE = Kafka
 SETTINGS kafka_broker_list = 'localhost:9092',
@@ -54,7 +56,7 @@ CREATE TABLE flowstream_counters
     `seq` UInt64 COMMENT 'gapless per run and topic, from 0',
     `host` LowCardinality(String) COMMENT 'name of the host',
     `agent_version` LowCardinality(String) COMMENT 'version of flowstream',
-    `if_index` UInt32 COMMENT 'index of the interface',
+    `if_index` UInt32 COMMENT 'index of the interface in its network namespace, where a run observes several, plus 2^24 times the number of the namespace',
     `if_name` LowCardinality(String) COMMENT 'name of the interface (IPFIX 82)',
     `flow_direction` UInt8 COMMENT '0 ingress, 1 egress (IPFIX 61)',
     `program_name` LowCardinality(String) COMMENT 'name of the kernel program',
@@ -75,6 +77,8 @@ CREATE TABLE flowstream_counters
     `table_swaps` UInt64 COMMENT 'times that the table was swapped',
     `final` Bool COMMENT 'true in the last record of a run, or of an interface that went',
     `spool` Tuple(`records` UInt64, `packets` UInt64, `l2_bytes` UInt64, `octets` UInt64, `oldest_ns` UInt64) COMMENT 'records that wait on disk to be published',
+    `netns` LowCardinality(String) COMMENT 'network namespace as given to --netns, empty: the agent''s own',
+    `previous_epoch` UInt64 COMMENT 'agent_epoch of the run whose link on this interface this run took over without a gap, 0 for none',
     `sampler_ip` String ALIAS replaceRegexpOne(toString(`sampler_address`), '^::ffff:([0-9.]+)$', '\\1')
 )
 ENGINE = ReplacingMergeTree
@@ -111,7 +115,9 @@ SELECT
     `table_capacity`,
     `table_swaps`,
     `final`,
-    `spool`
+    `spool`,
+    `netns`,
+    `previous_epoch`
 FROM flowstream_counters_queue
 WHERE throwIf(
     record_type != 3 OR schema_version != 1,

@@ -34,7 +34,9 @@ FROM (
     'table_capacity': 'UBIGINT',
     'table_swaps': 'UBIGINT',
     'final': 'BOOLEAN',
-    'spool': 'STRUCT(records UBIGINT, packets UBIGINT, l2_bytes UBIGINT, octets UBIGINT, oldest_ns UBIGINT)'
+    'spool': 'STRUCT(records UBIGINT, packets UBIGINT, l2_bytes UBIGINT, octets UBIGINT, oldest_ns UBIGINT)',
+    'netns': 'VARCHAR',
+    'previous_epoch': 'UBIGINT'
   })
 ) AS lines
 WHERE CASE

@@ -91,4 +91,6 @@ SCHEMA = {
             "oldest_ns": pl.UInt64,
         }
     ),
+    "netns": pl.String,
+    "previous_epoch": pl.UInt64,
 }

@@ -80,7 +80,9 @@ FROM (
         {"name": "table_capacity", "type": "long"},
         {"name": "table_swaps", "type": "long"},
         {"name": "final", "type": "boolean"},
-        {"name": "spool", "type": {"type": "record", "name": "SpoolCounts", "fields": [{"name": "records", "type": "long"}, {"name": "packets", "type": "long"}, {"name": "l2_bytes", "type": "long"}, {"name": "octets", "type": "long"}, {"name": "oldest_ns", "type": "long"}]}, "default": {"records": 0, "packets": 0, "l2_bytes": 0, "octets": 0, "oldest_ns": 0}}
+        {"name": "spool", "type": {"type": "record", "name": "SpoolCounts", "fields": [{"name": "records", "type": "long"}, {"name": "packets", "type": "long"}, {"name": "l2_bytes", "type": "long"}, {"name": "octets", "type": "long"}, {"name": "oldest_ns", "type": "long"}]}, "default": {"records": 0, "packets": 0, "l2_bytes": 0, "octets": 0, "oldest_ns": 0}},
+        {"name": "netns", "type": {"type": "string", "avro.java.string": "String"}, "default": ""},
+        {"name": "previous_epoch", "type": "long", "default": 0}
       ]}
       ', map('mode', 'PERMISSIVE')),
       NULL) AS record

@@ -74,7 +74,9 @@ FROM (
       `table_capacity` BIGINT,
       `table_swaps` BIGINT,
       `final` BOOLEAN,
-      `spool` STRUCT<`records`: BIGINT, `packets`: BIGINT, `l2_bytes`: BIGINT, `octets`: BIGINT, `oldest_ns`: BIGINT>
+      `spool` STRUCT<`records`: BIGINT, `packets`: BIGINT, `l2_bytes`: BIGINT, `octets`: BIGINT, `oldest_ns`: BIGINT>,
+      `netns` STRING,
+      `previous_epoch` BIGINT
     ') AS record
     FROM flowstream_counters_topic
   )

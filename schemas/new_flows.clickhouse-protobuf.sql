@@ -79,7 +79,7 @@ CREATE TABLE flowstream_new_flows
     `ip_tos` UInt8 COMMENT 'whole TOS or traffic-class byte of the first packet (IPFIX 5)',
     `ip_ttl` UInt8 COMMENT 'smallest TTL or hop limit (IPFIX 52)',
     `vlan_id` UInt16 COMMENT 'outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)',
-    `if_index` UInt32 COMMENT 'index of the interface that saw the packets, in its namespace',
+    `if_index` UInt32 COMMENT 'index of the interface in its network namespace, where a run observes several, plus 2^24 times the number of the namespace',
     `if_name` LowCardinality(String) COMMENT 'name of the interface (IPFIX 82)',
     `in_if` UInt32 COMMENT 'if_index where flow_direction is 0, else 0 (IPFIX 10)',
     `out_if` UInt32 COMMENT 'if_index where flow_direction is 1, else 0 (IPFIX 14)',

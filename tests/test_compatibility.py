@@ -66,9 +66,9 @@ FIELDS = {
     JSON: 38,
     LAYOUT: 34,
     "new_flows.schema.json": 38,
-    COUNTERS_AVRO: 29 + PARTS,
-    COUNTERS_PROTO: 29 + PARTS,
-    COUNTERS_JSON: 29 + PARTS,
+    COUNTERS_AVRO: 31 + PARTS,
+    COUNTERS_PROTO: 31 + PARTS,
+    COUNTERS_JSON: 31 + PARTS,
 }
 
 

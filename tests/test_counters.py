@@ -212,7 +212,14 @@ def test_the_counters_record_has_every_count():
     }
     assert (found.table_entries, found.table_capacity, found.table_swaps) == (17, 131_072, 5)
     assert found.final
+    assert (found.netns, found.previous_epoch) == ("", 0)
     assert decode(msgspec.msgpack.encode(found)) == found
+
+
+def test_the_counters_record_tells_where_the_attachment_is_and_whose_link_it_took_over():
+    taken = snapshot(netns="/run/netns/\udcffblue", previous_epoch=EPOCH - 1_024)
+    found = record(taken)
+    assert (found.netns, found.previous_epoch) == ("/run/netns/?blue", EPOCH - 1_024)
 
 
 def test_every_term_is_there_when_nothing_happened():

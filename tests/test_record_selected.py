@@ -9,11 +9,13 @@ import subprocess
 import sys
 import zipfile
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.published import FLOWS, NAMES, Published, publish
+from support.records import COUNTERS
 from test_cat import write
 from yacryptopan import CryptoPAn
 
@@ -171,7 +173,7 @@ def test_anonymised_run_is_audited_as_before(run, tmp_path, capsys):
     old, new = messages(run, TOPICS), messages(tmp_path / "anon", TOPICS)
     assert [format_of(m.value) for m in new] == [format_of(m.value) for m in old]
     everything = b"".join(m.value + (m.key or b"") for m in new)
-    for secret in (b"host-a", *map(str.encode, NAMES.values()), bytes(range(16))):
+    for secret in (b"host-a", b"pid:4177", *map(str.encode, NAMES.values()), bytes(range(16))):
         assert secret not in everything
         assert secret.hex().encode() not in everything
     for one, other in zip(old, new, strict=True):
@@ -185,12 +187,13 @@ def test_anonymised_run_is_audited_as_before(run, tmp_path, capsys):
 
 def _check(old, new, message):
     same = {"host_id", "sampler_address", "if_name", "src_addr", "dst_addr", "src_mac", "dst_mac"}
-    for name in set(type(old).__struct_fields__) - same - {"host"}:
+    for name in set(type(old).__struct_fields__) - same - {"host", "netns"}:
         assert getattr(new, name) == getattr(old, name)
     assert new.host_id != old.host_id
     assert new.if_name.startswith("if-")
     if isinstance(new, CountersRecord):
         assert new.host.startswith("host-")
+        assert new.netns.startswith("netns-")
         assert message.key in (b"", counters_key(new))
         return
     assert isinstance(old, FlowRecord)
@@ -201,6 +204,12 @@ def _check(old, new, message):
 
 
 KEY = b"k" * 32
+
+
+def test_the_agents_own_namespace_stays_without_a_name():
+    own = msgspec.structs.replace(COUNTERS, netns="")
+    message = Message("flowstream.counters", 0, 0, 0, b"", encode(own), ())
+    assert decode(Anonymiser(KEY).message(message).value).netns == ""
 
 
 @given(

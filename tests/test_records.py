@@ -185,7 +185,7 @@ def test_counters_round_trip(encoder):
 
 
 def test_counters_start_as_a_consumer_expects():
-    assert VALUES["msgpack counters"].startswith(b"\xdc\x00\x1d\x03")
+    assert VALUES["msgpack counters"].startswith(b"\xdc\x00\x1f\x03")
     assert VALUES["json counters"].startswith(b'{"record_type":3,"schema_version":1,')
     assert json.loads(VALUES["json counters"])["host_id"] == bytes(range(16)).hex()
 
@@ -313,6 +313,9 @@ def test_wrong_values_in_json(wrong):
         {"sampler_address": "agent"},
         {"spool": 1},
         {"spool": {"records": 1}},
+        {"netns": 7},
+        {"previous_epoch": 2**63},
+        {"previous_epoch": "1"},
     ],
     ids=str,
 )
@@ -321,24 +324,35 @@ def test_wrong_values_in_json_counters(wrong):
         decode(json.dumps(json.loads(VALUES["json counters"]) | wrong).encode())
 
 
-NO_SPOOL = msgspec.structs.replace(COUNTERS, spool=SpoolCounts(0, 0, 0, 0, 0))
+# Fields that were added to the counters, in their order, and their defaults.
+ADDED_LATER = {"spool": SpoolCounts(0, 0, 0, 0, 0), "netns": "", "previous_epoch": 0}
+NUMBERS = {"spool": 1119, "netns": 1120, "previous_epoch": 1121}
+BEHIND = {name: list(ADDED_LATER)[place:] for place, name in enumerate(ADDED_LATER)}
 
 
-def test_counters_without_a_spool_are_read():
-    """Values of an agent that had none end before it; Avro's readers use the default."""
+@pytest.mark.parametrize("first", ADDED_LATER)
+def test_counters_of_older_agents_are_read(first):
+    """Their values end before the field; Avro's readers use the default."""
+    missing = BEHIND[first]
+    older = msgspec.structs.replace(COUNTERS, **{name: ADDED_LATER[name] for name in missing})
     fields = msgspec.msgpack.decode(VALUES["msgpack counters"])
-    assert decode(msgspec.msgpack.encode(fields[:-1])) == NO_SPOOL
+    assert decode(msgspec.msgpack.encode(fields[: -len(missing)])) == older
     named = json.loads(VALUES["json counters"])
-    del named["spool"]
-    assert decode(json.dumps(named).encode()) == NO_SPOOL
-    tag = varint(1119 << 3 | 2)
+    for name in missing:
+        del named[name]
+    assert decode(json.dumps(named).encode()) == older
+    kind = 0 if first == "previous_epoch" else 2
+    tag = varint(NUMBERS[first] << 3 | kind)
     message = PREFIXED_VALUES["protobuf counters in a registry"][6:].partition(tag)[0]
-    assert decode(varint(len(message)) + message) == NO_SPOOL
+    assert decode(varint(len(message)) + message) == older
 
 
-def test_a_spool_is_written_also_where_it_is_empty():
+def test_added_fields_are_written_also_where_they_are_empty():
     """Engines infer columns from the first records."""
-    assert list(json.loads(JSON.encode_counters(NO_SPOOL)))[-1] == "spool"
+    empty = msgspec.structs.replace(COUNTERS, **ADDED_LATER)
+    written = json.loads(JSON.encode_counters(empty))
+    assert list(written)[-len(ADDED_LATER) :] == list(ADDED_LATER)
+    assert (written["netns"], written["previous_epoch"]) == ("", 0)
 
 
 @pytest.mark.parametrize("name", ["msgpack flow", "msgpack counters"])

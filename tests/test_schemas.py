@@ -51,7 +51,7 @@ def test_published_value_fits_its_schema(stream):
 
 
 # What values of older agents lack, and the field that --community-id adds.
-OPTIONAL = ("spool", "community_id")
+OPTIONAL = ("spool", "netns", "previous_epoch", "community_id")
 
 
 @pytest.mark.parametrize("stream", Stream)

@@ -12,7 +12,7 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
 from flowstream.records.counters import Amount, Loss, SpoolCounts, StageCounts
-from flowstream.records.text import interface_name
+from flowstream.records.text import interface_name, utf8_text
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def counters_record(
         table_swaps=snapshot.table.swaps,
         final=final,
         spool=SpoolCounts(*account.spool, *spool),
+        netns=utf8_text(snapshot.netns),
+        previous_epoch=snapshot.previous_epoch,
     )
 
 

@@ -54,7 +54,9 @@ class Snapshot:
 
     ``mode`` is the attach mode in force: "native", "generic" or "offload". The
     kernel's counts are read before the ledger's: the ledger is never ahead of the
-    kernel.
+    kernel. ``netns`` is the network namespace as given to --netns, empty for the
+    agent's own. ``previous_epoch`` is the ``agent_epoch`` of the run whose link this
+    attachment took over, 0 for none.
     """
 
     interface: str
@@ -65,3 +67,5 @@ class Snapshot:
     kernel: KernelCounts
     account: Account
     table: TableState
+    netns: str = ""
+    previous_epoch: int = 0

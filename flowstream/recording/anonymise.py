@@ -78,7 +78,10 @@ class Anonymiser:
 
     def _counters(self, record: CountersRecord) -> CountersRecord:
         return msgspec.structs.replace(
-            record, **self._identity(record), host=self._name("host-", record.host)
+            record,
+            **self._identity(record),
+            host=self._name("host-", record.host),
+            netns=self._name("netns-", record.netns),
         )
 
     def _identity(self, record: FlowRecord | CountersRecord) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from flowstream.records.fields import (  # noqa: TC001
     CountersType,
     Direction,
     HostId,
+    IfIndex,
     IfName,
     SamplerAddress,
     Version,
@@ -90,7 +91,7 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     seq: Annotated[U64, Meta(description="gapless per run and topic, from 0")]
     host: Annotated[str, Meta(description="name of the host")]
     agent_version: Annotated[str, Meta(description="version of flowstream")]
-    if_index: Annotated[U32, Meta(description="index of the interface")]
+    if_index: IfIndex
     if_name: IfName
     flow_direction: Direction
     program_name: Annotated[str, Meta(description="name of the kernel program")]
@@ -132,3 +133,14 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     spool: Annotated[
         SpoolCounts, Meta(description="records that wait on disk to be published")
     ] = EMPTY_SPOOL
+    netns: Annotated[
+        str,
+        Meta(description="network namespace as given to --netns; empty: the agent's own"),
+    ] = ""
+    previous_epoch: Annotated[
+        U64,
+        Meta(
+            description="agent_epoch of the run whose link on this interface this run took "
+            "over without a gap, 0 for none"
+        ),
+    ] = 0

@@ -78,6 +78,8 @@ _NUMBERS: Final = {
     "table_swaps": 1117,
     "final": 1118,
     "spool": 1119,
+    "netns": 1120,
+    "previous_epoch": 1121,
 }
 
 

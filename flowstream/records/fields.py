@@ -66,6 +66,13 @@ PrefixLength = Annotated[int, _kind(Kind.U8, ge=0, le=128)]
 Direction = Annotated[
     int, _kind(Kind.U8, ge=0, le=1, description="0 ingress, 1 egress (IPFIX 61)")
 ]
+IfIndex = Annotated[
+    U32,
+    Meta(
+        description="index of the interface in its network namespace; where a run observes "
+        "several, plus 2^24 times the number of the namespace"
+    ),
+]
 IfName = Annotated[
     str, _kind(Kind.TEXT, max_length=15, description="name of the interface (IPFIX 82)")
 ]

@@ -19,6 +19,7 @@ from flowstream.records.fields import (  # noqa: TC001
     Direction,
     FlowType,
     HostId,
+    IfIndex,
     IfName,
     Mac,
     PrefixLength,
@@ -105,9 +106,7 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     vlan_id: Annotated[
         U16, Meta(description="outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)")
     ]
-    if_index: Annotated[
-        U32, Meta(description="index of the interface that saw the packets, in its namespace")
-    ]
+    if_index: IfIndex
     if_name: IfName
     src_mac: Annotated[Mac, Meta(description="source MAC of the first packet (IPFIX 56)")]
     dst_mac: Annotated[Mac, Meta(description="destination MAC of the first packet (IPFIX 80)")]

@@ -37,7 +37,7 @@ _TIMES: Final = (
     "time_unix_ns",
 )
 _FEW_VALUES: Final = (
-    *("host_id", "host", "if_name"),
+    *("host_id", "host", "if_name", "netns"),
     *("agent_version", "program_name", "attach_mode"),
 )
 

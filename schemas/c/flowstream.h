@@ -110,7 +110,8 @@ struct flowstream_flow {
 	uint8_t ip_ttl;
 	/* outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243) */
 	uint16_t vlan_id;
-	/* index of the interface that saw the packets, in its namespace */
+	/* index of the interface in its network namespace; where a run observes several, plus
+	 * 2^24 times the number of the namespace */
 	uint32_t if_index;
 	/* name of the interface (IPFIX 82) */
 	char if_name[16];

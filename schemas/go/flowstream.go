@@ -111,7 +111,8 @@ type Flow struct {
 	IpTtl uint8
 	// outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)
 	VlanId uint16
-	// index of the interface that saw the packets, in its namespace
+	// index of the interface in its network namespace; where a run observes several, plus 2^24 times
+	// the number of the namespace
 	IfIndex uint32
 	// name of the interface (IPFIX 82)
 	IfName string

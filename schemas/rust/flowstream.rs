@@ -116,7 +116,8 @@ pub struct Flow {
     pub ip_ttl: u8,
     /// outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243)
     pub vlan_id: u16,
-    /// index of the interface that saw the packets, in its namespace
+    /// index of the interface in its network namespace; where a run observes several, plus 2^24 times
+    /// the number of the namespace
     pub if_index: u32,
     /// name of the interface (IPFIX 82)
     pub if_name: String,

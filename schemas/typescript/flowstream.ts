@@ -99,7 +99,8 @@ export interface Flow {
   ip_ttl: number;
   /** outer 802.1Q or 802.1ad VLAN, 0 = untagged (IPFIX 243) */
   vlan_id: number;
-  /** index of the interface that saw the packets, in its namespace */
+  /** index of the interface in its network namespace; where a run observes several, plus 2^24
+   *  times the number of the namespace */
   if_index: number;
   /** name of the interface (IPFIX 82) */
   if_name: string;

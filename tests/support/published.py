@@ -120,6 +120,7 @@ class Published:
             ),
             final=final,
             spool=NO_SPOOL,
+            previous_epoch=0,
         )
 
     def change_counters(self, number: int, **changes: Any) -> None:

@@ -64,6 +64,8 @@ COUNTERS = CountersRecord(
     table_swaps=5,
     final=True,
     spool=SpoolCounts(3, 37, 4_003, 1_048_583, 1_700_000_000_300_000_001),
+    netns="pid:4177",
+    previous_epoch=EPOCH - 1_024 * 10**9,
 )
 # A registry's prefixes, which Avro cannot do without.
 PREFIXES = {
