@@ -1,7 +1,7 @@
-"""The life of a run: its concurrent stages, and its orderly end.
+"""The life of a run: its concurrent stages, until a signal, the duration or a fault.
 
-run     ring readers, table drains and counters until a signal, the duration or a fault
-end     detach → drain tables and rings → publish → final counters → close
+run     ring readers, table drains (draining) and counters (counting)
+end     detach → drain tables and rings → publish → final counters → close (ending)
 
 Attachments may be added and removed while it runs.
 """
@@ -9,27 +9,25 @@ Attachments may be added and removed while it runs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowstream.accounting import terms
-from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.agent.attachments import Attachments
+from flowstream.agent.counting import Counting
+from flowstream.agent.draining import Draining
+from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.limit import RecordLimit
 from flowstream.agent.signals import Signals
-from flowstream.errors import FlowstreamError, SinkError
+from flowstream.agent.waiting import within
+from flowstream.errors import SinkError
 from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from flowstream.accounting.snapshot import Snapshot
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.pipeline import Publisher
     from flowstream.agent.probe import Attachment, Probe
@@ -37,12 +35,8 @@ if TYPE_CHECKING:
     from flowstream.config.run import RunConfig
     from flowstream.sink import Sink
 
-DATA_SHARE: Final = 0.8
-"""Part of the shutdown's time that records get; the rest is for the final counters."""
 SETTLE_POLL_S: Final = 0.02
 """How often a removal checks whether the sink has settled the attachment's records."""
-OVERTIME_S: Final = 5.0
-"""Time beyond the shutdown's in which lost records may still be counted."""
 FAULT_POLL_S: Final = 0.5
 """How often the run checks whether the sink has failed."""
 
@@ -63,19 +57,16 @@ class Agent:
         spool_state: Callable[[], SpoolState] = SpoolState,
     ) -> None:
         self._config, self._probe = config, probe
-        self._sink, self._publisher = sink, publisher
-        self._run, self._spool_state = run, spool_state
-        self._rhythm = Rhythm(
-            round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
-        )
-        self._limit = RecordLimit.of_run(config, publisher, run.ledger)
-        self._attachments = Attachments(probe, self._limit, run, self._spawn)
-        self._removals: set[asyncio.Task[None]] = set()
+        self._sink, self._publisher, self._run = sink, publisher, run
         self._stopping = asyncio.Event()
-        self._drain_now = asyncio.Event()
         self._signals = signals or Signals()
         self._faults = Faults(self.stop)
         self._sink_failed = False
+        self._limit = RecordLimit.of_run(config, publisher, run.ledger)
+        self._attachments = Attachments(probe, self._limit, run, self._spawn)
+        self._draining = Draining(config.interval_s, self._attachments, self._limit, self._faults)
+        self._counting = Counting(config, publisher, self._attachments, run, spool_state)
+        self._removals: set[asyncio.Task[None]] = set()
 
     def add(self, attachment: Attachment) -> None:
         """Publish an attachment's records and counters from now on, or from the start of ``run``.
@@ -106,11 +97,11 @@ class Agent:
         await self._limit.flush()
         await self._publisher.passed()
         while not (self._stopping.is_set() or self._run.ledger.account(key).settled):
-            await _within(SETTLE_POLL_S, self._stopping)
+            await within(SETTLE_POLL_S, self._stopping)
         if self._stopping.is_set():
             return
         last = self._attachments.snapshot(key)
-        await self._publish(last, final=True)
+        await self._counting.publish(last, final=True)
         self._attachments.forget(last)
 
     async def run(self, topics: Sequence[str]) -> int:
@@ -124,15 +115,15 @@ class Agent:
         log.info("publishing", sink=self._config.sink, format=self._config.format)
         self._attachments.start()
         publishing = self._spawn(self._publisher.run(self._faults.add))
-        draining = self._spawn(self._drain_tables())
-        counting = self._spawn(self._publish_counters())
+        draining = self._spawn(self._draining.run(self._stopping))
+        counting = self._spawn(self._counting.run(self._stopping))
         watching = self._spawn(self._watch_sink())
-        waking = self._watch_wakeups()
-        await _within(self._config.duration_s, self._stopping)
+        waking = self._draining.watch(self._probe)
+        await within(self._config.duration_s, self._stopping)
         self.stop()
         waking()
         await asyncio.wait([watching])
-        await self._end(draining, counting, publishing)
+        await self._end(Stages([draining, *self._removals], publishing, counting))
         return 1 if self._faults.any else 0
 
     async def _connect(self, topics: Sequence[str]) -> bool:
@@ -151,7 +142,7 @@ class Agent:
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
         self._stopping.set()
-        self._drain_now.set()
+        self._draining.wake()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a stage; its failure ends the run."""
@@ -160,7 +151,7 @@ class Agent:
         return task
 
     async def _watch_sink(self) -> None:
-        while not await _within(FAULT_POLL_S, self._stopping):
+        while not await within(FAULT_POLL_S, self._stopping):
             self._check_sink()
 
     def _check_sink(self) -> None:
@@ -168,132 +159,23 @@ class Agent:
             self._sink_failed = True
             self._faults.add(SinkError(self._sink.fault))
 
-    def _watch_wakeups(self) -> Callable[[], object]:
-        """Set ``_drain_now`` when the kernel requests an early swap; return how to end that."""
-        ring = self._probe.wakeups
-        if ring is None:
-            return lambda: None
-        loop = asyncio.get_running_loop()
-
-        def on_wakeup() -> None:
-            try:
-                ring.read(1024)
-            except Exception as fault:  # noqa: BLE001 - the loop would call again at once
-                loop.remove_reader(ring.fd)
-                self._faults.add(fault)
-            self._drain_now.set()
-
-        loop.add_reader(ring.fd, on_wakeup)
-        return functools.partial(loop.remove_reader, ring.fd)
-
-    async def _drain_tables(self) -> None:
-        """Drain every interval, and early when the table is nearly full."""
-        due = time.monotonic() + self._config.interval_s
-        while not self._stopping.is_set():
-            early = await _within(due - time.monotonic(), self._drain_now)
-            # A flood that asks again and again must not put off the interval's end.
-            early = early and time.monotonic() < due
-            if self._stopping.is_set():
-                return
-            self._drain_now.clear()
-            reason = EndReason.LACK_OF_RESOURCES if early else EndReason.INTERVAL_OVER
-            await self._attachments.drain(reason)
-            if not early:
-                await self._limit.begin_interval()
-                # Intervals missed because of a slow sink are skipped.
-                due = max(due + self._config.interval_s, time.monotonic())
-
-    async def _publish_counters(self) -> None:
-        """Publish them every period, from now on: every interface leaves a trace at once."""
-        due = time.monotonic()
-        while not await _within(due - time.monotonic(), self._stopping):
-            for counts in self._attachments.snapshots():
-                await self._publish(counts, final=False)
-            due = max(due + self._config.counters_period_s, time.monotonic())
-
-    async def _publish_final_counters(self, deadline: float) -> None:
-        for key in self._attachments:
-            with self._faults.collected():
-                async with asyncio.timeout(max(deadline - time.monotonic(), 0.5)):
-                    await self._publish(self._attachments.snapshot(key), final=True)
-
-    async def _publish(self, counts: Snapshot, *, final: bool) -> None:
-        build = functools.partial(
-            counters_record,
-            identity=self._run.identity,
-            rhythm=self._rhythm,
-            snapshot=counts,
-            final=final,
-            spool=self._spool_state(),
+    async def _end(self, stages: Stages) -> None:
+        ending = Ending(
+            self._config.shutdown_timeout_s,
+            attachments=self._attachments,
+            limit=self._limit,
+            publisher=self._publisher,
+            counting=self._counting,
+            sink=self._sink,
+            ledger=self._run.ledger,
+            faults=self._faults,
         )
-        await self._publisher.publish_counters(build)
-
-    async def _end(
-        self,
-        draining: asyncio.Task[None],
-        counting: asyncio.Task[None],
-        publishing: asyncio.Task[None],
-    ) -> None:
-        """Publish all that the kernel holds, within the deadline; count the rest as lost.
-
-        Each step takes place whatever happened in those before it.
-        """
-        deadline = time.monotonic() + self._config.shutdown_timeout_s
-        self._attachments.detach(self._faults)
-        await self._empty_until(deadline, self._empty(draining, publishing))
-        with self._faults.collected():
-            await self._sink.flush(max(deadline - time.monotonic(), 0.5) * DATA_SHARE)
-        await asyncio.wait([counting], timeout=1)
-        counting.cancel()
-        failed = self._run.ledger.counters_failed
-        await self._publish_final_counters(deadline)
-        with self._faults.collected():
-            await self._sink.close(max(deadline - time.monotonic(), 0.5))
+        await ending.run(stages)
         self._check_sink()
-        if self._run.ledger.counters_failed > failed:
-            log.error("the final counters could not be published: the end looks unclean")
-            self._faults.any = True
         log.info("ended", **self._summary())
-
-    async def _empty_until(self, deadline: float, work: Coroutine[object, object, None]) -> None:
-        """Do ``work`` in ``DATA_SHARE`` of the time; count what is left then as lost."""
-        emptying = asyncio.ensure_future(work)
-        await asyncio.wait([emptying], timeout=(deadline - time.monotonic()) * DATA_SHARE)
-        if not emptying.done():
-            log.error("no time left to publish the remaining records: they are counted as lost")
-            self._publisher.discard = terms.SHUTDOWN
-        # flush(0) makes the sink give up its records, which lets emptying go on.
-        while not emptying.done() and time.monotonic() < deadline + OVERTIME_S:
-            with self._faults.collected():
-                await self._sink.flush(0)
-            await asyncio.wait([emptying], timeout=0.1)
-        if not emptying.done():
-            self._faults.add(FlowstreamError("records were left in the agent, uncounted"))
-            emptying.cancel()
-
-    async def _empty(self, draining: asyncio.Task[None], publishing: asyncio.Task[None]) -> None:
-        """Move everything from the kernel to the sink, in the order that loses nothing."""
-        await asyncio.wait([draining, *self._removals])
-        # Drains both tables: a drain that failed may have left entries in the other one.
-        # The swap's grace period also ends the last runs of the programs.
-        with self._faults.collected():
-            await self._attachments.drain(EndReason.FORCED)
-        with self._faults.collected():
-            await self._attachments.finish()
-        with self._faults.collected():
-            await self._limit.flush()
-        await self._publisher.finish()
-        await asyncio.wait([publishing])
 
     def _summary(self) -> dict[str, int]:
         seen: dict[str, int] = {}
         with self._faults.collected():
             seen["seen_packets"] = self._attachments.seen_packets()
         return seen | self._run.sums()
-
-
-async def _within(seconds: float | None, event: asyncio.Event) -> bool:
-    """Wait for an event, ``seconds`` at most (None: no limit); return whether it is set."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()

@@ -1,0 +1,67 @@
+"""The stage that publishes counters records: every period, and the last ones."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from typing import TYPE_CHECKING
+
+from flowstream.accounting.counters import Rhythm, counters_record
+from flowstream.agent.waiting import within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowstream.accounting.snapshot import Snapshot, SpoolState
+    from flowstream.agent.attachments import Attachments
+    from flowstream.agent.faults import Faults
+    from flowstream.agent.pipeline import Publisher
+    from flowstream.agent.state import Run
+    from flowstream.config.run import RunConfig
+
+
+class Counting:
+    """Publishes the counts of attachments."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        publisher: Publisher,
+        attachments: Attachments,
+        run: Run,
+        spool_state: Callable[[], SpoolState],
+    ) -> None:
+        self._publisher, self._attachments = publisher, attachments
+        self._run, self._spool_state = run, spool_state
+        self._period_s = config.counters_period_s
+        self._rhythm = Rhythm(
+            round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Publish them every period, from now on: every interface leaves a trace at once."""
+        due = time.monotonic()
+        while not await within(due - time.monotonic(), stopping):
+            for counts in self._attachments.snapshots():
+                await self.publish(counts, final=False)
+            due = max(due + self._period_s, time.monotonic())
+
+    async def publish_final(self, deadline: float, faults: Faults) -> None:
+        """Publish the last counters of every attachment, each whatever the others do."""
+        for key in self._attachments:
+            with faults.collected():
+                async with asyncio.timeout(max(deadline - time.monotonic(), 0.5)):
+                    await self.publish(self._attachments.snapshot(key), final=True)
+
+    async def publish(self, counts: Snapshot, *, final: bool) -> None:
+        """Publish one attachment's counters record."""
+        build = functools.partial(
+            counters_record,
+            identity=self._run.identity,
+            rhythm=self._rhythm,
+            snapshot=counts,
+            final=final,
+            spool=self._spool_state(),
+        )
+        await self._publisher.publish_counters(build)
