@@ -32,7 +32,7 @@ ROOMS = {
         "log": "",
         "progress": "",
         "layouts": "",
-        "host": "errors undecodable",
+        "host": "errors undecodable closing",
         "urls": "errors",
         "records": "errors undecodable extras streams layouts",
         "schemas": "errors streams layouts records",
