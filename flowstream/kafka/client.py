@@ -14,6 +14,7 @@ from aiokafka.conn import AIOKafkaConnection
 
 import flowstream.kafka.scram  # noqa: F401 - bounds what a server asks of the clients here
 from flowstream.errors import MissingExtraError, UsageError
+from flowstream.kafka.connections import close_late_connections
 from flowstream.kafka.frames import BoundedId
 from flowstream.kafka.oauth import provider_of
 from flowstream.kafka.pacing import pace_metadata
@@ -116,6 +117,7 @@ def _new(
     made = kind(*topics, bootstrap_servers=list(settings.addresses), **(shared | options))
     client = _client_of(made)
     pace_metadata(client)
+    close_late_connections(client)
     if settings.sasl is not None and settings.sasl.password is not None:
         _renew_password(client, settings.sasl.password)
     return made

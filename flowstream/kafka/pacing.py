@@ -1,8 +1,8 @@
 """Paces the requests that aiokafka repeats without a pause, or always after the same pause.
 
 A cluster in trouble has many clients: each of them asks less and less often, and no two
-at the same moments. Only this module, ``kafka.producer`` and ``kafka.client`` use
-internals of aiokafka.
+at the same moments. Only this module, ``kafka.producer``, ``kafka.client`` and
+``kafka.connections`` use internals of aiokafka.
 """
 
 from __future__ import annotations

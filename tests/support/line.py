@@ -25,6 +25,8 @@ class Line:
         """Limit towards the broker; None: no limit."""
         self.mute = False
         """Whether answers are swallowed: requests arrive, and nobody hears of it."""
+        self.mute_after: int | None = None
+        """Pieces of answers of each connection after which the others are swallowed."""
         self.late_s = 0.0
         """How long each answer takes to come back."""
         self.late = 0
@@ -77,7 +79,7 @@ class Line:
 
     async def _carry(self, source: socket.socket, to: socket.socket, *, slow: bool) -> None:
         loop = asyncio.get_running_loop()
-        carried = 0
+        carried = answers = 0
         while piece := await loop.sock_recv(source, _PIECE if slow else 1 << 16):
             if slow:
                 async with self._turn:
@@ -88,11 +90,12 @@ class Line:
                 if self.cut_after is not None and carried > self.cut_after:
                     self._cut(source, to)
                     return
-            elif self.mute:
+            elif self.mute or answers == self.mute_after:
                 continue
             elif self.late_s:
                 await asyncio.sleep(self.late_s)
                 self.late += 1
+            answers += not slow
             await loop.sock_sendall(to, piece)
 
     def _cut(self, *ends: socket.socket) -> None:
