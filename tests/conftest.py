@@ -10,6 +10,7 @@ from broker import Broker
 from broker.secure import SecureBroker
 from broker.tokens import TokenEndpoint
 from hypothesis import settings
+from support.bpffs import mounted
 from support.net import Interface, Wire, namespace, own_network, veth_pair
 from support.published import Published, publish
 from support.registry import Registry
@@ -95,6 +96,13 @@ def pairs() -> Iterator[list[tuple[Interface, Interface]]]:
             stack.enter_context(veth_pair(here, there, names=(f"near{n}", f"far{n}")))
             for n in range(2)
         ]
+
+
+@pytest.fixture
+def bpffs(tmp_path: Path) -> Iterator[Path]:
+    """A BPF file system that is empty."""
+    with mounted(tmp_path / "bpf") as where:
+        yield where
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ BPF_PROG_TYPE_XDP = 6
 BPF_LINK_TYPE_XDP = 6
 BPF_XDP = 37  # enum bpf_attach_type
 BPF_F_XDP_HAS_FRAGS = 1 << 5
+BPF_F_NO_PREALLOC = 1
 MAP_TYPE_HASH = 1
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_PERCPU_ARRAY = 6
@@ -191,6 +192,7 @@ def library() -> ctypes.CDLL:
     lib.bpf_map_lookup_batch.argtypes = batch
     lib.bpf_map_lookup_and_delete_batch.argtypes = batch
     lib.bpf_prog_test_run_opts.argtypes = [c_int, POINTER(TestRunOpts)]
+    lib.bpf_obj_pin.argtypes, lib.bpf_obj_get.argtypes = [c_int, c_char_p], [c_char_p]
     lib.bpf_obj_get_info_by_fd.argtypes = [c_int, c_void_p, POINTER(c_uint32)]
     lib.bpf_prog_get_fd_by_id.argtypes = [c_uint32]
     lib.bpf_xdp_query_id.argtypes = [c_int, c_int, POINTER(c_uint32)]

@@ -193,6 +193,14 @@ class HashMap(Map):
         libbpf.check(result, f"reading map {self.name}")
         return value
 
+    def delete(self, key: NDArray[Any]) -> bool:
+        """Delete ``key``, shape (1,); return whether it was there."""
+        result = libbpf.library().bpf_map_delete_elem(self.fd, key.ctypes.data)
+        if result == -errno.ENOENT:
+            return False
+        libbpf.check(result, f"deleting from map {self.name}")
+        return True
+
     def snapshot(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Batches of keys and values, without order.
 
