@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from packets.build import tcp, udp, v4, v6
 
-from flowstream.kernel import libbpf
+from flowstream.kernel import libbpf, structures
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,7 +42,7 @@ class PassProgram:
 
 def run_same(program_fd: int, packet: bytes, repeat: int) -> float:
     """Ns per run, by the kernel's clock, of one packet that is run ``repeat`` times."""
-    options = libbpf.TestRunOpts(
+    options = structures.TestRunOpts(
         data_in=ctypes.cast(ctypes.c_char_p(packet), c_void_p),
         data_size_in=len(packet),
         repeat=repeat,
@@ -60,7 +60,7 @@ def run_distinct(program_fd: int, first: int, count: int, packet: bytes = V4_UDP
     program's value.
     """
     data = ctypes.create_string_buffer(packet, len(packet))
-    options = libbpf.TestRunOpts(
+    options = structures.TestRunOpts(
         data_in=ctypes.cast(data, c_void_p), data_size_in=len(packet), repeat=1
     )
     run, reference = libbpf.library().bpf_prog_test_run_opts, byref(options)

@@ -18,7 +18,7 @@ from bench.measure import Row, Table, cpu_us, interleave
 from flowstream import pcap as flowstream_pcap
 from flowstream.config.pcap import CaptureConfig
 from flowstream.host.privileges import find_user
-from flowstream.kernel import libbpf
+from flowstream.kernel import libbpf, structures
 from flowstream.kernel.packets import PacketFeed
 from flowstream.layouts.xdp_flow import CAPTURE_META
 from flowstream.pcap.capture_run import CaptureRun, Clock
@@ -109,7 +109,7 @@ def _bare(size: int) -> float:
     data = ctypes.create_string_buffer(content, len(content))
     # struct xdp_md: data, which is the metadata's length, data_end and four more.
     context = (ctypes.c_uint32 * 6)(CAPTURE_META.itemsize, len(data))
-    options = libbpf.TestRunOpts(
+    options = structures.TestRunOpts(
         data_in=ctypes.cast(data, c_void_p),
         data_size_in=len(data),
         ctx_in=ctypes.cast(context, c_void_p),

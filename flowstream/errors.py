@@ -4,6 +4,7 @@ FlowstreamError
 ├── UsageError       mistake or contradiction in options or configuration
 ├── KernelError      kernel or interface lacks a requirement
 │   ├── MapFullError     update of a full BPF map (E2BIG)
+│   ├── AttachError      a step of attaching to an interface failed
 │   └── LayoutError      object, accessor and kernel disagree about a size
 ├── CompileError     bcc is missing, is the wrong package, or rejects the source
 ├── SinkError        sink cannot be used
@@ -49,6 +50,17 @@ class KernelError(FlowstreamError):
 
 class MapFullError(KernelError):
     """The map is full (E2BIG); the update changed nothing."""
+
+
+class AttachError(KernelError):
+    """The kernel refused a step of attaching to an interface.
+
+    ``stage`` names the step, ``mode`` is the attach mode that was tried last (kernel.link.Mode).
+    """
+
+    def __init__(self, message: str, errno: int = 0, *, stage: str, mode: str) -> None:
+        super().__init__(message, errno)
+        self.stage, self.mode = stage, mode
 
 
 class LayoutError(KernelError):

@@ -39,6 +39,7 @@ ROOMS = {
         "accounting": "errors streams layouts records",
         "messages": "errors streams accounting",
         "kernel": "errors undecodable streams closing layouts accounting",
+        "attacher": "closing kernel",
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
@@ -58,7 +59,7 @@ ROOMS = {
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "agent": "errors files streams closing log layouts host urls records accounting messages "
-        "kernel encode registry delivery kafka config segments spool sink source",
+        "kernel attacher encode registry delivery kafka config segments spool sink source",
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
         "records accounting messages kernel encode registry kafka sink agent",

@@ -17,7 +17,7 @@ from support.programs import FlowBench
 from support.traffic import wait_until
 
 from flowstream.errors import KernelError, LayoutError
-from flowstream.kernel import libbpf
+from flowstream.kernel import libbpf, structures
 from flowstream.kernel import object as kernel_object
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
@@ -125,9 +125,9 @@ def test_a_descriptor_of_another_kind_is_refused():
         with pytest.raises(LayoutError, match=r"bpf-map.*, not a bpf-prog"):
             Program.from_fd(os.dup(bench.probe.wakeups.fd), program_spec)
         with pytest.raises(LayoutError, match=r"bpf-map.*, not a bpf_link"):
-            Link.from_fd(os.dup(bench.probe.wakeups.fd), "eth0", 3, Mode.NATIVE)
+            Link.from_fd(os.dup(bench.probe.wakeups.fd), 3, Mode.NATIVE)
     with pytest.raises(KernelError, match="descriptor 9999: No such file"):
-        libbpf.object_info(libbpf.MapInfo, 9999)
+        libbpf.object_info(structures.MapInfo, 9999)
 
 
 def test_a_program_runs_by_a_descriptor_and_has_its_name():
@@ -148,12 +148,11 @@ def test_a_link_is_held_and_ended_by_a_descriptor():
         attachment = probe.attach(device.name, Mode.NATIVE)
         fd = os.dup(attachment._link.fd)
         with pytest.raises(LayoutError) as refused:
-            Link.from_fd(os.dup(fd), "other", device.index + 1, Mode.NATIVE)
+            Link.from_fd(os.dup(fd), device.index + 1, Mode.NATIVE)
         assert str(refused.value) == (
-            f"link on other: its descriptor has interface index {device.index}, "
-            f"expected {device.index + 1}"
+            f"link: its descriptor has interface index {device.index}, expected {device.index + 1}"
         )
-        link = Link.from_fd(fd, device.name, device.index, Mode.NATIVE)
+        link = Link.from_fd(fd, device.index, Mode.NATIVE)
         probe.close()
         # The link's last descriptor keeps the program there.
         attached = libbpf.attached_program(device.index)
@@ -180,7 +179,7 @@ def test_descriptors_serve_an_unprivileged_process():
         bench.run(PACKET, repeat=11)
         link = attachment._link
         sent = [probe._tables[0].fd, bench.probe.overflow.fd, attachment.program.fd, link.fd]
-        command = [sys.executable, helper, str(theirs.fileno()), device.name, str(link.index)]
+        command = [sys.executable, helper, str(theirs.fileno()), str(link.index)]
         with subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE
         ) as process:

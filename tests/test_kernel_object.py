@@ -19,6 +19,7 @@ from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import object as kernel_object
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.program import Program
+from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +194,7 @@ def test_the_end_of_the_verifiers_log_is_in_the_error():
     exit_ = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
     bad = msgspec.structs.replace(spec, code=load + exit_, relocations={}, patches={})
     with pytest.raises(KernelError, match="the verifier says") as refused:
-        Program(bad, {})
+        Program(bad, {}, Target("", 0, 0))
     text = str(refused.value)
     assert refused.value.errno == errno.EACCES
     assert "invalid bpf_context access off=4096" in text

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flowstream.accounting.ledger import Ledger
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.kernel.link import Mode
+    from flowstream.kernel.parts import Parts
+    from flowstream.kernel.target import Target
     from flowstream.streams import Stream
 
 
@@ -86,6 +88,14 @@ class Attachment(Protocol):
         """Attach mode in force, never AUTO."""
 
     @property
+    def sampling(self) -> int:
+        """One packet in so many is read."""
+
+    @property
+    def link_fd(self) -> int:
+        """Descriptor of its link, for a ``Target`` that takes it over; -1 once detached."""
+
+    @property
     def program(self) -> LoadedProgram:
         """The program that runs there."""
 
@@ -122,8 +132,11 @@ class Probe(Protocol):
     def wakeups(self) -> Wakeups | None:
         """Ring that is readable when the active table is nearly full."""
 
-    def attach(self, interface: str, mode: Mode) -> Attachment:
-        """Attach to an interface of the calling thread's network namespace."""
+    def create(self, target: Target) -> Parts:
+        """Load and attach, with privileges; see ``flowstream.kernel.parts.Attachable``."""
+
+    def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> Attachment:
+        """Return the attachment that ``create`` has made, from its descriptors."""
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the flow tables and drain the one that was active; blocks."""

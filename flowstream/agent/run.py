@@ -22,6 +22,7 @@ from flowstream.agent.pipeline import Publisher
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.agent.state import Run
+from flowstream.attacher.client import Attacher
 from flowstream.errors import UsageError
 from flowstream.files import shown
 from flowstream.host import identity as host
@@ -31,6 +32,7 @@ from flowstream.kafka.credentials import exposed
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode, interface_index
+from flowstream.kernel.target import Target
 from flowstream.registry.encoder import encoder_of
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
@@ -75,14 +77,15 @@ def run(config: RunConfig) -> int:
     sink.prepare(topics)
     signals = Signals()
     with ExitStack() as stack:
-        probe: Probe = PROBES[config.program](max_flows=config.max_flows, sampling=config.sampling)
+        probe: Probe = PROBES[config.program](max_flows=config.max_flows)
         stack.callback(probe.close)
+        attacher = stack.enter_context(Attacher(probe))
         signals.catch()
         attached: list[Attachment] = []
         for name in interfaces:
             if signals.received:
                 break
-            attached.append(_attach(config, probe, name))
+            attached.append(_attach(config, attacher, name))
             stack.callback(attached[-1].close)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
@@ -106,9 +109,9 @@ def _identity(config: RunConfig) -> Identity:
     )
 
 
-def _attach(config: RunConfig, probe: Probe, interface: str) -> Attachment:
+def _attach(config: RunConfig, attacher: Attacher[Attachment], interface: str) -> Attachment:
     with netns.entered(config.netns):
-        attachment = probe.attach(interface, Mode(config.mode))
+        attachment = attacher.attach(Target.named(interface, Mode(config.mode), config.sampling))
     log.info(
         "attached",
         interface=interface,

@@ -15,20 +15,22 @@ import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, records
-from flowstream.kernel.link import Mode, interface_index
-from flowstream.kernel.maps import HashMap, PerCpuArray
-from flowstream.kernel.program import INGRESS, Program
+from flowstream.kernel.link import Link, Mode
+from flowstream.kernel.maps import HashMap, Map, PerCpuArray
+from flowstream.kernel.parts import Parts, attach_here, linked, owned
+from flowstream.kernel.program import Program
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
+from flowstream.kernel.stages import Stage, at
+from flowstream.kernel.target import Target
 from flowstream.layouts.constants import PktCounter
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,49 +38,46 @@ if TYPE_CHECKING:
 
 NAME = "xdp_counter"
 PROGRAM = "count_ipv4"
+MAPS = ("pkt_count", "seen_ips", "new_flow_events")
+"""Maps of each attachment, in the order in which their descriptors are handed over."""
 EVENTS_SIZE = 1 << 20
 SOURCE = np.dtype(np.uint32)
 """An IPv4 address as it stands in the packet."""
 
 
 class CounterMaps(Closing):
-    """Maps and program of one interface, not attached.
+    """Maps and program of one interface.
 
-    ``ring`` has announcements as new-flow records, with only the IPv4 source set.
+    ``fds`` are descriptors of the program and of the maps in ``MAPS``, which become this
+    object's, also when it raises. ``ring`` has announcements as new-flow records, with only
+    the IPv4 source set.
     """
 
     def __init__(
-        self, obj: KernelObject, *, if_index: int, max_sources: int, sampling: int = 1,
-        offload: bool = False,
-    ) -> None:  # fmt: skip
-        self.if_index = if_index
+        self, obj: KernelObject, target: Target, max_sources: int, fds: Sequence[int]
+    ) -> None:
         self._found_full = self._forgotten = 0
         self._emptying = threading.Lock()
-        with ExitStack() as stack:
-            self.pkt_count = stack.enter_context(
-                PerCpuArray(obj.map("pkt_count"), np.dtype(np.uint64))
+        with owned(fds, 1 + len(MAPS)) as left, ExitStack() as stack:
+            enter = stack.enter_context
+            self.program = enter(Program.from_fd(left.pop(0), obj.program(PROGRAM)))
+            self.pkt_count = enter(
+                PerCpuArray.from_fd(left.pop(0), obj.map("pkt_count"), np.dtype(np.uint64))
             )
-            self.seen_ips = stack.enter_context(
-                HashMap(obj.map("seen_ips"), SOURCE, np.dtype(np.uint64), max_sources)
-            )
-            self.new_flow_events = stack.enter_context(
-                RingBuffer(obj.map("new_flow_events"), SOURCE, EVENTS_SIZE)
-            )
-            maps = {each.name: each.fd for each in (self.pkt_count, self.seen_ips)}
-            maps["new_flow_events"] = self.new_flow_events.fd
-            self.program = stack.enter_context(
-                Program(
-                    obj.program(PROGRAM),
-                    maps,
-                    if_index=if_index,
-                    sampling=sampling,
-                    offload=offload,
+            self.seen_ips = enter(
+                HashMap.from_fd(
+                    left.pop(0), obj.map("seen_ips"), SOURCE, np.dtype(np.uint64), max_sources
                 )
+            )
+            self.new_flow_events = enter(
+                RingBuffer.from_fd(left.pop(0), obj.map("new_flow_events"), SOURCE, EVENTS_SIZE)
             )
             self.ring = RecordRing(
                 self.new_flow_events,
                 Stream.NEW_FLOWS,
-                partial(records.from_sources, if_index=if_index, sampling=sampling),
+                partial(
+                    records.from_sources, if_index=target.record_index, sampling=target.sampling
+                ),
             )
             self._stack = stack.pop_all()
 
@@ -138,16 +137,21 @@ class CounterMaps(Closing):
 class CounterAttachment(Closing):
     """xdp_counter on one interface; ``close`` detaches; harmless twice."""
 
-    def __init__(self, probe: CounterProbe, maps: CounterMaps, interface: str, mode: Mode) -> None:
+    def __init__(self, probe: CounterProbe, target: Target, maps: CounterMaps, link: Link) -> None:
         self._probe = probe
         self.maps = maps
-        self.interface, self.index = interface, maps.if_index
-        self.key = AttachmentKey(self.index, INGRESS)
+        self.interface, self.index, self.key = target.interface, target.if_index, target.key
+        self.sampling = target.sampling
         self.program = maps.program
         self.counters = maps.counters
         self.rings = (maps.ring,)
-        self._link = maps.program.attach(interface, mode)
-        self.mode = self._link.mode
+        self._link = link
+        self.mode = link.mode
+
+    @property
+    def link_fd(self) -> int:
+        """Descriptor of its link, for a ``Target`` that takes it over; -1 once detached."""
+        return self._link.fd
 
     def detach(self) -> None:
         """Take the program off the interface; the counters can still be read."""
@@ -161,7 +165,11 @@ class CounterAttachment(Closing):
 
 
 class CounterProbe(Closing):
-    """xdp_counter as a probe: ``max_flows`` is the number of sources per interface."""
+    """xdp_counter as a probe.
+
+    ``max_flows`` is the number of sources per interface, ``sampling`` the rate of the
+    attachments of ``attach``; a ``Target`` has its own.
+    """
 
     def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
         features.require_kernel()
@@ -174,28 +182,55 @@ class CounterProbe(Closing):
         self.rings: tuple[()] = ()
         self.wakeups: None = None
 
+    def create(self, target: Target) -> Parts:
+        """Load and attach; see ``Attachable``. The attachment's own maps: ``MAPS``."""
+        with ExitStack() as stack:
+            program, maps = self._load(target, stack)
+            link = stack.enter_context(linked(program.fd, target))
+            stack.pop_all()
+        return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))
+
+    def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> CounterAttachment:
+        """Return the attachment that ``create`` has made; see ``Attachable``."""
+        with owned(fds, 2 + len(MAPS)) as left, ExitStack() as stack:
+            link = stack.enter_context(Link.from_fd(left.pop(1), target.if_index, mode))
+            rest, left[:] = list(left), []
+            maps = CounterMaps(self._object, target, self.max_flows, rest)
+            stack.pop_all()
+        made = CounterAttachment(self, target, maps, link)
+        self._attached.append(made)
+        return made
+
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> CounterAttachment:
-        """Load and attach to ``interface``; KernelError names the remedy."""
-        maps = self.maps(interface_index(interface), offload=mode is Mode.OFFLOAD)
-        try:
-            attachment = CounterAttachment(self, maps, interface, mode)
-        except BaseException:
-            maps.close()
-            raise
-        self._attached.append(attachment)
-        return attachment
+        """Load and attach to ``interface`` in this process; KernelError names the remedy."""
+        return attach_here(self, Target.named(interface, mode, self.sampling))
+
+    def maps(self, if_index: int) -> CounterMaps:
+        """Load the program for an interface index, without attaching it."""
+        target = Target("", if_index, if_index, sampling=self.sampling)
+        with ExitStack() as stack:
+            program, maps = self._load(target, stack)
+            stack.pop_all()
+        fds = (program.fd, *(each.fd for each in maps))
+        return CounterMaps(self._object, target, self.max_flows, fds)
+
+    def _load(self, target: Target, stack: ExitStack) -> tuple[Program, list[Map]]:
+        # None of them is read or mapped here.
+        entries = {"seen_ips": self.max_flows, "new_flow_events": EVENTS_SIZE}
+        with at(Stage.MAPS, target.mode):
+            maps = [
+                stack.enter_context(Map(self._object.map(name), entries.get(name)))
+                for name in MAPS
+            ]
+        fds = {each.name: each.fd for each in maps}
+        with at(Stage.LOADING, target.mode):
+            program = Program(self._object.program(PROGRAM), fds, target)
+        return stack.enter_context(program), maps
 
     def forget(self, attachment: CounterAttachment) -> None:
         """No longer count an attachment that is closed."""
         if attachment in self._attached:
             self._attached.remove(attachment)
-
-    def maps(self, if_index: int, *, offload: bool = False) -> CounterMaps:
-        """Load the program for an interface index, without attaching it."""
-        return CounterMaps(
-            self._object, if_index=if_index, max_sources=self.max_flows, sampling=self.sampling,
-            offload=offload,
-        )  # fmt: skip
 
     def table_entries(self) -> int:
         """Sources known, over all interfaces."""

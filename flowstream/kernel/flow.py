@@ -15,23 +15,28 @@ import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
-from flowstream.kernel.link import Link, Mode, interface_index
+from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
-from flowstream.kernel.program import INGRESS, Program
+from flowstream.kernel.parts import Parts, attach_here, linked, owned
+from flowstream.kernel.program import Program
+from flowstream.kernel.rates import Rates
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
+from flowstream.kernel.stages import Stage, at
+from flowstream.kernel.target import Target
 from flowstream.layouts import xdp_flow as layout
 from flowstream.layouts.constants import NoFlowReason
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from flowstream.accounting.tally import AttachmentKey
 
 
 NAME = "xdp_flow"
@@ -67,18 +72,20 @@ def kernel_counts(counters: PerCpuArray) -> KernelCounts:
 class FlowAttachment(Closing):
     """One interface: its program, counters and link. ``close`` detaches; harmless twice."""
 
-    def __init__(self, probe: FlowProbe, interface: str, mode: Mode) -> None:
-        self.interface = interface
-        self.index = interface_index(interface)
-        self.key = AttachmentKey(self.index, INGRESS)
-        with ExitStack() as stack:
-            self.program, self._counters = probe.load(
-                self.index, stack, offload=mode is Mode.OFFLOAD
-            )
-            self._link: Link = stack.enter_context(self.program.attach(interface, mode))
-            self._stack = stack.pop_all()
-        self.mode = self._link.mode
+    def __init__(
+        self, probe: FlowProbe, target: Target, program: Program, counters: PerCpuArray, link: Link
+    ) -> None:
+        self._probe = probe
+        self.interface, self.index, self.key = target.interface, target.if_index, target.key
+        self.sampling = target.sampling
+        self.program, self._counters, self._link = program, counters, link
+        self.mode = link.mode
         self.rings: tuple[()] = ()
+
+    @property
+    def link_fd(self) -> int:
+        """Descriptor of its link, for a ``Target`` that takes it over; -1 once detached."""
+        return self._link.fd
 
     def counters(self) -> KernelCounts:
         """The program's counts, summed over all possible CPUs."""
@@ -90,14 +97,17 @@ class FlowAttachment(Closing):
 
     def close(self) -> None:
         """Detach and release everything."""
-        self._stack.close()
+        self._probe.forget(self)
+        for each in (self._link, self.program, self._counters):
+            each.close()
 
 
 class FlowProbe(Closing):
     """xdp_flow with the maps that its attachments share; drains them into flow records.
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
-    packet in so many is read, at random. The methods that drain block (up to
+    packet in so many is read by the attachments of ``attach``; a ``Target`` has its own.
+    Records have the rate of their attachment. The methods that drain block (up to
     about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
     thread, one at a time. A context manager; closing twice is harmless.
     """
@@ -107,6 +117,8 @@ class FlowProbe(Closing):
         features.raise_memlock()
         self._object = bpf_compile.obtain(build)
         self.max_flows, self.sampling = max_flows, sampling
+        self._attached: dict[AttachmentKey, FlowAttachment] = {}
+        self._rates = Rates(sampling)
         self.swaps = 0
         self._lock = threading.Lock()
         spec = self._object.map
@@ -137,11 +149,11 @@ class FlowProbe(Closing):
             self.rings = (self.overflow, self.announcements)
             self._stack = stack.pop_all()
 
-    def load(
-        self, if_index: int, stack: ExitStack, *, offload: bool = False
-    ) -> tuple[Program, PerCpuArray]:
-        """Load the program for interface index ``if_index`` with counters of its own."""
-        counters = stack.enter_context(PerCpuArray(self._object.map("counters"), layout.COUNTERS))
+    def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
+        """Load the program for ``target`` with counters of its own, without attaching it."""
+        with at(Stage.MAPS, target.mode):
+            counters = PerCpuArray(self._object.map("counters"), layout.COUNTERS)
+        stack.enter_context(counters)
         maps = {
             "counters": counters,
             "table_fill": self._fill,
@@ -151,18 +163,41 @@ class FlowProbe(Closing):
             "overflow": self._overflow,
             "wakeups": self.wakeups,
         }
-        program = Program(
-            self._object.program(NAME),
-            {name: each.fd for name, each in maps.items()},
-            if_index=if_index,
-            sampling=self.sampling,
-            offload=offload,
-        )
+        fds = {name: each.fd for name, each in maps.items()}
+        with at(Stage.LOADING, target.mode):
+            program = Program(self._object.program(NAME), fds, target)
         return stack.enter_context(program), counters
 
+    def create(self, target: Target) -> Parts:
+        """Load and attach; see ``Attachable``. The attachment's own map: counters."""
+        with ExitStack() as stack:
+            program, counters = self.load(target, stack)
+            link = stack.enter_context(linked(program.fd, target))
+            stack.pop_all()
+        return Parts(link.mode, (program.fd, link.fd, counters.fd))
+
+    def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> FlowAttachment:
+        """Return the attachment that ``create`` has made; see ``Attachable``."""
+        with owned(fds, 3) as left, ExitStack() as stack:
+            program = stack.enter_context(Program.from_fd(left.pop(0), self._object.program(NAME)))
+            link = stack.enter_context(Link.from_fd(left.pop(0), target.if_index, mode))
+            counters = PerCpuArray.from_fd(
+                left.pop(0), self._object.map("counters"), layout.COUNTERS
+            )
+            stack.pop_all()
+        self._attached[target.key] = made = FlowAttachment(self, target, program, counters, link)
+        self._rates.set(target.key, target.sampling)
+        return made
+
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> FlowAttachment:
-        """Load and attach to ``interface``; KernelError names the remedy."""
-        return FlowAttachment(self, interface, mode)
+        """Load and attach to ``interface`` in this process; KernelError names the remedy."""
+        return attach_here(self, Target.named(interface, mode, self.sampling))
+
+    def forget(self, attachment: FlowAttachment) -> None:
+        """No longer know the rate of an attachment that is closed, and was not replaced."""
+        if self._attached.get(attachment.key) is attachment:
+            del self._attached[attachment.key]
+            self._rates.forget(attachment.key)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the tables and drain the one that was active, as batches of flow records.
@@ -203,7 +238,9 @@ class FlowProbe(Closing):
                 entries = next(batches, None)
             if entries is None:
                 return
-            yield records.from_table(*entries, end_reason, self.sampling, clock.now())
+            keys, values = entries
+            rates = self._rates.of(keys)
+            yield records.from_table(keys, values, end_reason, rates, clock.now())
 
     def drain_active(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
         """Keys and values of the active table; only while no program runs."""

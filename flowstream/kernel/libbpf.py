@@ -4,19 +4,28 @@ Functions raise KernelError with the kernel's errno; callers add the remedy. cty
 releases the GIL during a call, so a slow one (a map-in-map update waits for a
 grace period) can run in a worker thread.
 
-Source of structures and numbers: libbpf 1.1 bpf.h, linux/bpf.h.
+Source of numbers: linux/bpf.h.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from flowstream.errors import KernelError, LayoutError
+from flowstream.kernel.structures import (
+    LinkCreateOpts,
+    LinkInfo,
+    MapCreateOpts,
+    MapInfo,
+    ProgInfo,
+    ProgLoadOpts,
+    TestRunOpts,
+)
 
 SONAME = "libbpf.so.1"
 
@@ -33,140 +42,10 @@ MAP_TYPE_PERCPU_ARRAY = 6
 MAP_TYPE_ARRAY_OF_MAPS = 12
 MAP_TYPE_RINGBUF = 27
 
-Info = TypeVar("Info", "MapInfo", "ProgInfo", "LinkInfo")
+Info = TypeVar("Info", MapInfo, ProgInfo, LinkInfo)
 
 LICENSE = b"Dual BSD/GPL"
 LOG_SIZE = 1 << 20
-
-
-class _Opts(ctypes.Structure):
-    """Base of libbpf's option structures: the first field is the structure's size."""
-
-    _fields_: ClassVar[Any] = []
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(sz=ctypes.sizeof(self), **values)
-
-
-class MapCreateOpts(_Opts):
-    """struct bpf_map_create_opts."""
-
-    _fields_: ClassVar[Any] = [
-        ("sz", c_size_t),
-        ("btf_fd", c_uint32),
-        ("btf_key_type_id", c_uint32),
-        ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_value_type_id", c_uint32),
-        ("inner_map_fd", c_uint32),
-        ("map_flags", c_uint32),
-        ("map_extra", c_uint64),
-        ("numa_node", c_uint32),
-        ("map_ifindex", c_uint32),
-    ]
-
-
-class ProgLoadOpts(_Opts):
-    """struct bpf_prog_load_opts."""
-
-    _fields_: ClassVar[Any] = [
-        ("sz", c_size_t),
-        ("attempts", c_int),
-        ("expected_attach_type", c_uint32),
-        ("prog_btf_fd", c_uint32),
-        ("prog_flags", c_uint32),
-        ("prog_ifindex", c_uint32),
-        ("kern_version", c_uint32),
-        ("attach_btf_id", c_uint32),
-        ("attach_prog_fd", c_uint32),
-        ("attach_btf_obj_fd", c_uint32),
-        ("fd_array", c_void_p),
-        ("func_info", c_void_p),
-        ("func_info_cnt", c_uint32),
-        ("func_info_rec_size", c_uint32),
-        ("line_info", c_void_p),
-        ("line_info_cnt", c_uint32),
-        ("line_info_rec_size", c_uint32),
-        ("log_level", c_uint32),
-        ("log_size", c_uint32),
-        ("log_buf", c_void_p),
-    ]
-
-
-class LinkCreateOpts(_Opts):
-    """struct bpf_link_create_opts, up to what XDP needs."""
-
-    _fields_: ClassVar[Any] = [
-        ("sz", c_size_t),
-        ("flags", c_uint32),
-        ("iter_info", c_void_p),
-        ("iter_info_len", c_uint32),
-        ("target_btf_id", c_uint32),
-    ]
-
-
-class TestRunOpts(_Opts):
-    """struct bpf_test_run_opts."""
-
-    _fields_: ClassVar[Any] = [
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    ]
-
-
-class MapInfo(ctypes.Structure):
-    """struct bpf_map_info, up to the name."""
-
-    _fields_: ClassVar[Any] = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("key_size", c_uint32),
-        ("value_size", c_uint32),
-        ("max_entries", c_uint32),
-        ("map_flags", c_uint32),
-        ("name", c_char * 16),
-    ]
-
-
-class LinkInfo(ctypes.Structure):
-    """struct bpf_link_info of an XDP link."""
-
-    _fields_: ClassVar[Any] = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("prog_id", c_uint32),
-        ("pad", c_uint32),
-        ("ifindex", c_uint32),
-    ]
-
-
-class ProgInfo(ctypes.Structure):
-    """struct bpf_prog_info, up to the name."""
-
-    _fields_: ClassVar[Any] = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("tag", ctypes.c_uint8 * 8),
-        ("lengths", c_uint32 * 2),
-        ("insns", c_uint64 * 2),
-        ("load_time", c_uint64),
-        ("created_by_uid", c_uint32),
-        ("nr_map_ids", c_uint32),
-        ("map_ids", c_uint64),
-        ("name", c_char * 16),
-    ]
 
 
 @cache
@@ -185,6 +64,7 @@ def library() -> ctypes.CDLL:
         c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(ProgLoadOpts)
     ]  # fmt: skip
     lib.bpf_link_create.argtypes = [c_int, c_int, c_int, POINTER(LinkCreateOpts)]
+    lib.bpf_link_update.argtypes = [c_int, c_int, c_void_p]
     lib.bpf_map_lookup_elem.argtypes = [c_int, c_void_p, c_void_p]
     lib.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, c_uint64]
     lib.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
@@ -262,6 +142,11 @@ def object_info(kind: type[Info], fd: int) -> Info:
         raise KernelError(f"descriptor {fd}: {err.strerror}", err.errno or 0) from err
     if (expected := _KINDS[kind]) not in found:
         raise LayoutError(f"descriptor {fd} is {found}, not a {expected}")
+    return described(kind, fd)
+
+
+def described(kind: type[Info], fd: int) -> Info:
+    """Like ``object_info``, where the caller knows what kind of object it is."""
     info = kind()
     size = c_uint32(ctypes.sizeof(kind))
     done = library().bpf_obj_get_info_by_fd(fd, byref(info), byref(size))
@@ -276,8 +161,8 @@ def compare(what: str, field: str, found: object, expected: object) -> None:
 
 
 def prog_info(fd: int) -> tuple[int, str]:
-    """Id and name of the loaded program behind ``fd``."""
-    info = object_info(ProgInfo, fd)
+    """Id and name of the program behind ``fd``, which is one."""
+    info = described(ProgInfo, fd)
     return info.id, info.name.decode(errors="replace")
 
 

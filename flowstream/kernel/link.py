@@ -1,4 +1,4 @@
-"""Attaches programs to interfaces by bpf_link: the kernel detaches them when the process ends."""
+"""Attaches programs by bpf_link: the kernel detaches them with the last descriptor."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import errno
 import os
 import socket
 from ctypes import byref
-from typing import Self
+from typing import Final, Self
 
 from flowstream.closing import Closing
-from flowstream.errors import KernelError
-from flowstream.kernel import libbpf
+from flowstream.errors import AttachError, KernelError
+from flowstream.kernel import libbpf, structures
+from flowstream.kernel.stages import Stage
 
 
 class Mode(enum.StrEnum):
@@ -24,7 +25,17 @@ class Mode(enum.StrEnum):
 
 
 # linux/if_link.h: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE
-_FLAGS = {Mode.GENERIC: 1 << 1, Mode.NATIVE: 1 << 2, Mode.OFFLOAD: 1 << 3}
+_FLAGS: Final = {Mode.GENERIC: 1 << 1, Mode.NATIVE: 1 << 2, Mode.OFFLOAD: 1 << 3}
+# EEXIST: another program is attached in another mode.
+TAKEN: Final = frozenset({errno.EBUSY, errno.EEXIST})
+"""Errors of an interface that has another program."""
+# Drivers differ: veth returns ENOSPC when its peer has more queues.
+NO_NATIVE: Final = frozenset(
+    {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM}
+)
+"""Errors of a driver that cannot run the program."""
+_IN_ANY_MODE: Final = TAKEN | {errno.EPERM, errno.ENODEV}
+"""Errors that no other mode avoids."""
 
 
 def interface_index(name: str) -> int:
@@ -42,78 +53,77 @@ def interface_names() -> str:
 
 
 class Link(Closing):
-    """A program attached to an interface, until it is closed or the process ends.
+    """A program attached to interface ``index``, until it is closed or the process ends.
 
-    ``mode`` is the mode in force. Raises KernelError with the remedy. A context
-    manager; closing twice is harmless.
+    ``mode`` is the mode in force. Raises AttachError. A context manager; closing twice is
+    harmless. The kernel keeps the program there while any process has a descriptor.
     """
 
-    def __init__(self, program_fd: int, interface: str, mode: Mode) -> None:
-        self.interface = interface
-        self.index = interface_index(interface)
+    def __init__(self, program_fd: int, index: int, mode: Mode) -> None:
+        self.index = index
         tries = (Mode.NATIVE, Mode.GENERIC) if mode is Mode.AUTO else (mode,)
         for self.mode in tries:
-            options = libbpf.LinkCreateOpts(flags=_FLAGS[self.mode])
+            options = structures.LinkCreateOpts(flags=_FLAGS[self.mode])
             result = libbpf.library().bpf_link_create(
-                program_fd, self.index, libbpf.BPF_XDP, byref(options)
+                program_fd, index, libbpf.BPF_XDP, byref(options)
             )
             if result >= 0 or -result in _IN_ANY_MODE:
                 break
         if result < 0:
-            raise KernelError(self._explain(-result), -result)
+            raise _refused(-result, self.mode)
         self.fd: int = result
 
     @classmethod
-    def from_fd(cls, fd: int, interface: str, index: int, mode: Mode) -> Self:
+    def from_fd(cls, fd: int, index: int, mode: Mode) -> Self:
         """Use the link behind ``fd``, which must be an XDP link on interface ``index``.
 
-        The kernel does not report name and mode of a link: the caller states them.
+        The kernel does not report the mode of a link: the caller states it.
         Raises LayoutError that names the difference. Owns ``fd`` from the call on, also
         when it raises.
         """
         link = cls.__new__(cls)
-        link.fd, link.interface, link.index, link.mode = fd, interface, index, mode
+        link.fd, link.index, link.mode = fd, index, mode
         try:
-            info = libbpf.object_info(libbpf.LinkInfo, fd)
-            libbpf.compare(f"link on {interface}", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
-            libbpf.compare(f"link on {interface}", "interface index", info.ifindex, index)
+            _compare(libbpf.object_info(structures.LinkInfo, fd), index)
         except BaseException:
             link.close()
             raise
         return link
 
-    def _explain(self, number: int) -> str:
-        where = f"attaching to {self.interface} ({self.mode})"
-        # EEXIST: another program is attached in another mode.
-        if number in (errno.EBUSY, errno.EEXIST):
-            return f"{where}: {self._holder()}"
-        if number in _NO_NATIVE and self.mode is Mode.NATIVE:
-            return (
-                f"{where}: the driver has no native XDP (or not with this MTU or these queues): "
-                "use --mode generic"
-            )
-        if number in _NO_NATIVE and self.mode is Mode.OFFLOAD:
-            return f"{where}: the device cannot run XDP programs: use --mode native"
-        if number == errno.EPERM:
-            return f"{where}: needs root or CAP_BPF and CAP_NET_ADMIN"
-        return f"{where}: {os.strerror(number)}"
+    @classmethod
+    def take_over(cls, fd: int, program_fd: int, index: int, mode: Mode) -> Self:
+        """Replace the program of the link behind ``fd``, which stays the caller's.
 
-    def _holder(self) -> str:
-        held = libbpf.attached_program(self.index)
-        program = f"program {held[1]} (id {held[0]})" if held else "another XDP program"
-        return (
-            f"{program} is already there: stop its owner, or, if it has none, "
-            f"remove it by: ip link set dev {self.interface} xdp off"
-        )
+        In one step: every packet is seen by the former program or by the new one. The
+        result has a descriptor of its own of the same link. Raises LayoutError where it is
+        no XDP link on interface ``index``, AttachError when the kernel refuses or the
+        interface is gone (ENODEV).
+        """
+        # A descriptor of another BPF object could look like a link here; the kernel then
+        # refuses the update.
+        info = libbpf.described(structures.LinkInfo, fd)
+        if not info.ifindex:
+            raise _refused(errno.ENODEV, mode)
+        _compare(info, index)
+        result = libbpf.library().bpf_link_update(fd, program_fd, None)
+        if result < 0:
+            raise _refused(-result, mode)
+        link = cls.__new__(cls)
+        link.fd, link.index, link.mode = os.dup(fd), index, mode
+        return link
 
     def close(self) -> None:
-        """Detach; harmless twice."""
+        """Detach, unless another descriptor holds the link; harmless twice."""
         fd, self.fd = getattr(self, "fd", -1), -1
         if fd >= 0:
             os.close(fd)
 
 
-# Drivers differ: veth returns ENOSPC when its peer has more queues.
-_NO_NATIVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM}
-# Errors that no other mode avoids.
-_IN_ANY_MODE = {errno.EBUSY, errno.EEXIST, errno.EPERM, errno.ENODEV}
+def _compare(info: structures.LinkInfo, index: int) -> None:
+    libbpf.compare("link", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
+    libbpf.compare("link", "interface index", info.ifindex, index)
+
+
+def _refused(number: int, mode: Mode) -> AttachError:
+    text = f"attaching ({mode}): {os.strerror(number)}"
+    return AttachError(text, number, stage=Stage.ATTACHING, mode=mode)

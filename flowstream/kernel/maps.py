@@ -14,7 +14,7 @@ import numpy as np
 
 from flowstream.closing import Closing
 from flowstream.errors import KernelError, LayoutError, MapFullError
-from flowstream.kernel import libbpf
+from flowstream.kernel import libbpf, structures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ class Map(Closing):
             raise
 
     def _create(self, spec: MapSpec, inner_fd: int) -> int:
-        options = libbpf.MapCreateOpts(map_flags=spec.flags, inner_map_fd=inner_fd)
+        options = structures.MapCreateOpts(map_flags=spec.flags, inner_map_fd=inner_fd)
         name = spec.name.encode()[:15]
         result = libbpf.library().bpf_map_create(
             spec.type, name, spec.key_size, spec.value_size, self.max_entries, byref(options)
@@ -75,7 +75,7 @@ class Map(Closing):
             raise KernelError(f"{err}{_REMEDIES.get(err.errno, '')}", err.errno) from err
 
     def _compare(self, spec: MapSpec) -> None:
-        info = libbpf.object_info(libbpf.MapInfo, self.fd)
+        info = libbpf.object_info(structures.MapInfo, self.fd)
         expected = {
             "type": spec.type,
             "key_size": self.key_size,

@@ -20,8 +20,9 @@ from flowstream.accounting.amounts import Amount, KernelCounts
 from flowstream.accounting.snapshot import Moment
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
-from flowstream.kernel import libbpf, records
+from flowstream.kernel import libbpf, records, structures
 from flowstream.kernel.flow import EARLY_SWAP, FlowProbe, kernel_counts
+from flowstream.kernel.target import Target
 from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ MAX_PACKET = 65_535
 _META = struct.Struct("=QII")
 # Places among the 32-bit numbers of struct xdp_md and of the options.
 _DATA_END = 1
-_SIZE_IN = libbpf.TestRunOpts.data_size_in.offset // 4
-_SIZE_OUT = libbpf.TestRunOpts.data_size_out.offset // 4
+_SIZE_IN = structures.TestRunOpts.data_size_in.offset // 4
+_SIZE_OUT = structures.TestRunOpts.data_size_out.offset // 4
 
 
 class PacketFeed(Closing):
@@ -60,7 +61,9 @@ class PacketFeed(Closing):
             self._probe = stack.enter_context(
                 FlowProbe(max_flows=max_flows, sampling=sampling, build=BUILD)
             )
-            self.program, self._counters = self._probe.load(0, stack)
+            self.program, self._counters = self._probe.load(
+                Target("", 0, 0, sampling=sampling), stack
+            )
             self._stack = stack.pop_all()
         self._if_index = 1
         self._before = kernel_counts(self._counters)
@@ -71,7 +74,7 @@ class PacketFeed(Closing):
         self._buffer = ctypes.create_string_buffer(CAPTURE_META.itemsize + MAX_PACKET)
         # struct xdp_md: data (the metadata's length), data_end, data_meta and three more.
         self._context = (ctypes.c_uint32 * 6)(CAPTURE_META.itemsize)
-        self._options = libbpf.TestRunOpts(
+        self._options = structures.TestRunOpts(
             data_in=ctypes.cast(self._buffer, c_void_p),
             ctx_in=ctypes.cast(self._context, c_void_p),
             ctx_size_in=ctypes.sizeof(self._context),
@@ -187,7 +190,7 @@ def _test_run() -> Callable[[int, int], int]:
     return run
 
 
-def _numbers(memory: ctypes.Array[ctypes.c_uint32] | libbpf.TestRunOpts) -> memoryview:
+def _numbers(memory: ctypes.Array[ctypes.c_uint32] | structures.TestRunOpts) -> memoryview:
     return memoryview(memory).cast("B").cast("I")
 
 

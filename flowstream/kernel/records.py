@@ -63,10 +63,13 @@ def from_table(
     keys: NDArray[np.void],
     values: NDArray[np.void],
     end_reason: int,
-    sampling: int,
+    sampling: int | NDArray[np.uint32],
     now: Moment,
 ) -> NDArray[np.void]:
-    """Flow records of drained entries: keys FLOW_KEY, values FLOW_VALUE, both of shape (n,)."""
+    """Flow records of drained entries: keys FLOW_KEY, values FLOW_VALUE, both of shape (n,).
+
+    ``sampling`` is the rate of all, or that of each, shape (n,).
+    """
     records = _blank(len(keys))
     records["record_type"] = RecordType.FLOW
     # Addresses keep the order of their octets.

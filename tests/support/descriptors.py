@@ -1,6 +1,6 @@
 """A process without privileges that works with maps, a program and a link passed to it.
 
-    descriptors.py SOCKET INTERFACE INDEX
+    descriptors.py SOCKET INDEX
 
 It receives four descriptors by the socket: a flow table, an overflow ring, a
 program, a link.
@@ -28,7 +28,7 @@ NOBODY = 65534
 MAX_FLOWS = 101
 
 
-def main(sock: socket.socket, interface: str, index: int) -> dict[str, object]:
+def main(sock: socket.socket, index: int) -> dict[str, object]:
     """Use what comes by the socket; return what was found."""
     # First: the installation may be below a directory that only root can read, as /root.
     obj = kernel_object.embedded("xdp_flow")
@@ -49,10 +49,10 @@ def main(sock: socket.socket, interface: str, index: int) -> dict[str, object]:
         "drained": sum(len(keys) for keys, _ in table.drain()),
         "read": len(ring.read(1_009)),
         "program": Program.from_fd(program_fd, obj.program("xdp_flow")).name,
-        "link": Link.from_fd(link_fd, interface, index, Mode.NATIVE).index,
+        "link": Link.from_fd(link_fd, index, Mode.NATIVE).index,
     }
 
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as given:
-        json.dump(main(given, sys.argv[2], int(sys.argv[3])), sys.stdout)
+        json.dump(main(given, int(sys.argv[2])), sys.stdout)

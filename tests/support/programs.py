@@ -8,8 +8,9 @@ from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowstream.closing import Closing
-from flowstream.kernel import libbpf
+from flowstream.kernel import libbpf, structures
 from flowstream.kernel.flow import FlowProbe
+from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
     from flowstream.kernel.program import Program
@@ -27,7 +28,7 @@ class PacketRun(NamedTuple):
 def run_packet(program: Program, packet: bytes, repeat: int = 1) -> PacketRun:
     """Run ``program`` on ``packet`` (at least 14 octets) ``repeat`` times, in the kernel."""
     out = ctypes.create_string_buffer(len(packet) + 256)
-    options = libbpf.TestRunOpts(
+    options = structures.TestRunOpts(
         data_in=ctypes.cast(ctypes.c_char_p(packet), c_void_p),
         data_size_in=len(packet),
         data_out=ctypes.cast(out, c_void_p),
@@ -48,7 +49,8 @@ class FlowBench(Closing):
     def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, if_index: int = 1) -> None:
         self.probe = FlowProbe(max_flows=max_flows, sampling=sampling)
         self._stack = ExitStack()
-        self.program, self._counters = self.probe.load(if_index, self._stack)
+        target = Target("", if_index, if_index, sampling=sampling)
+        self.program, self._counters = self.probe.load(target, self._stack)
 
     def run(self, packet: bytes, repeat: int = 1) -> PacketRun:
         """Hand ``packet`` to the program ``repeat`` times."""

@@ -15,6 +15,8 @@ from flowstream.agent.state import Run
 from flowstream.config.run import load
 from flowstream.encode import make_encoder
 from flowstream.kernel.link import Mode
+from flowstream.kernel.parts import attach_here
+from flowstream.kernel.target import Target
 from flowstream.records import CountersRecord
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
@@ -36,7 +38,7 @@ class Rig:
         config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
         self.url = url
         run = Run(Identity(epoch_at(time.time_ns()), bytes(16), "host-a", bytes(16)))
-        self.probe = PROBES[program](max_flows=config.max_flows, sampling=1)
+        self.probe = PROBES[program](max_flows=config.max_flows)
         self.sink = open_sink(url, run.ledger, partitions=3, record_format="json")
         publisher = Publisher(self.sink, make_encoder("json", run.identity), run, "flowstream")
         self.agent = Agent(config, self.probe, self.sink, publisher, run)
@@ -44,7 +46,7 @@ class Rig:
 
     def attach(self, device: Interface) -> Attachment:
         with device.namespace.entered():
-            return self.probe.attach(device.name, Mode.NATIVE)
+            return attach_here(self.probe, Target.named(device.name, Mode.NATIVE))
 
     def add(self, device: Interface) -> Attachment:
         attachment = self.attach(device)

@@ -1,0 +1,1 @@
+"""The privileged process that attaches, for an agent that has given up every privilege."""
