@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
-from support.agent import audited, carried, delivered
+from support.agent import audited, carried, delivered, records_of
 from support.rig import Rig, finals
 from support.traffic import flood
 
@@ -72,6 +73,58 @@ async def test_an_interface_that_comes_back_is_counted_on(tmp_path, pairs):
         after = await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
     (interface,) = await asyncio.to_thread(audited, rig.url)
     assert interface["seen"]["packets"] == interface["flows"]["packets"] == before + after
+
+
+async def test_an_interface_that_is_back_before_its_final_counters_is_counted_on(tmp_path, pairs):
+    """Neither a slow broker nor a lost one keeps an interface from being observed again."""
+    ((sender, device), _) = pairs
+    rig = Rig(f"file:{tmp_path}/recording", "flow")
+    attachment = rig.add(device)
+    arrived = 0
+    async with rig.running():
+        for _ in range(3):
+            arrived += await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", FLOWS)
+            await asyncio.wait_for(rig.agent.remove(attachment.key), 30)
+            attachment = rig.add(device)
+    (interface,) = await asyncio.to_thread(audited, rig.url)
+    assert interface["seen"]["packets"] == interface["flows"]["packets"] == arrived
+
+
+async def test_an_attachment_that_went_holds_no_descriptor(tmp_path, pairs):
+    ((_, device), _) = pairs
+    rig = Rig(f"file:{tmp_path}/recording", "flow")
+    async with rig.running():
+        await asyncio.sleep(0)
+        before = descriptors()
+        key = rig.add(device).key
+        assert descriptors() > before
+        await asyncio.wait_for(rig.agent.remove(key), 30)
+        assert descriptors() <= before
+
+
+async def test_the_first_counters_of_an_interface_are_published_at_once(tmp_path, pairs):
+    ((_, first), (_, second)) = pairs
+    rig = Rig(f"file:{tmp_path}/recording", "flow", counters_period_s=3600.0)
+    rig.add(first)
+    async with rig.running():
+        await counted(rig.url, [first.index])
+        rig.add(second)
+        await counted(rig.url, [first.index, second.index])
+
+
+def descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+async def counted(url: str, indexes: list[int]) -> None:
+    """Wait until these interfaces have counters, one record each."""
+    deadline = time.monotonic() + 30
+    while True:
+        records = await asyncio.to_thread(records_of, url, "flowstream.counters")
+        if [each.if_index for each in records] == indexes:
+            return
+        assert time.monotonic() < deadline, records
 
 
 async def test_packets_that_found_the_table_full_come_along(tmp_path, pairs):

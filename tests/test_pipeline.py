@@ -438,16 +438,21 @@ async def test_a_saved_state_does_not_change_with_its_run():
     assert msgspec.msgpack.encode(state) == saved
 
 
-def test_a_restored_run_keeps_the_counts_of_removed_attachments():
+def test_a_restored_run_keeps_the_counts_of_attachments_that_went():
     run = Run(Identity(EPOCH, bytes(16), "host-a", bytes(16), NAMES))
     counts = KernelCounts(
         Amount(101, 10_007), {"non_ip": Amount(3, 211)}, {"overflow_lost": RecordAmount(5, 5, 307)}
     )
-    run.removed[AttachmentKey(IF_INDEX, 1)] = counts
+    key = AttachmentKey(IF_INDEX, 1)
+    run.ledger.account(key).flows.acknowledged = 13
+    run.close_account(key, counts)
     run.ledger.counters_failed = 7
     saved = msgspec.json.encode(run.state())
     restored = Run.restore(msgspec.json.decode(saved, type=RunState))
-    assert restored.removed == {AttachmentKey(IF_INDEX, 1): counts}
+    assert restored.sums() == run.sums()
+    assert restored.past.seen_packets == 101
+    assert restored.reopen_account(key) == counts
+    assert restored.ledger.account(key).flows.acknowledged == 13
     assert restored.ledger.counters_failed == 7
 
 

@@ -98,6 +98,14 @@ class Ledger:
         """Accounts of all attachments that have one."""
         return self._accounts
 
+    def close(self, key: AttachmentKey) -> Account:
+        """Forget an account, all of whose records have an outcome; return it."""
+        return self._accounts.pop(key, Account())
+
+    def reopen(self, key: AttachmentKey, account: Account) -> None:
+        """Go on with an account that was closed."""
+        self._accounts[key] = account
+
     def drained(self, stream: Stream, tally: Tally) -> None:
         """Records left the kernel."""
         for key, amount in tally.sums():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowstream.agent.probe import snapshot
+from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.agent.readers import RingReader, move_table
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
@@ -14,7 +15,7 @@ from flowstream.kernel import clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-    from flowstream.accounting.snapshot import Snapshot
+    from flowstream.accounting.amounts import KernelCounts
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.faults import Faults
     from flowstream.agent.pipeline import Intake
@@ -27,58 +28,78 @@ if TYPE_CHECKING:
 class Attachments:
     """Registry of attachments; moves what they and their probe hold to the publisher.
 
-    The run's names follow the attachments. ``spawn`` runs a coroutine as a task
-    whose failure ends the run.
+    One that was removed is closed once it is emptied; its counts stay here until
+    ``forget``. The run's names follow the attachments. ``spawn`` runs a coroutine as a
+    task whose failure ends the run.
     """
 
     def __init__(self, probe: Probe, intake: Intake, run: Run, spawn: Spawn) -> None:
         self._probe, self._intake = probe, intake
         self._run, self._spawn = run, spawn
-        self._present: dict[AttachmentKey, Attachment] = {}
+        self._present: dict[AttachmentKey, _Present] = {}
+        self._departed: dict[AttachmentKey, Departed] = {}
         self._draining = asyncio.Lock()
+        self._next_drain: asyncio.Task[None] | None = None
         self._shared: _Readers | None = None
-        self._own: dict[AttachmentKey, _Readers] = {}
 
     def __contains__(self, key: AttachmentKey) -> bool:
         return key in self._present
 
     def __iter__(self) -> Iterator[AttachmentKey]:
-        """Iterate over the attachments, in the order in which they were added."""
-        return iter(tuple(self._present))
+        """Iterate over the attachments, and those whose final counters are still to come."""
+        return iter((*self._present, *self._departed))
 
     def start(self) -> None:
         """Start reading, for attachments that are there and those added later."""
         self._shared = _Readers(self._probe.rings, self._intake, self._spawn)
-        for key, attachment in self._present.items():
-            self._own[key] = _Readers(attachment.rings, self._intake, self._spawn)
+        for present in self._present.values():
+            self._read(present)
 
-    def add(self, attachment: Attachment) -> None:
-        """Take in an attachment; UsageError for a second one of its key."""
+    def add(self, attachment: Attachment, netns: str = "") -> None:
+        """Take in an attachment; its counts go on where those of an earlier one ended.
+
+        ``netns`` is the name of its network namespace. UsageError for a second one of its key.
+        """
         key = attachment.key
         if key in self._present:
             raise UsageError(f"{attachment.interface}: already attached")
-        self._present[key] = attachment
+        if departed := self._departed.pop(key, None):
+            earlier: KernelCounts | None = departed.kernel
+        else:
+            earlier = self._run.reopen_account(key)
+        self._present[key] = _Present(attachment, netns, earlier)
         self._run.names[key.if_index] = attachment.interface
         if self._shared:
-            self._own[key] = _Readers(attachment.rings, self._intake, self._spawn)
+            self._read(self._present[key])
 
-    async def empty(self, key: AttachmentKey, end_reason: int) -> None:
-        """Detach one attachment and move all that its packets left in the kernel."""
-        self._present[key].detach()
+    def _read(self, present: _Present) -> None:
+        present.readers = _Readers(present.attachment.rings, self._intake, self._spawn)
+
+    async def empty(self, key: AttachmentKey, end_reason: int) -> Departed:
+        """Detach and close one attachment and move all that its packets left in the kernel."""
+        present = self._present[key]
+        # Waits for the kernel's lock of all network devices.
+        await asyncio.get_running_loop().run_in_executor(None, present.attachment.detach)
         # The swap's grace period also ends the last runs of the program.
-        await self.drain(end_reason)
+        await self._drain_next(end_reason)
         if self._shared:
             await self._shared.catch_up()
-        if key in self._own:
-            await self._own[key].finish()
+        if present.readers:
+            await present.readers.finish()
+        departed = Departed(present.program, present.mode, present.netns, present.counters())
+        del self._present[key]
+        self._departed[key] = departed
+        present.attachment.close()
+        return departed
 
-    def forget(self, last: Snapshot) -> None:
-        """Close an attachment that was emptied; ``last`` are its final counts."""
-        key = last.key
-        self._run.removed[key] = last.kernel
-        self._present.pop(key).close()
-        self._own.pop(key, None)
-        if not any(each.if_index == key.if_index for each in self._present):
+    def is_waiting(self, key: AttachmentKey, departed: Departed) -> bool:
+        """Whether an attachment that went has not come back."""
+        return self._departed.get(key) is departed
+
+    def forget(self, key: AttachmentKey) -> None:
+        """Forget an attachment that went; what its account says is kept elsewhere."""
+        self._run.close_account(key, self._departed.pop(key).kernel)
+        if not any(each.if_index == key.if_index for each in self):
             del self._run.names[key.if_index]
 
     async def drain(self, end_reason: int) -> None:
@@ -86,34 +107,93 @@ class Attachments:
         async with self._draining:
             await move_table(self._probe.drain(end_reason), self._intake)
 
+    async def _drain_next(self, end_reason: int) -> None:
+        """Return after a drain that begins after this call: one for all who wait for it."""
+        if self._next_drain is None:
+            self._next_drain = asyncio.ensure_future(self._begin_drain(end_reason))
+        await asyncio.shield(self._next_drain)
+
+    async def _begin_drain(self, end_reason: int) -> None:
+        async with self._draining:
+            self._next_drain = None
+            await move_table(self._probe.drain(end_reason), self._intake)
+
     def detach(self, faults: Faults) -> None:
         """Detach all attachments; they can still be read and counted."""
-        for attachment in self._present.values():
+        for present in self._present.values():
             with faults.collected():
-                attachment.detach()
+                present.attachment.detach()
 
     async def finish(self) -> None:
         """Move what is left in all rings and end reading."""
-        for readers in (self._shared, *self._own.values()):
+        for readers in (self._shared, *(each.readers for each in self._present.values())):
             if readers:
                 await readers.finish()
 
     def snapshot(self, key: AttachmentKey) -> Snapshot:
-        """All counts of one attachment; they go on where those of an earlier one ended."""
-        counts = snapshot(self._present[key], self._probe, self._run.ledger, clock.now())
-        if (earlier := self._run.removed.get(key)) is None:
-            return counts
-        return dataclasses.replace(counts, kernel=counts.kernel.plus(earlier))
+        """All counts of one attachment."""
+        its = self._present.get(key) or self._departed[key]
+        # Before the ledger's.
+        kernel = its.counters()
+        return Snapshot(
+            interface=self._run.names[key.if_index],
+            key=key,
+            mode=its.mode,
+            program=its.program,
+            time=clock.now(),
+            kernel=kernel,
+            account=copy.deepcopy(self._run.ledger.account(key)),
+            table=TableState(
+                self._probe.table_entries(), self._probe.max_flows, self._probe.swaps
+            ),
+            netns=its.netns,
+        )
 
     def snapshots(self) -> list[Snapshot]:
         """All counts of every attachment, in the order in which they were added."""
         return [self.snapshot(key) for key in self._present]
 
     def seen_packets(self) -> int:
-        """Packets that the programs of all attachments of the run saw, also of those removed."""
-        removed = (counts for key, counts in self._run.removed.items() if key not in self._present)
-        kernel = (*removed, *(each.kernel for each in self.snapshots()))
-        return sum(counts.seen.packets for counts in kernel)
+        """Packets that the programs of all attachments of the run saw, also of those that went."""
+        its = [each.counters() for each in self._present.values()]
+        its += [each.kernel for each in self._departed.values()]
+        return self._run.past.seen_packets + sum(each.seen.packets for each in its)
+
+
+@dataclass(slots=True)
+class _Present:
+    """An attachment, the kernel's counts of an earlier one of its key, and its readers."""
+
+    attachment: Attachment
+    netns: str
+    earlier: KernelCounts | None
+    readers: _Readers | None = None
+
+    @property
+    def program(self) -> ProgramId:
+        return ProgramId(self.attachment.program.id, self.attachment.program.name)
+
+    @property
+    def mode(self) -> str:
+        return self.attachment.mode.value
+
+    def counters(self) -> KernelCounts:
+        counts = self.attachment.counters()
+        return counts if self.earlier is None else counts.plus(self.earlier)
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """What remains of an attachment that went: ``kernel`` are its last counts."""
+
+    program: ProgramId
+    mode: str
+    netns: str
+    kernel: KernelCounts
+
+    def counters(self) -> KernelCounts:
+        """Return the last counts."""
+        return self.kernel
 
 
 class _Readers:

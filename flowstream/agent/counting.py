@@ -11,9 +11,10 @@ from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.agent.waiting import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flowstream.accounting.snapshot import Snapshot, SpoolState
+    from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attachments import Attachments
     from flowstream.agent.faults import Faults
     from flowstream.agent.pipeline import Publisher
@@ -38,14 +39,36 @@ class Counting:
         self._rhythm = Rhythm(
             round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
         )
+        self._first: list[AttachmentKey] = []
+        self._news = asyncio.Event()
+
+    def begin(self, key: AttachmentKey) -> None:
+        """Publish an attachment's first record at once: every interface leaves a trace."""
+        self._first.append(key)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let ``run`` see whether there is something to do, or that it has to end."""
+        self._news.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publish them every period, from now on: every interface leaves a trace at once."""
+        """Publish them now and every period, until ``stopping`` is set and ``wake`` called."""
         due = time.monotonic()
-        while not await within(due - time.monotonic(), stopping):
-            for counts in self._attachments.snapshots():
-                await self.publish(counts, final=False)
-            due = max(due + self._period_s, time.monotonic())
+        while not stopping.is_set():
+            first, self._first = self._first, []
+            if time.monotonic() >= due:
+                await self._publish_present([*self._attachments])
+                due = max(due + self._period_s, time.monotonic())
+            else:
+                await self._publish_present(first)
+            await within(due - time.monotonic(), self._news)
+            self._news.clear()
+
+    async def _publish_present(self, keys: Iterable[AttachmentKey]) -> None:
+        for key in keys:
+            # It may have gone meanwhile: nothing follows final counters.
+            if key in self._attachments:
+                await self.publish(self._attachments.snapshot(key), final=False)
 
     async def publish_final(self, deadline: float, faults: Faults) -> None:
         """Publish the last counters of every attachment, each whatever the others do."""

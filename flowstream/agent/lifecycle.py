@@ -20,10 +20,10 @@ from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.limit import RecordLimit
+from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
 from flowstream.agent.waiting import within
 from flowstream.errors import SinkError
-from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from flowstream.config.run import RunConfig
     from flowstream.sink import Sink
 
-SETTLE_POLL_S: Final = 0.02
-"""How often a removal checks whether the sink has settled the attachment's records."""
 FAULT_POLL_S: Final = 0.5
 """How often the run checks whether the sink has failed."""
 
@@ -66,43 +64,45 @@ class Agent:
         self._attachments = Attachments(probe, self._limit, run, self._spawn)
         self._draining = Draining(config.interval_s, self._attachments, self._limit, self._faults)
         self._counting = Counting(config, publisher, self._attachments, run, spool_state)
-        self._removals: set[asyncio.Task[None]] = set()
+        self._removals = Removals(
+            self._attachments, self._limit, publisher, self._counting, run.ledger
+        )
+        self._removing: set[asyncio.Task[None]] = set()
 
-    def add(self, attachment: Attachment) -> None:
+    def __contains__(self, key: AttachmentKey) -> bool:
+        """Whether there is an attachment, or one that is being removed."""
+        return key in self._attachments
+
+    def add(self, attachment: Attachment, netns: str = "") -> None:
         """Publish an attachment's records and counters from now on, or from the start of ``run``.
 
-        UsageError when its interface has an attachment already.
+        ``netns`` is the name of its network namespace. UsageError when its interface has an
+        attachment already.
         """
-        self._attachments.add(attachment)
+        self._attachments.add(attachment, netns)
+        self._counting.begin(attachment.key)
+
+    def rename(self, if_index: int, name: str) -> None:
+        """Name an interface from the next batch on."""
+        self._run.names[if_index] = name
 
     async def remove(self, key: AttachmentKey) -> None:
         """Take one attachment out of the run.
 
-        Its program is detached, its remaining records are published, and its final
-        counters follow once the sink has acknowledged or given up all of them. The
-        other attachments continue meanwhile. If the run ends first, the rest happens
-        at its end. KeyError when there is no such attachment.
+        Returns when its program is detached and its remaining records are on their way.
+        Its final counters follow once the sink has acknowledged or given up all of them,
+        unless it is added again before: then its counts go on. The other attachments
+        continue meanwhile. If the run ends first, the rest happens at its end. KeyError
+        when there is no such attachment.
         """
         if key not in self._attachments:
             raise KeyError(key)
         if self._stopping.is_set():
             return
-        removal = self._spawn(self._remove(key))
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
+        removal = self._spawn(self._removals.remove(key))
+        self._removing.add(removal)
+        removal.add_done_callback(self._removing.discard)
         await asyncio.shield(removal)
-
-    async def _remove(self, key: AttachmentKey) -> None:
-        await self._attachments.empty(key, EndReason.FORCED)
-        await self._limit.flush()
-        await self._publisher.passed()
-        while not (self._stopping.is_set() or self._run.ledger.account(key).settled):
-            await within(SETTLE_POLL_S, self._stopping)
-        if self._stopping.is_set():
-            return
-        last = self._attachments.snapshot(key)
-        await self._counting.publish(last, final=True)
-        self._attachments.forget(last)
 
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""
@@ -117,13 +117,14 @@ class Agent:
         publishing = self._spawn(self._publisher.run(self._faults.add))
         draining = self._spawn(self._draining.run(self._stopping))
         counting = self._spawn(self._counting.run(self._stopping))
+        removing = self._spawn(self._removals.run(self._stopping))
         watching = self._spawn(self._watch_sink())
         waking = self._draining.watch(self._probe)
         await within(self._config.duration_s, self._stopping)
         self.stop()
         waking()
         await asyncio.wait([watching])
-        await self._end(Stages([draining, *self._removals], publishing, counting))
+        await self._end(Stages([draining, removing, *self._removing], publishing, counting))
         return 1 if self._faults.any else 0
 
     async def _connect(self, topics: Sequence[str]) -> bool:
@@ -142,7 +143,8 @@ class Agent:
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
         self._stopping.set()
-        self._draining.wake()
+        for stage in (self._draining, self._counting, self._removals):
+            stage.wake()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a stage; its failure ends the run."""

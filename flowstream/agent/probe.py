@@ -6,10 +6,7 @@ knows probes by these protocols alone.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Protocol
-
-from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.amounts import KernelCounts
-    from flowstream.accounting.ledger import Ledger
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.kernel.link import Mode
     from flowstream.kernel.parts import Parts
@@ -146,18 +142,3 @@ class Probe(Protocol):
 
     def close(self) -> None:
         """Release everything."""
-
-
-def snapshot(attachment: Attachment, probe: Probe, ledger: Ledger, now: Moment) -> Snapshot:
-    """Read all counts of one attachment."""
-    kernel = attachment.counters()
-    return Snapshot(
-        interface=attachment.interface,
-        key=attachment.key,
-        mode=attachment.mode.value,
-        program=ProgramId(attachment.program.id, attachment.program.name),
-        time=now,
-        kernel=kernel,
-        account=copy.deepcopy(ledger.account(attachment.key)),
-        table=TableState(probe.table_entries(), probe.max_flows, probe.swaps),
-    )

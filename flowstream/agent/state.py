@@ -12,6 +12,7 @@ from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Account, Ledger
 from flowstream.accounting.tally import AttachmentKey  # noqa: TC001
+from flowstream.agent.past import Counts, Past, outcomes
 from flowstream.streams import Stream
 
 
@@ -25,7 +26,7 @@ class RunState(msgspec.Struct, frozen=True):
     names: dict[int, str]
     next_seq: dict[Stream, int]
     accounts: list[tuple[AttachmentKey, Account]]
-    removed: list[tuple[AttachmentKey, KernelCounts]]
+    past: list[tuple[AttachmentKey, Counts]]
     counters_failed: int
 
 
@@ -33,15 +34,14 @@ class Run:
     """One run, perhaps continued by several processes.
 
     ``identity`` refers to ``names``, the names of the interfaces by index, which
-    change with the attachments. ``removed`` has the kernel's counts of attachments
-    that were removed.
+    change with the attachments. ``past`` has the counts of attachments that went.
     """
 
     def __init__(self, identity: Identity, ledger: Ledger | None = None) -> None:
         self.names = dict(identity.interfaces)
         self.identity = dataclasses.replace(identity, interfaces=self.names)
         self.ledger = ledger or Ledger()
-        self.removed: dict[AttachmentKey, KernelCounts] = {}
+        self.past = Past()
         self._next_seq = dict.fromkeys(Stream, 0)
 
     def next_seq(self, stream: Stream) -> int:
@@ -56,16 +56,21 @@ class Run:
 
     def sums(self) -> dict[str, int]:
         """Outcomes of the records so far, over all attachments."""
-        accounts = self.ledger.accounts().values()
-        return {
-            "flow_records": sum(account.flows.acknowledged for account in accounts),
-            "new_flow_records": sum(account.new_flows.acknowledged for account in accounts),
-            "failed_records": sum(account.flows.failed for account in accounts),
-            "in_doubt_records": sum(
-                amount.records for account in accounts for amount in account.in_doubt.values()
-            ),
-            "spooled_records": sum(account.spool.records for account in accounts),
-        }
+        sums = outcomes(Account())
+        for each in (self.past.sums, *map(outcomes, self.ledger.accounts().values())):
+            sums.update(each)
+        return dict(sums)
+
+    def close_account(self, key: AttachmentKey, kernel: KernelCounts) -> None:
+        """Move an attachment that went to the past; all of its records have an outcome."""
+        self.past.keep(key, Counts(self.ledger.close(key), kernel))
+
+    def reopen_account(self, key: AttachmentKey) -> KernelCounts | None:
+        """Go on with the account of an attachment that is back; return the kernel's counts."""
+        if (counts := self.past.take(key)) is None:
+            return None
+        self.ledger.reopen(key, counts.account)
+        return counts.kernel
 
     def state(self) -> RunState:
         """Return a copy of the state.
@@ -81,7 +86,7 @@ class Run:
             names=dict(self.names),
             next_seq=dict(self._next_seq),
             accounts=copy.deepcopy(list(self.ledger.accounts().items())),
-            removed=list(self.removed.items()),
+            past=list(self.past),
             counters_failed=self.ledger.counters_failed,
         )
 
@@ -94,6 +99,7 @@ class Run:
             ),
             Ledger(dict(state.accounts), state.counters_failed),
         )
-        run.removed.update(state.removed)
+        for key, counts in state.past:
+            run.past.keep(key, counts)
         run._next_seq.update(state.next_seq)
         return run
