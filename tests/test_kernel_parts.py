@@ -40,7 +40,7 @@ def test_an_attachment_is_made_of_descriptors(wire, probe_type):
     with probe_type(max_flows=1_009) as probe:
         with receiver.namespace.entered():
             target = Target.named(receiver.name)
-            parts = probe.create(target)
+            parts = probe.creator.create(target)
         # As by a socket: other numbers of the same objects.
         fds = [os.dup(fd) for fd in parts.fds]
         parts.close()
@@ -58,15 +58,15 @@ def test_descriptors_of_something_else_are_refused_and_closed(wire, probe_type):
         target = Target.named(receiver.name)
         before = descriptors()
         for place, other in ((0, 2), (1, 0), (2, 1)):
-            fds = probe.create(target).release()
+            fds = probe.creator.create(target).release()
             os.dup2(fds[other], fds[place])
             with pytest.raises(LayoutError):
                 probe.adopt(target, Mode.NATIVE, fds)
             assert descriptors() == before
-        fds = probe.create(target).release()
+        fds = probe.creator.create(target).release()
         with pytest.raises(LayoutError, match=r"of \d descriptors, expected \d"):
             probe.adopt(target, Mode.NATIVE, [*fds, os.dup(fds[0])])
-        fds = probe.create(target).release()
+        fds = probe.creator.create(target).release()
         with pytest.raises(LayoutError, match="interface index"):
             probe.adopt(replace(target, if_index=target.if_index + 1), Mode.NATIVE, fds)
         assert descriptors() == before
@@ -110,7 +110,7 @@ def test_only_the_link_of_the_interface_is_taken_over(pairs):
         before = descriptors()
         for fd in (other.link_fd, other.program.fd, probe.wakeups.fd, ours.fileno()):
             with pytest.raises((LayoutError, AttachError)):
-                probe.create(replace(target, link_fd=fd))
+                probe.creator.create(replace(target, link_fd=fd))
             assert descriptors() == before
         attached = libbpf.attached_program(second.index)
         assert attached

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.amounts import KernelCounts
     from flowstream.accounting.tally import AttachmentKey
+    from flowstream.kernel.creator import Creator
     from flowstream.kernel.link import Mode
-    from flowstream.kernel.parts import Parts
     from flowstream.kernel.target import Target
     from flowstream.streams import Stream
 
@@ -128,11 +128,12 @@ class Probe(Protocol):
     def wakeups(self) -> Wakeups | None:
         """Ring that is readable when the active table is nearly full."""
 
-    def create(self, target: Target) -> Parts:
-        """Load and attach, with privileges; see ``flowstream.kernel.parts.Attachable``."""
+    @property
+    def creator(self) -> Creator:
+        """Its part that needs privileges."""
 
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> Attachment:
-        """Return the attachment that ``create`` has made, from its descriptors."""
+        """Return the attachment that was created, from its descriptors."""
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the flow tables and drain the one that was active; blocks."""

@@ -18,13 +18,13 @@ from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, records
+from flowstream.kernel.creator import Creator
 from flowstream.kernel.link import Link, Mode
-from flowstream.kernel.maps import HashMap, Map, PerCpuArray
-from flowstream.kernel.parts import Parts, attach_here, linked, owned
+from flowstream.kernel.maps import HashMap, PerCpuArray
+from flowstream.kernel.parts import attach_here, owned
 from flowstream.kernel.program import Program
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
-from flowstream.kernel.stages import Stage, at
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import PktCounter
 from flowstream.streams import Stream
@@ -176,22 +176,16 @@ class CounterProbe(Closing):
         features.raise_memlock()
         self._object = bpf_compile.obtain(NAME)
         self.max_flows, self.sampling = max_flows, sampling
+        sizes = (0, max_flows, EVENTS_SIZE)
+        self.creator = Creator(self._object, PROGRAM, {}, dict(zip(MAPS, sizes, strict=True)))
         self.swaps = 0
         """How often a table of sources was full and emptied."""
         self._attached: list[CounterAttachment] = []
         self.rings: tuple[()] = ()
         self.wakeups: None = None
 
-    def create(self, target: Target) -> Parts:
-        """Load and attach; see ``Attachable``. The attachment's own maps: ``MAPS``."""
-        with ExitStack() as stack:
-            program, maps = self._load(target, stack)
-            link = stack.enter_context(linked(program.fd, target))
-            stack.pop_all()
-        return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))
-
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> CounterAttachment:
-        """Return the attachment that ``create`` has made; see ``Attachable``."""
+        """Return the attachment that was created; see ``Attachable``."""
         with owned(fds, 2 + len(MAPS)) as left, ExitStack() as stack:
             link = stack.enter_context(Link.from_fd(left.pop(1), target.if_index, mode))
             rest, left[:] = list(left), []
@@ -209,23 +203,10 @@ class CounterProbe(Closing):
         """Load the program for an interface index, without attaching it."""
         target = Target("", if_index, if_index, sampling=self.sampling)
         with ExitStack() as stack:
-            program, maps = self._load(target, stack)
+            program, maps = self.creator.load(target, stack)
             stack.pop_all()
         fds = (program.fd, *(each.fd for each in maps))
         return CounterMaps(self._object, target, self.max_flows, fds)
-
-    def _load(self, target: Target, stack: ExitStack) -> tuple[Program, list[Map]]:
-        # None of them is read or mapped here.
-        entries = {"seen_ips": self.max_flows, "new_flow_events": EVENTS_SIZE}
-        with at(Stage.MAPS, target.mode):
-            maps = [
-                stack.enter_context(Map(self._object.map(name), entries.get(name)))
-                for name in MAPS
-            ]
-        fds = {each.name: each.fd for each in maps}
-        with at(Stage.LOADING, target.mode):
-            program = Program(self._object.program(PROGRAM), fds, target)
-        return stack.enter_context(program), maps
 
     def forget(self, attachment: CounterAttachment) -> None:
         """No longer count an attachment that is closed."""

@@ -18,14 +18,14 @@ from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel.creator import Creator
 from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
-from flowstream.kernel.parts import Parts, attach_here, linked, owned
+from flowstream.kernel.parts import attach_here, owned
 from flowstream.kernel.program import Program
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
-from flowstream.kernel.stages import Stage, at
 from flowstream.kernel.target import Target
 from flowstream.layouts import xdp_flow as layout
 from flowstream.layouts.constants import NoFlowReason
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 
 NAME = "xdp_flow"
+COUNTERS = "counters"
+"""The map of each attachment."""
 OVERFLOW_SIZE = 16 << 20
 ANNOUNCEMENTS_SIZE = 4 << 20
 WAKEUPS_SIZE = 1 << 16
@@ -147,15 +149,11 @@ class FlowProbe(Closing):
             )
             self.overflow = RecordRing(self._overflow, Stream.FLOWS, records.with_unix_times)
             self.rings = (self.overflow, self.announcements)
+            self.creator = self._creator()
             self._stack = stack.pop_all()
 
-    def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
-        """Load the program for ``target`` with counters of its own, without attaching it."""
-        with at(Stage.MAPS, target.mode):
-            counters = PerCpuArray(self._object.map("counters"), layout.COUNTERS)
-        stack.enter_context(counters)
-        maps = {
-            "counters": counters,
+    def _creator(self) -> Creator:
+        shared = {
             "table_fill": self._fill,
             "active_table": self._slot,
             "seen_flows": self._seen,
@@ -163,26 +161,22 @@ class FlowProbe(Closing):
             "overflow": self._overflow,
             "wakeups": self.wakeups,
         }
-        fds = {name: each.fd for name, each in maps.items()}
-        with at(Stage.LOADING, target.mode):
-            program = Program(self._object.program(NAME), fds, target)
-        return stack.enter_context(program), counters
+        fds = {name: each.fd for name, each in shared.items()}
+        return Creator(self._object, NAME, fds, {COUNTERS: 0})
 
-    def create(self, target: Target) -> Parts:
-        """Load and attach; see ``Attachable``. The attachment's own map: counters."""
-        with ExitStack() as stack:
-            program, counters = self.load(target, stack)
-            link = stack.enter_context(linked(program.fd, target))
-            stack.pop_all()
-        return Parts(link.mode, (program.fd, link.fd, counters.fd))
+    def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
+        """Load the program for ``target`` with counters of its own, without attaching it."""
+        program, (counters,) = self.creator.load(target, stack)
+        spec = self._object.map(COUNTERS)
+        return program, PerCpuArray(spec, layout.COUNTERS, fd=counters.fd)
 
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> FlowAttachment:
-        """Return the attachment that ``create`` has made; see ``Attachable``."""
+        """Return the attachment that was created; see ``Attachable``."""
         with owned(fds, 3) as left, ExitStack() as stack:
             program = stack.enter_context(Program.from_fd(left.pop(0), self._object.program(NAME)))
             link = stack.enter_context(Link.from_fd(left.pop(0), target.if_index, mode))
             counters = PerCpuArray.from_fd(
-                left.pop(0), self._object.map("counters"), layout.COUNTERS
+                left.pop(0), self._object.map(COUNTERS), layout.COUNTERS
             )
             stack.pop_all()
         self._attached[target.key] = made = FlowAttachment(self, target, program, counters, link)

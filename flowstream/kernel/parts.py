@@ -1,6 +1,6 @@
 """What an attachment is made of, and how it is made in two steps, perhaps in two processes.
 
-    parts = probe.create(target)                  # with privileges: maps, program, link
+    parts = probe.creator.create(target)          # with privileges: maps, program, link
     attachment = probe.adopt(target, parts.mode, parts.release())    # without
 
 A socket can hand over the descriptors in between, as ``flowstream.attacher`` does;
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from flowstream.closing import Closing
 from flowstream.errors import AttachError, LayoutError
 from flowstream.kernel import explain
-from flowstream.kernel.link import Link
-from flowstream.kernel.stages import Stage, at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from flowstream.kernel.creator import Creator
     from flowstream.kernel.link import Mode
     from flowstream.kernel.target import Target
 
@@ -52,14 +51,12 @@ class Parts(Closing):
 class Attachable(Protocol[Made_co]):
     """A probe, as far as attaching goes."""
 
-    def create(self, target: Target) -> Parts:
-        """Make maps, program and link, in the network namespace of the calling thread.
-
-        Needs privileges. AttachError says at what stage the kernel refused.
-        """
+    @property
+    def creator(self) -> Creator:
+        """Its part that needs privileges."""
 
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> Made_co:
-        """Return the attachment that ``create`` has made, from its descriptors.
+        """Return the attachment that ``creator`` has created, from its descriptors.
 
         Needs no privileges. Owns ``fds`` from the call on, also when it raises LayoutError
         because they are others.
@@ -69,18 +66,10 @@ class Attachable(Protocol[Made_co]):
 def attach_here(probe: Attachable[Made_co], target: Target) -> Made_co:
     """Create and adopt in this process; KernelError names the remedy."""
     try:
-        parts = probe.create(target)
+        parts = probe.creator.create(target)
     except AttachError as err:
         raise explain.explained(err, target.interface, target.if_index) from err
     return probe.adopt(target, parts.mode, parts.release())
-
-
-def linked(program_fd: int, target: Target) -> Link:
-    """Attach a program to ``target``, or give it to the link that is there. AttachError."""
-    with at(Stage.ATTACHING, target.mode):
-        if target.link_fd is None:
-            return Link(program_fd, target.if_index, target.mode)
-        return Link.take_over(target.link_fd, program_fd, target.if_index, target.mode)
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""Creates what an attachment is made of: maps of its own, a load of the program, a link.
+
+The part of a probe that needs privileges. It reads no map and maps no memory.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from flowstream.kernel.link import Link
+from flowstream.kernel.maps import Map
+from flowstream.kernel.parts import Parts
+from flowstream.kernel.program import Program
+from flowstream.kernel.stages import Stage, at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowstream.kernel.object import KernelObject
+    from flowstream.kernel.target import Target
+
+
+class Creator:
+    """Creates attachments of one program of an object.
+
+    ``shared`` are descriptors of the maps that all attachments share, by name; they stay
+    the caller's. ``own`` are the capacities of each attachment's own maps, by name, 0 for
+    that of the object.
+    """
+
+    def __init__(
+        self, obj: KernelObject, program: str, shared: Mapping[str, int], own: Mapping[str, int]
+    ) -> None:
+        self.build, self.program = obj.name, program
+        self.shared, self.own = shared, own
+        self._spec = obj.program(program)
+        self._maps = {name: obj.map(name) for name in own}
+
+    def load(self, target: Target, stack: ExitStack) -> tuple[Program, list[Map]]:
+        """Make the own maps and load the program, without attaching it. AttachError."""
+        with at(Stage.MAPS, target.mode):
+            maps = [
+                stack.enter_context(Map(self._maps[name], entries or None))
+                for name, entries in self.own.items()
+            ]
+        fds = {**self.shared, **{each.name: each.fd for each in maps}}
+        with at(Stage.LOADING, target.mode):
+            return stack.enter_context(Program(self._spec, fds, target)), maps
+
+    def create(self, target: Target) -> Parts:
+        """Load and attach, in the network namespace of the calling thread.
+
+        AttachError says at what stage the kernel refused.
+        """
+        with ExitStack() as stack:
+            program, maps = self.load(target, stack)
+            link = stack.enter_context(_linked(program.fd, target))
+            stack.pop_all()
+        return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))
+
+
+def _linked(program_fd: int, target: Target) -> Link:
+    with at(Stage.ATTACHING, target.mode):
+        if target.link_fd is None:
+            return Link(program_fd, target.if_index, target.mode)
+        return Link.take_over(target.link_fd, program_fd, target.if_index, target.mode)
