@@ -37,8 +37,11 @@ TOPICS = [f"flowstream.{stream}" for stream in Stream]
 
 @pytest.fixture(params=FORMATS)
 def run(request, tmp_path):
-    """Recording of a run, in each format."""
-    asyncio.run(publish(f"file:{tmp_path}/run", request.param, Published(request.param)))
+    """Recording of a run in a network namespace, in each format."""
+    published = Published(request.param)
+    for number in range(len(published.counters)):
+        published.change_counters(number, netns="pid:4177")
+    asyncio.run(publish(f"file:{tmp_path}/run", request.param, published))
     return tmp_path / "run"
 
 

@@ -11,6 +11,17 @@
 
 from flowstream.audit.accounts import Audit
 from flowstream.audit.reading import audit
-from flowstream.audit.result import Amount, Interface, Result, Run, Topic
+from flowstream.audit.result import Amount, Chain, ChainRun, Interface, Result, Run, Terms, Topic
 
-__all__ = ["Amount", "Audit", "Interface", "Result", "Run", "Topic", "audit"]
+__all__ = [
+    "Amount",
+    "Audit",
+    "Chain",
+    "ChainRun",
+    "Interface",
+    "Result",
+    "Run",
+    "Terms",
+    "Topic",
+    "audit",
+]

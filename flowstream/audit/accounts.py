@@ -13,6 +13,7 @@ import numpy as np
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.audit.balance import balance
+from flowstream.audit.chains import chains
 from flowstream.audit.columns import RunKey, columns
 from flowstream.audit.result import Result
 from flowstream.audit.sums import Begins, RunAccounts
@@ -136,19 +137,35 @@ class Audit:
         """Balance the accounts as they are now, the oldest run first."""
         names = {stream: topic for topic, stream in self._streams.items()}
         emptied = self._emptied()
+        successors = self._successors()
         runs = [
             balance(
                 key,
                 self._runs[key],
                 names,
                 self._begins,
+                successors=successors.get(key, {}),
                 spool_emptied=key.agent_epoch < emptied.get(key.host_id, 0),
             )
             for key in sorted(self._runs, key=lambda key: (key.agent_epoch, key.host_id))
         ]
         runs = [msgspec.structs.replace(run, notes=[*run.notes, *self._notes]) for run in runs]
         mixed = [_mixed(formats) for formats in self._formats.values() if len(formats) > 1]
-        return Result(all(not run.problems for run in runs), runs, mixed)
+        linked = chains(runs, trimmed=bool(self._begins[Stream.COUNTERS].trimmed))
+        holds = not any(run.problems for run in runs) and not any(
+            chain.problems for chain in linked
+        )
+        return Result(holds, runs, mixed, linked)
+
+    def _successors(self) -> dict[RunKey, dict[AttachmentKey, list[int]]]:
+        """By run and attachment, the epochs of the runs that name it as the one before."""
+        found: dict[RunKey, dict[AttachmentKey, list[int]]] = defaultdict(dict)
+        for key, run in sorted(self._runs.items()):
+            for attachment in run.previous:
+                for epoch in run.predecessors(attachment):
+                    named = found[RunKey(key.host_id, epoch)]
+                    named.setdefault(attachment, []).append(key.agent_epoch)
+        return found
 
     def _emptied(self) -> dict[bytes, int]:
         """By host, the epoch of its latest run that says that the spool is empty."""

@@ -41,15 +41,19 @@ def balance(
     topics: Mapping[Stream, str],
     begins: Mapping[Stream, Begins],
     *,
+    successors: Mapping[AttachmentKey, list[int]],
     spool_emptied: bool,
 ) -> Run:
     """Result of one run.
 
-    ``topics`` has the name of each stream's topic, ``begins`` its begin.
-    ``spool_emptied``: a later run of the host says that its spool is empty.
+    ``topics`` has the name of each stream's topic, ``begins`` its begin. ``successors``
+    are the runs that name this one as the one before. ``spool_emptied``: a later run of
+    the host says that its spool is empty.
     """
     attachments = sorted(run.counters.keys() | run.published.keys())
-    interfaces = [_interface(attachment, run) for attachment in attachments]
+    interfaces = [
+        _interface(attachment, run, successors.get(attachment, [])) for attachment in attachments
+    ]
     sequences = _sequences(run, topics, begins)
     host = next((record.host for record in run.counters.values()), "")
     return Run(
@@ -63,7 +67,7 @@ def balance(
     )
 
 
-def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
+def _interface(key: AttachmentKey, run: RunAccounts, successors: list[int]) -> Interface:
     published = run.published.get(key, RecordAmount())
     flows = Amount(published.packets, published.l2_bytes)
     record = run.counters.get(key)
@@ -71,6 +75,7 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
         return Interface(
             if_index=key.if_index,
             if_name="",
+            netns="",
             flow_direction=key.flow_direction,
             counters=False,
             final=False,
@@ -83,6 +88,8 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
             spool=EMPTY_SPOOL,
             stages={},
             difference=Amount(-flows.packets, -flows.l2_bytes),
+            previous_epochs=[],
+            next_epochs=successors,
         )
     no_flow = {
         reason: Amount(amount.packets, amount.l2_bytes)
@@ -92,6 +99,7 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
     return Interface(
         if_index=key.if_index,
         if_name=record.if_name,
+        netns=record.netns,
         flow_direction=key.flow_direction,
         counters=True,
         final=record.final,
@@ -112,6 +120,8 @@ def _interface(key: AttachmentKey, run: RunAccounts) -> Interface:
         difference=Amount(
             record.seen_packets - explained.packets, record.seen_l2_bytes - explained.l2_bytes
         ),
+        previous_epochs=run.predecessors(key),
+        next_epochs=successors,
     )
 
 

@@ -30,6 +30,29 @@ class Amount(Struct, frozen=True):
         return cls(sum(each.packets for each in parts), sum(each.l2_bytes for each in parts))
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """Loss equation with its maps summed, of one interface in one run or in several."""
+
+    seen: Amount
+    flows: Amount
+    no_flow: Amount
+    losses: Amount
+    in_doubt: Amount
+    spool: Amount
+    difference: Amount
+
+    @classmethod
+    def total(cls, parts: Iterable[Terms]) -> Terms:
+        """Sum of all."""
+        all_parts = list(parts)
+        return cls(
+            **{
+                name: Amount.total(getattr(part, name) for part in all_parts)
+                for name in cls.__struct_fields__
+            }
+        )
+
+
 class Interface(Struct, frozen=True, kw_only=True):
     """Loss equation of one interface and direction in one run.
 
@@ -42,6 +65,8 @@ class Interface(Struct, frozen=True, kw_only=True):
     if_index: int
     if_name: str
     """Name in the counters record; empty without one."""
+    netns: str
+    """Network namespace in the counters record; empty for the agent's own."""
     flow_direction: int
     """0 ingress, 1 egress."""
     counters: bool
@@ -58,12 +83,19 @@ class Interface(Struct, frozen=True, kw_only=True):
     spool: SpoolCounts
     stages: dict[str, StageCounts]
     difference: Amount
+    previous_epochs: list[int]
+    """Runs that this one names as the one whose link it took over: one, or none. The
+    lowest and the highest where its records contradict each other."""
+    next_epochs: list[int]
+    """Runs that say that they took over this run's link: one, or none. More contradict
+    each other."""
 
     @property
     def label(self) -> str:
-        """Name and direction, for people."""
+        """Name, direction and namespace, for people."""
         name = self.if_name or f"ifindex {self.if_index}"
-        return f"{name} {'egress' if self.flow_direction else 'ingress'}"
+        place = f" (netns {self.netns})" if self.netns else ""
+        return f"{name} {'egress' if self.flow_direction else 'ingress'}{place}"
 
     @property
     def doubtful(self) -> Amount:
@@ -74,6 +106,19 @@ class Interface(Struct, frozen=True, kw_only=True):
     def waiting(self) -> Amount:
         """Packets and octets of the records that were in the spool."""
         return Amount(self.spool.packets, self.spool.l2_bytes)
+
+    @property
+    def terms(self) -> Terms:
+        """The equation with its maps summed."""
+        return Terms(
+            seen=self.seen,
+            flows=self.flows,
+            no_flow=Amount.total(self.no_flow.values()),
+            losses=Amount.total(self.losses.values()),
+            in_doubt=self.doubtful,
+            spool=self.waiting,
+            difference=self.difference,
+        )
 
 
 class Topic(Struct, frozen=True, kw_only=True):
@@ -129,13 +174,52 @@ class Run(Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
+class ChainRun(Struct, frozen=True, kw_only=True):
+    """One run of a chain: the parts of its equation on the chain's interface."""
+
+    agent_epoch: int
+    previous_epochs: list[int]
+    """As in ``Interface``; the first run of a chain has none."""
+    counters: bool
+    """Whether the topics have counters of this run on this interface."""
+    final: bool
+    """Whether the run is closed: its last counters record is final."""
+    gapless: bool | None
+    """Whether no packet is between the run before and this one: it took over the link of
+    a run that is closed, and no other run did. None for the first run."""
+    holds: bool
+    """Whether the whole run holds."""
+    terms: Terms
+
+
+class Chain(Struct, frozen=True, kw_only=True):
+    """Runs that took over each other's link on one interface and direction, in order.
+
+    It holds when ``problems`` is empty: each of its runs holds, and each but the first
+    follows on the one before without a gap. ``terms`` are the sums over its runs.
+    """
+
+    host_id: str
+    host: str
+    if_index: int
+    label: str
+    """Name, direction and namespace of the interface, of the last run that has them."""
+    flow_direction: int
+    runs: list[ChainRun]
+    terms: Terms
+    problems: list[str]
+    notes: list[str]
+
+
 class Result(Struct, frozen=True):
     """All runs in the topics, oldest first.
 
     ``warnings`` name data that could not be read, such as a batch cut short at
-    the end, and topics with values of several formats.
+    the end, and topics with values of several formats. ``chains`` are those of the runs
+    that took over links of others.
     """
 
     holds: bool
     runs: list[Run]
     warnings: list[str] = []
+    chains: list[Chain] = []

@@ -45,8 +45,9 @@ class RunAccounts:
 
     ``partitions`` has the lowest number in each partition; ``published`` has an entry
     for every attachment that any record names; ``counters`` the last record of each,
-    ``highest`` the most of each of ``cumulative`` in any of them. ``announced_packets``
-    are packets of announcements, which have none.
+    ``highest`` the most of each of ``cumulative`` in any of them. ``previous`` has the
+    lowest and the highest ``previous_epoch`` of the attachments that name one.
+    ``announced_packets`` are packets of announcements, which have none.
     """
 
     seqs: dict[Stream, SeqSet] = field(default_factory=lambda: {s: SeqSet() for s in Stream})
@@ -54,6 +55,7 @@ class RunAccounts:
     published: dict[AttachmentKey, RecordAmount] = field(default_factory=dict)
     counters: dict[AttachmentKey, CountersRecord] = field(default_factory=dict)
     highest: dict[AttachmentKey, tuple[int, ...]] = field(default_factory=dict)
+    previous: dict[AttachmentKey, tuple[int, int]] = field(default_factory=dict)
     repeats: dict[Stream, Repeats] = field(default_factory=lambda: {s: Repeats() for s in Stream})
     announced_packets: int = 0
 
@@ -78,6 +80,13 @@ class RunAccounts:
             self.counters[key] = record
         counts = cumulative(record)
         self.highest[key] = tuple(map(max, counts, self.highest.get(key, counts)))
+        if epoch := record.previous_epoch:
+            low, high = self.previous.get(key, (epoch, epoch))
+            self.previous[key] = min(low, epoch), max(high, epoch)
+
+    def predecessors(self, key: AttachmentKey) -> list[int]:
+        """Runs that the attachment's counters name as the one before: at most two."""
+        return sorted(set(self.previous.get(key, ())))
 
     @property
     def ended(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TextIO
 
 from rich import box
@@ -10,18 +9,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flowstream.audit.result import Amount
-from flowstream.audit.texts import amount_text
+from flowstream.audit.result import Amount, Terms
+from flowstream.audit.texts import amount_text, utc_text
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flowstream.audit import Interface, Result, Run
+    from flowstream.audit import Chain, ChainRun, Interface, Result, Run
 
 RUNS_IN_FULL: Final = 20
 """More runs than these are summed in one table."""
+CHAINS_IN_FULL: Final = 20
+"""Of more chains than these only those that do not hold are printed, and no more in full."""
 _SEEN, _DIFFERENCE, _PUBLISHED = "seen", "difference", "in published flows"
+_CHAIN_TERMS: Final = {
+    "packets seen": "seen",
+    "published": "flows",
+    "no flow": "no_flow",
+    "lost": "losses",
+    "in doubt": "in_doubt",
+    "in the spool": "spool",
+    "difference": "difference",
+}
+"""Columns of chains, and their terms."""
 _ALWAYS_SHOWN: Final = (_SEEN, _PUBLISHED, _DIFFERENCE)
 
 
@@ -51,6 +62,7 @@ def show(result: Result, stream: TextIO) -> None:
         _verdict(console, run)
     if many:
         _all(console, result, failed=len(shown), lines=lines)
+    _chains(console, result.chains, lines)
     for warning in result.warnings:
         console.print(f"[yellow]warning:[/] {_text(warning)}", soft_wrap=True)
     console.print(
@@ -61,9 +73,8 @@ def show(result: Result, stream: TextIO) -> None:
 
 
 def _heading(console: Console, run: Run) -> None:
-    began = datetime.fromtimestamp(run.agent_epoch // 10**9, UTC)
     console.print(
-        f"[bold]Run of {began:%Y-%m-%d %H:%M:%S} UTC[/] on host {_text(run.host or '?')} "
+        f"[bold]Run of {utc_text(run.agent_epoch)}[/] on host {_text(run.host or '?')} "
         f"({run.host_id}), agent_epoch {run.agent_epoch}",
         soft_wrap=True,
     )
@@ -159,25 +170,100 @@ def _sequences(run: Run, lines: box.Box) -> Table:
     return table
 
 
+def _chains(console: Console, chains: Sequence[Chain], lines: box.Box) -> None:
+    """Print the runs of each chain in order, their equations, the sums, the verdict."""
+    if not chains:
+        return
+    many = len(chains) > CHAINS_IN_FULL
+    shown = [chain for chain in chains if chain.problems] if many else chains
+    console.print("[bold]Chains of runs, each of which took over the link of the one before[/]")
+    if shown:
+        table = Table(box=lines)
+        table.add_column("interface", overflow="fold")
+        table.add_column("run", overflow="fold")
+        for name in ("link", *_CHAIN_TERMS):
+            table.add_column(name, justify="right")
+        for chain in shown[:CHAINS_IN_FULL]:
+            _add_chain(table, chain)
+        console.print(table)
+    for chain in shown:
+        _chain_verdict(console, chain)
+    if many:
+        failed = sum(bool(chain.problems) for chain in chains)
+        console.print(
+            f"{len(chains):,} chains: {len(chains) - failed:,} hold, {failed:,} do not; "
+            "--json has every chain"
+        )
+    console.print()
+
+
+def _add_chain(table: Table, chain: Chain) -> None:
+    """Add a row for each run of a chain, and the sums.
+
+    Of a long one only the first run, the last, and those in between that fail have rows.
+    """
+    runs = chain.runs
+    failing = [run for run in runs[1:-1] if not (run.holds and run.gapless)][:RUNS_IN_FULL]
+    shown = runs if len(runs) <= RUNS_IN_FULL else [runs[0], *failing, runs[-1]]
+    label = _chain_label(chain)
+    for run in shown:
+        if run is shown[-1] and len(shown) < len(runs):
+            table.add_row("", f"{len(runs) - len(shown):,} more")
+        table.add_row(label, utc_text(run.agent_epoch), _link(run, chain), *_packets(run.terms))
+        label = ""
+    table.add_row("", f"all {len(runs):,}", "", *_packets(chain.terms))
+    table.add_section()
+
+
+def _chain_label(chain: Chain) -> str:
+    return _text(f"{chain.label} of {chain.host or chain.host_id}")
+
+
+def _link(run: ChainRun, chain: Chain) -> str:
+    """How a run follows on the one before."""
+    if not run.counters:
+        return "missing" if chain.problems else "deleted"
+    if run.gapless is None:
+        return "first"
+    return "gapless" if run.gapless else "not proven"
+
+
+def _packets(terms: Terms) -> list[str]:
+    return [f"{getattr(terms, name).packets:,}" for name in _CHAIN_TERMS.values()]
+
+
+def _chain_verdict(console: Console, chain: Chain) -> None:
+    label = _chain_label(chain)
+    for note in chain.notes:
+        console.print(f"[yellow]note:[/] {label}: {_text(note)}", soft_wrap=True)
+    for problem in chain.problems:
+        console.print(f"[red]does not hold:[/] {label}: {_text(problem)}", soft_wrap=True)
+    if not chain.problems:
+        runs = counted(sum(run.counters for run in chain.runs), "run")
+        seen = amount_text(chain.terms.seen)
+        console.print(
+            f"[green]holds:[/] {label}: {runs} without a gap, {seen} seen, {_rest(chain.terms)}",
+            soft_wrap=True,
+        )
+
+
 def _verdict(console: Console, run: Run) -> None:
     for note in run.notes:
         console.print(f"[yellow]note:[/] {_text(note)}", soft_wrap=True)
     for problem in run.problems:
         console.print(f"[red]does not hold:[/] {_text(problem)}", soft_wrap=True)
     if not run.problems:
-        seen = Amount.total(interface.seen for interface in run.interfaces)
-        console.print(f"[green]holds:[/] {amount_text(seen)} seen, {_rest(run)}")
+        terms = Terms.total(interface.terms for interface in run.interfaces)
+        console.print(f"[green]holds:[/] {amount_text(terms.seen)} seen, {_rest(terms)}")
     console.print()
 
 
-def _rest(run: Run) -> str:
-    """The difference of a run that holds: of records in doubt, and of those that wait."""
-    off = Amount.total(interface.difference for interface in run.interfaces)
-    doubtful = Amount.total(interface.doubtful for interface in run.interfaces)
-    if doubtful.packets:
-        return f"{counted(doubtful.packets, 'packet')} in doubt"
-    if off.packets:
-        return f"{counted(off.packets, 'packet')} in the spool"
+def _rest(terms: Terms) -> str:
+    """The difference of what holds: of records in doubt, and of those that wait."""
+    if terms.in_doubt.packets:
+        return f"{counted(terms.in_doubt.packets, 'packet')} in doubt"
+    if terms.difference.packets:
+        return f"{counted(terms.difference.packets, 'packet')} in the spool"
     return "difference 0"
 
 

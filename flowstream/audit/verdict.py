@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from flowstream.audit.result import Amount
-from flowstream.audit.texts import RECORDS_ARE, amount_text, gaps_text
+from flowstream.audit.texts import RECORDS_ARE, amount_text, gaps_text, run_text, runs_text
 from flowstream.streams import Stream
 from flowstream.wording import counted
 
@@ -44,6 +44,11 @@ def _of_counters(interface: Interface) -> Iterator[str]:
             for name, (highest, last) in interface.backwards.items()
         )
         yield f"{interface.label}: counts went backwards: {'; '.join(counts)}"
+    if len(interface.previous_epochs) > 1:
+        yield (
+            f"{interface.label}: its counters name several runs as the one before: "
+            f"{runs_text(interface.previous_epochs)}"
+        )
     stages = interface.stages.values()
     encoded, acknowledged, failed, spooled = (
         sum(getattr(stage, name) for stage in stages)
@@ -72,9 +77,10 @@ def _of_interface(interface: Interface, flows: Sequence[Topic]) -> Iterator[str]
     if not interface.counters:
         yield f"{interface.label}: published records, but no counters record to compare them with"
     elif not interface.final:
+        why, remedy = _not_closed(interface)
         yield (
-            f"{interface.label}: run did not end cleanly: no final counters, so the equation "
-            f"cannot be exact (difference {amount}{_spooled(interface)})"
+            f"{interface.label}: {why}: no final counters, so the equation cannot be exact "
+            f"(difference {amount}{_spooled(interface)}){remedy}"
         )
     elif off.packets < 0 or off.l2_bytes < 0:
         yield (
@@ -92,6 +98,20 @@ def _of_interface(interface: Interface, flows: Sequence[Topic]) -> Iterator[str]
             f"{interface.label}: difference of {amount}, too small: none of the records "
             f"{_where(interface)} is published, and they stand for {amount_text(least)}"
         )
+
+
+def _not_closed(interface: Interface) -> tuple[str, str]:
+    """Why there are no final counters, and what the operator can do about it."""
+    if interface.next_epochs:
+        why = f"the {run_text(interface.next_epochs[0])} took over and has not closed this one"
+        return why, "; audit again, and if it stays so, look into the log of that agent"
+    if interface.previous_epochs:
+        remedy = (
+            "its agent runs, or the kernel goes on counting: then the next agent with the same "
+            "--pin publishes the rest and closes the run, or flowstream detach ends the chain"
+        )
+        return "the chain goes on", f"; {remedy}"
+    return "run did not end cleanly", ""
 
 
 def _bounds(interface: Interface, flows: Sequence[Topic]) -> tuple[Amount, Amount]:

@@ -24,8 +24,11 @@ For every run, interface and direction, in packets and in frame octets:
 and the sequence of each run and topic has no more gaps than records counted as
 lost. Where records are in doubt (sent and never answered) or wait in the spool
 of their host, the difference may be up to their sum, with as many more gaps.
+Runs that took over each other's links (--pin) are shown as chains, with their
+sums by interface: a chain holds when each of its runs does and none is missing.
 The exit status is 0 when that holds and 1 when it does not. A run that has not
-ended, or was killed, has no final counters and does not hold.
+ended, or was killed, has no final counters and does not hold; with --pin the
+next run closes it.
 """
 
 

@@ -120,6 +120,7 @@ class Published:
             ),
             final=final,
             spool=NO_SPOOL,
+            netns="",
             previous_epoch=0,
         )
 
