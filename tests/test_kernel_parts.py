@@ -17,10 +17,10 @@ from support.traffic import flood
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.errors import AttachError, KernelError, LayoutError
 from flowstream.kernel import libbpf
+from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
-from flowstream.kernel.parts import attach_here
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason

@@ -17,10 +17,10 @@ import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from flowstream.closing import Closing
-from flowstream.kernel.parts import attach_here
+from flowstream.kernel.attaching import attach_here
 
 if TYPE_CHECKING:
-    from flowstream.kernel.parts import Attachable
+    from flowstream.kernel.attaching import Attachable
     from flowstream.kernel.target import Target
 
 Made = TypeVar("Made")

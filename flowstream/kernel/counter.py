@@ -18,10 +18,11 @@ from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, records
+from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import HashMap, PerCpuArray
-from flowstream.kernel.parts import attach_here, owned
+from flowstream.kernel.parts import owned
 from flowstream.kernel.program import Program
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer

@@ -18,10 +18,11 @@ from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
-from flowstream.kernel.parts import attach_here, owned
+from flowstream.kernel.parts import owned
 from flowstream.kernel.program import Program
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.record_ring import RecordRing

@@ -14,8 +14,8 @@ from flowstream.agent.run import PROBES
 from flowstream.agent.state import Run
 from flowstream.config.run import load
 from flowstream.encode import make_encoder
+from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.link import Mode
-from flowstream.kernel.parts import attach_here
 from flowstream.kernel.target import Target
 from flowstream.records import CountersRecord
 from flowstream.sink import open_sink
