@@ -197,7 +197,8 @@ EXPECTED: dict[str, list[Any]] = {
     "dropped by a watermark of 45 s (DuckDB)": [[74, 213]],
 }
 """Rows by the name of the query."""
-COMPARED = {"rates (DuckDB)", "rates", "losses (DuckDB)", "silent hosts (DuckDB)"}
+PLACES = "packets by namespace and interface (DuckDB)"
+COMPARED = {"rates (DuckDB)", "rates", "losses (DuckDB)", "silent hosts (DuckDB)", PLACES}
 """Queries whose rows are compared with the records."""
 VIEWS = {
     "flows, each once (DuckDB)",
@@ -260,3 +261,12 @@ def test_silent_hosts(answered: Answered) -> None:
     """The server's agent was killed; that of the other host ended in order."""
     ((host, if_name, _),) = answered.rows["silent hosts (DuckDB)"]
     assert (host, if_name) == ("server", "eth0")
+
+
+def test_packets_by_namespace(answered: Answered) -> None:
+    places = {record.host: record.netns for record in answered.counters}
+    assert answered.rows[PLACES] == [
+        ["edge", places["edge"], "lan", 0, ANSWERS],
+        ["edge", places["edge"], "wan", 0, SENT],
+        ["server", places["server"], "eth0", 0, SENT],
+    ]
