@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.published import Published, publish
@@ -20,6 +21,9 @@ from flowstream.cli.main import main
 from flowstream.config.run import OPTIONS, RunConfig
 from flowstream.errors import KernelError
 from flowstream.kafka.properties import PROPERTIES
+
+if TYPE_CHECKING:
+    from flowstream.config.source import ConfigSource
 
 COMMANDS = ("run", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
@@ -51,7 +55,8 @@ def agent_runs(monkeypatch):
     """Configurations that the agent was started with; it returns 0 at once."""
     configs: list[RunConfig] = []
 
-    def run(config: RunConfig) -> int:
+    def run(config: RunConfig, source: ConfigSource | None = None) -> int:
+        assert source is None or source.config == config
         configs.append(config)
         return 0
 
@@ -241,13 +246,13 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
 
 @pytest.mark.parametrize("status", [0, 1])
 def test_the_exit_status_is_the_commands(monkeypatch, status):
-    monkeypatch.setattr(agent, "run", lambda _: status)
+    monkeypatch.setattr(agent, "run", lambda *_: status)
     assert main(["run", "-i", "a"]) == status
 
 
 def test_errors_are_one_line_and_others_keep_their_traceback(monkeypatch, capsys):
     def fail(error):
-        def run(_):
+        def run(*_):
             raise error
 
         monkeypatch.setattr(agent, "run", run)

@@ -35,12 +35,15 @@ class Counting:
     ) -> None:
         self._publisher, self._attachments = publisher, attachments
         self._run, self._spool_state = run, spool_state
-        self._period_s = config.counters_period_s
-        self._rhythm = Rhythm(
-            round(config.interval_s * 1e9), round(config.counters_period_s * 1e9)
-        )
+        self._rhythm, self._due = _rhythm(config), 0.0
         self._first: list[AttachmentKey] = []
         self._news = asyncio.Event()
+
+    def configure(self, config: RunConfig) -> None:
+        """Follow another configuration; records say at once if their rhythm is another."""
+        if (rhythm := _rhythm(config)) != self._rhythm:
+            self._rhythm, self._due = rhythm, time.monotonic()
+            self.wake()
 
     def begin(self, key: AttachmentKey) -> None:
         """Publish an attachment's first record at once: every interface leaves a trace."""
@@ -53,15 +56,17 @@ class Counting:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish them now and every period, until ``stopping`` is set and ``wake`` called."""
-        due = time.monotonic()
+        self._due = time.monotonic()
         while not stopping.is_set():
             first, self._first = self._first, []
-            if time.monotonic() >= due:
+            if time.monotonic() >= self._due:
+                # Before: another rhythm may come meanwhile, which publishes them once more.
+                period_s = self._rhythm.counters_period_ns / 1e9
+                self._due = max(self._due + period_s, time.monotonic())
                 await self._publish_present([*self._attachments])
-                due = max(due + self._period_s, time.monotonic())
             else:
                 await self._publish_present(first)
-            await within(due - time.monotonic(), self._news)
+            await within(self._due - time.monotonic(), self._news)
             self._news.clear()
 
     async def _publish_present(self, keys: Iterable[AttachmentKey]) -> None:
@@ -88,3 +93,7 @@ class Counting:
             spool=self._spool_state(),
         )
         await self._publisher.publish_counters(build)
+
+
+def _rhythm(config: RunConfig) -> Rhythm:
+    return Rhythm(round(config.interval_s * 1e9), round(config.counters_period_s * 1e9))

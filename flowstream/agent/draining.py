@@ -25,9 +25,15 @@ class Draining:
     def __init__(
         self, interval_s: float, attachments: Attachments, limit: RecordLimit, faults: Faults
     ) -> None:
-        self._interval_s = interval_s
+        self._interval_s, self._due = interval_s, 0.0
         self._attachments, self._limit, self._faults = attachments, limit, faults
         self._now = asyncio.Event()
+
+    def set_interval(self, seconds: float) -> None:
+        """Change the time between two drains; another one ends the present interval."""
+        if seconds != self._interval_s:
+            self._interval_s, self._due = seconds, time.monotonic()
+            self._now.set()
 
     def wake(self) -> None:
         """Drain now, or end."""
@@ -35,20 +41,23 @@ class Draining:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Drain until ``stopping`` is set and ``wake`` called."""
-        due = time.monotonic() + self._interval_s
+        self._due = time.monotonic() + self._interval_s
+        self._now.clear()
         while not stopping.is_set():
-            early = await within(due - time.monotonic(), self._now)
+            early = await within(self._due - time.monotonic(), self._now)
             # A flood that asks again and again must not put off the interval's end.
-            early = early and time.monotonic() < due
+            early = early and time.monotonic() < self._due
             if stopping.is_set():
                 return
             self._now.clear()
+            due = self._due
             reason = EndReason.LACK_OF_RESOURCES if early else EndReason.INTERVAL_OVER
             await self._attachments.drain(reason)
             if not early:
                 await self._limit.begin_interval()
-                # Intervals missed because of a slow sink are skipped.
-                due = max(due + self._interval_s, time.monotonic())
+                if self._due == due:
+                    # Intervals missed because of a slow sink are skipped.
+                    self._due = max(due + self._interval_s, time.monotonic())
 
     def watch(self, probe: Probe) -> Callable[[], object]:
         """Drain early whenever the kernel requests it; return how to end that."""

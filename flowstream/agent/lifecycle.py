@@ -20,6 +20,7 @@ from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.limit import RecordLimit
+from flowstream.agent.reloading import Reloading
 from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
 from flowstream.agent.waiting import within
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.agent.state import Run
     from flowstream.config.run import RunConfig
+    from flowstream.config.source import ConfigSource
     from flowstream.sink import Sink
 
 FAULT_POLL_S: Final = 0.5
@@ -53,6 +55,7 @@ class Agent:
         run: Run,
         signals: Signals | None = None,
         spool_state: Callable[[], SpoolState] = SpoolState,
+        source: ConfigSource | None = None,
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher, self._run = sink, publisher, run
@@ -67,6 +70,7 @@ class Agent:
         self._removals = Removals(
             self._attachments, self._limit, publisher, self._counting, run.ledger
         )
+        self._reloading = Reloading(source, config, self._configure) if source else None
         self._removing: set[asyncio.Task[None]] = set()
 
     def __contains__(self, key: AttachmentKey) -> bool:
@@ -106,7 +110,9 @@ class Agent:
 
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""
-        self._signals.deliver(self.stop)
+        if self._reloading:
+            self._spawn(self._reloading.run())
+        self._signals.deliver(self.stop, self._reloading.request if self._reloading else None)
         if not await self._connect(topics):
             await self._sink.close(0)
             # The log is the only place for the kernel's counts.
@@ -145,6 +151,15 @@ class Agent:
         self._stopping.set()
         for stage in (self._draining, self._counting, self._removals):
             stage.wake()
+        if self._reloading:
+            self._reloading.stop()
+
+    def _configure(self, config: RunConfig) -> None:
+        """Follow another configuration in all that may change during a run."""
+        self._config = config
+        self._limit.configure(config)
+        self._draining.set_interval(config.interval_s)
+        self._counting.configure(config)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a stage; its failure ends the run."""

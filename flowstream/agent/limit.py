@@ -50,9 +50,13 @@ class RecordLimit:
     @classmethod
     def of_run(cls, config: RunConfig, publisher: Publisher, ledger: Ledger) -> Self:
         """Return the limit that ``--max-records`` sets."""
-        most = max(round(config.max_records * config.interval_s), 1)
-        reserve = max(config.max_flows // 2, CHUNK_RECORDS)
+        most, reserve = _budget(config)
         return cls(publisher, ledger, most=most, reserve=reserve)
+
+    def configure(self, config: RunConfig) -> None:
+        """Follow another configuration from the next interval on."""
+        self._most, reserve = _budget(config)
+        self._reserve = min(reserve, self._most)
 
     async def put(self, batch: RecordBatch) -> None:
         """Take a batch; wait while the publisher's queue is full or held records are merged."""
@@ -119,6 +123,12 @@ class RecordLimit:
         for start in range(0, len(records), READ_RECORDS):
             part = records[start : start + READ_RECORDS]
             await self._publisher.put_drained(RecordBatch(Stream.FLOWS, part))
+
+
+def _budget(config: RunConfig) -> tuple[int, int]:
+    """Return the records of an interval, and the part of them that is the reserve."""
+    most = max(round(config.max_records * config.interval_s), 1)
+    return most, max(config.max_flows // 2, CHUNK_RECORDS)
 
 
 def _merged(held: list[NDArray[np.void]], budget: int) -> NDArray[np.void]:

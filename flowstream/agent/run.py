@@ -19,6 +19,7 @@ from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.agent.credentials import require_readable
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
+from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.agent.state import Run
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
+    from flowstream.config.source import ConfigSource
 
 log = structlog.get_logger()
 
@@ -49,16 +51,17 @@ PROBES: Final[dict[str, Callable[..., Probe]]] = {
     "flow": FlowProbe,
     "counter": CounterProbe,
 }
-THREADS: Final = 2
-"""The sink's or the spool's thread, and one that drains tables."""
+THREADS: Final = 3
+"""The sink's or the spool's thread, one that drains tables, and one that reads a configuration."""
 _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, source: ConfigSource | None = None) -> int:
     """Run the agent to its end; return the exit status: 0, or 1 after a fault.
 
-    Raises ``FlowstreamError`` for whatever keeps it from starting.
+    With the ``source`` of the configuration SIGHUP reads it again. Raises
+    ``FlowstreamError`` for whatever keeps the agent from starting.
     """
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
@@ -70,12 +73,14 @@ def run(config: RunConfig) -> int:
         log.warning(
             "kafka_secret_exposed", file=shown(each.file), mode=oct(each.mode), remedy=each.remedy
         )
+    if source:
+        warn_if_unreadable(source.file, user, config.user)
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
     sink, on_counters, spool_state = sink_of(config, this, encoder, user)
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
-    signals = Signals()
+    signals = Signals(reloads=source is not None)
     with ExitStack() as stack:
         probe: Probe = PROBES[config.program](max_flows=config.max_flows)
         stack.callback(probe.close)
@@ -94,7 +99,7 @@ def run(config: RunConfig) -> int:
         if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, this, config.topic_prefix, on_counters)
-        agent = Agent(config, probe, sink, publisher, this, signals, spool_state)
+        agent = Agent(config, probe, sink, publisher, this, signals, spool_state, source)
         for attachment in attached:
             agent.add(attachment)
         return uvloop.run(agent.run(topics))

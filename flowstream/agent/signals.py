@@ -1,4 +1,4 @@
-"""The signals that end a run: the first one in order, a second one at once."""
+"""The signals that end a run, the first one in order, a second one at once; SIGHUP may reload."""
 
 from __future__ import annotations
 
@@ -18,27 +18,46 @@ log = structlog.get_logger()
 
 
 class Signals:
-    """Remembers the first signal until somebody can act on it; the second ends the process."""
+    """Remembers signals until somebody can act on them; the second that ends does so at once.
 
-    def __init__(self) -> None:
+    With ``reloads`` SIGHUP does not end the run: it asks for the configuration to be read
+    again.
+    """
+
+    def __init__(self, *, reloads: bool = False) -> None:
+        self._reloads = reloads
+        self._reload_asked = False
         self._stop: Callable[[], object] | None = None
+        self._reload: Callable[[], object] | None = None
         self.received = False
 
     def catch(self) -> None:
         """Handle the signals from now on, without an event loop."""
         for number in _caught():
             signal.signal(number, self._handle)
+        if self._reloads:
+            # Held back since the configuration was read.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
 
-    def deliver(self, stop: Callable[[], object]) -> None:
-        """Call ``stop`` in the running event loop at the first signal, also an earlier one."""
+    def deliver(
+        self, stop: Callable[[], object], reload: Callable[[], object] | None = None
+    ) -> None:
+        """Call ``stop`` or ``reload`` in the running event loop, also for an earlier signal."""
         loop = asyncio.get_running_loop()
         for number in _caught():
             loop.add_signal_handler(number, self._handle, number)
-        self._stop = stop
+        self._stop, self._reload = stop, reload
         if self.received:
             stop()
+        if self._reload_asked and reload:
+            reload()
 
     def _handle(self, number: int, _: object = None) -> None:
+        if number == signal.SIGHUP and self._reloads:
+            self._reload_asked = True
+            if self._reload:
+                self._reload()
+            return
         if self.received:
             log.error("second signal: ending at once, unpublished records are lost")
             # The links end with the process: no program stays on an interface.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.abc
+import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowstream.cli.kafka import add_kafka
@@ -12,11 +14,14 @@ from flowstream.cli.options import Commands, add_options, single_threaded
 from flowstream.config.options import options_of
 from flowstream.config.publish import PublishConfig
 from flowstream.config.run import OPTIONS, load
+from flowstream.config.source import ConfigSource
 from flowstream.config.spool import SPOOL_OPTIONS
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+
+    from flowstream.config.run import RunConfig
 
 _EXAMPLES = """\
 examples:
@@ -35,8 +40,9 @@ The keys of the TOML file are the names of the options, for example
   sasl.mechanism = "SCRAM-SHA-256"
   sasl.username = "agent"
   sasl.password = "file:/etc/flowstream/password"
-The command line takes precedence over the file. SIGTERM, SIGINT, SIGQUIT and
-SIGHUP end the run: everything observed is published, then the final counters.
+The command line takes precedence over the file. SIGTERM, SIGINT and SIGQUIT end
+the run: everything observed is published, then the final counters. SIGHUP makes
+the agent read the file again; without --config it ends the run too.
 """
 
 
@@ -60,13 +66,30 @@ def add(commands: Commands) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the agent to its end and return its exit status."""
-    config = load(vars(args), args.config)
+    if args.config is None:
+        return _run(load(vars(args)))
+    # SIGHUP would end the process until the agent can act on it, however early it comes.
+    with _held_back(signal.SIGHUP):
+        source = ConfigSource(vars(args), Path(args.config))
+        return _run(source.config, source)
+
+
+def _run(config: RunConfig, source: ConfigSource | None = None) -> int:
     single_threaded()
     with _without_rich():
         import structlog  # noqa: F401, PLC0415
     from flowstream.agent.run import run  # noqa: PLC0415
 
-    return run(config)
+    return run(config, source)
+
+
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (number,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _NoRich(importlib.abc.MetaPathFinder):

@@ -24,9 +24,10 @@ from flowstream.urls import DirectoryUrl, parse_url
 from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowstream.kafka.configuration import Given
+    from flowstream.kafka.settings import ClientSettings
 
 _INTERFACE_NAME = Annotated[
     # IFNAMSIZ is 16 with the closing NUL; dev_valid_name in net/core/dev.c has the other rules.
@@ -174,7 +175,22 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
     ``vars()`` of a parsed command line does; None and other names are ignored.
     Raises ``UsageError``.
     """
-    values, table = ({}, {}) if file is None else read(Path(file))
+    if file is None:
+        return merged(given, {}, lambda sink: client_of(sink, given))
+    values, table = read(Path(file))
+    return merged(given, values, lambda sink: client_of(sink, given, table))
+
+
+def merged(
+    given: Mapping[str, object],
+    values: Mapping[str, Any],
+    client: Callable[[str], ClientSettings],
+) -> RunConfig:
+    """Merge ``given``, as for ``load``, with a file's ``values`` by field and the defaults.
+
+    ``client`` returns the settings of the clients for a sink. Raises ``UsageError``.
+    """
+    values = dict(values)
     for field, option in OPTIONS.items():
         if given.get(field) is not None:
             values[field] = option.parse(given[field])
@@ -185,8 +201,7 @@ def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConf
         )
     sink = RunConfig(**values).sink
     _check_limits(values, sink)
-    kafka = client_of(sink, given, table)
-    return RunConfig(**with_spool(values, sink), kafka=kafka)
+    return RunConfig(**with_spool(values, sink), kafka=client(sink))
 
 
 def _check_limits(given: Mapping[str, object], sink: str) -> None:
@@ -203,8 +218,13 @@ def _check_limits(given: Mapping[str, object], sink: str) -> None:
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, Given]]:
     """Read a TOML file into checked values by field name, and the properties of [kafka]."""
-    values, table = {}, read_table(file)
-    properties = properties_of(table, file)
+    table = read_table(file)
+    return values_of(table, file), properties_of(table, file)
+
+
+def values_of(table: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Check the options in a file's content; return the values by field name."""
+    values = {}
     for key, value in table.items():
         if key == KAFKA_TABLE:
             continue
@@ -212,7 +232,7 @@ def read(file: Path) -> tuple[dict[str, Any], dict[str, Given]]:
         if option is None:
             raise UsageError(f"{file}: {_unknown(key)}")
         values[option.field] = option.parse(value, where=f"{file}: {option.name}")
-    return values, properties
+    return values
 
 
 def _unknown(key: str) -> str:
