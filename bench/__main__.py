@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench import (
     agent,
+    attach,
     compression,
     encoders,
     packets,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "packets": packets.measure,
+    "attach": attach.measure,
     "records": records.measure,
     "encoders": encoders.measure,
     "reading": reading.measure,

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Parsing of a packet (docs/records.md). Each function takes a cursor,
- * checks that a field ends before `end` right before it reads it, and
- * moves the cursor behind it. No map is touched here.
+ * Parsing of a packet (docs/records.md). A header's place is its offset from
+ * `data`; each function checks that a field ends before `end` right before it
+ * reads it. No map is touched here.
+ *
+ * Every interface has a load of its own, so verifying must be cheap. The
+ * verifier follows each path, unless it has been at the same place with the
+ * same knowledge before; offset_of() and the read of `proto` in
+ * parse_transport() make it forget how a packet got there.
  */
 #ifndef PARSING_H
 #define PARSING_H
@@ -23,6 +28,7 @@ enum ether_type {
 #define IPV6_OFFSET_MASK to_be16(0xfff8) /* RFC 8200, section 4.5 */
 #define IPV6_EXT_MAX 8
 #define IPV6_HEADER_LEN 40
+#define OFFSET_MASK 0x7fff /* the last header to read begins within 16,446 octets */
 
 /* IANA protocol numbers. */
 enum ip_protocol {
@@ -106,9 +112,10 @@ _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as byt
 
 /* The fields that are read beside the key. */
 struct packet {
-	u64 length; /* of the whole packet; set by the caller */
-	u64 bytes;  /* IP octets, see ip_octets() */
-	u32 l2_header_len;
+	u64 length;    /* of the whole packet; set by the caller */
+	u64 bytes;     /* IP octets, see ip_octets() */
+	u32 network;   /* offset of the IP header */
+	u32 transport; /* offset of the transport header, 0: none */
 	u8 ip_tos;
 	u8 ip_ttl;
 	u8 tcp_flags;
@@ -137,35 +144,7 @@ enum verdict {
  */
 INLINE u64 ip_octets(u32 in_header, const struct packet *packet)
 {
-	return in_header ? in_header : packet->length - packet->l2_header_len;
-}
-
-INLINE void parse_transport(void *pos, void *end, struct flow_key *key, struct packet *packet)
-{
-	u8 *head = pos;
-
-	switch (key->proto) {
-	case PROTO_ICMP:
-	case PROTO_ICMPV6:
-		if ((void *)(head + 2) > end)
-			return;
-		key->icmp_type = head[0];
-		key->icmp_code = head[1];
-		return;
-	case PROTO_TCP:
-	case PROTO_UDP:
-	case PROTO_DCCP:
-	case PROTO_SCTP:
-	case PROTO_UDPLITE:
-		if ((void *)(head + 4) > end)
-			return;
-		key->src_port = from_be16(*(u16 *)head);
-		key->dst_port = from_be16(*(u16 *)(head + 2));
-		/* RFC 9293: the flags are byte 13. */
-		if (key->proto == PROTO_TCP && (void *)(head + 14) <= end)
-			packet->tcp_flags = head[13];
-		return;
-	}
+	return in_header ? in_header : packet->length - packet->network;
 }
 
 /* IPv4 addresses are kept v4-mapped (RFC 4291, section 2.5.5.2). */
@@ -177,15 +156,15 @@ INLINE void map_ipv4(u32 *addr, u32 ipv4)
 	addr[3] = ipv4;
 }
 
-INLINE enum verdict parse_ipv4(void *pos, void *end, struct flow_key *key, struct packet *packet)
+INLINE enum verdict parse_ipv4(void *data, void *end, struct flow_key *key, struct packet *packet)
 {
-	struct ipv4_header *ip = pos;
+	struct ipv4_header *ip = data + packet->network;
 	u32 header_len;
 
 	if ((void *)(ip + 1) > end || ip->version_ihl >> 4 != 4)
 		return VERDICT_MALFORMED;
 	header_len = (ip->version_ihl & 0x0f) * 4;
-	if (header_len < sizeof(*ip) || pos + header_len > end)
+	if (header_len < sizeof(*ip) || (void *)ip + header_len > end)
 		return VERDICT_MALFORMED;
 
 	map_ipv4(key->src_addr, ip->src_addr);
@@ -197,7 +176,7 @@ INLINE enum verdict parse_ipv4(void *pos, void *end, struct flow_key *key, struc
 	packet->ip_ttl = ip->ttl;
 	/* Fragments past the first have no transport header. */
 	if (!(ip->fragment & IPV4_OFFSET_MASK))
-		parse_transport(pos + header_len, end, key, packet);
+		packet->transport = packet->network + header_len;
 	return VERDICT_FLOW;
 }
 
@@ -226,27 +205,21 @@ INLINE u32 extension_length(u8 proto, u8 length)
 	return (length + 1) * 8;
 }
 
-INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struct packet *packet)
+/* To the verifier, the difference of two pointers is any number. */
+INLINE u32 offset_of(void *pos, void *data)
 {
-	struct ipv6_header *ip = pos;
-	u8 proto;
+	return (pos - data) & OFFSET_MASK;
+}
 
-	if ((void *)(ip + 1) > end || ip->version_class >> 4 != 6)
-		return VERDICT_MALFORMED;
+/* Moves `transport` behind the extension headers, and sets the protocol that follows them. */
+INLINE void skip_extensions(void *data, void *end, struct flow_key *key, struct packet *packet)
+{
+	u32 offset = packet->transport;
+	u8 proto = key->proto;
 
-	__builtin_memcpy(key->src_addr, ip->src_addr, sizeof(key->src_addr));
-	__builtin_memcpy(key->dst_addr, ip->dst_addr, sizeof(key->dst_addr));
-	key->etype = ETHER_TYPE_IPV6;
-	packet->bytes = ip_octets(
-		ip->payload_length ? IPV6_HEADER_LEN + from_be16(ip->payload_length) : 0, packet);
-	packet->ip_tos = ip->version_class << 4 | ip->class_label >> 4;
-	packet->ip_ttl = ip->hop_limit;
-
-	proto = ip->next_header;
-	pos = ip + 1;
 #pragma unroll
 	for (int i = 0; i < IPV6_EXT_MAX; i++) {
-		struct ipv6_extension *ext = pos;
+		struct ipv6_extension *ext = data + offset;
 		u32 length;
 
 		if (!is_extension(proto))
@@ -255,53 +228,120 @@ INLINE enum verdict parse_ipv6(void *pos, void *end, struct flow_key *key, struc
 		if ((void *)(ext + 1) > end)
 			break;
 		length = extension_length(proto, ext->length);
-		if (pos + length > end)
+		if ((void *)ext + length > end)
 			break;
-		pos += length;
 		if (proto == PROTO_FRAGMENT && ext->fragment & IPV6_OFFSET_MASK) {
 			key->proto = ext->next_header;
-			return VERDICT_FLOW;
+			packet->transport = 0;
+			return;
 		}
 		proto = ext->next_header;
+		offset = offset_of((void *)ext + length, data);
 	}
 	key->proto = proto;
-	parse_transport(pos, end, key, packet);
+	packet->transport = offset;
+}
+
+INLINE enum verdict parse_ipv6(void *data, void *end, struct flow_key *key, struct packet *packet)
+{
+	struct ipv6_header *ip = data + packet->network;
+
+	if ((void *)(ip + 1) > end || ip->version_class >> 4 != 6)
+		return VERDICT_MALFORMED;
+
+	__builtin_memcpy(key->src_addr, ip->src_addr, sizeof(key->src_addr));
+	__builtin_memcpy(key->dst_addr, ip->dst_addr, sizeof(key->dst_addr));
+	key->proto = ip->next_header;
+	key->etype = ETHER_TYPE_IPV6;
+	packet->bytes = ip_octets(
+		ip->payload_length ? IPV6_HEADER_LEN + from_be16(ip->payload_length) : 0, packet);
+	packet->ip_tos = ip->version_class << 4 | ip->class_label >> 4;
+	packet->ip_ttl = ip->hop_limit;
+	packet->transport = packet->network + sizeof(*ip);
+	if (unlikely(is_extension(key->proto)))
+		skip_extensions(data, end, key, packet);
 	return VERDICT_FLOW;
 }
 
-/*
- * Fills key (zeroed but for if_index and flow_direction) and packet (zeroed but
- * for length).
- */
-INLINE enum verdict parse_packet(void *data, void *end, struct flow_key *key, struct packet *packet)
+/* Sets `network`, and the EtherType, in network order, of what is there. */
+INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
+				   struct packet *packet, u16 *etype)
 {
 	struct eth_header *eth = data;
 	void *pos = eth + 1;
-	u16 etype; /* in network order */
 
 	if (pos > end)
 		return VERDICT_MALFORMED;
-	packet->l2_header_len = sizeof(*eth);
-	etype = eth->etype;
+	packet->network = sizeof(*eth);
+	*etype = eth->etype;
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
 		struct vlan_tag *tag = pos;
 
-		if (etype != to_be16(ETHER_TYPE_VLAN) && etype != to_be16(ETHER_TYPE_SERVICE_VLAN))
+		if (*etype != to_be16(ETHER_TYPE_VLAN) &&
+		    *etype != to_be16(ETHER_TYPE_SERVICE_VLAN))
 			break;
 		if ((void *)(tag + 1) > end)
 			return VERDICT_MALFORMED;
 		if (i == 0)
 			key->vlan_id = from_be16(tag->tci) & VLAN_VID_MASK;
-		etype = tag->etype;
-		packet->l2_header_len += sizeof(*tag);
+		*etype = tag->etype;
+		packet->network += sizeof(*tag);
 		pos = tag + 1;
 	}
+	return VERDICT_FLOW;
+}
+
+/*
+ * Reads the headers up to that of the transport protocol. Fills key (zeroed but
+ * for if_index and flow_direction) and packet (zeroed but for length).
+ */
+INLINE enum verdict parse_headers(void *data, void *end, struct flow_key *key,
+				  struct packet *packet)
+{
+	u16 etype;
+	enum verdict verdict = parse_ethernet(data, end, key, packet, &etype);
+
+	if (verdict != VERDICT_FLOW)
+		return verdict;
 	if (etype == to_be16(ETHER_TYPE_IPV4))
-		return parse_ipv4(pos, end, key, packet);
+		return parse_ipv4(data, end, key, packet);
 	if (etype == to_be16(ETHER_TYPE_IPV6))
-		return parse_ipv6(pos, end, key, packet);
+		return parse_ipv6(data, end, key, packet);
 	return VERDICT_NON_IP;
+}
+
+/* Reads the transport header whose place and protocol parse_headers() found. */
+INLINE void parse_transport(void *data, void *end, struct flow_key *key, struct packet *packet)
+{
+	u8 *head = data + packet->transport;
+	/* Read from memory: the verifier forgets the protocols that it was compared with. */
+	u8 proto = *(volatile u8 *)&key->proto;
+
+	if (!packet->transport)
+		return;
+	switch (proto) {
+	case PROTO_ICMP:
+	case PROTO_ICMPV6:
+		if ((void *)(head + 2) > end)
+			return;
+		key->icmp_type = head[0];
+		key->icmp_code = head[1];
+		return;
+	case PROTO_TCP:
+	case PROTO_UDP:
+	case PROTO_DCCP:
+	case PROTO_SCTP:
+	case PROTO_UDPLITE:
+		if ((void *)(head + 4) > end)
+			return;
+		key->src_port = from_be16(*(u16 *)head);
+		key->dst_port = from_be16(*(u16 *)(head + 2));
+		/* RFC 9293: the flags are byte 13. */
+		if (proto == PROTO_TCP && (void *)(head + 14) <= end)
+			packet->tcp_flags = head[13];
+		return;
+	}
 }
 
 #endif

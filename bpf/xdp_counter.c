@@ -92,7 +92,7 @@ int count_ipv4(struct xdp_md *ctx)
 		count(SAMPLED_OUT_L2_BYTES, packet.length);
 		return XDP_PASS;
 	}
-	verdict = parse_packet(data, end, &key, &packet);
+	verdict = parse_headers(data, end, &key, &packet);
 	if (verdict == VERDICT_MALFORMED) {
 		count(MALFORMED_PACKETS, 1);
 		count(MALFORMED_L2_BYTES, packet.length);

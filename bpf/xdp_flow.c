@@ -364,8 +364,9 @@ int xdp_flow(struct xdp_md *ctx)
 
 	key.if_index = interface_index(ctx);
 	key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
-	switch (parse_packet(data, end, &key, &read)) {
+	switch (parse_headers(data, end, &key, &read)) {
 	case VERDICT_FLOW:
+		parse_transport(data, end, &key, &read);
 		break;
 	case VERDICT_NON_IP:
 		count_no_flow(count, NO_FLOW_NON_IP, read.length);
@@ -391,7 +392,8 @@ int xdp_flow(struct xdp_md *ctx)
 
 	/* A flow begins exactly. */
 	packet.time_start_ns = packet.time_end_ns = exact_time(ctx);
-	if ((void *)(eth + 1) > end) /* the verifier has forgotten the check in parse_packet() */
+	/* The verifier has forgotten the check in parse_ethernet(). */
+	if ((void *)(eth + 1) > end)
 		return XDP_PASS;
 	__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
 	__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));

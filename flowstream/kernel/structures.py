@@ -124,7 +124,11 @@ class LinkInfo(ctypes.Structure):
 
 
 class ProgInfo(ctypes.Structure):
-    """struct bpf_prog_info, up to the name."""
+    """struct bpf_prog_info, up to the work of the verifier.
+
+    ``verified_insns``: instructions that the verifier processed, on all paths together;
+    0 before kernel 5.16.
+    """
 
     _fields_: ClassVar[Any] = [
         ("type", c_uint32),
@@ -137,4 +141,6 @@ class ProgInfo(ctypes.Structure):
         ("nr_map_ids", c_uint32),
         ("map_ids", c_uint64),
         ("name", c_char * 16),
+        ("others", ctypes.c_uint8 * 136),
+        ("verified_insns", c_uint32),
     ]
