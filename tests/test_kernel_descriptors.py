@@ -124,7 +124,7 @@ def test_a_descriptor_of_another_kind_is_refused():
             Map.from_fd(os.dup(file.fileno()), spec(libbpf.MAP_TYPE_HASH))
         with pytest.raises(LayoutError, match=r"bpf-map.*, not a bpf-prog"):
             Program.from_fd(os.dup(bench.probe.wakeups.fd), program_spec)
-        with pytest.raises(LayoutError, match=r"bpf-map.*, not a bpf_link"):
+        with pytest.raises(LayoutError, match=r"bpf-map.*, not a bpf-link"):
             Link.from_fd(os.dup(bench.probe.wakeups.fd), 3, Mode.NATIVE)
     with pytest.raises(KernelError, match="descriptor 9999: No such file"):
         libbpf.object_info(structures.MapInfo, 9999)
@@ -178,7 +178,7 @@ def test_descriptors_serve_an_unprivileged_process():
         bench.run(ether(0x0800, ip4(17, udp(), src="192.0.2.1")))
         bench.run(PACKET, repeat=11)
         link = attachment._link
-        sent = [probe._tables[0].fd, bench.probe.overflow.fd, attachment.program.fd, link.fd]
+        sent = [probe.tables.maps[0].fd, bench.probe.overflow.fd, attachment.program.fd, link.fd]
         command = [sys.executable, helper, str(theirs.fileno()), str(link.index)]
         with subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE

@@ -33,7 +33,7 @@ def fill(probe: FlowProbe, numbers: Iterable[int]) -> None:
     for number in numbers:
         key, value = np.zeros(1, layout.FLOW_KEY), np.zeros(1, layout.FLOW_VALUE)
         key["src_port"], value["packets"] = number, 1
-        probe._tables[probe._active].update(key, value)
+        probe.tables.active.update(key, value)
 
 
 def ports(batches: Iterable[NDArray[np.void]]) -> list[int]:

@@ -127,7 +127,7 @@ def test_the_real_ring_goes_round_many_times():
     """203 octets are no divisor of the size: records wrap at every place."""
     with FlowBench(max_flows=1) as bench:
         bench.run(frame(0))
-        ring = bench.probe._overflow
+        ring = bench.probe.overflow.raw
         whole = ring.size // ring.stride
         rounds, each = 3, whole // 2 + 11
         for number in range(2 * rounds):
@@ -143,7 +143,7 @@ def test_the_real_ring_goes_round_many_times():
 def test_a_full_real_ring_loses_and_counts():
     with FlowBench(max_flows=1) as bench:
         bench.run(frame(0))
-        ring = bench.probe._overflow
+        ring = bench.probe.overflow.raw
         room = ring.size // ring.stride
         sent = room + 10_007
         bench.run(frame(1), repeat=sent)
@@ -170,7 +170,7 @@ def test_close_from_another_thread_ends_the_reading():
     with FlowBench(max_flows=1) as bench:
         bench.run(frame(0))
         bench.run(frame(1), repeat=10_007)
-        ring = bench.probe._overflow
+        ring = bench.probe.overflow.raw
         reading, faults, taken = threading.Event(), [], []
 
         def read() -> None:

@@ -13,11 +13,13 @@ import pytest
 from support.users import AS_NOBODY, open_to_all
 
 from flowstream.errors import KernelError, LayoutError, MapFullError
-from flowstream.kernel import books_map, libbpf, pins
+from flowstream.kernel import books_map, libbpf
 from flowstream.kernel.books_map import BooksMap
+from flowstream.kernel.bpffs import Owner
+from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.maps import ArrayMap
 from flowstream.kernel.object import MapSpec
-from flowstream.kernel.pins import Owner, PinDirectory
+from flowstream.kernel.pins import PinDirectory
 
 ROOT = Owner(0, 0)
 NOBODY = Owner(65534, 65534)
@@ -73,7 +75,9 @@ def test_an_entry_whose_length_is_impossible_is_no_entry(books):
 def test_pins_outlive_their_process(bpffs):
     code = f"""
 from flowstream.kernel.books_map import BooksMap
-from flowstream.kernel.pins import BOOKS, Owner, PinDirectory
+from flowstream.kernel.bpffs import Owner
+from flowstream.kernel.generation import BOOKS
+from flowstream.kernel.pins import PinDirectory
 with PinDirectory({str(bpffs / "pins")!r}, Owner(0, 0)) as made, BooksMap() as books:
     generation = made.create({EPOCH})
     books.put(3, b"kept")
@@ -105,7 +109,8 @@ def test_everything_belongs_to_the_user_that_the_agent_becomes(bpffs, books):
     # That user needs no privilege to work with them.
     code = f"""
 from flowstream.kernel.books_map import BooksMap
-from flowstream.kernel.pins import Owner, PinDirectory
+from flowstream.kernel.bpffs import Owner
+from flowstream.kernel.pins import PinDirectory
 with PinDirectory({path!r}, Owner(65534, 65534)) as directory:
     (earlier,) = directory.generations()
     later = directory.create({LATER})
@@ -177,7 +182,8 @@ def test_one_agent_at_a_time(bpffs, directory):
 
 def test_an_agent_that_is_about_to_end_is_waited_for(bpffs, directory):
     code = f"""
-from flowstream.kernel.pins import Owner, PinDirectory
+from flowstream.kernel.bpffs import Owner
+from flowstream.kernel.pins import PinDirectory
 print("waits", flush=True)
 with PinDirectory({directory.path!r}, Owner(0, 0)):
     print("has it", flush=True)
@@ -283,7 +289,7 @@ def test_codes_and_a_link_that_moves_to_the_next_generation(bpffs, directory, bo
 def test_interrupted_at_any_step_a_removal_leaves_no_link_without_books(
     monkeypatch, directory, books
 ):
-    names = ["link-2", "link-4", "counters-2", "counters-4", *pins.SHARED, pins.BOOKS]
+    names = ["link-2", "link-4", "counters-2", "counters-4", *SHARED, BOOKS]
     for done in range(len(names)):
         generation = directory.create(EPOCH)
         for name in names:

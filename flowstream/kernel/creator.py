@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowstream.kernel.object import KernelObject
+    from flowstream.kernel.run_pins import RunPins
     from flowstream.kernel.target import Target
 
 
@@ -26,14 +27,19 @@ class Creator:
 
     ``shared`` are descriptors of the maps that all attachments share, by name; they stay
     the caller's. ``own`` are the capacities of each attachment's own maps, by name, 0 for
-    that of the object.
+    that of the object. With ``pins`` there is one of them, the counters.
     """
 
     def __init__(
-        self, obj: KernelObject, program: str, shared: Mapping[str, int], own: Mapping[str, int]
+        self,
+        obj: KernelObject,
+        program: str,
+        shared: Mapping[str, int],
+        own: Mapping[str, int],
+        pins: RunPins | None = None,
     ) -> None:
         self.build, self.program = obj.name, program
-        self.shared, self.own = shared, own
+        self.shared, self.own, self._pins = shared, own, pins
         self._spec = obj.program(program)
         self._maps = {name: obj.map(name) for name in own}
 
@@ -41,12 +47,17 @@ class Creator:
         """Make the own maps and load the program, without attaching it. AttachError."""
         with at(Stage.MAPS, target.mode):
             maps = [
-                stack.enter_context(Map(self._maps[name], entries or None))
+                stack.enter_context(self._own_map(name, entries, target))
                 for name, entries in self.own.items()
             ]
         fds = {**self.shared, **{each.name: each.fd for each in maps}}
         with at(Stage.LOADING, target.mode):
             return stack.enter_context(Program(self._spec, fds, target)), maps
+
+    def _own_map(self, name: str, entries: int, target: Target) -> Map:
+        spec = self._maps[name]
+        fd = self._pins.counters_of(target.key) if self._pins else None
+        return Map(spec, entries or None) if fd is None else Map.from_fd(fd, spec, entries or None)
 
     def create(self, target: Target) -> Parts:
         """Load and attach, in the network namespace of the calling thread.
@@ -55,7 +66,12 @@ class Creator:
         """
         with ExitStack() as stack:
             program, maps = self.load(target, stack)
-            link = stack.enter_context(_linked(program.fd, target))
+            if self._pins is None:
+                link = stack.enter_context(_linked(program.fd, target))
+            else:
+                with self._pins.attaching(target, maps[0].fd) as pin:
+                    link = stack.enter_context(_linked(program.fd, target))
+                    pin(link)
             stack.pop_all()
         return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))
 

@@ -7,7 +7,6 @@ the program, counters and a link of its own.
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -16,17 +15,18 @@ import numpy as np
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
-from flowstream.kernel import clock, features, records
 from flowstream.kernel import compile as bpf_compile
+from flowstream.kernel import features, libbpf, records, structures
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.link import Link, Mode
-from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
+from flowstream.kernel.maps import ArrayMap, HashMap, PerCpuArray
 from flowstream.kernel.parts import owned
 from flowstream.kernel.program import Program
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
+from flowstream.kernel.tables import SLOT, FlowTables
 from flowstream.kernel.target import Target
 from flowstream.layouts import xdp_flow as layout
 from flowstream.layouts.constants import NoFlowReason
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.tally import AttachmentKey
+    from flowstream.kernel.object import KernelObject
+    from flowstream.kernel.run_pins import RunPins
 
 
 NAME = "xdp_flow"
@@ -45,6 +47,10 @@ COUNTERS = "counters"
 """The map of each attachment."""
 OVERFLOW_SIZE = 16 << 20
 ANNOUNCEMENTS_SIZE = 4 << 20
+_RINGS = {
+    "overflow": (Stream.FLOWS, OVERFLOW_SIZE),
+    "announcements": (Stream.NEW_FLOWS, ANNOUNCEMENTS_SIZE),
+}
 WAKEUPS_SIZE = 1 << 16
 SEEN_FACTOR = 2
 """Flows remembered as announced, per flow that the table holds."""
@@ -72,8 +78,19 @@ def kernel_counts(counters: PerCpuArray) -> KernelCounts:
     )
 
 
+def flow_ring(obj: KernelObject, name: str, fd: int | None = None) -> RecordRing:
+    """Ring "overflow" or "announcements": a new one, or the one behind ``fd``, which it owns."""
+    stream, size = _RINGS[name]
+    spec = obj.map(name)
+    if fd is None:
+        ring = RingBuffer(spec, layout.FLOW_RECORD, size)
+    else:
+        ring = RingBuffer.from_fd(fd, spec, layout.FLOW_RECORD, size)
+    return RecordRing(ring, stream, records.with_unix_times)
+
+
 class FlowAttachment(Closing):
-    """One interface: its program, counters and link. ``close`` detaches; harmless twice."""
+    """One interface: its program, counters and link. Closing twice is harmless."""
 
     def __init__(
         self, probe: FlowProbe, target: Target, program: Program, counters: PerCpuArray, link: Link
@@ -90,16 +107,26 @@ class FlowAttachment(Closing):
         """Descriptor of its link, for a ``Target`` that takes it over; -1 once detached."""
         return self._link.fd
 
+    @property
+    def counters_id(self) -> int:
+        """Number of its counters in the kernel: those of an attachment that continues another."""
+        return int(libbpf.object_info(structures.MapInfo, self._counters.fd).id)
+
     def counters(self) -> KernelCounts:
         """The program's counts, summed over all possible CPUs."""
         return kernel_counts(self._counters)
 
     def detach(self) -> None:
-        """Take the program off the interface; the counters can still be read."""
+        """Take the program off the interface; the counters can still be read. Harmless twice."""
+        if self._link.fd < 0:
+            return
+        if self._probe.pins:
+            self._link.detach()
+            self._probe.pins.detached(self.key)
         self._link.close()
 
     def close(self) -> None:
-        """Detach and release everything."""
+        """Release everything, and detach unless the link is pinned."""
         self._probe.forget(self)
         for each in (self._link, self.program, self._counters):
             each.close()
@@ -112,58 +139,56 @@ class FlowProbe(Closing):
     packet in so many is read by the attachments of ``attach``; a ``Target`` has its own.
     Records have the rate of their attachment. The methods that drain block (up to
     about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
-    thread, one at a time. A context manager; closing twice is harmless.
+    thread, one at a time. With ``pins`` all of it stays when the process ends, attachments
+    too, unless they are detached. A context manager; closing twice is harmless.
     """
 
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, build: str = NAME) -> None:
+    def __init__(
+        self,
+        *,
+        max_flows: int = 131_072,
+        sampling: int = 1,
+        build: str = NAME,
+        pins: RunPins | None = None,
+    ) -> None:
         features.require_kernel()
         features.raise_memlock()
         self._object = bpf_compile.obtain(build)
-        self.max_flows, self.sampling = max_flows, sampling
+        self.max_flows, self.sampling, self.pins = max_flows, sampling, pins
         self._attached: dict[AttachmentKey, FlowAttachment] = {}
-        self._rates = Rates(sampling)
-        self.swaps = 0
-        self._lock = threading.Lock()
         spec = self._object.map
         with ExitStack() as stack:
             enter = stack.enter_context
-            self._tables = [
-                enter(HashMap(spec("flow_table"), layout.FLOW_KEY, layout.FLOW_VALUE, max_flows))
-                for _ in range(2)
-            ]
-            self._active = 0
-            self._slot = enter(MapOfMaps(spec("active_table"), inner_fd=self._tables[0].fd))
-            self._slot.put(self._tables[0])
+            self.tables = enter(FlowTables.create(self._object, max_flows, Rates(sampling)))
             self._fill = enter(ArrayMap(spec("table_fill"), layout.TABLE_FILL))
             self._reset_fill()
             seen = max(SEEN_FACTOR * max_flows, 1024)
             self._seen = enter(
                 HashMap(spec("seen_flows"), layout.FLOW_KEY, np.dtype(np.uint8), seen)
             )
-            self._announcements = enter(
-                RingBuffer(spec("announcements"), layout.FLOW_RECORD, ANNOUNCEMENTS_SIZE)
-            )
-            self._overflow = enter(RingBuffer(spec("overflow"), layout.FLOW_RECORD, OVERFLOW_SIZE))
+            self.announcements = flow_ring(self._object, "announcements")
+            enter(self.announcements.raw)
+            self.overflow = flow_ring(self._object, "overflow")
+            enter(self.overflow.raw)
             self.wakeups = enter(RingBuffer(spec("wakeups"), np.dtype(np.uint64), WAKEUPS_SIZE))
-            self.announcements = RecordRing(
-                self._announcements, Stream.NEW_FLOWS, records.with_unix_times
-            )
-            self.overflow = RecordRing(self._overflow, Stream.FLOWS, records.with_unix_times)
             self.rings = (self.overflow, self.announcements)
             self.creator = self._creator()
+            if pins:
+                maps = (*self.tables.maps, self.tables.slot, *(ring.raw for ring in self.rings))
+                pins.share([each.fd for each in maps])
             self._stack = stack.pop_all()
 
     def _creator(self) -> Creator:
         shared = {
             "table_fill": self._fill,
-            "active_table": self._slot,
+            SLOT: self.tables.slot,
             "seen_flows": self._seen,
-            "announcements": self._announcements,
-            "overflow": self._overflow,
+            "announcements": self.announcements.raw,
+            "overflow": self.overflow.raw,
             "wakeups": self.wakeups,
         }
         fds = {name: each.fd for name, each in shared.items()}
-        return Creator(self._object, NAME, fds, {COUNTERS: 0})
+        return Creator(self._object, NAME, fds, {COUNTERS: 0}, self.pins)
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
         """Load the program for ``target`` with counters of its own, without attaching it."""
@@ -181,7 +206,7 @@ class FlowProbe(Closing):
             )
             stack.pop_all()
         self._attached[target.key] = made = FlowAttachment(self, target, program, counters, link)
-        self._rates.set(target.key, target.sampling)
+        self.tables.rates.set(target.key, target.sampling)
         return made
 
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> FlowAttachment:
@@ -192,7 +217,7 @@ class FlowProbe(Closing):
         """No longer know the rate of an attachment that is closed, and was not replaced."""
         if self._attached.get(attachment.key) is attachment:
             del self._attached[attachment.key]
-            self._rates.forget(attachment.key)
+            self.tables.rates.forget(attachment.key)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the tables and drain the one that was active, as batches of flow records.
@@ -202,50 +227,27 @@ class FlowProbe(Closing):
         that is continued after the next one ends without further records.
         """
         # The rest of an abandoned drain.
-        yield from self._drain_inactive(end_reason)
-        self._swap()
-        yield from self._drain_inactive(end_reason)
-
-    def _swap(self) -> None:
-        """Make the other table the active one; returns when no program writes to the old one."""
-        with self._lock:
-            # Before the swap: inserts from here to it are counted twice at
-            # most, while after it those of the grace period would be lost.
-            self._reset_fill()
-            self._slot.put(self._tables[1 - self._active])
-            self._active = 1 - self._active
-            self.swaps += 1
-
-    def _drain_inactive(self, end_reason: int) -> Iterator[NDArray[np.void]]:
-        """Drain the table that is not active, until it is empty or becomes active.
-
-        The lock is held within a step only: whoever abandons the iteration, and in
-        whatever thread, holds up nobody. A table must not be drained once it is active,
-        since programs would still add to the entries that were taken out.
-        """
-        with self._lock:
-            table = self._tables[1 - self._active]
-        batches = table.drain()
-        while True:
-            with self._lock:
-                if table is self._tables[self._active]:
-                    return
-                entries = next(batches, None)
-            if entries is None:
-                return
-            keys, values = entries
-            rates = self._rates.of(keys)
-            yield records.from_table(keys, values, end_reason, rates, clock.now())
+        yield from self.tables.drain_inactive(end_reason)
+        # Before the swap: inserts from here to it are counted twice at
+        # most, while after it those of the grace period would be lost.
+        self._reset_fill()
+        self.tables.swap()
+        yield from self.tables.drain_inactive(end_reason)
 
     def drain_active(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
         """Keys and values of the active table; only while no program runs."""
         self._reset_fill()
-        return self._tables[self._active].drain()
+        return self.tables.active.drain()
 
     def forget_announced(self) -> None:
         """Announce every flow again; only while no program runs."""
         for _ in self._seen.drain():
             pass
+
+    @property
+    def swaps(self) -> int:
+        """How often the tables were swapped."""
+        return self.tables.swaps
 
     def table_entries(self) -> int:
         """Flows in the active table, about."""

@@ -72,6 +72,7 @@ def library() -> ctypes.CDLL:
     lib.bpf_map_lookup_batch.argtypes = batch
     lib.bpf_map_lookup_and_delete_batch.argtypes = batch
     lib.bpf_prog_test_run_opts.argtypes = [c_int, POINTER(TestRunOpts)]
+    lib.bpf_link_detach.argtypes = [c_int]
     lib.bpf_obj_pin.argtypes, lib.bpf_obj_get.argtypes = [c_int, c_char_p], [c_char_p]
     lib.bpf_obj_get_info_by_fd.argtypes = [c_int, c_void_p, POINTER(c_uint32)]
     lib.bpf_prog_get_fd_by_id.argtypes = [c_uint32]
@@ -126,7 +127,7 @@ def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
     raise KernelError(f"loading program {name}: {os.strerror(errno)}{refusal}", errno)
 
 
-_KINDS: Final = {MapInfo: "bpf-map", ProgInfo: "bpf-prog", LinkInfo: "bpf_link"}
+_KINDS: Final = {MapInfo: "bpf-map", ProgInfo: "bpf-prog", LinkInfo: "bpf-link"}
 """The kernel's name of the anonymous inode behind a descriptor."""
 
 
@@ -140,7 +141,8 @@ def object_info(kind: type[Info], fd: int) -> Info:
         found = str(Path(f"/proc/self/fd/{fd}").readlink())
     except OSError as err:
         raise KernelError(f"descriptor {fd}: {err.strerror}", err.errno or 0) from err
-    if (expected := _KINDS[kind]) not in found:
+    # A link that was created is "bpf_link", one that was opened by its pin "bpf-link".
+    if (expected := _KINDS[kind]) not in found.replace("_", "-"):
         raise LayoutError(f"descriptor {fd} is {found}, not a {expected}")
     return described(kind, fd)
 

@@ -6,7 +6,7 @@ import enum
 import errno
 import os
 import socket
-from ctypes import byref
+from ctypes import byref, c_uint32
 from typing import Final, Self
 
 from flowstream.closing import Closing
@@ -50,6 +50,22 @@ def interface_index(name: str) -> int:
 def interface_names() -> str:
     """Names of the interfaces of this network namespace, for messages."""
     return ", ".join(sorted(name for _, name in socket.if_nameindex()))
+
+
+def mode_of(index: int, program_id: int) -> Mode | None:
+    """Mode in which a program runs on interface ``index``; None when it does not run there.
+
+    The index is one of the calling thread's network namespace.
+    """
+    for mode, flag in _FLAGS.items():
+        found = c_uint32(0)
+        result = libbpf.library().bpf_xdp_query_id(index, flag, byref(found))
+        if result == -errno.ENODEV:
+            return None
+        libbpf.check(result, "querying the interface's program")
+        if found.value == program_id:
+            return mode
+    return None
 
 
 class Link(Closing):
@@ -111,6 +127,12 @@ class Link(Closing):
         link = cls.__new__(cls)
         link.fd, link.index, link.mode = os.dup(fd), index, mode
         return link
+
+    def detach(self) -> None:
+        """Detach whoever else holds the link, at once; harmless twice. Needs no privilege."""
+        if self.fd >= 0:
+            libbpf.check(libbpf.library().bpf_link_detach(self.fd), "detaching")
+            self.close()
 
     def close(self) -> None:
         """Detach, unless another descriptor holds the link; harmless twice."""

@@ -20,6 +20,7 @@ class Stage(enum.StrEnum):
     MAPS = "maps"
     LOADING = "loading"
     """the program"""
+    PINNING = "pinning"
     ATTACHING = "attaching"
 
 

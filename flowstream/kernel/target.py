@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.kernel.link import Mode, interface_index
+
+if TYPE_CHECKING:
+    from flowstream.kernel.generation import LinkPin
 
 INGRESS: Final = 0
 """flowDirection of everything that XDP sees (IPFIX 61)."""
@@ -22,7 +25,8 @@ class Target:
     Ethernet header. ``netns_fd`` is a descriptor of the interface's namespace, None for
     that of the creating process. ``link_fd`` is a descriptor of a link on the interface: it
     gets the new program instead of a new link, without missing a packet, and ``mode`` is
-    then the mode that it has. Both descriptors stay the caller's.
+    then the mode that it has. ``earlier`` names the link's pin, if an earlier run has pinned
+    it. Both descriptors stay the caller's.
     """
 
     interface: str
@@ -34,6 +38,7 @@ class Target:
     raw: bool = False
     netns_fd: int | None = None
     link_fd: int | None = None
+    earlier: LinkPin | None = None
 
     @classmethod
     def named(cls, interface: str, mode: Mode = Mode.AUTO, sampling: int = 1) -> Self:
