@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 from support.agent import delivered
@@ -259,28 +260,33 @@ def test_an_attach_that_fails_leaves_no_pin(place, wire):
         assert run.generation.codes("counters") == []
         run.attach(receiver)
         assert run.generation.codes("link") == [run.attachment.key.code]
-        with pytest.raises(KernelError, match="already there"):
+        with pytest.raises(KernelError, match=r"counters-\d+: File exists"):
             attach_here(run.probe, Target(receiver.name, receiver.index, receiver.index))
-        # The counters that were there before stay.
         assert run.generation.codes("counters") == [run.attachment.key.code]
         run.attachment.detach()
 
 
-def test_an_attachment_that_comes_back_goes_on_with_its_counters(place, wire):
+def test_another_program_of_the_same_run_goes_on_with_the_counters(place, wire):
     sender, receiver = wire
     with PinnedRun(place) as run:
         run.attach(receiver)
         former = run.attachment
         arrived = delivered(sender, receiver, 101)
-        former.detach()
-        run.attach(receiver)
+        with receiver.namespace.entered():
+            target = Target.named(receiver.name, former.mode, sampling=1_000_003)
+        before = former.counters_id
+        again = attach_here(run.probe, replace(target, link_fd=former.link_fd))
+        former.close()
         arrived += delivered(sender, receiver, 103)
-        assert run.attachment.counters_id == former.counters_id
-        assert run.attachment.counters().seen.packets == arrived
-        run.attachment.detach()
-        run.pins.forget(run.attachment.key)
+        assert again.counters_id == before
+        assert again.counters().seen.packets == arrived
+        assert 0 < again.counters().no_flow["sampled_out"].packets <= 103
+        again.detach()
+        again.unpin()
+        assert run.generation.codes("counters") == run.generation.codes("link") == []
+        # The interface comes back.
         run.attach(receiver)
-        assert run.attachment.counters_id != former.counters_id
+        assert run.attachment.counters().seen.packets == 0
         run.attachment.detach()
 
 

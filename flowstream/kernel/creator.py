@@ -56,7 +56,7 @@ class Creator:
 
     def _own_map(self, name: str, entries: int, target: Target) -> Map:
         spec = self._maps[name]
-        fd = self._pins.counters_of(target.key) if self._pins else None
+        fd = self._pins.counters_of(target) if self._pins else None
         return Map(spec, entries or None) if fd is None else Map.from_fd(fd, spec, entries or None)
 
     def create(self, target: Target) -> Parts:

@@ -125,6 +125,11 @@ class FlowAttachment(Closing):
             self._probe.pins.detached(self.key)
         self._link.close()
 
+    def unpin(self) -> None:
+        """Let go of the counters' pin, if it has one: they are noted elsewhere."""
+        if self._probe.pins:
+            self._probe.pins.forget(self.key)
+
     def close(self) -> None:
         """Release everything, and detach unless the link is pinned."""
         self._probe.forget(self)

@@ -97,14 +97,6 @@ class Generation(Closing):
         """Whether the run got as far as attaching: the books are pinned last, removed first."""
         return BOOKS in self.names()
 
-    def has(self, name: str) -> bool:
-        """Whether there is anything of that name."""
-        try:
-            os.lstat(name, dir_fd=self.fd)
-        except FileNotFoundError:
-            return False
-        return True
-
     def pin(self, name: str, fd: int) -> None:
         """Pin the map or link behind ``fd``; the descriptor stays the caller's."""
         self._require_name(name)

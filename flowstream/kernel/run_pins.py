@@ -7,12 +7,10 @@ newest generation that has counters for it.
 
 from __future__ import annotations
 
-import errno
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowstream.errors import KernelError
 from flowstream.kernel.generation import SHARED, counters_pin, link_pin
 from flowstream.kernel.stages import Stage, at
 
@@ -37,17 +35,14 @@ class RunPins:
         for name, fd in zip(SHARED, fds, strict=True):
             self.generation.pin(name, fd)
 
-    def counters_of(self, key: AttachmentKey) -> int | None:
-        """Descriptor of counters that this run has for an attachment already, the caller's.
+    def counters_of(self, target: Target) -> int | None:
+        """Descriptor of the counters that the program of ``target`` goes on with, the caller's.
 
-        Its next program goes on with them: so its counts do, whatever the moment of a kill.
+        None unless ``target`` has a link of this run, which gets another program.
         """
-        try:
-            return self.generation.open(counters_pin(key.code))
-        except KernelError as err:
-            if err.errno == errno.ENOENT:
-                return None
-            raise
+        if target.link_fd is None or target.earlier is not None:
+            return None
+        return self.generation.open(counters_pin(target.key.code))
 
     @contextmanager
     def attaching(self, target: Target, counters_fd: int) -> Iterator[Callable[[Link], None]]:
@@ -58,7 +53,7 @@ class RunPins:
         code, own = target.key.code, self.generation
         with ExitStack() as opened, ExitStack() as undo:
             with at(Stage.PINNING, target.mode):
-                if not own.has(counters_pin(code)):
+                if target.link_fd is None or target.earlier is not None:
                     own.pin(counters_pin(code), counters_fd)
                     undo.callback(own.unpin, counters_pin(code))
                 if target.earlier is not None:
@@ -79,5 +74,5 @@ class RunPins:
         self.generation.unpin(link_pin(key.code))
 
     def forget(self, key: AttachmentKey) -> None:
-        """Remove the counters of an attachment whose final counters are published."""
+        """Remove the counters of an attachment that was detached: they are noted elsewhere."""
         self.generation.unpin(counters_pin(key.code))
