@@ -38,9 +38,15 @@ ANNOUNCEMENTS: Final = "announcements"
 BOOKS: Final = "books"
 SHARED: Final = (*TABLES, SLOT, OVERFLOW, ANNOUNCEMENTS)
 """Pins of the maps that all attachments of a run share, apart from the books."""
+_EPOCH: Final = re.compile(r"[1-9][0-9]{0,19}")
 _NAME: Final = re.compile(r"(counters|link)-(0|[1-9][0-9]{0,9})")
 _CODES: Final = 1 << 33
 """2 · if_index + direction is below it."""
+
+
+def is_epoch(name: str) -> bool:
+    """Whether a directory's name is that of a generation."""
+    return _EPOCH.fullmatch(name) is not None
 
 
 def counters_pin(code: int) -> str:

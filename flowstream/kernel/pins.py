@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import time
 from typing import Final
 
@@ -25,12 +24,11 @@ from flowstream.kernel.bpffs import (
     require_bpffs,
     require_private,
 )
-from flowstream.kernel.generation import Generation
+from flowstream.kernel.generation import Generation, is_epoch
 
 LOCK_WAIT_S: Final = 2.0
 """How long an agent may take to end after its successor was started."""
 _LOCK_POLL_S: Final = 0.02
-_EPOCH: Final = re.compile(r"[1-9][0-9]{0,19}")
 
 
 class PinDirectory(Closing):
@@ -85,7 +83,9 @@ class PinDirectory(Closing):
                     ) from None
                 time.sleep(_LOCK_POLL_S)
             else:
-                return
+                break
+        if os.fstat(self.fd).st_nlink == 0:
+            raise KernelError(f"{self.path}: removed meanwhile: start again")
 
     def generations(self) -> list[Generation]:
         """Open the generations that are there, oldest first.
@@ -94,7 +94,7 @@ class PinDirectory(Closing):
         """
         names = listed(self.fd)
         for name in sorted(names):
-            if not _EPOCH.fullmatch(name):
+            if not is_epoch(name):
                 raise KernelError(f"{self.path}/{name}: not made by flowstream: remove it")
         found: list[Generation] = []
         try:
