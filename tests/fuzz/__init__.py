@@ -28,6 +28,7 @@ TARGETS: Final = {
     "options": "command lines",
     "objects": "kernel objects, as embedded and as cached",
     "children": "answers of processes without privileges",
+    "links": "messages of the kernel about links",
     "texts": "URLs, addresses and identifiers",
 }
 """Module of each target, and its inputs."""

@@ -1,0 +1,291 @@
+"""The links (interfaces) of a network namespace, as the kernel reports them."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import socket
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from flowstream.closing import Closing
+from flowstream.errors import KernelError
+from flowstream.host import rtnetlink
+from flowstream.host.rtnetlink import Attribute, DamagedMessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowstream.host.namespaces import Namespace
+    from flowstream.host.rtnetlink import LinkMessage, Message
+
+# linux/if_arp.h: ARPHRD_ETHER, and ARPHRD_LOOPBACK, which has the same header.
+_LOOPBACK: Final = 772
+_ETHERNET: Final = frozenset((1, _LOOPBACK))
+# PPP, RAWIP, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE, NONE
+_RAW_IP: Final = frozenset((512, 519, 768, 769, 776, 778, 823, 65534))
+_IFF_UP: Final = 1
+_PARENT_DEV_NAME: Final = (5, 14)
+"""Linux version from which the kernel reports parent devices."""
+
+_BUFFER: Final = 1 << 17
+_QUEUE: Final = 8 << 20
+"""Octets of messages that may wait, of which the kernel counts 2 to 4 KiB each."""
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
+_MOST: Final = 1 << 15
+"""Messages of one ``read``: more than wait, so that all of them are read before an answer."""
+_TRIES: Final = 8
+_TIMEOUT_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """A link at one moment.
+
+    Names are decoded like file names (os.fsdecode): the kernel takes any octets.
+    ``kind`` is the kernel's word for a virtual link, such as veth, else "". ``link_type`` is an
+    ARPHRD number; ``mtu`` is in octets; ``up`` is the administrative state. ``master`` is the
+    index of the bond, bridge or the like that the link belongs to, ``lower`` that of the link
+    below, or of a veth's peer; 0 is none. ``lower_netnsid`` is the number of the namespace of
+    ``lower`` in this namespace, None: it is in the same one. ``parent_device`` names the
+    device behind it, "" without one, None where the kernel does not report it.
+    ``incarnation`` tells apart the links that have had one index.
+    """
+
+    index: int
+    name: str
+    altnames: tuple[str, ...] = ()
+    kind: str = ""
+    link_type: int = 1
+    up: bool = True
+    mtu: int = 1500
+    master: int = 0
+    lower: int = 0
+    lower_netnsid: int | None = None
+    parent_device: str | None = ""
+    incarnation: int = 0
+
+    @property
+    def physical(self) -> bool:
+        """Whether a device of this host or virtual machine is behind it."""
+        if self.parent_device is None:
+            return not self.kind and self.link_type != _LOOPBACK
+        return bool(self.parent_device)
+
+    @property
+    def ethernet(self) -> bool:
+        """Whether its packets begin with an Ethernet header."""
+        return self.link_type in _ETHERNET
+
+    @property
+    def raw_ip(self) -> bool:
+        """Whether its packets begin with the IP header."""
+        return self.link_type in _RAW_IP
+
+
+class Departure(NamedTuple):
+    """A link that went, by its last facts; ``moved``: into another network namespace."""
+
+    link: LinkFacts
+    moved: bool
+
+
+def facts_of(told: LinkMessage, *, reports_parents: bool) -> LinkFacts | None:
+    """Return the facts of an RTM_NEWLINK, None when it is not about a link as a whole.
+
+    Those are the messages of bridges about their ports, and of wireless drivers. Raises
+    ``DamagedMessageError``.
+    """
+    mtu = told.number(Attribute.IFLA_MTU)
+    if told.family != socket.AF_UNSPEC or mtu is None:
+        return None
+    parent = os.fsdecode(told.text(Attribute.IFLA_PARENT_DEV_NAME))
+    return LinkFacts(
+        index=told.index,
+        name=os.fsdecode(told.text(Attribute.IFLA_IFNAME)),
+        altnames=tuple(map(os.fsdecode, told.altnames())),
+        kind=os.fsdecode(told.kind()),
+        link_type=told.link_type,
+        up=bool(told.flags & _IFF_UP),
+        mtu=mtu,
+        master=told.number(Attribute.IFLA_MASTER) or 0,
+        lower=told.number(Attribute.IFLA_LINK) or 0,
+        lower_netnsid=told.number(Attribute.IFLA_LINK_NETNSID),
+        parent_device=parent if reports_parents else None,
+    )
+
+
+class LinkMonitor(Closing):
+    """Follows the links of a network namespace.
+
+    Its sockets are opened inside the namespace, which may take privileges (``KernelError``),
+    and used without any. They keep the namespace alive until ``close``. The kernel does not
+    report a new altname of a link that is down: it is seen with the link's next change.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._table: dict[int, LinkFacts] = {}
+        self._complete = False
+        self._incarnations, self._seqs = itertools.count(1), itertools.count(1)
+        self._reports_parents = _kernel_version() >= _PARENT_DEV_NAME
+        self._sockets: list[socket.socket] = []
+        try:
+            with namespace.entered():
+                self._events = self._open(rtnetlink.RTMGRP_LINK)
+                self._requests = self._open(0)
+            _enlarge(self._events)
+            self._events.setblocking(False)
+            self._requests.settimeout(_TIMEOUT_S)
+            self.read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, groups: int) -> socket.socket:
+        try:
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._sockets.append(opened)
+            opened.bind((0, groups))
+        except OSError as err:
+            raise _failed(err) from err
+        return opened
+
+    @property
+    def fd(self) -> int:
+        """Descriptor that is readable when there is something to ``read``."""
+        return self._events.fileno()
+
+    def links(self) -> Mapping[int, LinkFacts]:
+        """Return the links by index, as of the last ``read``."""
+        return dict(self._table)
+
+    def read(self) -> list[Departure]:
+        """Take in what the kernel reported; return the links that went, in order.
+
+        Does not block, unless messages were lost: then it asks for all links, and waits for
+        the kernel's lock of them. Of a link that vanished and came back under the same index
+        meanwhile, only another kind or type is noticed. Raises ``KernelError`` when
+        the kernel does not answer.
+        """
+        departures: list[Departure] = []
+        self._read_events(departures)
+        if not self._complete:
+            self._read_all(departures)
+        return departures
+
+    def _read_events(self, departures: list[Departure]) -> None:
+        for _ in range(_MOST):
+            try:
+                for message in rtnetlink.messages(_receive(self._events)):
+                    self._take(message, departures)
+            except BlockingIOError:
+                return
+            except DamagedMessageError:
+                self._complete = False
+            except OSError as err:
+                if err.errno != errno.ENOBUFS:
+                    raise _failed(err) from err
+                self._complete = False
+
+    def _take(self, message: Message, departures: list[Departure]) -> None:
+        if message.kind == rtnetlink.RTM_NEWLINK:
+            self._put(self._facts(message))
+        elif message.kind == rtnetlink.RTM_DELLINK:
+            told = rtnetlink.link_message(message.body)
+            # A bridge reports in the same way that it lost a port.
+            if told.family == socket.AF_UNSPEC and told.index in self._table:
+                moved = Attribute.IFLA_NEW_NETNSID in told.attributes
+                departures.append(Departure(self._table.pop(told.index), moved))
+
+    def _facts(self, message: Message) -> LinkFacts | None:
+        told = rtnetlink.link_message(message.body)
+        return facts_of(told, reports_parents=self._reports_parents)
+
+    def _put(self, facts: LinkFacts | None) -> None:
+        if facts is not None:
+            known = self._table.get(facts.index)
+            incarnation = known.incarnation if known else next(self._incarnations)
+            self._table[facts.index] = replace(facts, incarnation=incarnation)
+
+    def _read_all(self, departures: list[Departure]) -> None:
+        """Compare the table with all links that there are.
+
+        Changes from the question on are reported to the other socket too, and are read after
+        the answer: no order of the two can leave a wrong table.
+        """
+        for _ in range(_TRIES):
+            found = self._ask()
+            if self._complete:
+                break
+        for index, known in tuple(self._table.items()):
+            link = found.get(index)
+            if (
+                # An answer that was interrupted may lack a link.
+                (link is None and self._complete)
+                or (link and (link.kind, link.link_type) != (known.kind, known.link_type))
+            ):
+                departures.append(Departure(self._table.pop(index), moved=False))
+        for link in found.values():
+            self._put(link)
+
+    def _ask(self) -> dict[int, LinkFacts]:
+        """Return all links; ``_complete`` says whether they stayed the same meanwhile."""
+        seq = next(self._seqs)
+        found: dict[int, LinkFacts] = {}
+        self._complete = True
+        try:
+            self._requests.send(rtnetlink.dump_links(seq))
+            while True:
+                try:
+                    for message in rtnetlink.messages(_receive(self._requests)):
+                        if message.seq == seq and self._is_last(message, found):
+                            return found
+                except DamagedMessageError:
+                    self._complete = False
+        except OSError as err:
+            raise _failed(err) from err
+
+    def _is_last(self, message: Message, found: dict[int, LinkFacts]) -> bool:
+        """Take in a part of the answer; report whether it is the last one."""
+        if message.flags & rtnetlink.NLM_F_DUMP_INTR:
+            self._complete = False
+        if message.kind == rtnetlink.RTM_NEWLINK and (link := self._facts(message)):
+            found[link.index] = link
+        if number := rtnetlink.error_of(message):
+            raise OSError(number, os.strerror(number))
+        return message.kind == rtnetlink.NLMSG_DONE
+
+    def close(self) -> None:
+        """Release the namespace."""
+        for each in self._sockets:
+            each.close()
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """Return the octets of a message of the kernel, none for those of other senders.
+
+    Raises ``DamagedMessageError`` for a message that is larger than the buffer.
+    """
+    octets, _, flags, (port, _) = sock.recvmsg(_BUFFER)
+    if flags & socket.MSG_TRUNC:
+        raise DamagedMessageError(f"larger than {_BUFFER} octets")
+    return octets if port == 0 else b""
+
+
+def _enlarge(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE)
+    except PermissionError:
+        # At most net.core.rmem_max.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE)
+
+
+def _failed(err: OSError) -> KernelError:
+    return KernelError(f"asking for the links by rtnetlink: {err.strerror}", err.errno or 0)
+
+
+def _kernel_version() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -1,0 +1,58 @@
+"""Messages of the kernel about links: facts, or damage."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING
+
+from flowstream.host import rtnetlink
+from flowstream.host.links import facts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def seeds() -> Sequence[bytes]:
+    """Return a message of each kind, with every attribute that is read."""
+    number = struct.pack("=I", 7)
+    kind = _attribute(1, b"veth\0")
+    names = _attribute(53, b"x1\0") + _attribute(53, b"\xff\0")
+    attributes = [
+        *(_attribute(key, number) for key in (4, 5, 10, 37, 45)),
+        *(_attribute(key, b"x0\0") for key in (3, 56)),
+        *(_attribute(18 | 0x8000, kind), _attribute(52 | 0x8000, names)),
+    ]
+    link = struct.pack("=BxHiII", 0, 1, 7, 1, 0) + b"".join(attributes)
+    done = _message(3, struct.pack("=i", 0))
+    failed = _message(2, struct.pack("=i", -16))
+    return [_message(16, link), _message(17, link) + done, failed, rtnetlink.dump_links(7)]
+
+
+def _attribute(key: int, octets: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(octets), key) + octets + bytes(-len(octets) % 4)
+
+
+def _message(kind: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+
+
+def target(data: bytes) -> None:
+    """Read all messages; names hold no NUL, and nothing but the octets that there are."""
+    with contextlib.suppress(rtnetlink.DamagedMessageError):
+        for message in rtnetlink.messages(data):
+            assert len(message.body) <= len(data)
+            assert isinstance(rtnetlink.error_of(message), int)
+            with contextlib.suppress(rtnetlink.DamagedMessageError):
+                _check(message)
+
+
+def _check(message: rtnetlink.Message) -> None:
+    told = rtnetlink.link_message(message.body)
+    facts = facts_of(told, reports_parents=True)
+    if facts is None:
+        return
+    names = (facts.name, facts.kind, facts.parent_device or "", *facts.altnames)
+    assert all("\0" not in name for name in names)
+    assert sum(map(len, names)) <= len(message.body)
+    assert 0 <= facts.mtu < 2**32
