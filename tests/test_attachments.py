@@ -13,6 +13,7 @@ from support.traffic import flood
 
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.errors import UsageError
+from flowstream.kernel import libbpf
 
 pytestmark = pytest.mark.anyio
 
@@ -165,3 +166,71 @@ async def test_what_is_there_or_not_there_is_an_error(tmp_path, pairs):
             rig.agent.add(attachment)
         with pytest.raises(KeyError):
             await rig.agent.remove(AttachmentKey(other.index))
+
+
+@pytest.mark.parametrize("program", ["flow", "counter"])
+async def test_another_sampling_rate_under_traffic(recording_url, pairs, program):
+    """Links are taken over, some within one interval: each packet is counted once."""
+    (sender, device), (other_sender, other) = pairs
+    rig = Rig(recording_url, program, interval_s=1)
+    attachment = rig.add(device)
+    rig.add(other)
+    before = device.statistic("rx_packets")
+    async with rig.running():
+        flooding = asyncio.ensure_future(
+            asyncio.to_thread(delivered, sender, device, 50 * PACKETS, "-f", FLOWS)
+        )
+        others = asyncio.ensure_future(
+            asyncio.to_thread(delivered, other_sender, other, 50 * PACKETS, "-f", FLOWS)
+        )
+        for rate in (7, 5, 1, 3, 2):
+            seen = attachment.counters().seen.packets
+            while attachment.counters().seen.packets == seen:  # noqa: ASYNC110 - the kernel's
+                await asyncio.sleep(0.01)
+            attachment = await asyncio.to_thread(rig.succeed, attachment, device, rate)
+            rig.agent.replace(attachment)
+        assert not flooding.done()
+        arrived, others_arrived = await flooding, await others
+        assert arrived == device.statistic("rx_packets") - before
+    one, two = await asyncio.to_thread(audited, rig.url)
+    assert (one["seen"]["packets"], two["seen"]["packets"]) == (arrived, others_arrived)
+    assert one["no_flow"]["sampled_out"]["packets"] > 0
+    assert two["no_flow"]["sampled_out"]["packets"] == 0
+    if program == "flow":
+        found = await asyncio.to_thread(records_of, rig.url, "flowstream.flows")
+        assert {each.sampling_rate for each in found if each.if_index == other.index} == {1}
+        rates = [each.sampling_rate for each in found if each.if_index == device.index]
+        assert {rates[0], rates[-1]} == {1, 2}
+        assert set(rates) <= {1, 7, 5, 3, 2}
+
+
+@pytest.mark.parametrize("program", ["flow", "counter"])
+async def test_another_rate_just_before_the_attachment_goes_or_the_run_ends(
+    recording_url, pairs, program
+):
+    (_, first), (_, second) = pairs
+    rig = Rig(recording_url, program, interval_s=3600)
+    attachments = [rig.add(first), rig.add(second)]
+    async with rig.running():
+        arrived = [
+            await asyncio.to_thread(delivered, *pair, PACKETS, "-f", FLOWS) for pair in pairs
+        ]
+        rates = (7, 1, 5, 1)
+        for rate in rates:
+            for place, device in enumerate((first, second)):
+                new = await asyncio.to_thread(rig.succeed, attachments[place], device, rate)
+                rig.agent.replace(new)
+                attachments[place] = new
+                arrived[place] += await asyncio.to_thread(delivered, *pairs[place], FLOWS)
+        new = await asyncio.to_thread(rig.succeed, attachments[0], first, 3)
+        rig.agent.replace(new)
+        await asyncio.wait_for(rig.agent.remove(new.key), 30)
+        new = await asyncio.to_thread(rig.succeed, attachments[1], second, 1)
+        arrived[1] += await asyncio.to_thread(delivered, *pairs[1], FLOWS)
+        rig.agent.stop()
+        rig.agent.replace(new)
+    one, two = await asyncio.to_thread(audited, rig.url)
+    assert [one["seen"]["packets"], two["seen"]["packets"]] == arrived
+    for device in (first, second):
+        with device.namespace.entered():
+            assert libbpf.attached_program(device.index) is None

@@ -152,6 +152,52 @@ def test_records_have_the_rate_of_their_attachment(pairs):
             each.close()
 
 
+def test_records_of_the_table_in_which_the_rate_changes_keep_the_former_one(wire):
+    sender, receiver = wire
+    with FlowProbe(max_flows=1_009) as probe, receiver.namespace.entered():
+
+        def rates() -> set[int]:
+            records = [*probe.drain(EndReason.INTERVAL_OVER)]
+            return set(np.concatenate(records)["sampling_rate"].tolist())
+
+        attachment = attach_here(probe, Target.named(receiver.name))
+        for former, rate in ((1, 2), (2, 3), (3, 1)):
+            delivered(sender, receiver, PACKETS, "-f", 7)
+            again = replace(
+                Target.named(receiver.name, attachment.mode, rate), link_fd=attachment.link_fd
+            )
+            successor = attach_here(probe, again)
+            attachment.close()
+            attachment = successor
+            delivered(sender, receiver, PACKETS, "-f", 11)
+            assert rates() == {former}
+            delivered(sender, receiver, PACKETS, "-f", 11)
+            assert rates() == {rate}
+        attachment.close()
+
+
+def test_a_change_of_rate_waits_for_the_next_table():
+    keys = np.zeros(2, FLOW_KEY)
+    keys["if_index"] = [3, 5]
+    rates = Rates(1)
+    for index in (3, 5):
+        rates.set(AttachmentKey(index), 1)
+    rates.change(AttachmentKey(3), 7)
+    rates.change(AttachmentKey(3), 11)
+    rates.swapped()
+    assert rates.of(keys) == 1
+    rates.change(AttachmentKey(3), 13)
+    rates.swapped()
+    assert np.asarray(rates.of(keys)).tolist() == [11, 1]
+    rates.swapped()
+    assert np.asarray(rates.of(keys)).tolist() == [13, 1]
+    rates.change(AttachmentKey(3), 17)
+    rates.forget(AttachmentKey(3))
+    for _ in range(3):
+        rates.swapped()
+        assert rates.of(keys) == 1
+
+
 def test_rates_of_many_and_of_one():
     keys = np.zeros(5, FLOW_KEY)
     keys["if_index"] = [1_009, 3, 7, 3, 5]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.agent.readers import RingReader, move_table
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
+from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -72,6 +73,30 @@ class Attachments:
         if self._shared:
             self._read(self._present[key])
 
+    def replace(self, attachment: Attachment) -> Former:
+        """Take in an attachment that took over the link of the present one of its key.
+
+        Counts go on. ``empty_former`` then takes what the present one left in the kernel.
+        """
+        present = self._present[attachment.key]
+        shares_counters = attachment.counters_id == present.attachment.counters_id
+        former = Former(present, present.attachment, present.readers, not shares_counters)
+        present.attachment, present.readers = attachment, None
+        present.former.append(former)
+        former.attachment.let_go()
+        if self._shared:
+            self._read(present)
+        return former
+
+    async def empty_former(self, former: Former) -> None:
+        """Move all that a replaced attachment left in the kernel, and close it."""
+        # The swap's grace period also ends the last runs of its program.
+        await self._drain_next(EndReason.INTERVAL_OVER)
+        if former.readers:
+            await former.readers.finish()
+        former.successor.bury(former)
+        former.attachment.close()
+
     def _read(self, present: _Present) -> None:
         present.readers = _Readers(present.attachment.rings, self._intake, self._spawn)
 
@@ -126,7 +151,8 @@ class Attachments:
 
     async def finish(self) -> None:
         """Move what is left in all rings and end reading."""
-        for readers in (self._shared, *(each.readers for each in self._present.values())):
+        own = [readers for each in self._present.values() for readers in each.all_readers()]
+        for readers in (self._shared, *own):
             if readers:
                 await readers.finish()
 
@@ -162,12 +188,16 @@ class Attachments:
 
 @dataclass(slots=True)
 class _Present:
-    """An attachment, the kernel's counts of an earlier one of its key, and its readers."""
+    """An attachment, the kernel's counts of an earlier one of its key, and its readers.
+
+    ``former`` are those whose link it took over, until nothing of them is left in the kernel.
+    """
 
     attachment: Attachment
     netns: str
     earlier: KernelCounts | None
     readers: _Readers | None = None
+    former: list[Former] = field(default_factory=list)
 
     @property
     def program(self) -> ProgramId:
@@ -179,7 +209,34 @@ class _Present:
 
     def counters(self) -> KernelCounts:
         counts = self.attachment.counters()
+        for each in self.former:
+            if each.has_counters:
+                counts = counts.plus(each.attachment.counters())
         return counts if self.earlier is None else counts.plus(self.earlier)
+
+    def all_readers(self) -> list[_Readers | None]:
+        """Return the readers of this attachment and of the former ones."""
+        return [self.readers, *(each.readers for each in self.former)]
+
+    def bury(self, former: Former) -> None:
+        """Keep the last counts of a former attachment."""
+        if former.has_counters:
+            last = former.attachment.counters()
+            self.earlier = last if self.earlier is None else last.plus(self.earlier)
+        self.former.remove(former)
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """An attachment whose link another one took over.
+
+    ``has_counters``: it has counters of its own, with which the other one does not go on.
+    """
+
+    successor: _Present
+    attachment: Attachment
+    readers: _Readers | None
+    has_counters: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,10 +103,26 @@ class Agent:
             raise KeyError(key)
         if self._stopping.is_set():
             return
-        removal = self._spawn(self._removals.remove(key))
-        self._removing.add(removal)
-        removal.add_done_callback(self._removing.discard)
-        await asyncio.shield(removal)
+        await asyncio.shield(self._take_out(self._removals.remove(key)))
+
+    def replace(self, attachment: Attachment) -> None:
+        """Let an attachment take the place of the one whose link it has taken over.
+
+        Its counts go on where those of the other one end.
+        """
+        former = self._attachments.replace(attachment)
+        if self._stopping.is_set():
+            # The others are detached already; what is left is moved with the rest.
+            attachment.detach()
+            return
+        self._take_out(self._attachments.empty_former(former))
+
+    def _take_out(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Move what an attachment leaves in the kernel; the run's end waits for it."""
+        task = self._spawn(work)
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+        return task
 
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""

@@ -92,6 +92,10 @@ class Attachment(Protocol):
         """Descriptor of its link, for a ``Target`` that takes it over; -1 once detached."""
 
     @property
+    def counters_id(self) -> int:
+        """Number of its counters in the kernel: those of an attachment that continues another."""
+
+    @property
     def program(self) -> LoadedProgram:
         """The program that runs there."""
 
@@ -101,6 +105,9 @@ class Attachment(Protocol):
 
     def counters(self) -> KernelCounts:
         """Read what the program counted."""
+
+    def let_go(self) -> None:
+        """Give up the link, which another attachment has taken over."""
 
     def detach(self) -> None:
         """Take the program off the interface; counters and rings can still be read."""

@@ -7,6 +7,7 @@ only the ring buffer that it came by tells the interface.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
-from flowstream.kernel import features, records
+from flowstream.kernel import features, libbpf, records, structures
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.link import Link, Mode
@@ -42,6 +43,8 @@ PROGRAM = "count_ipv4"
 MAPS = ("pkt_count", "seen_ips", "new_flow_events")
 """Maps of each attachment, in the order in which their descriptors are handed over."""
 EVENTS_SIZE = 1 << 20
+GRACE_S = 0.1
+"""Far longer than a program runs for a packet."""
 SOURCE = np.dtype(np.uint32)
 """An IPv4 address as it stands in the packet."""
 
@@ -154,6 +157,15 @@ class CounterAttachment(Closing):
         """Descriptor of its link, for a ``Target`` that takes it over; -1 once detached."""
         return self._link.fd
 
+    @property
+    def counters_id(self) -> int:
+        """Number of its counters in the kernel."""
+        return int(libbpf.object_info(structures.MapInfo, self.maps.pkt_count.fd).id)
+
+    def let_go(self) -> None:
+        """Give up the link, which another attachment has taken over."""
+        self._link.close()
+
     def detach(self) -> None:
         """Take the program off the interface; the counters can still be read."""
         self._link.close()
@@ -219,8 +231,13 @@ class CounterProbe(Closing):
         return sum(each.maps.known() for each in self._attached)
 
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
-        """Empty the tables of sources that were full; no batches: there are no flow records."""
+        """Empty the tables of sources that were full; no batches: there are no flow records.
+
+        When it ends, no program runs any more that was detached before this call.
+        """
         del end_reason
+        if any(each.link_fd < 0 for each in self._attached):
+            time.sleep(GRACE_S)
         for each in tuple(self._attached):
             self.swaps += each.maps.forget_when_full()
         yield from ()

@@ -125,6 +125,10 @@ class FlowAttachment(Closing):
             self._probe.pins.detached(self.key)
         self._link.close()
 
+    def let_go(self) -> None:
+        """Give up the link, which another attachment has taken over."""
+        self._link.close()
+
     def unpin(self) -> None:
         """Let go of the counters' pin, if it has one: they are noted elsewhere."""
         if self._probe.pins:
@@ -142,8 +146,9 @@ class FlowProbe(Closing):
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
     packet in so many is read by the attachments of ``attach``; a ``Target`` has its own.
-    Records have the rate of their attachment. The methods that drain block (up to
-    about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
+    Records have the rate of their attachment; when another attachment takes over its link,
+    those of the table in which that happens keep the former rate. The methods that drain
+    block (up to about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
     thread, one at a time. With ``pins`` all of it stays when the process ends, attachments
     too, unless they are detached. A context manager; closing twice is harmless.
     """
@@ -210,8 +215,10 @@ class FlowProbe(Closing):
                 left.pop(0), self._object.map(COUNTERS), layout.COUNTERS
             )
             stack.pop_all()
+        rates = self.tables.rates
+        label = rates.change if target.key in self._attached else rates.set
+        label(target.key, target.sampling)
         self._attached[target.key] = made = FlowAttachment(self, target, program, counters, link)
-        self.tables.rates.set(target.key, target.sampling)
         return made
 
     def attach(self, interface: str, mode: Mode = Mode.AUTO) -> FlowAttachment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,23 +24,46 @@ class _Known(NamedTuple):
 class Rates:
     """One packet in how many is read, by attachment; ``usual`` for those that are not known.
 
-    Any thread may read while another one changes it.
+    A flow table has entries from before and after a change of a rate. They keep the former
+    rate until the next table is read, all of whose entries are from after it. Any thread
+    may use it.
     """
 
     def __init__(self, usual: int) -> None:
         self._usual = usual
         self._by_key: dict[AttachmentKey, int] = {}
         self._known: _Known | None = None
+        self._now_active: dict[AttachmentKey, int] = {}
+        self._next_active: dict[AttachmentKey, int] = {}
+        self._lock = threading.Lock()
 
     def set(self, key: AttachmentKey, rate: int) -> None:
         """Label the entries of an attachment with ``rate`` from now on."""
-        self._by_key[key] = rate
-        self._settle()
+        with self._lock:
+            self._by_key[key] = rate
+            self._settle()
+
+    def change(self, key: AttachmentKey, rate: int) -> None:
+        """Label the entries of an attachment with ``rate`` after the next swap's table."""
+        with self._lock:
+            self._now_active[key] = rate
+
+    def swapped(self) -> None:
+        """Note that another table is active, and that the one before is read from now on."""
+        with self._lock:
+            due, self._next_active = self._next_active, self._now_active
+            self._now_active = {}
+            if due:
+                self._by_key.update(due)
+                self._settle()
 
     def forget(self, key: AttachmentKey) -> None:
         """Drop an attachment whose entries were read; harmless twice."""
-        if self._by_key.pop(key, None) is not None:
-            self._settle()
+        with self._lock:
+            self._now_active.pop(key, None)
+            self._next_active.pop(key, None)
+            if self._by_key.pop(key, None) is not None:
+                self._settle()
 
     def of(self, keys: NDArray[np.void]) -> int | NDArray[np.uint32]:
         """Rates of entries with these keys (dtype FLOW_KEY, shape (n,)): one for all, or (n,)."""

@@ -73,6 +73,7 @@ class FlowTables(Closing):
         with self._lock:
             self._put(next(each for each in self.maps if each is not self._active))
             self.swaps += 1
+            self.rates.swapped()
 
     def freeze(self) -> None:
         """Wait until the last runs of programs that are no longer attached have ended.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowstream.accounting.identity import Identity, epoch_at
@@ -52,6 +53,12 @@ class Rig:
         attachment = self.attach(device)
         self.agent.add(attachment)
         return attachment
+
+    def succeed(self, former: Attachment, device: Interface, sampling: int) -> Attachment:
+        """Let a program with another rate take over the link of an attachment."""
+        with device.namespace.entered():
+            target = Target.named(device.name, former.mode, sampling)
+            return attach_here(self.probe, replace(target, link_fd=former.link_fd))
 
     @contextlib.asynccontextmanager
     async def running(self, status: int = 0) -> AsyncIterator[asyncio.Future[int]]:
