@@ -14,23 +14,33 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowstream.errors import KernelError
 from flowstream.host import privileges
 from flowstream.kernel import libbpf
+from flowstream.kernel.attaching import attach_here
+from flowstream.kernel.books_map import BooksMap
+from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
+from flowstream.kernel.generation import BOOKS, LinkPin
+from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
 from flowstream.kernel.maps import Map
 from flowstream.kernel.object import MapSpec
+from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.run_pins import RunPins
+from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason, RecordType
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,11 +48,16 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from flowstream.kernel.generation import Generation
+
 NOBODY = privileges.User(65534, 65534)
 CASE_TIMEOUT_S = 60
 TRAFFIC_TIMEOUT_S = 20
 SRC_MAC, DST_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 ROUNDS = 2
+PLACE = Path(f"/tmp/flowstream-check-{os.getpid()}")
+"""A BPF file system of this check's own."""
+EPOCH = 1_764_126_000_123_456_512
 processes = multiprocessing.get_context("fork")
 
 
@@ -278,6 +293,57 @@ def _each_once(sources: Iterable[int]) -> Counter[bytes]:
     return Counter(source.to_bytes(4, sys.byteorder) for source in sources)
 
 
+def pinned_run(directory: PinDirectory, epoch: int) -> tuple[Generation, FlowProbe]:
+    """Begin a run whose maps stay."""
+    generation = directory.create(epoch)
+    kernel = FlowProbe(max_flows=1009, pins=RunPins(directory, generation))
+    with BooksMap() as books:
+        books.put(7, b"kept")
+        generation.pin(BOOKS, books.fd)
+    return generation, kernel
+
+
+def run_and_die(mode: Mode, interface: str) -> None:
+    _, kernel = pinned_run(PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY)), EPOCH)
+    kernel.attach(interface, mode)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def check_pins(mode: Mode, interface: str, sender: Sender) -> str:
+    """A killed run's program goes on; the next run takes its link over and empties its maps."""
+    first = processes.Process(target=run_and_die, args=(mode, interface))
+    first.start()
+    first.join()
+    equal("end of the first run", first.exitcode, -signal.SIGKILL)
+    sender.send(0)
+    directory = PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY))
+    (earlier,) = open_earlier(directory)
+    generation, kernel = pinned_run(directory, EPOCH + 1024)
+    (code,) = earlier.codes
+    link = earlier.links[code]
+    equal("mode of the link", link.mode_here(), mode)
+    target = replace(Target.named(interface, mode), link_fd=link.fd, earlier=LinkPin(EPOCH, code))
+    attachment = attach_here(kernel, target)
+    sender.send(1)
+    become_nobody()
+    earlier.freeze()
+    equal("books", list(earlier.books.items()), [(7, b"kept")])
+    batches = [b for stream, b in earlier.drain(EndReason.FORCED) if stream is Stream.FLOWS]
+    equal("flows", flows_of(batches), Counter(each.flow for each in TRAFFIC[0] if each.flow))
+    equal("packets", earlier.counters(code).seen.packets, total(TRAFFIC[0]))
+    equal("octets", earlier.counters(code).seen.l2_bytes, octets(TRAFFIC[0]))
+    earlier.remove()
+    wait_for_packets(attachment.counters, total(TRAFFIC[1]))
+    batches = list(kernel.drain(EndReason.INTERVAL_OVER))
+    equal("new flows", flows_of(batches), Counter(each.flow for each in TRAFFIC[1] if each.flow))
+    attachment.detach()
+    sender.send(1)
+    equal("packets after detaching", attachment.counters().seen.packets, total(TRAFFIC[1]))
+    generation.remove()
+    equal("generations left", [each.epoch for each in directory.generations()], [])
+    return "a killed run's link taken over, its maps emptied without privileges"
+
+
 def check_killed(mode: Mode, interface: str, _: Sender) -> str:
     """The case ends by SIGKILL while attached; main looks at what is left."""
     kernel = FlowProbe(max_flows=1009)
@@ -294,6 +360,8 @@ CASES: tuple[tuple[str, Callable[[Mode, str, Sender], str], Mode], ...] = (
     ("xdp_counter generic", check_counter, Mode.GENERIC),
     ("table full", check_overflow, Mode.NATIVE),
     ("killed", check_killed, Mode.NATIVE),
+    ("pins native", check_pins, Mode.NATIVE),
+    ("pins generic", check_pins, Mode.GENERIC),
 )
 
 
@@ -328,7 +396,11 @@ def passed(name: str, case: Callable[..., str], mode: Mode, devices: tuple[str, 
 
 def main(receiving: str, sending: str) -> int:
     """Run every case; exit status 1 when one failed."""
+    PLACE.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(PLACE)], check=True)
     results = [passed(*each, (receiving, sending)) for each in CASES]
+    subprocess.run(["umount", str(PLACE)], check=True)
+    PLACE.rmdir()
     say(f"{sum(results)} of {len(CASES)} cases hold on Linux {os.uname().release}")
     return 0 if all(results) else 1
 
