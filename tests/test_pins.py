@@ -274,16 +274,12 @@ def test_a_map_of_another_kind_is_a_layout_error(directory):
             BooksMap.from_fd(generation.open("books"))
 
 
-def test_codes_and_a_link_that_moves_to_the_next_generation(bpffs, directory, books):
-    earlier, later = directory.create(EPOCH), directory.create(LATER)
-    for name in ("counters-6", "counters-4294967296", "link-6", "table-0"):
-        earlier.pin(name, books.fd)
-    assert earlier.codes("counters") == [6, 4294967296]
-    later.take_link(8, earlier, 6)
-    assert (earlier.codes("link"), later.codes("link")) == ([], [8])
-    with pytest.raises(KernelError, match=f"{EPOCH}/link-6: No such file"):
-        later.take_link(6, earlier, 6)
-    assert [each.epoch for each in directory.generations()] == [EPOCH, LATER]
+def test_codes_are_those_of_attachments(directory, books):
+    with directory.create(EPOCH) as generation:
+        for name in ("counters-6", "counters-4294967296", "link-6", "table-0"):
+            generation.pin(name, books.fd)
+        assert generation.codes("counters") == [6, 4294967296]
+        assert generation.codes("link") == [6]
 
 
 def test_interrupted_at_any_step_a_removal_leaves_no_link_without_books(

@@ -39,7 +39,7 @@ class Creator:
         pins: RunPins | None = None,
     ) -> None:
         self.build, self.program = obj.name, program
-        self.shared, self.own, self._pins = shared, own, pins
+        self.shared, self.own, self.pins = shared, own, pins
         self._spec = obj.program(program)
         self._maps = {name: obj.map(name) for name in own}
 
@@ -56,7 +56,7 @@ class Creator:
 
     def _own_map(self, name: str, entries: int, target: Target) -> Map:
         spec = self._maps[name]
-        fd = self._pins.counters_of(target) if self._pins else None
+        fd = self.pins.counters_of(target) if self.pins else None
         return Map(spec, entries or None) if fd is None else Map.from_fd(fd, spec, entries or None)
 
     def create(self, target: Target) -> Parts:
@@ -66,10 +66,10 @@ class Creator:
         """
         with ExitStack() as stack:
             program, maps = self.load(target, stack)
-            if self._pins is None:
+            if self.pins is None:
                 link = stack.enter_context(_linked(program.fd, target))
             else:
-                with self._pins.attaching(target, maps[0].fd) as pin:
+                with self.pins.attaching(target, maps[0].fd) as pin:
                     link = stack.enter_context(_linked(program.fd, target))
                     pin(link)
             stack.pop_all()

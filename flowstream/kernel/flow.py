@@ -19,6 +19,7 @@ from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, libbpf, records, structures
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
+from flowstream.kernel.generation import counters_pin, link_pin
 from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import ArrayMap, HashMap, PerCpuArray
 from flowstream.kernel.parts import owned
@@ -26,6 +27,7 @@ from flowstream.kernel.program import Program
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
+from flowstream.kernel.run_pins import RunPins
 from flowstream.kernel.tables import SLOT, FlowTables
 from flowstream.kernel.target import Target
 from flowstream.layouts import xdp_flow as layout
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.tally import AttachmentKey
+    from flowstream.kernel.generation import Generation
     from flowstream.kernel.object import KernelObject
-    from flowstream.kernel.run_pins import RunPins
 
 
 NAME = "xdp_flow"
@@ -122,7 +124,7 @@ class FlowAttachment(Closing):
             return
         if self._probe.pins:
             self._link.detach()
-            self._probe.pins.detached(self.key)
+            self._probe.pins.unpin(link_pin(self.key.code))
         self._link.close()
 
     def let_go(self) -> None:
@@ -132,7 +134,7 @@ class FlowAttachment(Closing):
     def unpin(self) -> None:
         """Let go of the counters' pin, if it has one: they are noted elsewhere."""
         if self._probe.pins:
-            self._probe.pins.forget(self.key)
+            self._probe.pins.unpin(counters_pin(self.key.code))
 
     def close(self) -> None:
         """Release everything, and detach unless the link is pinned."""
@@ -159,7 +161,7 @@ class FlowProbe(Closing):
         max_flows: int = 131_072,
         sampling: int = 1,
         build: str = NAME,
-        pins: RunPins | None = None,
+        pins: Generation | None = None,
     ) -> None:
         features.require_kernel()
         features.raise_memlock()
@@ -198,7 +200,8 @@ class FlowProbe(Closing):
             "wakeups": self.wakeups,
         }
         fds = {name: each.fd for name, each in shared.items()}
-        return Creator(self._object, NAME, fds, {COUNTERS: 0}, self.pins)
+        pins = RunPins(self.pins.above, self.pins.epoch) if self.pins else None
+        return Creator(self._object, NAME, fds, {COUNTERS: 0}, pins)
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
         """Load the program for ``target`` with counters of its own, without attaching it."""

@@ -27,7 +27,7 @@ from flowstream.kernel.bpffs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from flowstream.kernel.bpffs import Owner
 
@@ -67,16 +67,17 @@ class LinkPin(NamedTuple):
 
 
 class Generation(Closing):
-    """The pins of one run. ``fd`` is the descriptor of their directory.
+    """The pins of one run.
 
-    The methods need no privilege, only the owner's rights. They raise KernelError with
-    the path of the pin.
+    ``fd`` is the descriptor of their directory, ``above`` that of the one that it is in,
+    which stays the caller's. The methods need no privilege, only the owner's rights. They
+    raise KernelError with the path of the pin.
     """
 
     def __init__(self, above: int, path: str, owner: Owner, epoch: int) -> None:
-        """Open the one in directory ``above`` of that path, which stays the caller's."""
+        """Open the generation ``epoch`` in the directory of that path."""
         self.epoch, self.path = epoch, f"{path}/{epoch}"
-        self._above, self._owner = above, owner
+        self.above, self._owner = above, owner
         self.fd = -1
         try:
             self.fd = os.open(str(epoch), OPEN_DIRECTORY, dir_fd=above)
@@ -127,14 +128,10 @@ class Generation(Closing):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
-    def take_link(self, code: int, earlier: Generation, their_code: int) -> None:
-        """Make an earlier generation's pin of a link one of this generation, in one step."""
-        try:
-            os.rename(
-                link_pin(their_code), link_pin(code), src_dir_fd=earlier.fd, dst_dir_fd=self.fd
-            )
-        except OSError as err:
-            raise refusal(f"{earlier.path}/{link_pin(their_code)}", err) from err
+    def share(self, fds: Sequence[int]) -> None:
+        """Pin the maps that all attachments share: descriptors in the order of ``SHARED``."""
+        for name, fd in zip(SHARED, fds, strict=True):
+            self.pin(name, fd)
 
     def remove(self) -> None:
         """Remove all pins, links first, and the directory; close it.
@@ -148,7 +145,7 @@ class Generation(Closing):
         for name in (*links, *books, *sorted(names - {*links, *books})):
             self.unpin(name)
         try:
-            os.rmdir(str(self.epoch), dir_fd=self._above)
+            os.rmdir(str(self.epoch), dir_fd=self.above)
         except OSError as err:
             raise refusal(self.path, err) from err
         self.close()

@@ -1,4 +1,4 @@
-"""What a run pins of its maps and links, in an order that fits a kill at any instant.
+"""What a run pins of its attachments, in an order that fits a kill at any instant.
 
 The counters of an attachment are pinned before a program writes to them. A link that is
 taken over has its pin here before it gets this run's program: so its pin is always in the
@@ -7,33 +7,33 @@ newest generation that has counters for it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowstream.kernel.generation import SHARED, counters_pin, link_pin
+from flowstream.errors import KernelError
+from flowstream.kernel import libbpf
+from flowstream.kernel.generation import counters_pin, link_pin
 from flowstream.kernel.stages import Stage, at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from flowstream.accounting.tally import AttachmentKey
-    from flowstream.kernel.generation import Generation
     from flowstream.kernel.link import Link
-    from flowstream.kernel.pins import PinDirectory
     from flowstream.kernel.target import Target
 
 
 class RunPins:
-    """The generation of a run that begins, in its directory; both stay the caller's."""
+    """The generation ``epoch`` in a directory of pins, for its owner: it makes nothing else's.
 
-    def __init__(self, directory: PinDirectory, generation: Generation) -> None:
-        self.directory, self.generation = directory, generation
+    ``fd`` is the directory's descriptor, which stays the caller's. Needs no more calls than
+    bpf, renameat and unlinkat.
+    """
 
-    def share(self, fds: Sequence[int]) -> None:
-        """Pin the maps that all attachments share: descriptors in the order of ``SHARED``."""
-        for name, fd in zip(SHARED, fds, strict=True):
-            self.generation.pin(name, fd)
+    def __init__(self, fd: int, epoch: int) -> None:
+        self.fd, self.epoch = fd, epoch
 
     def counters_of(self, target: Target) -> int | None:
         """Descriptor of the counters that the program of ``target`` goes on with, the caller's.
@@ -42,7 +42,9 @@ class RunPins:
         """
         if target.link_fd is None or target.earlier is not None:
             return None
-        return self.generation.open(counters_pin(target.key.code))
+        name = counters_pin(target.key.code)
+        result = libbpf.library().bpf_obj_get(self._place(name))
+        return libbpf.check(result, f"opening {name}")
 
     @contextmanager
     def attaching(self, target: Target, counters_fd: int) -> Iterator[Callable[[Link], None]]:
@@ -50,29 +52,40 @@ class RunPins:
 
         When the block raises, nothing has changed. AttachError.
         """
-        code, own = target.key.code, self.generation
-        with ExitStack() as opened, ExitStack() as undo:
+        code = target.key.code
+        with ExitStack() as undo:
             with at(Stage.PINNING, target.mode):
                 if target.link_fd is None or target.earlier is not None:
-                    own.pin(counters_pin(code), counters_fd)
-                    undo.callback(own.unpin, counters_pin(code))
+                    self._pin(counters_pin(code), counters_fd)
+                    undo.callback(self.unpin, counters_pin(code))
                 if target.earlier is not None:
-                    earlier = self.directory.generation(target.earlier.epoch)
-                    opened.enter_context(earlier)
-                    own.take_link(code, earlier, target.earlier.code)
-                    undo.callback(earlier.take_link, target.earlier.code, own, code)
+                    theirs = f"{target.earlier.epoch}/{link_pin(target.earlier.code)}"
+                    mine = f"{self.epoch}/{link_pin(code)}"
+                    self._rename(theirs, mine)
+                    undo.callback(self._rename, mine, theirs)
             yield partial(self._pin_link, target)
             undo.pop_all()
 
     def _pin_link(self, target: Target, link: Link) -> None:
         if target.link_fd is None:
             with at(Stage.PINNING, target.mode):
-                self.generation.pin(link_pin(target.key.code), link.fd)
+                self._pin(link_pin(target.key.code), link.fd)
 
-    def detached(self, key: AttachmentKey) -> None:
-        """Remove the pin of a link whose program was taken off."""
-        self.generation.unpin(link_pin(key.code))
+    def unpin(self, name: str) -> None:
+        """Remove a pin; harmless when there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.epoch}/{name}", dir_fd=self.fd)
 
-    def forget(self, key: AttachmentKey) -> None:
-        """Remove the counters of an attachment that was detached: they are noted elsewhere."""
-        self.generation.unpin(counters_pin(key.code))
+    def _pin(self, name: str, fd: int) -> None:
+        result = libbpf.library().bpf_obj_pin(fd, self._place(name))
+        libbpf.check(result, f"pinning {name}")
+
+    def _place(self, name: str) -> bytes:
+        # The directory above it may be root's alone.
+        return f"/proc/self/fd/{self.fd}/{self.epoch}/{name}".encode()
+
+    def _rename(self, name: str, to: str) -> None:
+        try:
+            os.rename(name, to, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as err:
+            raise KernelError(f"moving the pin {name}: {err.strerror}", err.errno or 0) from err

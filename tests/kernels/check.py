@@ -37,7 +37,6 @@ from flowstream.kernel.link import Mode
 from flowstream.kernel.maps import Map
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.pins import PinDirectory
-from flowstream.kernel.run_pins import RunPins
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason, RecordType
 from flowstream.streams import Stream
@@ -296,7 +295,7 @@ def _each_once(sources: Iterable[int]) -> Counter[bytes]:
 def pinned_run(directory: PinDirectory, epoch: int) -> tuple[Generation, FlowProbe]:
     """Begin a run whose maps stay."""
     generation = directory.create(epoch)
-    kernel = FlowProbe(max_flows=1009, pins=RunPins(directory, generation))
+    kernel = FlowProbe(max_flows=1009, pins=generation)
     with BooksMap() as books:
         books.put(7, b"kept")
         generation.pin(BOOKS, books.fd)

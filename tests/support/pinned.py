@@ -15,7 +15,6 @@ from flowstream.kernel.generation import BOOKS, LinkPin
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
 from flowstream.kernel.pins import PinDirectory
-from flowstream.kernel.run_pins import RunPins
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason
 
@@ -40,8 +39,7 @@ class PinnedRun(Closing):
             self.directory = enter(PinDirectory(str(place), ROOT))
             self.earlier = [enter(each) for each in open_earlier(self.directory)]
             self.generation = enter(self.directory.create(self.epoch))
-            self.pins = RunPins(self.directory, self.generation)
-            self.probe = enter(FlowProbe(max_flows=max_flows, pins=self.pins))
+            self.probe = enter(FlowProbe(max_flows=max_flows, pins=self.generation))
             with BooksMap() as books:
                 self.generation.pin(BOOKS, books.fd)
             self._stack = stack.pop_all()
