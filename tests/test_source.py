@@ -17,6 +17,8 @@ from aiokafka.admin import NewPartitions
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
+from broker.topics import create
+from confluent_kafka.admin import NewTopic
 from support.outcomes import Account, eventually, make_batch, new_topic, number
 
 from flowstream import compression
@@ -516,3 +518,13 @@ async def test_missing_kafka_topic_or_broker_is_named(broker: Broker) -> None:
     _, error, _ = await read("kafka://127.0.0.1:9")
     assert error is not None
     assert "kafka://127.0.0.1:9: cannot be read" in error
+
+
+async def test_missing_kafka_topic_is_looked_for_behind_prefixes(broker: Broker) -> None:
+    name = new_topic()
+    topics = [f"{prefix}.{name}" for prefix in "dcba"]
+    create(broker, *(NewTopic(topic, 1, 1) for topic in (*topics, f"more-{name}")))
+    _, error, _ = await read(broker.url, name)
+    assert error == f"{broker.url}: no topic {name}; did you mean a.{name}, b.{name}, c.{name}?"
+    _, error, _ = await read(broker.url, f"site.{name}")
+    assert error == f"{broker.url}: no topic site.{name}"

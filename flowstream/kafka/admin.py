@@ -45,6 +45,12 @@ async def existing_partitions(admin: AIOKafkaAdminClient, topics: Sequence[str])
     return {topic: counts.get(topic, 0) for topic in topics}
 
 
+async def prefixed_topics(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> list[str]:
+    """Return the topics that have one of these names behind a prefix, as ``PREFIX.NAME``."""
+    names = tuple(f".{topic}" for topic in topics)
+    return sorted(topic for topic in await admin.list_topics() if topic.endswith(names))
+
+
 async def partition_counts(
     settings: ClientSettings, topics: Sequence[str], within: float
 ) -> dict[str, int]:

@@ -15,7 +15,7 @@ from aiokafka.errors import (
 )
 
 from flowstream.errors import FlowstreamError, MissingExtraError, MissingTopicError, SourceError
-from flowstream.kafka.admin import existing_partitions, user_of
+from flowstream.kafka.admin import existing_partitions, prefixed_topics, user_of
 from flowstream.kafka.client import admin_client, load, new_consumer, rack_of
 from flowstream.kafka.diagnosis import why_unreachable
 from flowstream.kafka.topic_settings import deletions, described
@@ -38,6 +38,8 @@ PROGRESS_TIMEOUT = 15.0
 _READING_PAUSE = 0.005
 _FOLLOWING_PAUSE = 0.05
 _STOP_TIMEOUT = 2.0
+# Topics that an error suggests.
+_NAMED = 3
 _MAX_RECORDS = 8192
 
 
@@ -128,12 +130,14 @@ class KafkaSource:
         async with admin_client(self._settings) as admin:
             counts = await existing_partitions(admin, self._topics)
             self.warnings = await _losses(admin, [topic for topic in counts if counts[topic]])
-        missing = [topic for topic, count in counts.items() if not count]
+            missing = [topic for topic, count in counts.items() if not count]
+            similar = await prefixed_topics(admin, missing) if missing else []
         if missing:
             unseen = ""
             if self._settings.sasl or (self._settings.tls and self._settings.tls.certificate):
                 unseen = f", or {user_of(self._settings)} is not authorised to describe it"
-            text = f"{self._url}: no topic {', '.join(missing)}{unseen}"
+            meant = f"; did you mean {', '.join(similar[:_NAMED])}?" if similar else ""
+            text = f"{self._url}: no topic {', '.join(missing)}{unseen}{meant}"
             raise MissingTopicError(text, tuple(missing))
         return [
             TopicPartition(topic, partition)
