@@ -92,6 +92,7 @@ def _encoded(lane: Lane) -> list[MessageBatch]:
             partitions(keys, PARTITIONS),
             Tally.of_flows(part),
             time.time_ns() // 1_000_000,
+            IDENTITY.agent_epoch,
         )
     return batches
 

@@ -114,7 +114,7 @@ def _split(records: NDArray[np.void], values: list[bytes]) -> float:
             keys = partition_keys(part)
             tally = Tally.of_flows(part)
             to = partitions(keys, PARTITIONS)
-            split(Stream.FLOWS, "t", values[start : start + len(part)], keys, to, tally, 0)
+            split(Stream.FLOWS, "t", values[start : start + len(part)], keys, to, tally, 0, EPOCH)
         return len(records)
 
     return cpu_us(run)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from bench.lane import Lane
 from bench.measure import Row, Samples, Table, cpu_us
 from bench.publish import BROKER
 from bench.records import PARTITIONS
+from flowstream.accounting.ledgers import Ledgers
 from flowstream.encode import make_encoder
 from flowstream.kafka.sink import KafkaSink
 from flowstream.kernel import clock
@@ -78,7 +78,7 @@ def _round(
 ) -> Iterator[tuple[str, float]]:
     run = next(FLEET.runs())
     records = FLEET.records(run, 0)
-    encoder = make_encoder(record_format, run.identity)
+    encoder, epoch = make_encoder(record_format, run.identity), run.identity.agent_epoch
 
     def lane(open_with: Callable[[Ledger], Sink]) -> Lane:
         prefix = f"outage-{record_format}"
@@ -88,25 +88,25 @@ def _round(
         yield LIVE, cpu_us(lambda: live.publish(records, AT_ONCE))
     with tempfile.TemporaryDirectory(prefix="flowstream-bench-") as directory:
         spools = [Spool(Path(directory), retention=Retention()) for _ in range(3)]
-        with lane(lambda ledger: _spooling(cluster, spools[0], ledger, encoder)) as idle:
+        with lane(lambda ledger: _spooling(cluster, spools[0], ledger, encoder, epoch)) as idle:
             yield IDLE, cpu_us(lambda: idle.publish(records, AT_ONCE))
-        outage = lane(lambda ledger: _spooling(away, spools[1], ledger, encoder))
+        outage = lane(lambda ledger: _spooling(away, spools[1], ledger, encoder, epoch))
         outage.start()
         yield SPOOLED, cpu_us(lambda: outage.publish(records, AT_ONCE))
         outage.close()
-        after = lane(lambda ledger: _spooling(cluster, spools[2], ledger, encoder))
+        after = lane(lambda ledger: _spooling(cluster, spools[2], ledger, encoder, epoch))
         yield DRAINED, cpu_us(lambda: _drain(runner, after, spools[2]))
         after.close()
 
 
 def _spooling(
-    settings: ClientSettings, spool: Spool, ledger: Ledger, encoder: Encoder
+    settings: ClientSettings, spool: Spool, ledger: Ledger, encoder: Encoder, agent_epoch: int
 ) -> SpoolingSink:
     """Return a sink as the agent has it."""
     return SpoolingSink(
         lambda outcomes: KafkaSink(settings, outcomes, partitions=PARTITIONS),
         spool,
-        Books(ledger, time.time_ns()),
+        Books(Ledgers(agent_epoch, ledger), agent_epoch),
         partitions=PARTITIONS,
         encoder=encoder,
         clock=clock.now,

@@ -82,8 +82,8 @@ class MessageBatch:
     ``timestamps_ms`` (Unix milliseconds), ``keys`` and ``values`` are parallel.
     ``headers`` and ``offsets`` are parallel to them or empty: empty ``headers``
     mean that no message has any; ``offsets`` are those of the place that the
-    messages were copied from. ``stream`` and ``tally`` are for accounting: None
-    for messages that belong to no run's ledger.
+    messages were copied from. ``stream``, ``tally`` and ``agent_epoch``, the run
+    that made them, are for accounting: None for messages that belong to no run's ledger.
     """
 
     topic: str
@@ -95,6 +95,7 @@ class MessageBatch:
     offsets: Sequence[int] = ()
     stream: Stream | None = None
     tally: Tally | None = None
+    agent_epoch: int | None = None
 
     def __len__(self) -> int:
         return len(self.values)

@@ -11,9 +11,10 @@ from support.published import HOST, LOSSES, NO_SPOOL, Published
 from support.records import EPOCH, flow_records
 
 from flowstream.accounting import terms
+from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amended import amended
-from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.ledger import Account, Ledger, StageCount
+from flowstream.accounting.amounts import Amount, RecordAmount
+from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.snapshot import Moment, SpoolState
 from flowstream.accounting.tally import AttachmentKey, Tally
@@ -55,6 +56,12 @@ def spooled(stream: Stream = Stream.FLOWS) -> Ledger:
     return ledger
 
 
+def amounts(part: slice) -> dict[AttachmentKey, RecordAmount]:
+    tally = batch().tally
+    assert tally is not None
+    return dict(tally[part].sums())
+
+
 def gone_of(stream: Stream, part: slice, cause: str, *, in_doubt: bool = False) -> Gone:
     tally = batch(stream).tally
     assert tally is not None
@@ -79,24 +86,22 @@ def test_records_that_wait_are_settled(stream):
 
 def test_a_spooled_record_that_is_acknowledged_is_published():
     ledger = spooled()
-    ledger.unspooled(batch(), slice(0, 3))
-    ledger.acknowledged(batch(), slice(0, 3))
+    ledger.unspooled(Stream.FLOWS, amounts(slice(0, 3)))
     account = ledger.account(THREE_IN)
     assert account.spool == RecordAmount(1, 17, 1_709)
     # Spooled stays: it counts what was ever written there.
     assert (account.flows.acknowledged, account.flows.spooled) == (1, 2)
     assert all(account.settled for _, account in of_everything(ledger))
-    ledger.unspooled(batch(), slice(3, 4))
-    assert not account.settled
-    ledger.acknowledged(batch(), slice(3, 4))
+    assert account.acknowledged == account.left.acknowledged == Amount(7, 701)
+    ledger.unspooled(Stream.FLOWS, amounts(slice(3, 4)))
     assert account.settled
+    assert account.acknowledged == account.left.acknowledged == Amount(24, 2_410)
     assert [account.spool for _, account in of_everything(ledger)] == [RecordAmount()] * 3
 
 
 def test_a_spooled_record_that_the_broker_refuses_is_lost_by_that_cause():
     ledger = spooled()
-    ledger.unspooled(batch(), slice(0, 1))
-    ledger.failed(batch(), slice(0, 1), terms.MESSAGE_TOO_LARGE)
+    ledger.gone(gone_of(Stream.FLOWS, slice(0, 1), terms.MESSAGE_TOO_LARGE))
     account = ledger.account(THREE_IN)
     assert account.losses == {"message_too_large": RecordAmount(1, 7, 701)}
     assert (account.flows.failed, account.spool) == (1, RecordAmount(1, 17, 1_709))
@@ -123,10 +128,9 @@ def test_spooled_counters_have_no_account():
         "t", 0, [0], [b""], [b""], stream=Stream.COUNTERS, tally=Tally.empty(1)
     )
     ledger.spooled(counters, slice(0, 1))
-    ledger.unspooled(counters, slice(0, 1))
     ledger.gone(Gone(EPOCH, Stream.COUNTERS, {AttachmentKey(0): RecordAmount(1)}, "spool_full"))
     assert ledger.account(AttachmentKey(0)) == Account()
-    assert ledger.counters_failed == 0
+    assert (ledger.counters_published, ledger.counters_failed) == (1, 0)
 
 
 def last_record(*, final: bool = True) -> CountersRecord:

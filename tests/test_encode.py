@@ -246,7 +246,7 @@ def test_split_groups_by_partition_in_order(count):
     keys = partition_keys(records)
     numbers = partitions(keys, count)
     tally = Tally.of_flows(records)
-    batches = split(Stream.FLOWS, "t.flows", values, keys, numbers, tally, 1_700)
+    batches = split(Stream.FLOWS, "t.flows", values, keys, numbers, tally, 1_700, EPOCH)
 
     assert [batch.partition for batch in batches] == sorted(set(numbers.tolist()))
     for batch in batches:
@@ -264,4 +264,4 @@ def test_split_of_nothing():
     records = flow_records(0)
     keys = partition_keys(records)
     tally = Tally.of_flows(records)
-    assert split(Stream.FLOWS, "t.flows", [], keys, partitions(keys, 3), tally, 0) == []
+    assert split(Stream.FLOWS, "t.flows", [], keys, partitions(keys, 3), tally, 0, EPOCH) == []

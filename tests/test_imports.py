@@ -36,7 +36,7 @@ ROOMS = {
         "urls": "errors",
         "records": "errors undecodable extras streams layouts",
         "schemas": "errors streams layouts records",
-        "accounting": "errors streams layouts records",
+        "accounting": "errors undecodable streams layouts records",
         "messages": "errors streams accounting",
         "kernel": "errors undecodable streams closing layouts accounting",
         "attacher": "closing kernel",

@@ -10,13 +10,16 @@ import threading
 import msgspec
 import numpy as np
 import pytest
+from support.books import Kept, header
 from support.outcomes import eventually
 from support.records import COUNTERS, random_flows
 
-from flowstream.accounting import terms
+from flowstream.accounting import books, terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.books import Facts
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import AttachmentKey
+from flowstream.agent.books import Books
 from flowstream.agent.pipeline import (
     ENCODE_RECORDS,
     QUEUE_BATCHES,
@@ -24,7 +27,7 @@ from flowstream.agent.pipeline import (
     RecordBatch,
 )
 from flowstream.agent.readers import RingReader, move_table
-from flowstream.agent.state import Run, RunState
+from flowstream.agent.state import Known, Run
 from flowstream.encode import make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, decode
@@ -392,17 +395,21 @@ async def test_a_drain_that_fails_is_no_silent_loss():
     assert rig.account.flows.drained == 7
 
 
-async def test_a_restored_run_goes_on_where_the_state_was_saved():
-    first = Rig()
+async def test_a_restored_run_goes_on_where_its_books_end():
+    first, kept = Rig(), Kept()
+    Books(kept, header(first.run.identity), first.run)
+    first.run.know(AttachmentKey(IF_INDEX), Known(Facts("eth0"), attached=True, kernel=None))
     sent = flows(ENCODE_RECORDS + 101)
     async with running(first.publisher):
         await first.publisher.put(RecordBatch(Stream.FLOWS, sent.copy()))
         await first.publisher.put(RecordBatch(Stream.NEW_FLOWS, sent[:7].copy()))
     await first.publisher.publish_counters(lambda seq: msgspec.structs.replace(COUNTERS, seq=seq))
     settle(first, failed=211, in_doubt=11)
-    saved = msgspec.msgpack.encode(first.run.state())
+    first.run.write_books()
 
-    second = Rig(run=Run.restore(msgspec.msgpack.decode(saved, type=RunState)))
+    ended = books.read(kept.items())
+    assert (ended.header.agent_epoch, ended.header.topic_prefix) == (EPOCH, "t")
+    second = Rig(run=Run.restore(ended))
     assert second.run.identity == first.run.identity
     assert second.ledger.accounts() == first.ledger.accounts()
     assert second.account.losses["delivery_timeout"].records == 211
@@ -426,34 +433,23 @@ async def test_a_restored_run_goes_on_where_the_state_was_saved():
     assert second.account.flows.encoded == len(sent) + 13
 
 
-async def test_a_saved_state_does_not_change_with_its_run():
-    rig = Rig()
-    async with running(rig.publisher):
-        await rig.publisher.put(RecordBatch(Stream.FLOWS, flows(101)))
-    state = rig.run.state()
-    saved = msgspec.msgpack.encode(state)
-    settle(rig, failed=3, in_doubt=5)
-    rig.run.take_seq(Stream.FLOWS, 7)
-    rig.run.names[5] = "eth1"
-    assert msgspec.msgpack.encode(state) == saved
-
-
-def test_a_restored_run_keeps_the_counts_of_attachments_that_went():
-    run = Run(Identity(EPOCH, bytes(16), "host-a", bytes(16), NAMES))
-    counts = KernelCounts(
-        Amount(101, 10_007), {"non_ip": Amount(3, 211)}, {"overflow_lost": RecordAmount(5, 5, 307)}
-    )
-    key = AttachmentKey(IF_INDEX, 1)
-    run.ledger.account(key).flows.acknowledged = 13
-    run.close_account(key, counts)
-    run.ledger.counters_failed = 7
-    saved = msgspec.json.encode(run.state())
-    restored = Run.restore(msgspec.json.decode(saved, type=RunState))
-    assert restored.sums() == run.sums()
-    assert restored.past.seen_packets == 101
-    assert restored.reopen_account(key) == counts
+async def test_a_run_restored_from_its_books_knows_the_attachments_that_went():
+    rig, kept = Rig(), Kept()
+    Books(kept, header(rig.run.identity), rig.run)
+    key, counts = AttachmentKey(IF_INDEX, 1), KernelCounts(Amount(101, 10_007), {}, {})
+    rig.run.know(key, Known(Facts("eth0", "site"), attached=True, kernel=None))
+    rig.ledger.account(key).flows.acknowledged = 13
+    rig.run.know(key, Known(Facts("eth0", "site"), attached=False, kernel=counts))
+    await rig.publisher.publish_counters(lambda seq: msgspec.structs.replace(COUNTERS, seq=seq))
+    rig.run.close_account(key, counts)
+    restored = Run.restore(books.read(kept.items()))
+    assert restored.known[key] == Known(Facts("eth0", "site"), attached=False, kernel=counts)
     assert restored.ledger.account(key).flows.acknowledged == 13
-    assert restored.ledger.counters_failed == 7
+    # Once its final counters are published, nobody needs it.
+    rig.ledger.acknowledged(rig.shelf.batches[-1], slice(0, 1))
+    rig.run.write_books()
+    assert books.read(kept.items()).entries == {}
+    assert rig.run.reopen_account(key) == counts
 
 
 def settle(rig: Rig, *, failed: int, in_doubt: int) -> None:

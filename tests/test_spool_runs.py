@@ -9,12 +9,14 @@ from support.records import EPOCH
 
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.snapshot import Moment, SpoolState
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.records import CountersRecord, Loss, SpoolCounts
 from flowstream.spool.books import Books
-from flowstream.spool.runs import EarlierRun, OwnRun
+from flowstream.spool.live import LiveRun
+from flowstream.spool.runs import EarlierRun
 from flowstream.streams import Stream
 
 TOPIC = "site.counters"
@@ -37,12 +39,12 @@ def gone(record: CountersRecord, stream: Stream = Stream.FLOWS) -> Gone:
 
 
 def ended(*records: CountersRecord, lost: Gone | None = None) -> EarlierRun:
-    own = OwnRun()
+    own = LiveRun(Ledger())
     for record in records:
         own.note(record, TOPIC)
     if lost is not None:
         own.lose(lost)
-    return EarlierRun(EPOCH, own.saved(ended=True))
+    return EarlierRun(EPOCH, own.saved(ended=True)[0])
 
 
 def test_a_run_that_lost_nothing_has_nothing_to_publish():
@@ -92,9 +94,9 @@ def test_counters_that_are_gone_are_published_as_they_were():
 
 
 def test_a_killed_run_may_have_made_more_counters_than_the_checkpoint_has():
-    own, record = OwnRun(), counters(40, 3)
+    own, record = LiveRun(Ledger()), counters(40, 3)
     own.note(record, TOPIC)
-    run = EarlierRun(EPOCH, own.saved(ended=False))
+    run = EarlierRun(EPOCH, own.saved(ended=False)[0])
     run.lose(gone(record))
     run.amend(NOW, STATE)
     (posted,) = run.post()
@@ -102,11 +104,18 @@ def test_a_killed_run_may_have_made_more_counters_than_the_checkpoint_has():
 
 
 def test_counters_include_what_was_lost_before_them():
-    own, record = OwnRun(), counters(40, 3)
+    own, record = LiveRun(Ledger()), counters(40, 3)
     own.note(record, TOPIC)
     own.lose(gone(record))
+    saved, number = own.saved(ended=False)
+    # The checkpoint is not written: these counters do not have it.
     own.note(counters(41, 3), TOPIC)
-    assert not EarlierRun(EPOCH, own.saved(ended=True)).is_due
+    assert EarlierRun(EPOCH, own.saved(ended=True)[0]).is_due
+    own.confirm(number)
+    assert own.ledger.account(AttachmentKey.of_record(record)).losses == {"spool_full": AMOUNT}
+    own.note(counters(42, 3), TOPIC)
+    assert not EarlierRun(EPOCH, own.saved(ended=True)[0]).is_due
+    assert saved.left == own.saved(ended=True)[0].left
 
 
 @pytest.mark.parametrize(
@@ -119,10 +128,11 @@ def test_counters_include_what_was_lost_before_them():
     ],
 )
 def test_damaged_books_are_left_out(saved):
-    books = Books(Ledger(), 1_024_001)
-    books.load({1_024_000: saved})
+    books = Books(Ledgers(1_025_024, Ledger()), 1_025_024)
+    books.load({1_024_000: saved}, {})
     assert books.topics == set()
-    assert books.saved(frozenset((1_024_000,))) == {}
+    kept, _ = books.saved(frozenset((1_024_000,)))
+    assert kept == {}
     # Intact ones are not.
-    books.load({1_024_000: [b"\x93\xa1t\x00\x90"]})
+    books.load({1_024_000: [b"\x93\xa1t\x00\x90"]}, {})
     assert books.topics == {"t"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowstream.accounting.ledger import Account
+    from flowstream.accounting.account import Account
     from flowstream.accounting.snapshot import Moment
 
 ADDRESS: Final = V4_MAPPED + bytes([192, 0, 2, 1])

@@ -18,8 +18,8 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from flowstream.accounting.account import StageCount
     from flowstream.accounting.identity import Identity
-    from flowstream.accounting.ledger import StageCount
     from flowstream.accounting.snapshot import Snapshot
 
 

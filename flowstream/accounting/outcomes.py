@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowstream.accounting.account import Outcome
     from flowstream.accounting.amounts import RecordAmount
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.streams import Stream
@@ -49,3 +50,10 @@ class Gone:
     amounts: Mapping[AttachmentKey, RecordAmount]
     cause: str
     in_doubt: bool = False
+
+    def count(self, outcome: Outcome, amount: RecordAmount) -> None:
+        """Count ``amount`` of these records, those of one attachment."""
+        if self.in_doubt:
+            outcome.doubt(amount, self.cause)
+        else:
+            outcome.fail(self.stream, amount, self.cause)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from flowstream.accounting.account import Account
     from flowstream.accounting.amounts import KernelCounts
-    from flowstream.accounting.ledger import Account
     from flowstream.accounting.tally import AttachmentKey
 
 

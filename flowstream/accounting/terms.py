@@ -42,6 +42,7 @@ IO_ERROR: Final = "io_error"
 PIPE_CLOSED: Final = "pipe_closed"
 SHUTDOWN: Final = "shutdown"
 INTERNAL_ERROR: Final = "internal_error"
+AGENT_KILLED: Final = "agent_killed"
 
 LOSSES: Final[Mapping[str, str]] = {
     OVERFLOW_LOST: "packets that found the flow table and its ring buffer full",
@@ -80,6 +81,8 @@ IN_DOUBT: Final[Mapping[str, str]] = {
     SPOOL_EXPIRED: "records that were sent once without an answer, spooled and too old since",
     SPOOL_DAMAGED: "records that were sent once without an answer, spooled and damaged there",
     SHUTDOWN: "records sent, or being written, when the time of the run's end was over",
+    AGENT_KILLED: "what the agent had in its memory when it was killed, with --pin: at least "
+    "the records that had a seq, and all packets that it had taken out of the kernel",
 }
 """Causes for which a record that was sent has no answer: it may or may not be published.
 

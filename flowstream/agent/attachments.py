@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
+from flowstream.agent.probe import facts
 from flowstream.agent.readers import RingReader, move_table
+from flowstream.agent.state import Known
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
 from flowstream.layouts.constants import EndReason
@@ -56,10 +58,11 @@ class Attachments:
         for present in self._present.values():
             self._read(present)
 
-    def add(self, attachment: Attachment, netns: str = "") -> None:
+    def add(self, attachment: Attachment, netns: str = "", previous_epoch: int = 0) -> None:
         """Take in an attachment; its counts go on where those of an earlier one ended.
 
-        ``netns`` is the name of its network namespace. UsageError for a second one of its key.
+        ``netns`` is the name of its network namespace, ``previous_epoch`` the run whose
+        link it took over. UsageError for a second one of its key.
         """
         key = attachment.key
         if key in self._present:
@@ -68,10 +71,16 @@ class Attachments:
             earlier: KernelCounts | None = departed.kernel
         else:
             earlier = self._run.reopen_account(key)
-        self._present[key] = _Present(attachment, netns, earlier)
+        self._present[key] = _Present(attachment, netns, earlier, previous_epoch)
         self._run.names[key.if_index] = attachment.interface
+        self._note(key)
         if self._shared:
             self._read(self._present[key])
+
+    def _note(self, key: AttachmentKey) -> None:
+        present = self._present[key]
+        known = facts(present.attachment, present.netns, present.previous_epoch)
+        self._run.know(key, Known(known, attached=True, kernel=present.earlier))
 
     def replace(self, attachment: Attachment) -> Former:
         """Take in an attachment that took over the link of the present one of its key.
@@ -84,6 +93,7 @@ class Attachments:
         present.attachment, present.readers = attachment, None
         present.former.append(former)
         former.attachment.let_go()
+        self._note(attachment.key)
         if self._shared:
             self._read(present)
         return former
@@ -111,9 +121,18 @@ class Attachments:
             await self._shared.catch_up()
         if present.readers:
             await present.readers.finish()
-        departed = Departed(present.program, present.mode, present.netns, present.counters())
+        departed = Departed(
+            present.program,
+            present.mode,
+            present.netns,
+            present.previous_epoch,
+            present.counters(),
+        )
         del self._present[key]
         self._departed[key] = departed
+        # Before its own counters are gone.
+        last = self._run.known[key]._replace(attached=False, kernel=departed.kernel)
+        self._run.know(key, last)
         present.attachment.close()
         return departed
 
@@ -173,6 +192,7 @@ class Attachments:
                 self._probe.table_entries(), self._probe.max_flows, self._probe.swaps
             ),
             netns=its.netns,
+            previous_epoch=its.previous_epoch,
         )
 
     def snapshots(self) -> list[Snapshot]:
@@ -196,6 +216,7 @@ class _Present:
     attachment: Attachment
     netns: str
     earlier: KernelCounts | None
+    previous_epoch: int = 0
     readers: _Readers | None = None
     former: list[Former] = field(default_factory=list)
 
@@ -246,6 +267,7 @@ class Departed:
     program: ProgramId
     mode: str
     netns: str
+    previous_epoch: int
     kernel: KernelCounts
 
     def counters(self) -> KernelCounts:

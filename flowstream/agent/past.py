@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 # msgspec reads the annotations at run time.
+from flowstream.accounting.account import Account  # noqa: TC001
 from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
-from flowstream.accounting.ledger import Account  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -135,10 +135,13 @@ class Publisher:
         keys = partition_keys(records)
         to = partitions(keys, self._sink.partitions(topic))
         timestamp_ms = int(records["time_received_ns"].max()) // 1_000_000
-        batches = split(stream, topic, values, keys, to, tally, timestamp_ms)
+        epoch = self._run.identity.agent_epoch
+        batches = split(stream, topic, values, keys, to, tally, timestamp_ms, epoch)
         # Only now: records that cannot be encoded must leave no gap.
         self._run.take_seq(stream, len(records))
         self._ledger.encoded(stream, tally)
+        # Before any is sent: a seq must not be used again after the agent was killed.
+        self._run.write_books()
         for batch in batches:
             self._ledger.queued(batch)
             await self._sink.send(batch)
@@ -146,8 +149,9 @@ class Publisher:
     async def publish_counters(self, build: Callable[[int], CountersRecord]) -> None:
         """Publish one counters record, which ``build`` makes from its ``seq``."""
         record = build(self._run.take_seq(Stream.COUNTERS, 1))
+        self._run.write_books()
         topic = self._topics[Stream.COUNTERS]
         self._on_counters(record, topic)
-        await self._sink.send(
-            counters_batch(record, self._encoder, topic, self._sink.partitions(topic))
-        )
+        batch = counters_batch(record, self._encoder, topic, self._sink.partitions(topic))
+        self._ledger.queued(batch)
+        await self._sink.send(batch)

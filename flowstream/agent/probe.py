@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from flowstream.accounting.books import Facts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -150,3 +152,17 @@ class Probe(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+
+
+def facts(attachment: Attachment, netns: str = "", previous_epoch: int = 0) -> Facts:
+    """Return what a next run has to know of an attachment."""
+    program = attachment.program
+    return Facts(
+        attachment.interface,
+        netns=netns,
+        mode=attachment.mode.value,
+        program_id=program.id,
+        program_name=program.name,
+        sampling=attachment.sampling,
+        previous_epoch=previous_epoch,
+    )

@@ -16,6 +16,7 @@ import uvloop
 
 from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
+from flowstream.accounting.ledgers import Ledgers
 from flowstream.agent.credentials import require_readable
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
@@ -77,7 +78,8 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
         warn_if_unreadable(source.file, user, config.user)
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
-    sink, on_counters, spool_state = sink_of(config, this, encoder, user)
+    ledgers = Ledgers(this.identity.agent_epoch, this.ledger)
+    sink, on_counters, spool_state = sink_of(config, this, ledgers, encoder, user)
     topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
     sink.prepare(topics)
     signals = Signals(reloads=source is not None)

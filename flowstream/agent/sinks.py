@@ -18,6 +18,7 @@ from flowstream.urls import KafkaUrl, parse_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.agent.state import Run
     from flowstream.config.run import RunConfig
@@ -42,17 +43,27 @@ class RunSink(NamedTuple):
     spool_state: Callable[[], SpoolState]
 
 
-def sink_of(config: RunConfig, run: Run, encoder: Encoder, user: User) -> RunSink:
-    """Return the sink of a run, neither prepared nor started."""
+def sink_of(
+    config: RunConfig, run: Run, ledgers: Ledgers, encoder: Encoder, user: User
+) -> RunSink:
+    """Return the sink of a run, neither prepared nor started.
+
+    ``ledgers`` has the run's and those of the runs that it closes.
+    """
     if config.spool is not None:
-        return _with_spool(config, config.spool, run, encoder, user)
+        return _with_spool(config, config.spool, run, ledgers, encoder, user)
     if isinstance(parse_url(config.sink), KafkaUrl):
         log.info("no_spool", remedy="--spool DIR keeps records on disk while there is no broker")
-    return RunSink(_sink(config, run.ledger, user), lambda *_: None, SpoolState)
+    return RunSink(_sink(config, ledgers, user), lambda *_: None, SpoolState)
 
 
 def _with_spool(
-    config: RunConfig, directory: str, run: Run, encoder: Encoder, user: User
+    config: RunConfig,
+    directory: str,
+    run: Run,
+    ledgers: Ledgers,
+    encoder: Encoder,
+    user: User,
 ) -> RunSink:
     from flowstream.segments.spool import Spool  # noqa: PLC0415 - only with a spool
     from flowstream.spool.books import Books  # noqa: PLC0415 - as above
@@ -69,7 +80,7 @@ def _with_spool(
             retention=_retention(config.spool_size, config.spool_max_age),
             owner=_owner(user),
         ),
-        Books(run.ledger, run.identity.agent_epoch),
+        Books(ledgers, run.identity.agent_epoch),
         partitions=config.partitions,
         encoder=encoder,
         clock=clock.now,

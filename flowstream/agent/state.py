@@ -1,47 +1,63 @@
-"""State of a whole run: identity, sequence numbers and ledger, saved and restored as one."""
+"""State of a whole run: identity, sequence numbers, attachments and ledger."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import msgspec
-
-# msgspec reads the annotations at run time.
-from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
+from flowstream.accounting.account import Account
 from flowstream.accounting.identity import Identity
-from flowstream.accounting.ledger import Account, Ledger
-from flowstream.accounting.tally import AttachmentKey  # noqa: TC001
+from flowstream.accounting.ledger import Ledger
 from flowstream.agent.past import Counts, Past, outcomes
 from flowstream.streams import Stream
 
+if TYPE_CHECKING:
+    from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.books import Ended, Facts
+    from flowstream.accounting.tally import AttachmentKey
 
-class RunState(msgspec.Struct, frozen=True):
-    """A run's state as plain values, for msgspec to encode; see ``Run``."""
 
-    agent_epoch: int
-    host_id: bytes
-    host: str
-    sampler_address: bytes
-    names: dict[int, str]
-    next_seq: dict[Stream, int]
-    accounts: list[tuple[AttachmentKey, Account]]
-    past: list[tuple[AttachmentKey, Counts]]
-    counters_failed: int
+class Writer(Protocol):
+    """Where the state is kept for a next run; see ``agent.books``."""
+
+    def change(self, key: AttachmentKey) -> None:
+        """Note that an attachment or its account changed."""
+
+    def close(self, key: AttachmentKey) -> None:
+        """Note that an attachment went, and that its final counters are on their way."""
+
+    def write(self) -> None:
+        """Write what has changed."""
+
+
+class Known(NamedTuple):
+    """What a run knows of an attachment, apart from its account.
+
+    ``kernel`` are the counts of those before it that had its key, and its own unless it is
+    ``attached``.
+    """
+
+    facts: Facts
+    attached: bool
+    kernel: KernelCounts | None
 
 
 class Run:
-    """One run, perhaps continued by several processes.
+    """One run, perhaps ended by another process than began it.
 
     ``identity`` refers to ``names``, the names of the interfaces by index, which
-    change with the attachments. ``past`` has the counts of attachments that went.
+    change with the attachments. ``known`` has those that are there and those whose
+    records have no outcome so far, ``past`` the counts of others that went. ``books`` is
+    None unless they are kept.
     """
 
     def __init__(self, identity: Identity, ledger: Ledger | None = None) -> None:
         self.names = dict(identity.interfaces)
         self.identity = dataclasses.replace(identity, interfaces=self.names)
         self.ledger = ledger or Ledger()
+        self.known: dict[AttachmentKey, Known] = {}
         self.past = Past()
+        self.books: Writer | None = None
         self._next_seq = dict.fromkeys(Stream, 0)
 
     def next_seq(self, stream: Stream) -> int:
@@ -61,8 +77,18 @@ class Run:
             sums.update(each)
         return dict(sums)
 
+    def know(self, key: AttachmentKey, known: Known) -> None:
+        """Note what an attachment is, and what has changed of it."""
+        self.known[key] = known
+        if self.books is not None:
+            self.books.change(key)
+            self.books.write()
+
     def close_account(self, key: AttachmentKey, kernel: KernelCounts) -> None:
         """Move an attachment that went to the past; all of its records have an outcome."""
+        if self.books is not None:
+            self.books.close(key)
+        self.known.pop(key, None)
         self.past.keep(key, Counts(self.ledger.close(key), kernel))
 
     def reopen_account(self, key: AttachmentKey) -> KernelCounts | None:
@@ -72,34 +98,27 @@ class Run:
         self.ledger.reopen(key, counts.account)
         return counts.kernel
 
-    def state(self) -> RunState:
-        """Return a copy of the state.
-
-        Save it when the sink is empty: records without an outcome never get one in the
-        process that restores it.
-        """
-        return RunState(
-            agent_epoch=self.identity.agent_epoch,
-            host_id=self.identity.host_id,
-            host=self.identity.host,
-            sampler_address=self.identity.sampler_address,
-            names=dict(self.names),
-            next_seq=dict(self._next_seq),
-            accounts=copy.deepcopy(list(self.ledger.accounts().items())),
-            past=list(self.past),
-            counters_failed=self.ledger.counters_failed,
-        )
+    def write_books(self) -> None:
+        """Write the books, if they are kept: before any record is sent that got a seq."""
+        if self.books is not None:
+            self.books.write()
 
     @classmethod
-    def restore(cls, state: RunState) -> Run:
-        """Return a run that continues where ``state`` was saved."""
+    def restore(cls, ended: Ended) -> Run:
+        """Return a run that continues where its books end."""
+        header, entries = ended.header, ended.entries
         run = cls(
             Identity(
-                state.agent_epoch, state.host_id, state.host, state.sampler_address, state.names
+                header.agent_epoch,
+                header.host_id,
+                header.host,
+                header.sampler_address,
+                {key.if_index: entry.facts.interface for key, entry in entries.items()},
             ),
-            Ledger(dict(state.accounts), state.counters_failed),
+            Ledger({key: entry.account for key, entry in entries.items()}),
         )
-        for key, counts in state.past:
-            run.past.keep(key, counts)
-        run._next_seq.update(state.next_seq)
+        run.known = {
+            key: Known(entry.facts, entry.attached, entry.kernel) for key, entry in entries.items()
+        }
+        run._next_seq = {stream: ended.seq(stream) for stream in Stream}
         return run

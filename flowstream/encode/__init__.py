@@ -5,7 +5,7 @@ The order of the calls for one batch::
     stamp(records, identity, first_seq)        # in place
     values = encoder.encode(records)
     keys = partition_keys(records)
-    batches = split(stream, topic, values, keys, partitions(keys, n), tally, timestamp_ms)
+    batches = split(stream, topic, values, keys, partitions(keys, n), tally, timestamp_ms, epoch)
 """
 
 from flowstream.encode.counters import counters_batch

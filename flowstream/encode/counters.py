@@ -29,4 +29,5 @@ def counters_batch(
         keys=[counters_key(record)],
         values=[encoder.encode_counters(record)],
         tally=Tally.empty(1),
+        agent_epoch=record.agent_epoch,
     )

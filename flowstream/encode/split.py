@@ -25,9 +25,11 @@ def split(
     partitions: NDArray[np.uint32],
     tally: Tally,
     timestamp_ms: int,
+    agent_epoch: int,
 ) -> list[MessageBatch]:
     """Make one batch per partition that gets any record; order inside a partition is kept.
 
+    ``agent_epoch`` is the run that made the records.
     ``values``, ``keys`` (n, 8), ``partitions`` (n,) and ``tally`` are parallel.
     """
     # numpy sorts 16-bit numbers by radix, in a fifth of the time.
@@ -48,6 +50,7 @@ def split(
             keys=sorted_keys[start:end],
             values=sorted_values[start:end],
             tally=sorted_tally[start:end],
+            agent_epoch=agent_epoch,
         )
         for start, end in zip(starts, ends, strict=bool(len(values)))
     ]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from flowstream.accounting.account import Account
     from flowstream.accounting.amounts import KernelCounts
-    from flowstream.accounting.ledger import Account
     from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
     from flowstream.kernel.packets import Packet, PacketFeed

@@ -1,78 +1,109 @@
-"""The books of the spool: its own run's in the ledger, those of earlier runs amended."""
+"""The books of the spool: those of live runs in their ledgers, those of earlier runs amended."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flowstream.accounting.outcomes import Gone
-from flowstream.spool.runs import EarlierRun, OwnRun
+from flowstream.spool import runs
+from flowstream.spool.live import LiveRun
+from flowstream.spool.runs import EarlierRun
+from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flowstream.accounting.amounts import RecordAmount
-    from flowstream.accounting.ledger import Ledger
+    from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.snapshot import Moment, SpoolState
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.records import CountersRecord
-    from flowstream.segments.spooled import Lost, SpooledBatch
+    from flowstream.segments.spooled import Lost, SpooledBatch, Waiting
     from flowstream.spool.drain import Drained, Refused
     from flowstream.spool.parcel import Parcel
+    from flowstream.spool.runs import SavedRun
+
+    Amounts = Mapping[AttachmentKey, RecordAmount]
 
 log = structlog.get_logger(__name__)
 
 
 class Books:
-    """Accounts for every record that enters and leaves the spool."""
+    """Accounts for every record that enters and leaves the spool.
 
-    def __init__(self, ledger: Ledger, agent_epoch: int) -> None:
-        self.ledger = ledger
+    Runs that have a ledger in ``ledgers`` are live: ``agent_epoch`` is the process's own,
+    the others are those that it closes. Others are earlier runs. ``continued``: a next
+    process goes on with the live runs.
+    """
+
+    def __init__(self, ledgers: Ledgers, agent_epoch: int, *, continued: bool = False) -> None:
+        self.ledgers = ledgers
         self.agent_epoch = agent_epoch
-        self._own = OwnRun()
+        self._continued = continued
+        self._live = {epoch: LiveRun(each) for epoch, each in ledgers.by_epoch().items()}
         self._earlier: dict[int, EarlierRun] = {}
         self.lost: Counter[str] = Counter()
         """Records that left the spool unpublished since the last log line, by cause."""
 
-    def load(self, runs: Mapping[int, Sequence[bytes]]) -> None:
-        """Take the books of earlier runs from the checkpoint."""
-        for agent_epoch, saved in runs.items():
+    def load(
+        self, saved: Mapping[int, Sequence[bytes]], waiting: Mapping[Waiting, RecordAmount]
+    ) -> None:
+        """Take the books of earlier runs from the checkpoint, and what waits in the spool."""
+        found: dict[int, SavedRun] = {}
+        for agent_epoch, each in saved.items():
             try:
-                self._earlier[agent_epoch] = EarlierRun(agent_epoch, saved)
+                found[agent_epoch] = runs.decode(agent_epoch, each)
             except ValueError as err:
                 log.error("spool_books_damaged", error=str(err))  # noqa: TRY400 - from outside
+        for agent_epoch, live in self._live.items():
+            amounts: defaultdict[Stream, dict[AttachmentKey, RecordAmount]] = defaultdict(dict)
+            for key, amount in waiting.items():
+                if key.agent_epoch == agent_epoch:
+                    amounts[key.stream][key.attachment] = amount
+            live.take_over(found.pop(agent_epoch, None), amounts)
+        self._earlier = {epoch: EarlierRun(epoch, each) for epoch, each in found.items()}
 
     @property
     def topics(self) -> set[str]:
         """Topics of earlier runs' counters."""
-        return {run.topic for run in self._earlier.values()}
+        return {run.topic for run in self._earlier.values() if run.topic}
 
     def note(self, record: CountersRecord, topic: str) -> None:
-        """Note a counters record of this run, before it is published."""
-        self._own.note(record, topic)
+        """Note a counters record of a live run, before it is published."""
+        self._live[record.agent_epoch].note(record, topic)
+
+    def close(self, agent_epoch: int) -> None:
+        """Let a live run be an earlier one: its last counters record is final."""
+        saved, _ = self._live.pop(agent_epoch).saved(ended=True)
+        self._earlier[agent_epoch] = EarlierRun(agent_epoch, saved)
 
     def written(self, parcel: Parcel, part: slice) -> None:
         """Records are in the spool."""
-        if parcel.agent_epoch == self.agent_epoch:
-            self.ledger.spooled(parcel.batch, part)
+        if (live := self._of(parcel)) is not None:
+            live.ledger.spooled(parcel.batch, part)
         else:
             self._amended(parcel, written=True)
 
     def unwritten(self, parcel: Parcel, part: slice, cause: str) -> None:
         """Records could not be written to the spool."""
-        if parcel.agent_epoch != self.agent_epoch:
+        if (live := self._of(parcel)) is None:
             self._amended(parcel, written=False)
         elif parcel.in_doubt:
-            self.ledger.in_doubt(parcel.batch, part, parcel.cause)
+            live.ledger.in_doubt(parcel.batch, part, parcel.cause)
         else:
-            self.ledger.failed(parcel.batch, part, cause)
+            live.ledger.failed(parcel.batch, part, cause)
 
     def half_written(self, parcel: Parcel, part: slice, cause: str) -> None:
         """Records may have been written to the spool when the time was over."""
-        if parcel.agent_epoch == self.agent_epoch:
-            self.ledger.in_doubt(parcel.batch, part, cause)
+        # A next process sees whether they are there.
+        if (live := self._of(parcel)) is not None and not self._continued:
+            live.ledger.in_doubt(parcel.batch, part, cause)
+
+    def _of(self, parcel: Parcel) -> LiveRun | None:
+        return self._live.get(parcel.agent_epoch)
 
     def _amended(self, parcel: Parcel, *, written: bool) -> None:
         if parcel.seq is not None and parcel.agent_epoch in self._earlier:
@@ -80,25 +111,22 @@ class Books:
 
     def drained(self, drained: Drained) -> None:
         """Every record of a batch from the spool has its outcome."""
-        if drained.spooled.agent_epoch == self.agent_epoch:
-            self._own_drained(drained)
-            return
+        spooled = drained.spooled
+        own = spooled.agent_epoch == self.agent_epoch
+        for part in drained.acknowledged:
+            self._publish(spooled, part)
         for refused in drained.refused:
-            self.lost[refused.cause] += refused.part.stop - refused.part.start
-            for gone in _gone(drained.spooled, refused):
+            if not own:
+                self.lost[refused.cause] += refused.part.stop - refused.part.start
+            for gone in _gone(spooled, refused):
                 self._lose(gone)
 
-    def _own_drained(self, drained: Drained) -> None:
-        batch, ledger = drained.spooled.batch, self.ledger
-        for part in drained.acknowledged:
-            ledger.unspooled(batch, part)
-            ledger.acknowledged(batch, part)
-        for refused in drained.refused:
-            ledger.unspooled(batch, refused.part)
-            outcome = ledger.in_doubt if refused.in_doubt else ledger.failed
-            outcome(batch, refused.part, refused.cause)
-            for gone in _gone(drained.spooled, refused):
-                self._own.lose(gone)
+    def _publish(self, spooled: SpooledBatch, part: slice) -> None:
+        if spooled.agent_epoch is None or spooled.batch.stream in (None, Stream.COUNTERS):
+            return
+        run = self._live.get(spooled.agent_epoch) or self._earlier.get(spooled.agent_epoch)
+        if run is not None:
+            run.publish(spooled.batch.stream, _amounts(spooled, part))
 
     def lose(self, lost: Iterable[Lost]) -> None:
         """Records left the spool unpublished."""
@@ -110,27 +138,40 @@ class Books:
                 )
 
     def _lose(self, gone: Gone) -> None:
-        if gone.agent_epoch == self.agent_epoch:
-            self.ledger.gone(gone)
-            self._own.lose(gone)
-        elif gone.agent_epoch in self._earlier:
-            self._earlier[gone.agent_epoch].lose(gone)
+        run = self._live.get(gone.agent_epoch) or self._earlier.get(gone.agent_epoch)
+        if run is not None:
+            run.lose(gone)
 
     def amend(self, time: Moment, spool: SpoolState) -> None:
         """Put losses of earlier runs into their counters; ``saved``, then ``post``."""
         for run in self._earlier.values():
             run.amend(time, spool)
 
-    def saved(self, epochs: frozenset[int], *, ended: bool = False) -> dict[int, list[bytes]]:
-        """Return what the checkpoint keeps: the runs whose records wait, and this one.
+    def saved(
+        self, epochs: frozenset[int], *, ended: bool = False
+    ) -> tuple[dict[int, list[bytes]], Callable[[], None]]:
+        """Return what the checkpoint keeps: live runs, and those whose records wait.
 
-        Others are forgotten. ``ended``: this run makes no more counters records.
+        The function says that it is written. Other runs are forgotten. ``ended``: this
+        run makes no more counters records.
         """
         for epoch in [*self._earlier]:
             if epoch not in epochs and not self._earlier[epoch].is_due:
                 del self._earlier[epoch]
-        own = {self.agent_epoch: self._own.saved(ended=ended)} if self._own.noted else {}
-        return {epoch: run.saved() for epoch, run in self._earlier.items()} | own
+        kept = {epoch: runs.encode(run.saved()) for epoch, run in self._earlier.items()}
+        numbers: dict[int, int] = {}
+        for epoch, live in self._live.items():
+            if live.noted:
+                over = ended and epoch == self.agent_epoch
+                saved, numbers[epoch] = live.saved(ended=over)
+                kept[epoch] = runs.encode(saved)
+
+        def confirm() -> None:
+            for epoch, number in numbers.items():
+                if epoch in self._live:
+                    self._live[epoch].confirm(number)
+
+        return kept, confirm
 
     def post(self) -> Iterator[tuple[EarlierRun, CountersRecord]]:
         """Yield the counters records that earlier runs need; their outcomes follow."""
@@ -159,13 +200,17 @@ class Written:
         self._books.half_written(batch, part, cause)
 
 
-def _gone(spooled: SpooledBatch, refused: Refused) -> Iterator[Gone]:
-    batch, part = spooled.batch, refused.part
-    if spooled.agent_epoch is None or batch.stream is None:
-        return
-    amounts: Mapping[AttachmentKey, RecordAmount] = {}
+def _amounts(spooled: SpooledBatch, part: slice) -> Amounts:
+    """Amounts of a part of a batch, as far as they are known."""
+    batch = spooled.batch
     if batch.tally is not None:
-        amounts = dict(batch.tally[part].sums())
-    elif part == slice(0, len(batch)):
-        amounts = spooled.amounts
-    yield Gone(spooled.agent_epoch, batch.stream, amounts, refused.cause, refused.in_doubt)
+        return dict(batch.tally[part].sums())
+    return spooled.amounts if part == slice(0, len(batch)) else {}
+
+
+def _gone(spooled: SpooledBatch, refused: Refused) -> Iterator[Gone]:
+    if spooled.agent_epoch is not None and spooled.batch.stream is not None:
+        amounts = _amounts(spooled, refused.part)
+        yield Gone(
+            spooled.agent_epoch, spooled.batch.stream, amounts, refused.cause, refused.in_doubt
+        )

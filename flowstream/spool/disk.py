@@ -31,12 +31,16 @@ log = structlog.get_logger(__name__)
 
 
 class Status(NamedTuple):
-    """The spool at one moment: ``gone`` since the last one, runs whose records wait."""
+    """The spool at one moment: ``gone`` since the last one, runs whose records wait.
+
+    ``saved``: the checkpoint was written just now.
+    """
 
     records: int = 0
     spool: SpoolState = SpoolState()
     epochs: frozenset[int] = frozenset()
     gone: Sequence[Lost] = ()
+    saved: bool = False
 
 
 class Disk:
@@ -134,8 +138,8 @@ class Disk:
         return self._status(self._spool.gone())
 
     def _save(self, runs: Mapping[int, Sequence[bytes]]) -> Status:
-        self._attempt("spool_not_saved", self._spool.save, runs)
-        return self._status()
+        saved = self._attempt("spool_not_saved", self._spool.save, runs)
+        return self._status()._replace(saved=saved)
 
     def _status(self, gone: Sequence[Lost] = ()) -> Status:
         spool = self._spool

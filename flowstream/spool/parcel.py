@@ -16,20 +16,26 @@ _MESSAGE_OCTETS: Final = 120
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parcel:
-    """A batch for the spool, of the run ``agent_epoch``.
+    """A batch for the spool.
 
     ``in_doubt``: its records were sent and never answered, by ``cause``. ``seq`` is that
     of the only record where it is an amended counters record of an earlier run.
     """
 
     batch: MessageBatch
-    agent_epoch: int
     in_doubt: bool = False
     cause: str = terms.IO_ERROR
     seq: int | None = None
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    @property
+    def agent_epoch(self) -> int:
+        """The run that made its records; ValueError for messages of no run."""
+        if self.batch.agent_epoch is None:
+            raise ValueError("a batch of no run")
+        return self.batch.agent_epoch
 
     @property
     def octets(self) -> int:

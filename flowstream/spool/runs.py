@@ -1,4 +1,4 @@
-"""The books of the runs whose records are in the spool, as the checkpoint keeps them.
+"""The books of earlier runs whose records are in the spool, as the checkpoint keeps them.
 
 What a later run loses of an earlier run's records is published in an amended counters
 record of the earlier run (``flowstream.accounting.amended``). The checkpoint has it before
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from flowstream.accounting.amended import amended
-
 # msgspec reads the annotations at run time.
+from flowstream.accounting.account import Outcome
+from flowstream.accounting.amended import amended
 from flowstream.accounting.amounts import RecordAmount  # noqa: TC001
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.tally import AttachmentKey
@@ -22,16 +22,15 @@ from flowstream.streams import Stream
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flowstream.accounting.snapshot import Moment, SpoolState
 
-
-_UNKNOWN_SEQS: Final = 1 << 20
+UNKNOWN_SEQS: Final = 1 << 20
 """More counters records than a run makes between the last checkpoint and its being killed."""
 
 
-class _Lost(msgspec.Struct, array_like=True, frozen=True):
+class LostRecords(msgspec.Struct, array_like=True, frozen=True):
     """A ``Gone`` of one attachment, to be encoded."""
 
     stream: Stream
@@ -40,7 +39,7 @@ class _Lost(msgspec.Struct, array_like=True, frozen=True):
     in_doubt: bool
 
 
-class _Attachment(msgspec.Struct, array_like=True):
+class LastCounters(msgspec.Struct, array_like=True):
     """The last counters record of an attachment.
 
     ``due``: it has to be published, perhaps again. ``lost`` is not in it yet.
@@ -48,71 +47,51 @@ class _Attachment(msgspec.Struct, array_like=True):
 
     record: CountersRecord
     due: bool = False
-    lost: list[_Lost] = []
+    lost: list[LostRecords] = []
 
     def gone(self, agent_epoch: int) -> Iterator[Gone]:
+        """Yield what is not in the record yet."""
         key = AttachmentKey.of_record(self.record)
         for each in self.lost:
             yield Gone(agent_epoch, each.stream, {key: each.amount}, each.cause, each.in_doubt)
 
 
-class _Books(msgspec.Struct, array_like=True):
-    """What the checkpoint has of a run; ``next_seq`` is unused in its counters topic."""
+class SavedRun(msgspec.Struct, array_like=True):
+    """What the checkpoint has of a run; ``next_seq`` is unused in its counters topic.
+
+    ``left`` is what became of all its records that left the spool, by attachment.
+    """
 
     topic: str
     next_seq: int
-    attachments: list[_Attachment]
+    attachments: list[LastCounters]
+    left: list[tuple[AttachmentKey, Outcome]] = []
 
 
 _ENCODE = msgspec.msgpack.Encoder().encode
-_DECODE = msgspec.msgpack.Decoder(_Books).decode
+_DECODE = msgspec.msgpack.Decoder(SavedRun).decode
 
 
-class OwnRun:
-    """This run's last counters records, and what was lost since each of them."""
+def encode(run: SavedRun) -> list[bytes]:
+    """Return a run for the checkpoint."""
+    return [_ENCODE(run)]
 
-    def __init__(self) -> None:
-        self._topic = ""
-        self._next_seq = 0
-        self._attachments: dict[AttachmentKey, _Attachment] = {}
 
-    @property
-    def noted(self) -> bool:
-        """Whether it has made a counters record."""
-        return bool(self._attachments)
-
-    def note(self, record: CountersRecord, topic: str) -> None:
-        """Note a counters record, which includes all losses so far, before it is published."""
-        self._topic, self._next_seq = topic, record.seq + 1
-        self._attachments[AttachmentKey.of_record(record)] = _Attachment(record)
-
-    def lose(self, gone: Gone) -> None:
-        """Note records of this run that left the spool unpublished."""
-        if gone.stream is Stream.COUNTERS:
-            # The last one may be among them; a next run repeats it.
-            for attachment in self._attachments.values():
-                attachment.due = True
-            return
-        for key, amount in gone.amounts.items():
-            if key in self._attachments:
-                lost = _Lost(gone.stream, amount, gone.cause, gone.in_doubt)
-                self._attachments[key].lost = [*self._attachments[key].lost, lost]
-
-    def saved(self, *, ended: bool) -> list[bytes]:
-        """Return the run for the checkpoint; ``ended``: it makes no more counters records."""
-        next_seq = self._next_seq if ended else self._next_seq + _UNKNOWN_SEQS
-        return [_ENCODE(_Books(self._topic, next_seq, list(self._attachments.values())))]
+def decode(agent_epoch: int, saved: Sequence[bytes]) -> SavedRun:
+    """Read a run of the checkpoint; ValueError where it is damaged."""
+    try:
+        return _DECODE(saved[0])
+    except (*UNDECODABLE, IndexError) as err:
+        raise ValueError(f"books of the run {agent_epoch}: {err}") from err
 
 
 class EarlierRun:
-    """A run of the past whose records are in the spool. ValueError for damaged books."""
+    """A run of the past whose records are in the spool."""
 
-    def __init__(self, agent_epoch: int, saved: Sequence[bytes]) -> None:
+    def __init__(self, agent_epoch: int, saved: SavedRun) -> None:
         self.agent_epoch = agent_epoch
-        try:
-            self._books = _DECODE(saved[0])
-        except (*UNDECODABLE, IndexError) as err:
-            raise ValueError(f"books of the run {agent_epoch}: {err}") from err
+        self._books = saved
+        self._left = dict(saved.left)
         # Records that are on their way to the spool.
         self._posted: set[int] = set()
 
@@ -126,6 +105,11 @@ class EarlierRun:
         """Whether a counters record of it has to be published."""
         return any(each.due or each.lost for each in self._books.attachments)
 
+    def publish(self, stream: Stream, amounts: Mapping[AttachmentKey, RecordAmount]) -> None:
+        """Note records of it that were published."""
+        for key, amount in amounts.items():
+            self._left.setdefault(key, Outcome()).publish(stream, amount)
+
     def lose(self, gone: Gone) -> None:
         """Note records of it that left the spool unpublished."""
         for attachment in self._books.attachments:
@@ -134,8 +118,11 @@ class EarlierRun:
                 # The last one may be among them.
                 attachment.due = True
             elif amount is not None:
-                lost = _Lost(gone.stream, amount, gone.cause, gone.in_doubt)
+                lost = LostRecords(gone.stream, amount, gone.cause, gone.in_doubt)
                 attachment.lost = [*attachment.lost, lost]
+        if gone.stream is not Stream.COUNTERS:
+            for key, amount in gone.amounts.items():
+                gone.count(self._left.setdefault(key, Outcome()), amount)
 
     def amend(self, time: Moment, spool: SpoolState) -> None:
         """Put what was lost into the counters records; save them before they are posted."""
@@ -162,6 +149,6 @@ class EarlierRun:
             if written and attachment.record.seq == seq:
                 attachment.due = False
 
-    def saved(self) -> list[bytes]:
+    def saved(self) -> SavedRun:
         """Return the run for the checkpoint."""
-        return [_ENCODE(self._books)]
+        return msgspec.structs.replace(self._books, left=list(self._left.items()))

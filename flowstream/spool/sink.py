@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowstream.accounting import terms
-from flowstream.encode import counters_batch
 from flowstream.spool.books import Books, Written
-from flowstream.spool.disk import Disk, Status
+from flowstream.spool.disk import Disk
 from flowstream.spool.drain import PASSING, Drain
+from flowstream.spool.keeper import DISK_S, Keeper
 from flowstream.spool.parcel import Parcel
-from flowstream.spool.report import Report
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from flowstream.segments.spool import Spool
     from flowstream.spool.drain import Drained
 
-PERIOD_S: Final = 1.0
-"""How often the spool is made durable and its limits are kept while records wait."""
 _CONNECT_S: Final = 1.0
 """How long the start waits for a connection: usually nothing needs to be spooled."""
 _CONNECT_POLL_S: Final = 0.02
@@ -47,8 +44,6 @@ Announcements and counters are few: where the cluster is slow they do not wait b
 """
 _FLUSH_SHARE: Final = 0.6
 """Part of the time of a flush that the cluster gets; the rest is the disk's."""
-_DISK_S: Final = 2.0
-"""The least time that the disk gets at the end."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,17 +70,20 @@ class SpoolingSink:
         self._kafka = make_kafka(self)
         self._spool, self._books = spool, books
         self._wanted = partitions
-        self._encoder, self._clock = encoder, clock
         self._disk = Disk(spool, Written(books, self._written), self._fail)
         self._drain = Drain(self._disk, self._kafka, self._drained, rate=rate)
-        self._report = Report(books.lost)
+        self._keeper = Keeper(
+            self._disk,
+            books,
+            self._drain,
+            encoder=encoder,
+            clock=clock,
+            partitions=self._kafka.partitions,
+        )
         self._fault: str | None = None
-        self._status = Status()
         # Partitions whose records the cluster did not take: live ones are spooled, too,
         # until it takes one from the spool.
         self._held: set[tuple[str, int]] = set()
-        # Records wait, or may.
-        self._used = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
@@ -97,11 +95,15 @@ class SpoolingSink:
     @property
     def spool_state(self) -> SpoolState:
         """The spool as it was at most a second ago."""
-        return self._status.spool
+        return self._keeper.status.spool
 
     def note_counters(self, record: CountersRecord, topic: str) -> None:
-        """Note a counters record of this run, before it is sent."""
+        """Note a counters record of a live run, before it is sent."""
         self._books.note(record, topic)
+
+    def close_run(self, agent_epoch: int) -> None:
+        """Note that the last counters record of a run, which has no more, was published."""
+        self._books.close(agent_epoch)
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Take the spool over; ``SinkError`` before anything in it is changed."""
@@ -116,16 +118,16 @@ class SpoolingSink:
         Waits a moment for the broker, and is done, too, when that is cancelled.
         """
         # Not while the process is privileged: its user can write what stands there.
-        self._books.load(self._spool.runs)
+        self._books.load(self._spool.runs, self._spool.amounts)
         self._disk.start()
         # Those of earlier runs, whose records wait or whose counters may be amended.
         others = (self._spool.topics | self._books.topics) - set(topics)
         await self._kafka.start([*topics, *sorted(others)], wait=False)
         if self._spool.records:
-            self._report.found(self._spool.records, self._spool.octets, _now())
+            self._keeper.report.found(self._spool.records, self._spool.octets, _now())
         self._written()  # Or counters of an earlier run are due.
         self._spawn(self._drain.run(), "spool-drain")
-        self._spawn(self._keep(), "spool-keeper")
+        self._spawn(self._keeper.run(), "spool-keeper")
         deadline = _now() + _CONNECT_S
         with contextlib.suppress(asyncio.CancelledError):
             while not self._kafka.acknowledging and _now() < deadline:  # noqa: ASYNC110
@@ -142,7 +144,7 @@ class SpoolingSink:
         if self._takes(batch):
             await self._kafka.send(batch)
         else:
-            await self._disk.put(Parcel(batch, self._books.agent_epoch))
+            await self._disk.put(Parcel(batch))
 
     def _takes(self, batch: MessageBatch) -> bool:
         """Say whether the cluster takes live records of this partition now."""
@@ -161,8 +163,8 @@ class SpoolingSink:
         deadline = _now() + timeout
         await self._end_drain()
         await self._kafka.flush(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
-        await self._disk.flush(max(deadline - _now(), _DISK_S))
-        await self._secure(deadline, ended=False)
+        await self._disk.flush(max(deadline - _now(), DISK_S))
+        await self._keeper.secure(deadline, ended=False)
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound, not a cancel
         """Flush, then release everything; what the spool holds is durable by then."""
@@ -178,11 +180,11 @@ class SpoolingSink:
             task.cancel()
         await self._kafka.close(timeout * _FLUSH_SHARE if self._kafka.acknowledging else 0)
         self._disk.refuse()
-        await self._disk.flush(max(deadline - _now(), _DISK_S))
-        if not await self._secure(deadline, ended=True):
+        await self._disk.flush(max(deadline - _now(), DISK_S))
+        if not await self._keeper.secure(deadline, ended=True):
             self._fail("the disk did not confirm it")
-        await self._disk.close(_DISK_S)
-        self._report.left(self._status)
+        await self._disk.close(DISK_S)
+        self._keeper.report.left(self._keeper.status)
 
     def acknowledged(self, batch: MessageBatch, part: slice) -> None:
         """Records are published."""
@@ -190,7 +192,7 @@ class SpoolingSink:
             self._held.discard((batch.topic, batch.partition))
             self._drain.acknowledged(batch, part)
         else:
-            self._books.ledger.acknowledged(batch, part)
+            self._books.ledgers.acknowledged(batch, part)
 
     def failed(self, batch: MessageBatch, part: slice, cause: str) -> None:
         """Records are not published: they wait on disk, or are lost for good."""
@@ -209,12 +211,11 @@ class SpoolingSink:
             self._drain.failed(batch, part, cause, in_doubt=in_doubt)
         elif cause in PASSING:
             given_up = cause if in_doubt else terms.IO_ERROR
-            parcel = Parcel(batch.part(part), self._books.agent_epoch, in_doubt, given_up)
-            self._disk.put_at_once(parcel)
+            self._disk.put_at_once(Parcel(batch.part(part), in_doubt, given_up))
         elif in_doubt:
-            self._books.ledger.in_doubt(batch, part, cause)
+            self._books.ledgers.in_doubt(batch, part, cause)
         else:
-            self._books.ledger.failed(batch, part, cause)
+            self._books.ledgers.failed(batch, part, cause)
 
     def _drained(self, drained: Drained) -> None:
         """Every record of a batch from the spool has its outcome from the Kafka sink."""
@@ -225,55 +226,8 @@ class SpoolingSink:
             self._disk.doubt(drained.spooled)
 
     def _written(self) -> None:
-        self._used.set()
+        self._keeper.wake()
         self._drain.wake()
-
-    async def _keep(self) -> None:
-        """Look after the spool while records wait there."""
-        while True:
-            await self._used.wait()
-            await asyncio.sleep(PERIOD_S)
-            self._used.clear()
-            await self._tidy()
-            await self._save()
-            self._post_amended()
-            if self._status.records:
-                self._used.set()
-            self._report.write(self._status, self._drain.records, _now())
-
-    async def _tidy(self) -> None:
-        tidied = self._disk.tidy()
-        # Also when nobody waits any more: what is gone is told once.
-        tidied.add_done_callback(self._tidied)
-        await asyncio.shield(tidied)
-
-    def _tidied(self, tidied: asyncio.Future[Status]) -> None:
-        if tidied.cancelled() or tidied.exception():
-            return
-        self._status = tidied.result()
-        self._books.lose(self._status.gone)
-        self._books.amend(self._clock(), self._status.spool)
-
-    async def _save(self, *, ended: bool = False) -> None:
-        self._status = await self._disk.save(self._books.saved(self._status.epochs, ended=ended))
-
-    def _post_amended(self) -> None:
-        """Spool counters records of earlier runs: the checkpoint has them by now."""
-        for run, record in self._books.post():
-            batch = counters_batch(
-                record, self._encoder, run.topic, self._kafka.partitions(run.topic)
-            )
-            self._disk.put_at_once(Parcel(batch, run.agent_epoch, seq=record.seq))
-
-    async def _secure(self, deadline: float, *, ended: bool) -> bool:
-        """Make durable what is in the spool and in its books; say whether that succeeded."""
-        try:
-            async with asyncio.timeout(max(deadline - _now(), _DISK_S)):
-                await self._tidy()
-                await self._save(ended=ended)
-        except TimeoutError:
-            return False
-        return self._disk.durable
 
     async def _end_drain(self) -> None:
         drain, *_ = self._tasks

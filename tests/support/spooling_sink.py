@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.ledgers import Ledgers
 from flowstream.encode import make_encoder
 from flowstream.kafka.sink import KafkaSink
 from flowstream.kernel import clock
@@ -51,7 +52,7 @@ class Rig:
         retention: Retention | None = None,
         rate: int | None = None,
     ) -> None:
-        self.topic = topic
+        self.topic, self.epoch = topic, epoch
         self.ledger = Ledger()
         self.spool = Spool(directory, retention=retention or Retention())
         self.sink = SpoolingSink(
@@ -63,7 +64,7 @@ class Rig:
                 topic_settings=topic_settings,
             ),
             self.spool,
-            Books(self.ledger, epoch),
+            Books(Ledgers(epoch, self.ledger), epoch),
             partitions=partitions,
             encoder=make_encoder("json", Identity(epoch, bytes(16), "host-a", bytes(16))),
             clock=clock.now,
@@ -86,7 +87,7 @@ class Rig:
         """Flow records numbered from ``first`` on, each of ``size`` octets."""
         now_ms = time.time_ns() // 1_000_000
         made = flows(first, count, partition, size=size, time_ms=now_ms)
-        return dataclasses.replace(made, topic=self.topic)
+        return dataclasses.replace(made, topic=self.topic, agent_epoch=self.epoch)
 
     @property
     def acknowledged(self) -> int:

@@ -1,0 +1,125 @@
+"""The ledger's counts of one attachment, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from flowstream.accounting.amounts import Amount, RecordAmount
+from flowstream.streams import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(slots=True)
+class StageCount:
+    """Records of one stream and attachment that passed each stage."""
+
+    drained: int = 0
+    encoded: int = 0
+    queued: int = 0
+    acknowledged: int = 0
+    spooled: int = 0
+    failed: int = 0
+    aggregated: int = 0
+
+    def minus(self, other: StageCount) -> StageCount:
+        """Difference of both."""
+        names = [each.name for each in fields(StageCount)]
+        return StageCount(*(getattr(self, name) - getattr(other, name) for name in names))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of records: ``acknowledged`` is what the published ones stand for."""
+
+    flows: StageCount = field(default_factory=StageCount)
+    new_flows: StageCount = field(default_factory=StageCount)
+    acknowledged: Amount = field(default_factory=Amount)
+    losses: dict[str, RecordAmount] = field(default_factory=dict)
+    in_doubt: dict[str, RecordAmount] = field(default_factory=dict)
+
+    def stage(self, stream: Stream) -> StageCount:
+        """Counts of ``stream``, FLOWS or NEW_FLOWS."""
+        return self.flows if stream is Stream.FLOWS else self.new_flows
+
+    def publish(self, stream: Stream, amount: RecordAmount) -> None:
+        """Count records as published."""
+        self.stage(stream).acknowledged += amount.records
+        self.acknowledged = self.acknowledged.plus(Amount(*amount[1:]))
+
+    def fail(self, stream: Stream, amount: RecordAmount, cause: str) -> None:
+        """Count records that a sink or the spool gave up."""
+        self.stage(stream).failed += amount.records
+        self.lose(amount, cause)
+
+    def lose(self, amount: RecordAmount, cause: str) -> None:
+        """Count a loss."""
+        self.losses[cause] = self.losses.get(cause, RecordAmount()).plus(amount)
+
+    def doubt(self, amount: RecordAmount, cause: str) -> None:
+        """Count records that may or may not be published."""
+        self.in_doubt[cause] = self.in_doubt.get(cause, RecordAmount()).plus(amount)
+
+    @property
+    def records(self) -> int:
+        """Records that have an outcome."""
+        stages = (self.flows, self.new_flows)
+        doubtful = sum(amount.records for amount in self.in_doubt.values())
+        return sum(stage.acknowledged + stage.failed for stage in stages) + doubtful
+
+    @property
+    def amount(self) -> Amount:
+        """Packets and octets that were published, lost or are in doubt."""
+        total = self.acknowledged
+        for each in (*self.losses.values(), *self.in_doubt.values()):
+            total = total.plus(Amount(*each[1:]))
+        return total
+
+    def change(self, before: Outcome, after: Outcome) -> None:
+        """Add what ``after`` has beyond ``before``, of the same records."""
+        for stream in (Stream.FLOWS, Stream.NEW_FLOWS):
+            mine, more = self.stage(stream), after.stage(stream).minus(before.stage(stream))
+            mine.acknowledged += more.acknowledged
+            mine.failed += more.failed
+        self.acknowledged = self.acknowledged.plus(after.acknowledged.minus(before.acknowledged))
+        for mine_by_cause, old, new in (
+            (self.losses, before.losses, after.losses),
+            (self.in_doubt, before.in_doubt, after.in_doubt),
+        ):
+            for cause in _causes((old, new)):
+                more_lost = new.get(cause, RecordAmount()).minus(old.get(cause, RecordAmount()))
+                total = mine_by_cause.get(cause, RecordAmount()).plus(more_lost)
+                mine_by_cause[cause] = total
+
+
+def _causes(amounts: Iterable[dict[str, RecordAmount]]) -> list[str]:
+    return sorted({cause for each in amounts for cause in each})
+
+
+@dataclass(slots=True)
+class Account(Outcome):
+    """The ledger's counts of one attachment.
+
+    ``spool`` is what waits there now; ``left`` is the part of the outcomes of records
+    that had left it.
+    """
+
+    spool: RecordAmount = field(default_factory=RecordAmount)
+    left: Outcome = field(default_factory=Outcome)
+
+    @property
+    def encoded(self) -> int:
+        """Records that got a seq."""
+        return self.flows.encoded + self.new_flows.encoded
+
+    @property
+    def unsettled(self) -> int:
+        """Records that got a seq, have no outcome and do not wait in the spool."""
+        return self.encoded - self.records - self.spool.records
+
+    @property
+    def settled(self) -> bool:
+        """Whether every record that got a seq has its outcome or waits in the spool."""
+        return not self.unsettled

@@ -1,0 +1,145 @@
+"""The books of a run as its successor finds them: entries by number, MessagePack. Pure.
+
+A run that ends with its programs attached, or is killed, leaves its books in a map of the
+kernel. ``HEADER`` and ``SEQS`` are the numbers of two entries, the others are the codes of
+the attachments. Every entry is replaced whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+# msgspec reads the annotations at run time.
+from flowstream.accounting.account import Account  # noqa: TC001
+from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
+from flowstream.accounting.tally import AttachmentKey
+from flowstream.streams import Stream
+from flowstream.undecodable import UNDECODABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+VERSION: Final = 1
+HEADER: Final = 2**64 - 1
+SEQS: Final = 2**64 - 2
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True):
+    """The run, and what its maps are; ``layouts`` names the layouts of their entries.
+
+    ``closed``: its final counters are published.
+    """
+
+    version: int
+    agent_version: str
+    agent_epoch: int
+    host_id: bytes
+    host: str
+    sampler_address: bytes
+    topic_prefix: str
+    program: str
+    layouts: str
+    max_flows: int
+    closed: bool = False
+
+    def as_closed(self) -> Header:
+        """Return the header of the same run, closed."""
+        return msgspec.structs.replace(self, closed=True)
+
+
+class Seqs(msgspec.Struct, array_like=True, frozen=True):
+    """The numbers that the next records of each stream get."""
+
+    flows: int = 0
+    new_flows: int = 0
+    counters: int = 0
+
+
+class Facts(msgspec.Struct, array_like=True, frozen=True):
+    """What an attachment is: ``interface`` has a name in the network namespace ``netns``.
+
+    ``previous_epoch`` is that of the run whose link it took over, 0 without one.
+    """
+
+    interface: str
+    netns: str = ""
+    mode: str = ""
+    program_id: int = 0
+    program_name: str = ""
+    sampling: int = 1
+    previous_epoch: int = 0
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """The books of one attachment.
+
+    ``kernel`` are the counts of those before it that had its key, and its own unless it is
+    ``attached``.
+    """
+
+    facts: Facts
+    attached: bool
+    kernel: KernelCounts | None
+    account: Account
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """All books of a run that is no longer there."""
+
+    header: Header
+    seqs: Seqs
+    entries: dict[AttachmentKey, Entry]
+
+    def seq(self, stream: Stream) -> int:
+        """Return the next number of a stream.
+
+        An account says that its records got a seq before the next number is written.
+        """
+        if stream is Stream.COUNTERS:
+            return self.seqs.counters
+        saved = self.seqs.flows if stream is Stream.FLOWS else self.seqs.new_flows
+        accounts = (entry.account for entry in self.entries.values())
+        return max(saved, sum(account.stage(stream).encoded for account in accounts))
+
+
+encode = msgspec.msgpack.Encoder().encode
+_HEADER: Final = msgspec.msgpack.Decoder(Header).decode
+_SEQS: Final = msgspec.msgpack.Decoder(Seqs).decode
+_ENTRY: Final = msgspec.msgpack.Decoder(Entry).decode
+
+
+def version_of(header: bytes) -> int:
+    """Return the version of the format of a header, of any version; ValueError without one."""
+    try:
+        found = msgspec.msgpack.decode(header)
+    except UNDECODABLE as err:
+        raise ValueError(str(err)) from err
+    if isinstance(found, list) and found and isinstance(found[0], int):
+        return found[0]
+    raise ValueError("no version")
+
+
+def read_header(octets: bytes) -> Header:
+    """Read a header of this version; ValueError for another one, and for damage."""
+    if (version := version_of(octets)) != VERSION:
+        raise ValueError(f"version {version} of the format")
+    try:
+        return _HEADER(octets)
+    except UNDECODABLE as err:
+        raise ValueError(str(err)) from err
+
+
+def read(items: Iterable[tuple[int, bytes]]) -> Ended:
+    """Read all entries; ValueError for damage and for another version."""
+    found = dict(items)
+    if HEADER not in found:
+        raise ValueError("no header")
+    header = read_header(found.pop(HEADER))
+    try:
+        seqs = _SEQS(found.pop(SEQS)) if SEQS in found else Seqs()
+        entries = {AttachmentKey.of_code(key): _ENTRY(each) for key, each in found.items()}
+    except UNDECODABLE as err:
+        raise ValueError(str(err)) from err
+    return Ended(header, seqs, entries)
