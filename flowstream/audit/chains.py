@@ -31,6 +31,11 @@ class _Member(NamedTuple):
     run: Run
     interface: Interface
 
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Host, interface and direction."""
+        return self.run.host_id, self.interface.if_index, self.interface.flow_direction
+
 
 class _Links(NamedTuple):
     """Runs by epoch: the one before each, those that follow on each."""
@@ -52,15 +57,16 @@ def chains(runs: Sequence[Run], *, trimmed: bool) -> list[Chain]:
     ``trimmed``: the topic of counters has lost its first records to retention, and with
     them perhaps the begin of a chain.
     """
+    members = [_Member(run, interface) for run in runs for interface in run.interfaces]
+    linked = {each.key for each in members if each.interface.previous_epochs}
     groups: dict[tuple[str, int, int], Members] = defaultdict(dict)
-    for run in runs:
-        for interface in run.interfaces:
-            key = run.host_id, interface.if_index, interface.flow_direction
-            groups[key][run.agent_epoch] = _Member(run, interface)
+    for each in members:
+        if each.key in linked:
+            groups[each.key][each.run.agent_epoch] = each
     return [
-        _chain(place, members, links, trimmed=trimmed)
-        for _, members in sorted(groups.items())
-        for links in [_links(members)]
+        _chain(place, group, links, trimmed=trimmed)
+        for _, group in sorted(groups.items())
+        for links in [_links(group)]
         for place in _places(links)
     ]
 
