@@ -27,6 +27,7 @@ enum patch_slot {
 	PATCH_DIRECTION, /* 0 ingress, 1 egress (IPFIX 61) */
 	PATCH_SAMPLING,  /* 1 = every packet */
 	PATCH_HAS_FRAGS, /* 1 where bpf_xdp_get_buff_len() exists (kernel 5.18) */
+	PATCH_RAW_IP,    /* 1 on links without a link-layer header */
 };
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

@@ -292,6 +292,21 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 	return VERDICT_FLOW;
 }
 
+/* The EtherType that the IP version stands for, 0 for any other; in network order. */
+INLINE enum verdict parse_ip_version(void *data, void *end, u16 *etype)
+{
+	u8 *version = data;
+
+	if ((void *)(version + 1) > end)
+		return VERDICT_MALFORMED;
+	*etype = 0;
+	if (*version >> 4 == 4)
+		*etype = to_be16(ETHER_TYPE_IPV4);
+	if (*version >> 4 == 6)
+		*etype = to_be16(ETHER_TYPE_IPV6);
+	return VERDICT_FLOW;
+}
+
 /*
  * Reads the headers up to that of the transport protocol. Fills key (zeroed but
  * for if_index and flow_direction) and packet (zeroed but for length).
@@ -300,7 +315,9 @@ INLINE enum verdict parse_headers(void *data, void *end, struct flow_key *key,
 				  struct packet *packet)
 {
 	u16 etype;
-	enum verdict verdict = parse_ethernet(data, end, key, packet, &etype);
+	enum verdict verdict = PATCHED(PATCH_RAW_IP)
+				       ? parse_ip_version(data, end, &etype)
+				       : parse_ethernet(data, end, key, packet, &etype);
 
 	if (verdict != VERDICT_FLOW)
 		return verdict;

@@ -392,11 +392,13 @@ int xdp_flow(struct xdp_md *ctx)
 
 	/* A flow begins exactly. */
 	packet.time_start_ns = packet.time_end_ns = exact_time(ctx);
-	/* The verifier has forgotten the check in parse_ethernet(). */
-	if ((void *)(eth + 1) > end)
-		return XDP_PASS;
-	__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
-	__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));
+	if (!PATCHED(PATCH_RAW_IP)) {
+		/* The verifier has forgotten the check in parse_ethernet(). */
+		if ((void *)(eth + 1) > end)
+			return XDP_PASS;
+		__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
+		__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));
+	}
 #pragma unroll
 	for (int i = 0; i < 8; i++)
 		packet.flag_seen[i] = packet.tcp_flags >> i & 1;

@@ -12,6 +12,7 @@ from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.target import Target
 
 
+@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize(
     ("probe_type", "build", "most"),
     [
@@ -20,10 +21,10 @@ from flowstream.kernel.target import Target
         (CounterProbe, {}, 1_000),
     ],
 )
-def test_programs_are_verified_in_few_instructions(probe_type, build, most):
+def test_programs_are_verified_in_few_instructions(probe_type, build, most, raw):
     """Of all paths together; an instruction takes 0.3 µs on a quiet machine."""
     with probe_type(max_flows=1_009, **build) as probe, ExitStack() as stack:
-        program, maps = probe.creator.load(Target("", 1, 1), stack)
+        program, maps = probe.creator.load(Target("", 1, 1, raw=raw), stack)
         for each in maps:
             stack.enter_context(each)
         processed = libbpf.object_info(structures.ProgInfo, program.fd).verified_insns

@@ -34,6 +34,7 @@ class Program(Closing):
                 PatchSlot.DIRECTION: target.direction,
                 PatchSlot.SAMPLING: target.sampling,
                 PatchSlot.HAS_FRAGS: int(frags),
+                PatchSlot.RAW_IP: int(target.raw),
             },
         )
         flags = libbpf.BPF_F_XDP_HAS_FRAGS if frags else 0

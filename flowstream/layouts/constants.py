@@ -76,6 +76,7 @@ class PatchSlot(enum.IntEnum):
     DIRECTION = 1  # 0 ingress, 1 egress (IPFIX 61)
     SAMPLING = 2  # 1 = every packet
     HAS_FRAGS = 3  # 1 where bpf_xdp_get_buff_len() exists (kernel 5.18)
+    RAW_IP = 4  # 1 on links without a link-layer header
 
 
 class PktCounter(enum.IntEnum):

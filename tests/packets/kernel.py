@@ -23,6 +23,8 @@ IF_INDEX = 7
 REFUSALS: tuple[Refusal, Refusal] = ("non_ip", "malformed")
 """In the order of enum no_flow_reason (bpf/parsing.h)."""
 ETYPE_IPV4 = 0x0800
+ETHERNET = 14
+"""Octets of an untagged Ethernet header."""
 END_INTERVAL_OVER = 2
 END_LACK_OF_RESOURCES = 5
 
@@ -65,13 +67,13 @@ class Kernel:
     """The program without an interface.
 
     With ``max_flows=1`` the table is full from the start, so that each packet
-    leaves as a record of its own.
+    leaves as a record of its own. ``raw``: packets begin with their IP header.
     """
 
-    def __init__(self, max_flows: int = 1) -> None:
-        self.bench = FlowBench(max_flows=max_flows, if_index=IF_INDEX)
+    def __init__(self, max_flows: int = 1, *, raw: bool = False) -> None:
+        self.bench = FlowBench(max_flows=max_flows, if_index=IF_INDEX, raw=raw)
         if max_flows == 1:
-            self.run(OCCUPANT)
+            self.run(OCCUPANT[ETHERNET:] if raw else OCCUPANT)
 
     def run(self, frame: bytes) -> None:
         """Run one packet, which must pass unchanged and be counted once."""

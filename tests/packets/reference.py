@@ -98,20 +98,25 @@ class _Upper(NamedTuple):
     octets: bytes | None
 
 
-def read(frame: bytes) -> Reading | Refusal:
-    """Read one frame, given from its Ethernet header to its end without FCS."""
+def read(packet: bytes, *, raw: bool = False) -> Reading | Refusal:
+    """Read one packet: a frame, from its Ethernet header to its end without FCS.
+
+    ``raw``: it begins with its IP header.
+    """
     try:
-        return _read(frame)
+        return _read_raw(packet) if raw else _read(packet)
     except _RefusedError as refusal:
         return refusal.reason
 
 
-def flows(frames: Iterable[bytes]) -> tuple[dict[FlowKey, Reading], Counter[str]]:
-    """Sum frames, in order, into flows and into counts of the reasons for having none."""
+def flows(
+    packets: Iterable[bytes], *, raw: bool = False
+) -> tuple[dict[FlowKey, Reading], Counter[str]]:
+    """Sum packets, in order, into flows and into counts of the reasons for having none."""
     table: dict[FlowKey, Reading] = {}
     refused: Counter[str] = Counter()
-    for frame in frames:
-        reading = read(frame)
+    for packet in packets:
+        reading = read(packet, raw=raw)
         if isinstance(reading, str):
             refused[reading] += 1
         elif reading.key in table:
@@ -134,6 +139,31 @@ def _joined(flow: Reading, reading: Reading) -> Reading:
 
 def _read(frame: bytes) -> Reading:
     etype, vlan_id, packet = _unframe(frame)
+    return Reading(
+        etype=etype,
+        vlan_id=vlan_id,
+        dst_mac=frame[0:6],
+        src_mac=frame[6:12],
+        l2_bytes=len(frame),
+        **_network(etype, packet),
+    )
+
+
+def _read_raw(packet: bytes) -> Reading:
+    if not packet:
+        raise _RefusedError("malformed")
+    etype = {4: ETH_IPV4, 6: ETH_IPV6}.get(packet[0] >> 4, 0)
+    return Reading(
+        etype=etype,
+        vlan_id=0,
+        dst_mac=bytes(6),
+        src_mac=bytes(6),
+        l2_bytes=len(packet),
+        **_network(etype, packet),
+    )
+
+
+def _network(etype: int, packet: bytes) -> dict[str, Any]:
     said: dict[str, Any]
     if etype == ETH_IPV4:
         ip, upper = _ipv4(packet)
@@ -156,16 +186,7 @@ def _read(frame: bytes) -> Reading:
         }
     else:
         raise _RefusedError("non_ip")
-    return Reading(
-        etype=etype,
-        vlan_id=vlan_id,
-        dst_mac=frame[0:6],
-        src_mac=frame[6:12],
-        l2_bytes=len(frame),
-        proto=upper.proto,
-        **said,
-        **_transport(upper),  # type: ignore[arg-type]
-    )
+    return said | {"proto": upper.proto} | _transport(upper)
 
 
 def _unframe(frame: bytes) -> tuple[int, int, bytes]:

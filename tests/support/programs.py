@@ -46,10 +46,17 @@ def run_packet(program: Program, packet: bytes, repeat: int = 1) -> PacketRun:
 class FlowBench(Closing):
     """xdp_flow without an interface; its records carry interface index ``if_index``."""
 
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1, if_index: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        max_flows: int = 131_072,
+        sampling: int = 1,
+        if_index: int = 1,
+        raw: bool = False,
+    ) -> None:
         self.probe = FlowProbe(max_flows=max_flows, sampling=sampling)
         self._stack = ExitStack()
-        target = Target("", if_index, if_index, sampling=sampling)
+        target = Target("", if_index, if_index, sampling=sampling, raw=raw)
         self.program, self._counters = self.probe.load(target, self._stack)
 
     def run(self, packet: bytes, repeat: int = 1) -> PacketRun:
