@@ -74,6 +74,7 @@ class Attachments:
         self._present[key] = _Present(attachment, netns, earlier, previous_epoch)
         self._run.names[key.if_index] = attachment.interface
         self._note(key)
+        self._run.changes["attached"] += 1
         if self._shared:
             self._read(self._present[key])
 
@@ -133,6 +134,7 @@ class Attachments:
         # Before its own counters are gone.
         last = self._run.known[key]._replace(attached=False, kernel=departed.kernel)
         self._run.know(key, last)
+        self._run.changes["detached"] += 1
         present.attachment.close()
         return departed
 
@@ -198,6 +200,11 @@ class Attachments:
     def snapshots(self) -> list[Snapshot]:
         """All counts of every attachment, in the order in which they were added."""
         return [self.snapshot(key) for key in self._present]
+
+    def close(self) -> None:
+        """Detach and release all attachments; harmless twice."""
+        for present in self._present.values():
+            present.attachment.close()
 
     def seen_packets(self) -> int:
         """Packets that the programs of all attachments of the run saw, also of those that went."""

@@ -9,7 +9,7 @@ Attachments may be added and removed while it runs.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -36,6 +36,17 @@ if TYPE_CHECKING:
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.sink import Sink
+
+
+class Stage(Protocol):
+    """A part of a run that goes on until it is told to stop."""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until ``stopping`` is set and ``wake`` called."""
+
+    def wake(self) -> None:
+        """Let ``run`` see that it has to end."""
+
 
 FAULT_POLL_S: Final = 0.5
 """How often the run checks whether the sink has failed."""
@@ -72,10 +83,16 @@ class Agent:
         )
         self._reloading = Reloading(source, config, self._configure) if source else None
         self._removing: set[asyncio.Task[None]] = set()
+        self._stages: list[Stage] = [self._draining, self._removals]
+        self._accompanying: list[Stage] = []
 
     def __contains__(self, key: AttachmentKey) -> bool:
         """Whether there is an attachment, or one that is being removed."""
         return key in self._attachments
+
+    def accompany(self, stage: Stage) -> None:
+        """Run another stage, which may add and remove attachments; the end begins after it."""
+        self._accompanying.append(stage)
 
     def add(self, attachment: Attachment, netns: str = "") -> None:
         """Publish an attachment's records and counters from now on, or from the start of ``run``.
@@ -137,16 +154,16 @@ class Agent:
         log.info("publishing", sink=self._config.sink, format=self._config.format)
         self._attachments.start()
         publishing = self._spawn(self._publisher.run(self._faults.add))
-        draining = self._spawn(self._draining.run(self._stopping))
         counting = self._spawn(self._counting.run(self._stopping))
-        removing = self._spawn(self._removals.run(self._stopping))
+        intake = [self._spawn(stage.run(self._stopping)) for stage in self._stages]
+        others = [self._spawn(stage.run(self._stopping)) for stage in self._accompanying]
         watching = self._spawn(self._watch_sink())
         waking = self._draining.watch(self._probe)
         await within(self._config.duration_s, self._stopping)
         self.stop()
         waking()
-        await asyncio.wait([watching])
-        await self._end(Stages([draining, removing, *self._removing], publishing, counting))
+        await asyncio.wait([watching, *others])
+        await self._end(Stages([*intake, *self._removing], publishing, counting))
         return 1 if self._faults.any else 0
 
     async def _connect(self, topics: Sequence[str]) -> bool:
@@ -165,7 +182,7 @@ class Agent:
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
         self._stopping.set()
-        for stage in (self._draining, self._counting, self._removals):
+        for stage in (*self._stages, self._counting, *self._accompanying):
             stage.wake()
         if self._reloading:
             self._reloading.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flowstream.accounting.account import Account
@@ -46,9 +47,9 @@ class Run:
     """One run, perhaps ended by another process than began it.
 
     ``identity`` refers to ``names``, the names of the interfaces by index, which
-    change with the attachments. ``known`` has those that are there and those whose
-    records have no outcome so far, ``past`` the counts of others that went. ``books`` is
-    None unless they are kept.
+    change with the attachments, which ``changes`` counts. ``known`` has those that are
+    there and those whose records have no outcome so far, ``past`` the counts of others
+    that went. ``books`` is None unless they are kept.
     """
 
     def __init__(self, identity: Identity, ledger: Ledger | None = None) -> None:
@@ -58,6 +59,7 @@ class Run:
         self.known: dict[AttachmentKey, Known] = {}
         self.past = Past()
         self.books: Writer | None = None
+        self.changes = Counter(attached=0, detached=0, failed_attaches=0)
         self._next_seq = dict.fromkeys(Stream, 0)
 
     def next_seq(self, stream: Stream) -> int:
@@ -71,11 +73,11 @@ class Run:
         return first
 
     def sums(self) -> dict[str, int]:
-        """Outcomes of the records so far, over all attachments."""
+        """Changes of attachments, and outcomes of the records of all of them, so far."""
         sums = outcomes(Account())
         for each in (self.past.sums, *map(outcomes, self.ledger.accounts().values())):
             sums.update(each)
-        return dict(sums)
+        return {**self.changes, **sums}
 
     def know(self, key: AttachmentKey, known: Known) -> None:
         """Note what an attachment is, and what has changed of it."""

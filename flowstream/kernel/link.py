@@ -141,6 +141,15 @@ class Link(Closing):
             os.close(fd)
 
 
+def program_in_force(link_fd: int) -> int:
+    """Return the id of the program that a link runs now, 0 once it has no interface.
+
+    Needs no privileges. Another process can have replaced the program or detached the link.
+    """
+    info = libbpf.described(structures.LinkInfo, link_fd)
+    return info.prog_id if info.ifindex else 0
+
+
 def _compare(info: structures.LinkInfo, index: int) -> None:
     libbpf.compare("link", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
     libbpf.compare("link", "interface index", info.ifindex, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from contextlib import ExitStack
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from flowstream.kernel.program import Program
 
 XDP_PASS = 2
+PASSING = bytes([0xB7, 0, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
+"""r0 = XDP_PASS; exit"""
 
 
 class PacketRun(NamedTuple):
@@ -72,3 +75,33 @@ class FlowBench(Closing):
         """Release everything; harmless twice."""
         self._stack.close()
         self.probe.close()
+
+
+def take_off(program_id: int, how: str) -> None:
+    """Take the XDP program off its interface by way of its link, as another process would.
+
+    ``how``: "detached" (BPF_LINK_DETACH) or "replaced", by a program that passes every packet.
+    """
+    fd = _link_of(program_id)
+    try:
+        if how == "detached":
+            libbpf.check(libbpf.library().bpf_link_detach(fd), "detaching a link")
+            return
+        passing = libbpf.prog_load("passing", PASSING, libbpf.BPF_F_XDP_HAS_FRAGS)
+        try:
+            libbpf.check(libbpf.library().bpf_link_update(fd, passing, None), "updating a link")
+        finally:
+            os.close(passing)
+    finally:
+        os.close(fd)
+
+
+def _link_of(program_id: int) -> int:
+    """Descriptor of the link that has the program."""
+    library, number = libbpf.library(), ctypes.c_uint32(0)
+    while library.bpf_link_get_next_id(number, byref(number)) == 0:
+        fd = libbpf.check(library.bpf_link_get_fd_by_id(number), "opening a link")
+        if libbpf.described(structures.LinkInfo, fd).prog_id == program_id:
+            return int(fd)
+        os.close(fd)
+    raise LookupError(f"no link has program {program_id}")

@@ -1,0 +1,85 @@
+"""Attaches to links, and knows when to try again one that refused."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from flowstream.agent.retries import Retries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flowstream.agent.places import Place
+    from flowstream.agent.probe import Attachment
+    from flowstream.errors import KernelError
+    from flowstream.host.links import LinkFacts
+    from flowstream.kernel.link import Mode
+    from flowstream.kernel.target import Target
+
+_GONE: Final = (errno.ENODEV, errno.ENXIO)
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+
+log = structlog.get_logger()
+
+
+class Attacher(Protocol):
+    """What attaches, with privileges that this process need not have."""
+
+    def attach(self, target: Target) -> Attachment:
+        """Attach; blocks. KernelError names the remedy."""
+
+
+class Attaching:
+    """Attaches with ``mode`` and ``sampling``; ``count_failed`` is called for each failure.
+
+    A failure is logged once per link and reason, and tried again after growing pauses,
+    at once when the link changes.
+    """
+
+    def __init__(
+        self,
+        attacher: Attacher,
+        *,
+        mode: Mode,
+        sampling: int,
+        count_failed: Callable[[], object],
+    ) -> None:
+        self._attacher = attacher
+        self.mode, self.sampling = mode, sampling
+        self._count_failed = count_failed
+        self._retries = Retries()
+
+    def attach(self, place: Place, link: LinkFacts) -> Attachment:
+        """Attach to a link; blocks. KernelError when it is refused."""
+        attachment = self._attacher.attach(place.target(link, self.mode, self.sampling))
+        self._retries.forget(place.link_key(link))
+        return attachment
+
+    def failed(self, place: Place, link: LinkFacts, err: KernelError) -> None:
+        """Note that ``attach`` failed. That a link is gone is no error: its notice follows."""
+        gone = err.errno in _GONE
+        reason = "" if gone else str(err)
+        if err.errno in _NO_DESCRIPTOR:
+            reason += ": raise the limit of descriptors, by ulimit -Hn or LimitNOFILE="
+        new = self._retries.failed(place.link_key(link), link, reason, time.monotonic())
+        if gone:
+            return
+        self._count_failed()
+        if new:
+            log.warning("attach_failed", **place.named(link), error=reason)
+
+    def displaced(self, place: Place, link: LinkFacts) -> None:
+        """Note that another process took the program off a link: try again after a pause."""
+        self._retries.failed(place.link_key(link), link, "", time.monotonic())
+
+    def due(self, place: Place, link: LinkFacts) -> float:
+        """Return the monotonic time from which on to try a link."""
+        return self._retries.due(place.link_key(link), link)
+
+    def keep(self, wanted: Iterable[tuple[Place, LinkFacts]]) -> None:
+        """Forget the failures of all other links."""
+        self._retries.keep({place.link_key(link) for place, link in wanted})

@@ -1,0 +1,120 @@
+"""The network namespaces that a run observes, with their links and what is attached there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from flowstream.accounting.tally import AttachmentKey
+from flowstream.agent.retries import LinkKey
+from flowstream.errors import KernelError
+from flowstream.kernel.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowstream.agent.probe import Attachment
+    from flowstream.host.links import LinkFacts, LinkMonitor
+    from flowstream.host.namespaces import Namespace
+    from flowstream.kernel.link import Mode
+
+_INDEX_BITS: Final = 24
+"""Bits of an interface index in records, where a run observes several namespaces."""
+
+
+@dataclass(slots=True)
+class Followed:
+    """An attachment of the run and its link, as it was last seen.
+
+    ``gone``: it went, ``moved``: to another namespace. ``suspect``: its program was found
+    detached, which is what a link that goes looks like before its notice comes.
+    """
+
+    attachment: Attachment
+    link: LinkFacts
+    gone: bool = False
+    moved: bool = False
+    suspect: bool = False
+
+
+class Place:
+    """One network namespace; ``followed`` by the kernel's index. ``alone``: the run's only one."""
+
+    def __init__(self, namespace: Namespace, monitor: LinkMonitor, *, alone: bool = True) -> None:
+        self.namespace, self.monitor, self._alone = namespace, monitor, alone
+        self.followed: dict[int, Followed] = {}
+
+    @property
+    def may_go(self) -> bool:
+        """Whether the namespace is not the agent's own."""
+        return self.namespace.fd is not None
+
+    def read(self) -> None:
+        """Take in what the kernel reported; may block."""
+        for link, moved in self.monitor.read():
+            its = self.followed.get(link.index)
+            if its and its.link.incarnation == link.incarnation:
+                its.gone, its.moved = True, moved
+
+    def follow(self, link: LinkFacts, attachment: Attachment) -> None:
+        """Note an attachment."""
+        self.followed[link.index] = Followed(attachment, link)
+
+    def has_left(self, its: Followed) -> bool:
+        """Whether the link of an attachment is not there any more."""
+        now = self.monitor.links().get(its.link.index)
+        return its.gone or now is None or now.incarnation != its.link.incarnation
+
+    def changes(self) -> Iterator[tuple[Followed, LinkFacts]]:
+        """Attachments whose links have changed, with the link as it is now."""
+        links = self.monitor.links()
+        for its in self.followed.values():
+            now = links.get(its.link.index)
+            if now is not None and now != its.link and not self.has_left(its):
+                yield its, now
+
+    def named(self, link: LinkFacts) -> dict[str, str | int]:
+        """What a log record says of a link."""
+        named: dict[str, str | int] = {"interface": link.name, "if_index": link.index}
+        return named | ({"netns": self.namespace.label} if self.may_go else {})
+
+    def link_key(self, link: LinkFacts) -> LinkKey:
+        """Key of a link among those of all places."""
+        return LinkKey(self.namespace.number, link.index, link.incarnation)
+
+    def attachment_key(self, link: LinkFacts) -> AttachmentKey:
+        """Key of the attachment of a link."""
+        return AttachmentKey(self._record_index(link))
+
+    def target(self, link: LinkFacts, mode: Mode, sampling: int) -> Target:
+        """Return what to attach to. KernelError when its packets or index cannot be recorded."""
+        if not (link.ethernet or link.raw_ip):
+            raise KernelError(
+                f"interface {link.name}: packets of link type {link.link_type} begin neither with "
+                "an Ethernet nor with an IP header: leave it out by -i '!NAME'"
+            )
+        index = self._record_index(link)
+        if not self._alone and link.index >> _INDEX_BITS:
+            raise KernelError(
+                f"interface {link.name} has index {link.index}: with several --netns, records "
+                f"have room for {_INDEX_BITS} bits; observe its namespace by an agent of its own"
+            )
+        return Target(
+            link.name,
+            link.index,
+            index,
+            mode,
+            sampling,
+            raw=link.raw_ip,
+            netns_fd=self.namespace.fd,
+        )
+
+    def _record_index(self, link: LinkFacts) -> int:
+        if self._alone:
+            return link.index
+        return self.namespace.number << _INDEX_BITS | link.index
+
+    def close(self) -> None:
+        """Release the namespace; harmless twice."""
+        self.monitor.close()
+        self.namespace.close()
