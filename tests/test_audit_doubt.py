@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 from support.audited import problems_of, result_of, sums, with_doubt
-from support.published import ANNOUNCEMENTS, FLOWS, IN_DOUBT, LOST, MALFORMED, NON_IP, Published
+from support.published import (
+    ANNOUNCEMENTS,
+    FLOWS,
+    IN_DOUBT,
+    INGRESS,
+    LOST,
+    MALFORMED,
+    NON_IP,
+    Published,
+    stages,
+)
 
 from flowstream.audit import Amount
 from flowstream.records import Loss, StageCounts
@@ -115,3 +125,109 @@ def test_announcements_in_doubt_settle_no_flow_record(record_format):
         "published nor counted as lost".format(*sums(published.flows[[4]])),
         "flowstream.flows: 1 record is missing without a cause",
     ]
+
+
+WITHOUT_SEQ = (101, 6_007)
+
+
+def killed(record_format: str, missing: int, *, doubtful: int = 5) -> Published:
+    """A run whose agent was killed, with records in its memory, and packets in none yet.
+
+    The next run has closed it. Of the records that had a seq some are published.
+    """
+    published = Published(record_format)
+    memory = published.flows[FLOWS - doubtful :]
+    packets, octets = (a + b for a, b in zip(sums(memory), WITHOUT_SEQ, strict=True))
+    last = published.counters[1]
+    published.change_counters(
+        1,
+        seen_packets=last.seen_packets + WITHOUT_SEQ[0],
+        seen_l2_bytes=last.seen_l2_bytes + WITHOUT_SEQ[1],
+        in_doubt=IN_DOUBT | {"agent_killed": Loss(doubtful, packets, octets)},
+        stages=stages(StageCounts(42, FLOWS, FLOWS, FLOWS - doubtful, 0, 0, 0)),
+    )
+    del published.values[FLOWS - missing : FLOWS]
+    return published
+
+
+@pytest.mark.parametrize(("missing", "doubtful"), [(0, 0), (0, 5), (1, 5), (5, 5)])
+def test_what_a_killed_agent_had_in_its_memory_is_in_doubt(record_format, missing, doubtful):
+    published = killed(record_format, missing, doubtful=doubtful)
+    result = result_of(published)
+    assert result.holds
+    (run,) = result.runs
+    packets, octets = sums(published.flows[FLOWS - missing :])
+    assert run.interfaces[0].difference == Amount(
+        packets + WITHOUT_SEQ[0], octets + WITHOUT_SEQ[1]
+    )
+    packets, octets = sums(published.flows[FLOWS - doubtful :])
+    assert run.notes[0] == (
+        f"veth3 ingress: {packets + WITHOUT_SEQ[0]:,} packets and "
+        f"{octets + WITHOUT_SEQ[1]:,} octets in doubt: in the memory of an agent that was killed"
+    )
+    assert not any("never answered" in note for note in run.notes)
+
+
+def test_records_in_doubt_beside_those_of_a_killed_agent_have_a_note_of_their_own(record_format):
+    published = killed(record_format, 5)
+    doubts = published.counters[1].in_doubt
+    sent = Loss(2, *sums(published.flows[-2:]))
+    rest = (
+        getattr(doubts["agent_killed"], unit) - getattr(sent, unit)
+        for unit in ("records", "packets", "l2_bytes")
+    )
+    published.change_counters(
+        1, in_doubt=doubts | {"agent_killed": Loss(*rest), "delivery_timeout": sent}
+    )
+    result = result_of(published)
+    assert result.holds
+    first, second, *_ = result.runs[0].notes
+    assert first == (
+        f"veth3 ingress: {sent.packets:,} packets and {sent.l2_bytes:,} octets in doubt: sent and "
+        "never answered"
+    )
+    assert second.endswith(" in doubt: in the memory of an agent that was killed")
+
+
+@pytest.mark.parametrize("missing", [0, 5])
+@pytest.mark.parametrize("unit", ["seen_packets", "seen_l2_bytes"])
+def test_a_killed_agent_explains_no_more_than_it_had_in_its_memory(record_format, missing, unit):
+    published = killed(record_format, missing)
+    last = published.counters[1]
+    doubtful = sums(published.flows[-5:])
+    # All records of the memory are published, so up to all of its packets may have had none.
+    slack = 0 if missing else doubtful[unit == "seen_l2_bytes"]
+    published.change_counters(1, **{unit: getattr(last, unit) + slack})
+    assert problems_of(published) == []
+    published.change_counters(1, **{unit: getattr(last, unit) + slack + 1})
+    (problem,) = problems_of(published)
+    assert ": seen, but neither published nor counted as lost, and only " in problem
+
+
+@pytest.mark.parametrize(("missing", "doubtful"), [(0, 0), (5, 5)])
+def test_what_was_in_memory_and_is_not_published_is_the_whole_difference(
+    record_format, missing, doubtful
+):
+    published = killed(record_format, missing, doubtful=doubtful)
+    published.change_counters(1, seen_packets=published.counters[1].seen_packets - 1)
+    (problem,) = problems_of(published)
+    assert ", too small: none of the records in doubt is published, and they stand for " in problem
+
+
+def test_packets_without_a_seq_may_be_of_any_interface(record_format):
+    """One record is missing, and both interfaces have a difference."""
+    published = Published(record_format, ((3, INGRESS), (5, INGRESS)))
+    for number, attachment in ((2, slice(FLOWS)), (3, slice(FLOWS, None))):
+        memory = published.flows[attachment][-1:]
+        packets, octets = (a + b for a, b in zip(sums(memory), WITHOUT_SEQ, strict=True))
+        last = published.counters[number]
+        stage = StageCounts(42, FLOWS, FLOWS, FLOWS - 1, 0, 0, 0)
+        published.change_counters(
+            number,
+            seen_packets=last.seen_packets + WITHOUT_SEQ[0],
+            seen_l2_bytes=last.seen_l2_bytes + WITHOUT_SEQ[1],
+            in_doubt=IN_DOUBT | {"agent_killed": Loss(1, packets, octets)},
+            stages=last.stages | {"flows": stage},
+        )
+    del published.values[2 * FLOWS - 1]
+    assert problems_of(published) == []

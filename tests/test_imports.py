@@ -65,9 +65,10 @@ ROOMS = {
         "records accounting messages kernel encode registry kafka sink agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "
         "encode kafka config segments sink source reading recording",
+        "detach": "errors wording layouts accounting kernel",
         "demo": "errors streams host records kafka source reading audit",
         "cli": "errors extras streams wording signals log progress host urls records schemas "
-        "messages kafka config reading audit recording agent check pcap demo",
+        "messages kafka config reading audit recording agent check pcap detach demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""

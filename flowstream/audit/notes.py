@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowstream.accounting.terms import AGENT_KILLED
+from flowstream.audit.result import Amount
 from flowstream.audit.texts import RECORDS_ARE, amount_text, gaps_text
 from flowstream.streams import Stream
 from flowstream.wording import counted
@@ -32,10 +34,16 @@ def notes(
 
 
 def _doubts(interface: Interface) -> Iterator[str]:
-    if interface.doubtful.packets:
+    killed = interface.killed
+    sent = Amount.total(
+        loss for cause, loss in interface.in_doubt.items() if cause != AGENT_KILLED
+    )
+    if sent.packets:
+        yield f"{interface.label}: {amount_text(sent)} in doubt: sent and never answered"
+    if killed.packets:
         yield (
-            f"{interface.label}: {amount_text(interface.doubtful)} in doubt: "
-            "sent and never answered"
+            f"{interface.label}: {amount_text(killed)} in doubt: in the memory of an agent that "
+            "was killed"
         )
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from flowstream.accounting.terms import AGENT_KILLED
+
 # msgspec reads the annotations at run time.
 from flowstream.records import Loss, SpoolCounts, StageCounts  # noqa: TC001
 from flowstream.streams import Stream  # noqa: TC001
@@ -101,6 +103,14 @@ class Interface(Struct, frozen=True, kw_only=True):
     def doubtful(self) -> Amount:
         """Packets and octets of all records in doubt."""
         return Amount.total(self.in_doubt.values())
+
+    @property
+    def killed(self) -> Amount:
+        """Packets and octets of ``doubtful`` that were in a killed agent's memory.
+
+        Not all of them need have been in a record with a ``seq``.
+        """
+        return Amount.total(loss for cause, loss in self.in_doubt.items() if cause == AGENT_KILLED)
 
     @property
     def waiting(self) -> Amount:

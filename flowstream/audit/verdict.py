@@ -117,15 +117,17 @@ def _not_closed(interface: Interface) -> tuple[str, str]:
 def _bounds(interface: Interface, flows: Sequence[Topic]) -> tuple[Amount, Amount]:
     """Least and most that the difference may be, by the records without a known outcome.
 
-    Nothing once all of them turn out to be published; all of them while none is.
+    All of them while none is published; once all are, nothing but packets that a killed
+    agent had in its memory and in no record with a ``seq``.
     """
     unpublished = sum(topic.unpublished for topic in flows)
     unanswered = sum(topic.unanswered for topic in flows)
-    if not unpublished:
-        return _NOTHING, _NOTHING
-    everything = Amount.total((interface.doubtful, interface.waiting))
+    if unpublished:
+        most = Amount.total((interface.doubtful, interface.waiting))
+    else:
+        most = interface.killed
     certain = all(topic.expected is not None and not topic.deleted for topic in flows)
-    return (everything if certain and unpublished == unanswered else _NOTHING), everything
+    return (most if certain and unpublished == unanswered else _NOTHING), most
 
 
 def _spooled(interface: Interface) -> str:
@@ -152,8 +154,11 @@ def _beyond(interface: Interface, most: Amount) -> str:
 
 
 def _of_unanswered(interfaces: Sequence[Interface], unpublished: int) -> Iterator[str]:
-    # A record belongs to one interface.
-    differing = sum(each.counters and each.difference != _NOTHING for each in interfaces)
+    # A record belongs to one interface; a killed agent had packets in none.
+    differing = sum(
+        each.counters and each.difference != _NOTHING and each.killed == _NOTHING
+        for each in interfaces
+    )
     if differing > unpublished > 0:
         spooled = any(each.spool.records for each in interfaces)
         yield (

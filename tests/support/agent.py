@@ -118,9 +118,11 @@ def on(*interfaces: Interface) -> list[str]:
     return [*names, "--netns", namespace]
 
 
-def flowstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def flowstream(
+    *arguments: str | Path, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    command = [*FLOWSTREAM, *map(str, arguments)]
+    command = [*before, *FLOWSTREAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
