@@ -106,7 +106,7 @@ def test_help_of_run_shows_every_option_with_limits_and_default(capsys, monkeypa
         if option.is_switch:
             continue
         assert option.allowed in line
-        if option.default is not None:
+        if option.default not in (None, ()):
             assert f"(default {option.default})" in line
 
 
@@ -145,7 +145,6 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         ([], "the following arguments are required: COMMAND (see flowstream --help)"),
         (["fly"], "argument COMMAND: invalid choice: 'fly'; use run, demo, pcap, audit, cat, "),
         (["adit"], "argument COMMAND: invalid choice: 'adit'; did you mean audit? (see flows"),
-        (["run"], "an interface is required: -i IFACE"),
         (["run", "-i"], "argument -i/--interface: expected one argument (see flowstream run"),
         (
             ["run", "-i", "a", "--interv", "7"],
@@ -215,12 +214,15 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
         *("--max-flows", "65537", "--sampling", "11", "--counters-period", "2.5"),
         *("--duration", "17", "--topic-prefix", "site", "--user", "flow", "--log-level", "debug"),
         *("--log-format", "json", "--shutdown-timeout", "3", "--config", str(file)),
-        *("--agent-address", "192.0.2.17"),
+        *("--agent-address", "192.0.2.17", "--interface-kind", "veth", "--netns", "blue"),
+        *("--netns", "pid:7"),
     ]
     assert main(["run", *arguments]) == 0
     assert agent_runs == [
         RunConfig(
             interfaces=("eth0", "eth1"),
+            interface_kinds=("veth",),
+            netns=("blue", "pid:7"),
             program="counter",
             mode="generic",
             sink="kafka://10.0.0.1:9092",

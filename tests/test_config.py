@@ -119,9 +119,23 @@ def test_an_empty_file_changes_nothing(tmp_path, content):
     assert load(given, file_with(tmp_path, content)) == load(given)
 
 
-def test_an_interface_is_required(tmp_path):
-    with pytest.raises(UsageError, match="an interface is required: -i IFACE"):
-        load({}, file_with(tmp_path, "interval = 7"))
+def test_interfaces_are_chosen_by_patterns_kinds_and_namespaces(tmp_path):
+    """By default the physical ones of the agent's own namespace."""
+    config = load({}, file_with(tmp_path, "interval = 7"))
+    assert (config.interfaces, config.interface_kinds, config.netns) == ((), (), ())
+    content = """
+        interface = ["eth*", "en[ps]?*", "!eth7", "[!]odd", "an-altname-of-more-than-15-octets"]
+        interface-kind = ["physical", "bond", "ip6_vti"]
+        netns = ["blue", "/run/docker/netns/a b", "pid:4194304"]
+    """
+    config = load({}, file_with(tmp_path, content))
+    assert config.interfaces[:2] == ("eth*", "en[ps]?*")
+    assert config.interface_kinds == ("physical", "bond", "ip6_vti")
+    assert config.netns == ("blue", "/run/docker/netns/a b", "pid:4194304")
+    given = {
+        field: list(getattr(config, field)) for field in ("interfaces", "interface_kinds", "netns")
+    }
+    assert load(given) == config
 
 
 LIMITS = {
@@ -177,7 +191,28 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
         ("interface = ['a/b']", "interface: ['a/b'] is not allowed"),
         ("interface = ['..']", "interface: ['..'] is not allowed"),
         ("interface = ['a b']", "interface: ['a b'] is not allowed"),
-        ("interface = ['1234567890123456']", "interface: ['1234567890123456'] is not allowed"),
+        (
+            f"interface = ['{'a' * 128}']",
+            "interface: ['aaaaaaaaaaaa...aaaaaaaaaaaaa'] is not allo",
+        ),
+        ("interface = ['!']", "interface: ['!'] is not allowed"),
+        ("interface = ['!!a']", "interface: ['!!a'] is not allowed"),
+        ("interface = ['!..']", "interface: ['!..'] is not allowed"),
+        ("interface-kind = 'veth'", "interface-kind: 'veth' is not allowed; it takes a list such"),
+        ("interface-kind = []", "interface-kind: [] is not allowed"),
+        ("interface-kind = ['Physical']", "interface-kind: ['Physical'] is not allowed"),
+        ("netns = 'blue'", "netns: 'blue' is not allowed; it takes a list such as"),
+        ("netns = []", "netns: [] is not allowed"),
+        ("netns = ['..']", "netns: ['..'] is not allowed"),
+        ("netns = ['a/b']", "netns: ['a/b'] is not allowed"),
+        ("netns = ['/']", "netns: ['/'] is not allowed"),
+        ("netns = ['pid:0']", "netns: ['pid:0'] is not allowed"),
+        ("netns = ['pid:a']", "netns: ['pid:a'] is not allowed"),
+        ("netns = ['pid:12345678']", "netns: ['pid:12345678'] is not allowed"),
+        (
+            f"netns = {[str(each) for each in range(257)]}",
+            "netns: ['0', '1', '2', '3', '4', '5', ",
+        ),
         ("topic-prefix = 'a/b'", "topic-prefix: 'a/b' is not allowed; it takes 1 to 239"),
         ("topic-prefix = ''", "topic-prefix: '' is not allowed"),
         (f"topic-prefix = '{'a' * 240}'", "topic-prefix: 'aaaaaaaaaaaa...aaaaaaaaaaaaa' is not"),
@@ -188,7 +223,7 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
             "security.protocol = 'SSL'",
             "unknown option 'security'; properties of the Kafka clients stand ",
         ),
-        ("[run]\ninterval = 7", "unknown option 'run'; known options: interface, program, mode, "),
+        ("[run]\ninterval = 7", "unknown option 'run'; known options: interface, interface-kin"),
         ("interval = ", "not valid TOML: Invalid value (at "),
         ("\ninterval = 7\ninterval = 8\n", "not valid TOML: Cannot overwrite a value (at line 3"),
         (f"max-flows = {'9' * 5_000}", "not valid TOML: Exceeds the limit"),
@@ -241,6 +276,7 @@ def test_a_file_without_permission(tmp_path):
     ("given", "expected"),
     [
         ({"interfaces": ["a", "b", "a"]}, "interface: a is named more than once"),
+        ({"interfaces": ["!b", "abc", "!a*"]}, "interface: abc is excluded by !a*"),
         ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary and the sink"),
         ({"format": "avro"}, "format: avro can only be read with its schema; name a registry"),
         ({"registry": "http://x"}, "registry: json needs none; leave it out or use format"),

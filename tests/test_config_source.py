@@ -84,7 +84,8 @@ def test_an_option_that_may_change(site, field):
 RESTART = {
     "program": 'program = "counter"',
     "mode": 'mode = "generic"',
-    "netns": 'netns = "blue"',
+    "netns": 'netns = ["blue"]',
+    "interface-kind": 'interface-kind = ["veth"]',
     "format": 'format = "msgpack"',
     "max-flows": "max-flows = 1009",
     "topic-prefix": 'topic-prefix = "other"',

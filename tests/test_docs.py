@@ -75,7 +75,7 @@ def options_table() -> str:
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for option in OPTIONS.values():
         value = "" if option.is_switch else f" {option.metavar}"
-        default = "" if option.default in (None, False) else f"`{option.default}`"
+        default = "" if option.default in (None, False, ()) else f"`{option.default}`"
         rows.append(f"| `--{option.name}{value}` | {default} | {option.meaning} |")
     return "\n".join(rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowstream.errors import UsageError
+from flowstream.errors import FlowstreamError, KernelError, UsageError
 from flowstream.host.links import LinkFacts
 from flowstream.host.selection import Selection
 
@@ -126,3 +126,45 @@ def test_a_name_that_is_excluded(excluding):
 def test_why_an_interface_is_not_chosen(patterns, kinds, name, objection):
     (link,) = [each for each in HOST if each.name == name]
     assert Selection(patterns.split(), kinds.split()).objection(link) == objection
+
+
+def complaint(kind: type[FlowstreamError], patterns: str, kinds: str = "", **there: str) -> str:
+    links = {
+        label: [each for each in HOST if each.name in names] for label, names in there.items()
+    }
+    with pytest.raises(kind) as caught:
+        Selection(patterns.split(), kinds.split()).require_named(links)
+    return str(caught.value)
+
+
+def test_exact_names_must_be_there():
+    everything = {"": HOST}
+    for patterns in ("eth0 docker0", "uplink", "none* !eth0", ""):
+        Selection(patterns.split()).require_named(everything)
+    Selection(["bond0"], ["bond"]).require_named(everything)
+    told = complaint(KernelError, "eth0 eth9", a="eth1 eth0 lo")
+    assert told == "no interface 'eth9'; there are: eth0, eth1, lo"
+    told = complaint(UsageError, "eth0 uplink", a="eth0")
+    assert told == "interface: uplink is the same interface as eth0"
+    assert complaint(UsageError, "uplink !eth*", a="eth0") == (
+        "interface: uplink is excluded by !eth*"
+    )
+    assert complaint(UsageError, "eth0", "veth tun", a="eth0") == (
+        "interface: eth0 is physical, not veth or tun"
+    )
+
+
+def test_exact_names_must_be_there_in_one_of_several_namespaces():
+    blue, red = HOST[:2], HOST[4:5]
+    Selection(["lo", "bond0", "eth0"]).require_named({"blue": blue, "red": red})
+    assert complaint(KernelError, "eth1", blue="lo eth0", red="bond0") == (
+        "no interface 'eth1'; there are: eth0, lo (blue); bond0 (red)"
+    )
+    # A kind that one of two interfaces of the name has.
+    links = {"blue": [LinkFacts(2, "a", kind="veth")], "red": [LinkFacts(2, "a")]}
+    Selection(["a"], ["veth"]).require_named(links)
+
+
+def test_which_exact_names_an_interface_has():
+    selection = Selection(["eth0", "uplink", "enp*"])
+    assert [selection.named(link) for link in HOST[:2]] == [[], ["eth0", "uplink"]]

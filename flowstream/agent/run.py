@@ -6,7 +6,6 @@ sink checked → maps created → programs attached → privileges given up → 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -25,26 +24,30 @@ from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.agent.state import Run
 from flowstream.attacher.client import Attacher
-from flowstream.errors import UsageError
+from flowstream.errors import KernelError
 from flowstream.files import shown
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
-from flowstream.host import namespaces as netns
+from flowstream.host.links import LinkMonitor
+from flowstream.host.namespaces import open_all
+from flowstream.host.selection import Selection
 from flowstream.kafka.credentials import exposed
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
-from flowstream.kernel.link import Mode, interface_index
+from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
 from flowstream.registry.encoder import encoder_of
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
+    from flowstream.host.links import LinkFacts
+    from flowstream.host.namespaces import Namespace
 
 log = structlog.get_logger()
 
@@ -54,6 +57,8 @@ PROBES: Final[dict[str, Callable[..., Probe]]] = {
 }
 THREADS: Final = 3
 """The sink's or the spool's thread, one that drains tables, and one that reads a configuration."""
+_INDEX_BITS: Final = 24
+"""Bits of an interface index in the records of a run with several namespaces."""
 _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 
@@ -66,8 +71,10 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
     """
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
-    limits.require_descriptors(_descriptors(config))
-    interfaces = _interfaces(config)
+    limits.require_descriptors()
+    namespaces = open_all(config.netns)
+    chosen = _chosen(config, namespaces)
+    limits.require_descriptors(_descriptors(config, len(chosen)))
     this = Run(_identity(config))
     require_readable(config.kafka, user, config.user)
     for each in exposed(config.kafka):
@@ -88,12 +95,16 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
         stack.callback(probe.close)
         attacher = stack.enter_context(Attacher(probe))
         signals.catch()
-        attached: list[Attachment] = []
-        for name in interfaces:
+        attached: list[tuple[Attachment, str]] = []
+        for namespace, link in chosen:
             if signals.received:
                 break
-            attached.append(_attach(config, attacher, name))
-            stack.callback(attached[-1].close)
+            target = _target(config, namespace, link)
+            attachment = _attach(attacher, target, namespace)
+            stack.callback(attachment.close)
+            attached.append((attachment, namespace.label))
+        for namespace in namespaces:
+            namespace.close()
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
@@ -102,8 +113,8 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, this, config.topic_prefix, on_counters)
         agent = Agent(config, probe, sink, publisher, this, signals, spool_state, source)
-        for attachment in attached:
-            agent.add(attachment)
+        for attachment, netns in attached:
+            agent.add(attachment, netns)
         return uvloop.run(agent.run(topics))
 
 
@@ -116,12 +127,59 @@ def _identity(config: RunConfig) -> Identity:
     )
 
 
-def _attach(config: RunConfig, attacher: Attacher[Attachment], interface: str) -> Attachment:
-    with netns.entered(config.netns):
-        attachment = attacher.attach(Target.named(interface, Mode(config.mode), config.sampling))
+def _chosen(
+    config: RunConfig, namespaces: Sequence[Namespace]
+) -> list[tuple[Namespace, LinkFacts]]:
+    """Return the interfaces to attach to, those with names of their own first."""
+    selection = Selection(config.interfaces, config.interface_kinds)
+    found: list[tuple[Namespace, LinkFacts]] = []
+    for namespace in namespaces:
+        with LinkMonitor(namespace) as monitor:
+            found += ((namespace, link) for link in monitor.links().values())
+    there: dict[str, list[LinkFacts]] = {namespace.label: [] for namespace in namespaces}
+    for namespace, link in found:
+        there[namespace.label].append(link)
+    selection.require_named(there)
+
+    def order(each: tuple[Namespace, LinkFacts]) -> int:
+        names = selection.named(each[1])
+        return selection.exact_names.index(names[0]) if names else len(selection.exact_names)
+
+    chosen = sorted((each for each in found if selection.chooses(each[1])), key=order)
+    if not chosen:
+        log.warning("no_interface_matches", remedy="flowstream check lists the interfaces")
+    return chosen
+
+
+def _target(config: RunConfig, namespace: Namespace, link: LinkFacts) -> Target:
+    if not (link.ethernet or link.raw_ip):
+        raise KernelError(
+            f"interface {link.name}: packets of link type {link.link_type} begin neither with an "
+            f"Ethernet nor with an IP header: leave it out by -i '!{link.name}'"
+        )
+    record_index = link.index
+    if len(config.netns) > 1:
+        if link.index >> _INDEX_BITS:
+            raise KernelError(
+                f"interface {link.name} has index {link.index}: with several --netns, records "
+                f"have room for {_INDEX_BITS} bits; observe its namespace by an agent of its own"
+            )
+        record_index |= namespace.number << _INDEX_BITS
+    return Target(
+        *(link.name, link.index, record_index, Mode(config.mode), config.sampling),
+        raw=link.raw_ip,
+        netns_fd=namespace.fd,
+    )
+
+
+def _attach(attacher: Attacher[Attachment], target: Target, namespace: Namespace) -> Attachment:
+    with namespace.entered():
+        attachment = attacher.attach(target)
+    place = {"netns": namespace.label} if namespace.label else {}
     log.info(
         "attached",
-        interface=interface,
+        interface=target.interface,
+        **place,
         mode=str(attachment.mode),
         program=attachment.program.name,
         program_id=attachment.program.id,
@@ -129,7 +187,7 @@ def _attach(config: RunConfig, attacher: Attacher[Attachment], interface: str) -
     return attachment
 
 
-def _descriptors(config: RunConfig) -> int:
+def _descriptors(config: RunConfig, interfaces: int) -> int:
     """Return the number of descriptors that a run has open, apart from a broker's connections."""
     shared, each = _DESCRIPTORS[config.program]
     files = 0
@@ -139,16 +197,4 @@ def _descriptors(config: RunConfig) -> int:
     elif config.spool is not None:
         # A directory, a segment and its sidecar of each partition; the spool and its lock.
         files = 3 * config.partitions * len(Stream) + 2
-    return limits.DESCRIPTORS + shared + each * len(config.interfaces) + files
-
-
-def _interfaces(config: RunConfig) -> list[str]:
-    """Return the kernel's names of the interfaces, which may be given by their altnames."""
-    names: dict[int, str] = {}
-    with netns.entered(config.netns):
-        for name in config.interfaces:
-            index = interface_index(name)
-            if index in names:
-                raise UsageError(f"interface: {name} is the same interface as {names[index]}")
-            names[index] = name
-        return [socket.if_indextoname(index) for index in names]
+    return limits.DESCRIPTORS + shared + each * interfaces + files

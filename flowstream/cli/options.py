@@ -77,7 +77,7 @@ def add_options(
             )
             continue
         default = defaults.get(field, option.default)
-        shown = "" if default is None else f" (default {default})"
+        shown = "" if default in (None, ()) else f" (default {default})"
         parser.add_argument(
             *flags,
             dest=field,

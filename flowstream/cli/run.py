@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  flowstream run -i eth0
-      record into ./flowstream-recording, which needs no broker
+  flowstream run
+      record from all physical interfaces into ./flowstream-recording
   flowstream run -i eth0 -i eth1 --sink kafka://10.0.0.1:9092 --format msgpack
+  flowstream run -i 'ens*' -i '!ens7' --netns blue --netns pid:4711
   flowstream run --config /etc/flowstream.toml --duration 60
 
 The keys of the TOML file are the names of the options, for example

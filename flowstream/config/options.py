@@ -18,7 +18,8 @@ from flowstream.urls import without_secret
 
 def option_name(field: str) -> str:
     """Return the spelling of a Struct's field as an option and as a TOML key."""
-    return {"interfaces": "interface"}.get(field, field.removesuffix("_s").replace("_", "-"))
+    singular = {"interfaces": "interface", "interface_kinds": "interface-kind"}
+    return singular.get(field, field.removesuffix("_s").replace("_", "-"))
 
 
 def described(metavar: str, description: str, *, short: str | None = None, **limits: Any) -> Meta:

@@ -19,6 +19,7 @@ from flowstream.config.spool import SpoolConfig, with_spool
 from flowstream.config.toml import read_table
 from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
+from flowstream.host.selection import Selection
 from flowstream.kafka.properties import PROPERTIES
 from flowstream.urls import DirectoryUrl, parse_url
 from flowstream.wording import did_you_mean
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
     from flowstream.kafka.configuration import Given
     from flowstream.kafka.settings import ClientSettings
 
-_INTERFACE_NAME = Annotated[
-    # IFNAMSIZ is 16 with the closing NUL; dev_valid_name in net/core/dev.c has the other rules.
+_INTERFACE_PATTERN = Annotated[
+    # Characters of names: dev_valid_name in net/core/dev.c. ALTIFNAMSIZ is 128 with the NUL.
     str,
-    Meta(pattern=r"\A(?!\.{1,2}\Z)[^/:\s\0]{1,15}\Z"),
+    Meta(pattern=r"\A!?(?!\.{1,2}\Z)[^!/:\s\0][^/:\s\0]{0,126}\Z"),
+]
+_INTERFACE_KIND = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z")]
+_NETNS = Annotated[
+    # A name that begins with pid: is given by its path.
+    str,
+    Meta(
+        pattern=r"\A(pid:[1-9][0-9]{0,6}|(?!\.{1,2}\Z|pid:)[^/\s\0]{1,255}"
+        r"|/[^\0-\x1f\x7f]{1,4094})\Z"
+    ),
 ]
 
 
@@ -44,15 +54,26 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
     """
 
     interfaces: Annotated[
-        tuple[_INTERFACE_NAME, ...],
+        tuple[_INTERFACE_PATTERN, ...],
         described(
-            "IFACE",
-            "interface to attach to; may be repeated",
+            "PATTERN",
+            "interfaces to observe: a name or a glob; with ! before it, those to leave out; "
+            "may be repeated; by default all physical ones",
             short="-i",
-            title='a list such as ["eth0"] of names of 1 to 15 characters',
+            title='a list such as ["eth0", "ens*", "!ens7"]',
             min_length=1,
         ),
-    ]
+    ] = ()
+    interface_kinds: Annotated[
+        tuple[_INTERFACE_KIND, ...],
+        described(
+            "KIND",
+            "kind of the interfaces to observe: physical, virtual, all, or one of ip link such "
+            "as veth; may be repeated",
+            title='a list such as ["physical", "bond"]',
+            min_length=1,
+        ),
+    ] = ()
     program: Annotated[
         Literal["flow", "counter"],
         described("PROGRAM", "flow publishes flow records, counter only counts per source"),
@@ -61,18 +82,17 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
         Literal["auto", "native", "generic", "offload"],
         described("MODE", "attach mode; auto tries native, then generic, and logs which"),
     ] = "auto"
-    netns: (
-        Annotated[
-            str,
-            described(
-                "NAME",
-                "network namespace of the interfaces, as named by ip netns",
-                title="a name of ip netns list",
-                pattern=r"\A(?!\.{1,2}\Z)[^/\s\0]{1,255}\Z",
-            ),
-        ]
-        | None
-    ) = None
+    netns: Annotated[
+        tuple[_NETNS, ...],
+        described(
+            "NETNS",
+            "network namespace of the interfaces: a name of ip netns, a path or pid:N; may be "
+            "repeated; by default the agent's own",
+            title='a list such as ["blue", "/run/netns/red", "pid:7"]',
+            min_length=1,
+            max_length=256,
+        ),
+    ] = ()
     agent_address: (
         Annotated[
             str,
@@ -141,6 +161,7 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
         for name in self.interfaces:
             if self.interfaces.count(name) > 1:
                 raise UsageError(f"interface: {name} is named more than once")
+        Selection(self.interfaces, self.interface_kinds)
         if self.agent_address is not None:
             _check_address(self.agent_address)
         super().__post_init__()
@@ -194,11 +215,6 @@ def merged(
     for field, option in OPTIONS.items():
         if given.get(field) is not None:
             values[field] = option.parse(given[field])
-    if "interfaces" not in values:
-        raise UsageError(
-            "an interface is required: -i IFACE, "
-            'or interface = ["IFACE"] in the configuration file'
-        )
     sink = RunConfig(**values).sink
     _check_limits(values, sink)
     return RunConfig(**with_spool(values, sink), kafka=client(sink))

@@ -68,6 +68,11 @@ class LinkFacts:
     incarnation: int = 0
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and altnames."""
+        return (self.name, *self.altnames)
+
+    @property
     def physical(self) -> bool:
         """Whether a device of this host or virtual machine is behind it."""
         if self.parent_device is None:

@@ -8,13 +8,14 @@ one of the kernel such as ``veth``.
 
 from __future__ import annotations
 
+import errno
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from flowstream.errors import UsageError
+from flowstream.errors import KernelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from flowstream.host.links import LinkFacts
 
@@ -48,17 +49,46 @@ class Selection:
 
     def objection(self, link: LinkFacts) -> str:
         """Say in a few words why the interface is not chosen; "" when it is."""
-        names = (link.name, *link.altnames)
-        if excluded_by := self._excluding(names):
+        if excluded_by := self._excluding(link.names):
             return f"excluded by {excluded_by}"
-        if self._patterns and not any(_matches(names, each) for each in self._patterns):
+        if self._patterns and not any(_matches(link.names, each) for each in self._patterns):
             return "matches no pattern"
         if self._kinds and not any(_is_of(link, kind) for kind in self._kinds):
             return f"{_kind_of(link)}, not {' or '.join(self._kinds)}"
         return ""
 
+    def named(self, link: LinkFacts) -> list[str]:
+        """Return the exact names that are names of the interface."""
+        return [name for name in self.exact_names if name in link.names]
+
+    def require_named(self, there: Mapping[str, Collection[LinkFacts]]) -> None:
+        """Check that each exact name is one of a chosen interface, and no two are of the same.
+
+        ``there`` has the interfaces by the label of their network namespace; one namespace
+        with the name suffices. Raises ``KernelError`` that lists the interfaces that there
+        are, and ``UsageError``.
+        """
+        links = [link for some in there.values() for link in some]
+        for name in self.exact_names:
+            objections = [self.objection(link) for link in links if name in link.names]
+            if not objections:
+                text = f"no interface {name!r}; there are: {_listed(there)}"
+                raise KernelError(text, errno.ENODEV)
+            if all(objections):
+                raise UsageError(f"interface: {name} is {objections[0]}")
+        for link in links:
+            if len(named := self.named(link)) > 1:
+                raise UsageError(f"interface: {named[1]} is the same interface as {named[0]}")
+
     def _excluding(self, names: Sequence[str]) -> str:
         return next((text for text, each in self._excluded.items() if _matches(names, each)), "")
+
+
+def _listed(there: Mapping[str, Collection[LinkFacts]]) -> str:
+    lists = {label: ", ".join(sorted(link.name for link in some)) for label, some in there.items()}
+    if len(lists) == 1:
+        return next(iter(lists.values()))
+    return "; ".join(f"{names} ({label})" for label, names in lists.items())
 
 
 def _literal(pattern: str) -> str:

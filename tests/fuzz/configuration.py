@@ -22,9 +22,10 @@ def seeds() -> Sequence[bytes]:
     lines = ['interface = ["eth0"]']
     for option in OPTIONS.values():
         value = option.default
-        if value is not None:
+        if value not in (None, ()):
             lines.append(f"{option.name} = {_toml(value)}")
-    lines += ['netns = "blue"', 'agent-address = "2001:db8::1"', "duration = 60"]
+    lines += ['netns = ["blue", "/run/netns/a", "pid:7"]', 'interface-kind = ["physical", "veth"]']
+    lines += ['agent-address = "2001:db8::1"', "duration = 60"]
     return [
         "\n".join(lines).encode(),
         (

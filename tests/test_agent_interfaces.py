@@ -1,0 +1,142 @@
+"""Interfaces that an agent chooses at its start: by patterns, kinds and network namespaces."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, audited, delivered
+from support.net import Namespace, namespace, veth_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKETS = 5_003
+TUNSETIFF, TUNSETLINK = 0x400454CA, 0x400454CD
+IFF_TUN_NO_PI = 0x1001
+ARPHRD_CAN = 280
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Namespace]:
+    """A namespace with two veth pairs and two virtual interfaces without traffic."""
+    with (
+        namespace() as made,
+        veth_pair(made, names=("near0", "far0")),
+        veth_pair(made, names=("near1", "far1")),
+    ):
+        made.run("ip", "link", "add", "idle0", "type", "ifb")
+        made.run("ip", "link", "add", "bridge0", "type", "bridge")
+        made.run(
+            "ip", "link", "property", "add", "dev", "far1", "altname", "a-long-altname-of-far1"
+        )
+        yield made
+
+
+def attached(place: Namespace, *options: str) -> list[str]:
+    """Names of the interfaces to which an agent attaches."""
+    generic = ("--netns", place.name, "--mode", "generic", "--sink", "stdout:", "--duration", 0.1)
+    with Agent(*options, *generic) as agent:
+        assert agent.wait() == 0, agent.output()
+        return [each["interface"] for each in agent.logs("attached")]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ("-i far*", "far0 far1"),
+        ("-i far1 -i *0 -i !near* -i !lo", "far1 far0 idle0 bridge0"),
+        ("-i a-long-altname-of-far1", "far1"),
+        ("--interface-kind ifb --interface-kind bridge", "idle0 bridge0"),
+        ("-i *0 --interface-kind veth", "far0 near0"),
+        ("-i lo", "lo"),
+    ],
+)
+def test_patterns_and_kinds(place, options, names):
+    assert sorted(attached(place, *options.split())) == sorted(names.split())
+
+
+def test_no_interface_that_matches(place, recording_url):
+    """Nothing in the namespace has a device behind it: the agent waits for one."""
+    where = ("--netns", place.name, "--sink", recording_url)
+    with Agent(*where) as agent:
+        agent.publishing()
+        assert agent.logs("attached") == []
+        assert len(agent.logs("no_interface_matches")) == 1
+        agent.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "complaint"),
+    [
+        ("-i far0 -i !far?", 2, "interface: far0 is excluded by !far?"),
+        ("-i far0 --interface-kind tun", 2, "interface: far0 is veth, not tun"),
+        (
+            "-i far1 -i a-long-altname-of-far1",
+            2,
+            "interface: a-long-altname-of-far1 is the same interface as far1",
+        ),
+        (
+            "-i far2",
+            1,
+            "no interface 'far2'; there are: bridge0, far0, far1, idle0, lo, near0, near1",
+        ),
+    ],
+)
+def test_names_that_cannot_be_observed(place, recording_url, options, status, complaint):
+    with Agent(*options.split(), "--netns", place.name, "--sink", recording_url) as agent:
+        assert agent.wait() == status
+        assert agent.output() == f"flowstream: error: {complaint}\n"
+
+
+def test_a_link_type_that_cannot_be_read(place, recording_url):
+    with place.entered(), open("/dev/net/tun", "r+b", buffering=0) as device:  # noqa: PTH123
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"can0", IFF_TUN_NO_PI))
+        fcntl.ioctl(device, TUNSETLINK, ARPHRD_CAN)
+        with Agent("-i", "can0", "--netns", place.name, "--sink", recording_url) as agent:
+            assert agent.wait() == 1
+            assert agent.output() == (
+                "flowstream: error: interface can0: packets of link type 280 begin neither with "
+                "an Ethernet nor with an IP header: leave it out by -i '!can0'\n"
+            )
+
+
+def test_interfaces_of_several_namespaces(recording_url):
+    """Two have the same name and index: records tell them apart by the namespace's number."""
+    with ExitStack() as stack:
+        here, blue, red = (stack.enter_context(namespace()) for _ in range(3))
+        wires = [
+            stack.enter_context(veth_pair(here, place, names=(f"to{number}", "eth0")))
+            for number, place in enumerate((blue, red))
+        ]
+        names = (blue.name, str(red.path))
+        options = ("-i", "eth0", "--netns", names[0], "--netns", names[1], "--sink", recording_url)
+        with Agent(*options) as agent:
+            agent.publishing()
+            logged = [(each["interface"], each["netns"]) for each in agent.logs("attached")]
+            assert logged == [("eth0", name) for name in names]
+            arrived = [
+                delivered(wire.sender, wire.receiver, PACKETS + number, "-f", 17)
+                for number, wire in enumerate(wires)
+            ]
+            agent.stop()
+    assert wires[0].receiver.index == wires[1].receiver.index
+    assert [
+        (each["if_index"], each["if_name"], each["netns"], each["flows"]["packets"])
+        for each in audited(recording_url)
+    ] == [
+        (number << 24 | wire.receiver.index, "eth0", name, count)
+        for number, (wire, name, count) in enumerate(zip(wires, names, arrived, strict=True))
+    ]
+
+
+def test_one_namespace_under_two_labels(place, recording_url):
+    where = ("--netns", place.name, "--netns", str(place.path), "--sink", recording_url)
+    with Agent("-i", "far0", *where) as agent:
+        assert agent.wait() == 2
+        assert agent.output() == (
+            f"flowstream: error: netns: {place.name} and {place.path} are one namespace\n"
+        )
