@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING
 
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.agent.probe import facts
-from flowstream.agent.readers import RingReader, move_table
+from flowstream.agent.readers import Readers, move_table
 from flowstream.agent.state import Known
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
 from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Iterator
 
     from flowstream.accounting.amounts import KernelCounts
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.faults import Faults
     from flowstream.agent.pipeline import Intake
-    from flowstream.agent.probe import Attachment, Probe, Ring
+    from flowstream.agent.probe import Attachment, Probe
+    from flowstream.agent.readers import Spawn
     from flowstream.agent.state import Run
-
-    Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
 
 
 class Attachments:
@@ -43,7 +42,7 @@ class Attachments:
         self._departed: dict[AttachmentKey, Departed] = {}
         self._draining = asyncio.Lock()
         self._next_drain: asyncio.Task[None] | None = None
-        self._shared: _Readers | None = None
+        self._shared: Readers | None = None
 
     def __contains__(self, key: AttachmentKey) -> bool:
         return key in self._present
@@ -54,7 +53,7 @@ class Attachments:
 
     def start(self) -> None:
         """Start reading, for attachments that are there and those added later."""
-        self._shared = _Readers(self._probe.rings, self._intake, self._spawn)
+        self._shared = Readers(self._probe.rings, self._intake, self._spawn)
         for present in self._present.values():
             self._read(present)
 
@@ -109,7 +108,7 @@ class Attachments:
         former.attachment.close()
 
     def _read(self, present: _Present) -> None:
-        present.readers = _Readers(present.attachment.rings, self._intake, self._spawn)
+        present.readers = Readers(present.attachment.rings, self._intake, self._spawn)
 
     async def empty(self, key: AttachmentKey, end_reason: int) -> Departed:
         """Detach and close one attachment and move all that its packets left in the kernel."""
@@ -135,6 +134,7 @@ class Attachments:
         last = self._run.known[key]._replace(attached=False, kernel=departed.kernel)
         self._run.know(key, last)
         self._run.changes["detached"] += 1
+        present.attachment.unpin()
         present.attachment.close()
         return departed
 
@@ -224,7 +224,7 @@ class _Present:
     netns: str
     earlier: KernelCounts | None
     previous_epoch: int = 0
-    readers: _Readers | None = None
+    readers: Readers | None = None
     former: list[Former] = field(default_factory=list)
 
     @property
@@ -242,7 +242,7 @@ class _Present:
                 counts = counts.plus(each.attachment.counters())
         return counts if self.earlier is None else counts.plus(self.earlier)
 
-    def all_readers(self) -> list[_Readers | None]:
+    def all_readers(self) -> list[Readers | None]:
         """Return the readers of this attachment and of the former ones."""
         return [self.readers, *(each.readers for each in self.former)]
 
@@ -263,7 +263,7 @@ class Former:
 
     successor: _Present
     attachment: Attachment
-    readers: _Readers | None
+    readers: Readers | None
     has_counters: bool
 
 
@@ -280,21 +280,3 @@ class Departed:
     def counters(self) -> KernelCounts:
         """Return the last counts."""
         return self.kernel
-
-
-class _Readers:
-    """Running readers of some rings."""
-
-    def __init__(self, rings: Sequence[Ring], intake: Intake, spawn: Spawn) -> None:
-        self._readers = [RingReader(ring, intake) for ring in rings]
-        self._tasks = [spawn(reader.run()) for reader in self._readers]
-
-    async def catch_up(self) -> None:
-        for reader in self._readers:
-            await reader.catch_up()
-
-    async def finish(self) -> None:
-        for reader in self._readers:
-            reader.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks)

@@ -75,12 +75,16 @@ class Counting:
             if key in self._attachments:
                 await self.publish(self._attachments.snapshot(key), final=False)
 
-    async def publish_final(self, deadline: float, faults: Faults) -> None:
-        """Publish the last counters of every attachment, each whatever the others do."""
+    async def publish_last(self, deadline: float, faults: Faults, *, stays: bool) -> None:
+        """Publish the last counters of every attachment, each whatever the others do.
+
+        They are final, unless ``stays``: then those that are there still count.
+        """
         for key in self._attachments:
+            final = not (stays and key in self._attachments)
             with faults.collected():
                 async with asyncio.timeout(max(deadline - time.monotonic(), 0.5)):
-                    await self.publish(self._attachments.snapshot(key), final=True)
+                    await self.publish(self._attachments.snapshot(key), final=final)
 
     async def publish(self, counts: Snapshot, *, final: bool) -> None:
         """Publish one attachment's counters record."""

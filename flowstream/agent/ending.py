@@ -1,4 +1,7 @@
-"""The end of a run: detach → drain tables and rings → publish → final counters → close."""
+"""The end of a run: detach → drain tables and rings → publish → final counters → close.
+
+With --pin nothing is detached, and the counters of what stays are not final.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class Stages(NamedTuple):
 
 
 class Ending:
-    """Publishes all that the kernel holds, within ``timeout_s``; counts the rest as lost."""
+    """Publishes all that the kernel holds, within ``timeout_s``; counts the rest as lost.
+
+    ``stays``: attachments stay, for the next run.
+    """
 
     def __init__(
         self,
@@ -53,8 +59,9 @@ class Ending:
         sink: Sink,
         ledger: Ledger,
         faults: Faults,
+        stays: bool = False,
     ) -> None:
-        self._timeout_s = timeout_s
+        self._timeout_s, self._stays = timeout_s, stays
         self._attachments, self._limit = attachments, limit
         self._publisher, self._counting = publisher, counting
         self._sink, self._ledger, self._faults = sink, ledger, faults
@@ -65,14 +72,15 @@ class Ending:
         Each step takes place whatever happened in those before it.
         """
         deadline = time.monotonic() + self._timeout_s
-        self._attachments.detach(self._faults)
+        if not self._stays:
+            self._attachments.detach(self._faults)
         await self._empty_until(deadline, self._empty(stages))
         with self._faults.collected():
             await self._sink.flush(max(deadline - time.monotonic(), 0.5) * DATA_SHARE)
         await asyncio.wait([stages.counting], timeout=1)
         stages.counting.cancel()
         failed = self._ledger.counters_failed
-        await self._counting.publish_final(deadline, self._faults)
+        await self._counting.publish_last(deadline, self._faults, stays=self._stays)
         with self._faults.collected():
             await self._sink.close(max(deadline - time.monotonic(), 0.5))
         if self._ledger.counters_failed > failed:

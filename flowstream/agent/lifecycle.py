@@ -129,8 +129,9 @@ class Agent:
         """
         former = self._attachments.replace(attachment)
         if self._stopping.is_set():
-            # The others are detached already; what is left is moved with the rest.
-            attachment.detach()
+            if self._config.pin is None:
+                # The others are detached already; what is left is moved with the rest.
+                attachment.detach()
             return
         self._take_out(self._attachments.empty_former(former))
 
@@ -219,6 +220,7 @@ class Agent:
             sink=self._sink,
             ledger=self._run.ledger,
             faults=self._faults,
+            stays=self._config.pin is not None,
         )
         await ending.run(stages)
         self._check_sink()

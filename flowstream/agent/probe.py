@@ -114,8 +114,11 @@ class Attachment(Protocol):
     def detach(self) -> None:
         """Take the program off the interface; counters and rings can still be read."""
 
+    def unpin(self) -> None:
+        """Let go of counters that stay when the process ends: they are noted elsewhere."""
+
     def close(self) -> None:
-        """Detach and release everything."""
+        """Release everything, and detach unless it stays when the process ends."""
 
 
 class Probe(Protocol):

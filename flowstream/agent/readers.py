@@ -9,13 +9,15 @@ from flowstream.agent.pipeline import RecordBatch
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from flowstream.agent.pipeline import Intake
     from flowstream.agent.probe import Ring
+
+    Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
 
 READ_RECORDS: Final = 8_192
 """Records taken out of a ring buffer at once."""
@@ -36,7 +38,7 @@ class RingReader:
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Move records until ``stop``, then those that are left in the ring."""
+        """Move records until ``stop``, then those that are in the ring by then."""
         stopping = asyncio.ensure_future(self._stopped.wait())
         try:
             while not self._stopped.is_set():
@@ -44,13 +46,13 @@ class RingReader:
                 if not self._stopped.is_set():
                     await asyncio.wait([stopping], timeout=COALESCE_S)
                 await self._move()
-            while await self._move():
-                pass
+            # Not until it is empty: a program that stays attached goes on filling it.
+            await self.catch_up()
         finally:
             stopping.cancel()
 
     def stop(self) -> None:
-        """Let ``run`` end once the ring is empty."""
+        """Let ``run`` end once what is in the ring has been moved."""
         self._stopped.set()
 
     async def catch_up(self) -> None:
@@ -69,6 +71,26 @@ class RingReader:
             if len(records):
                 await self._intake.put(RecordBatch(self._ring.stream, records))
         return len(records)
+
+
+class Readers:
+    """Running readers of some rings."""
+
+    def __init__(self, rings: Sequence[Ring], intake: Intake, spawn: Spawn) -> None:
+        self._readers = [RingReader(ring, intake) for ring in rings]
+        self._tasks = [spawn(reader.run()) for reader in self._readers]
+
+    async def catch_up(self) -> None:
+        """Move every record that is in the rings now."""
+        for reader in self._readers:
+            await reader.catch_up()
+
+    async def finish(self) -> None:
+        """Move every record that is in the rings now, and end."""
+        for reader in self._readers:
+            reader.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 async def _readable(fd: int, stopping: asyncio.Future[Any]) -> None:

@@ -55,7 +55,7 @@ def _parser() -> Parser:
         "--version", action="version", version=f"%(prog)s {flowstream.__version__}"
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for command in (run, detach, demo, pcap, audit, cat, check, record, replay, schema):
+    for command in (run, demo, pcap, audit, cat, check, detach, record, replay, schema):
         command.add(commands)
     return parser
 

@@ -105,6 +105,19 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
         ]
         | None
     ) = None
+    pin: (
+        Annotated[
+            str,
+            described(
+                "DIR",
+                "a directory below /sys/fs/bpf in which programs and their counts stay when the "
+                "agent ends, for the next one to go on without a gap",
+                title="a directory such as /sys/fs/bpf/flowstream",
+                pattern=r"\A[^\0]{1,4096}\Z",
+            ),
+        ]
+        | None
+    ) = None
     max_records: Annotated[
         int,
         described(
@@ -162,6 +175,11 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
             if self.interfaces.count(name) > 1:
                 raise UsageError(f"interface: {name} is named more than once")
         Selection(self.interfaces, self.interface_kinds)
+        if self.pin is not None and self.program != "flow":
+            raise UsageError(
+                f"pin: program {self.program} keeps nothing for a next run; leave it out, or use "
+                "--program flow"
+            )
         if self.agent_address is not None:
             _check_address(self.agent_address)
         super().__post_init__()

@@ -170,6 +170,9 @@ class CounterAttachment(Closing):
         """Take the program off the interface; the counters can still be read."""
         self._link.close()
 
+    def unpin(self) -> None:
+        """Do nothing: no counters stay when the process ends."""
+
     def close(self) -> None:
         """Detach and release everything."""
         self.detach()
