@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from support import kafka_config
 from support.net import namespace, veth_pair
+from support.tun import tun_device
 from support.users import open_to_all
 
 from flowstream.check import Finding, Status, check, host, interfaces
 from flowstream.cli.main import main
 from flowstream.errors import KernelError
 from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
+from flowstream.host.link_types import Framing, Reading, reading
 from flowstream.kafka import walk
 from flowstream.kernel import features, libbpf
 from flowstream.kernel.link import Link, Mode
@@ -20,6 +22,7 @@ from flowstream.kernel.link import Link, Mode
 if TYPE_CHECKING:
     from pathlib import Path
 
+ETHERNET = Reading(Framing.ETHERNET)
 # r0 = XDP_PASS; exit
 PASS = bytes.fromhex("b7000000020000009500000000000000")
 
@@ -46,7 +49,7 @@ def interface(**changes) -> InterfaceFacts:
         "up": True,
         "mtu": 1500,
         "kind": "",
-        "ethernet": True,
+        "reading": ETHERNET,
         "xdp_features": XdpFeature.BASIC | XdpFeature.RX_SG,
         "rx_vlan_offloads": (),
     }
@@ -124,8 +127,8 @@ def test_a_veth(veth):
 
 def test_facts_of_a_veth(veth):
     found = facts("near")
-    assert (found.index, found.up, found.mtu, found.kind, found.ethernet) == (
-        *(veth.index, True, 1500, "veth", True),
+    assert (found.index, found.up, found.mtu, found.kind, found.reading) == (
+        *(veth.index, True, 1500, "veth", ETHERNET),
     )
     assert found.xdp_features is not None
     assert XdpFeature.BASIC in found.xdp_features
@@ -142,7 +145,7 @@ def test_an_interface_that_is_down(veth):
 def test_another_program_on_the_interface(veth):
     fd = libbpf.prog_load("somebody_elses", PASS)
     try:
-        with Link(fd, "near", Mode.NATIVE):
+        with Link(fd, veth.index, Mode.NATIVE):
             finding = about("near", check(["near"], None, "flowstream"))[-1]
             number = libbpf.prog_info(fd)[0]
     finally:
@@ -192,10 +195,22 @@ def test_offloads_that_remove_tags(veth):
     assert interfaces.vlan_tags(interface()).status is Status.OK
 
 
-def test_an_interface_without_ethernet_header():
-    findings = list(interfaces.findings(interface(name="tun0", ethernet=False)))
-    assert findings[0].status is Status.FAIL
-    assert findings[0].text == "has no Ethernet header, which the programs require"
+def test_an_interface_without_a_link_layer_header():
+    with namespace() as place, tun_device(place), place.entered():
+        findings = about("tun0", check(["tun0"], None, "flowstream"))
+    assert [(finding.status, finding.text) for finding in findings] == [
+        (Status.OK, "has no link-layer header: packets are read as raw IP"),
+        (Status.OK, "is up, MTU 65535"),
+        (Status.WARN, "the driver has no native XDP"),
+        (Status.OK, "no XDP program attached"),
+    ]
+
+
+def test_an_interface_whose_packets_cannot_be_read():
+    can0 = interface(name="can0", reading=reading(280, "", point_to_point=False, kernel=(6, 1)))
+    assert next(iter(interfaces.findings(can0))) == Finding(
+        Status.FAIL, "can0", "packets of link type 280 cannot be read", "leave it out"
+    )
 
 
 def test_a_broker_and_its_topics(broker):

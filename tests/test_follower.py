@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from packets.build import SRC_PORT, ip4, udp
 from support.agent import audited, carried, records_of
 from support.following import PACKETS, Site, following, until
 from support.net import namespace
 from support.programs import take_off
 from support.rig import finals
 from support.traffic import flood
+from support.tun import tun_device
 
 from flowstream.agent.places import Place
 from flowstream.errors import KernelError
@@ -336,11 +339,30 @@ async def test_many_interfaces_at_the_start_and_all_gone_at_once(site, recording
     await accounted(recording_url, *links)
 
 
+async def test_packets_without_a_link_layer_header_are_read_as_ip(site, recording_url):
+    packet = ip4(17, udp())
+    async with following(recording_url, [site.there.name], pattern="tun*") as rig:
+        with tun_device(site.there) as tun:
+            await until(lambda: rig.events("attached", "tun0"))
+            for _ in range(11):
+                tun.receive(packet)
+            tun.receive(b"\x60")
+    flows = await recorded(recording_url, "flows")
+    assert {(each.etype, each.proto, each.src_port, each.src_mac) for each in flows} == {
+        (0x0800, 17, SRC_PORT, bytes(6))
+    }
+    assert sum(each.l2_bytes for each in flows) == 11 * len(packet)
+    (found,) = await asyncio.to_thread(audited, recording_url)
+    assert found["seen"] == {"packets": 12, "l2_bytes": 11 * len(packet) + 1}
+    assert found["no_flow"]["malformed"]["packets"] == 1
+
+
 def test_what_has_no_known_header_is_refused_clearly():
     """Devices of such kinds, as of a CAN bus, cannot be made everywhere."""
+    text = "interface can0: packets of link type 280 cannot be read; leave it out by -i '!can0'"
     with Observed("") as own, LinkMonitor(own) as monitor:
         place = Place(own, monitor)
-        with pytest.raises(KernelError, match="interface can0: packets of link type 280 begin"):
+        with pytest.raises(KernelError, match=re.escape(text)):
             place.target(LinkFacts(3, "can0", link_type=280), Mode.AUTO, 1)
         assert place.target(LinkFacts(3, "tun0", link_type=65534), Mode.AUTO, 1).raw
         assert not place.target(LinkFacts(3, "eth0"), Mode.AUTO, 1).raw

@@ -20,6 +20,7 @@ from support.net import Namespace as Place
 from support.net import namespace
 
 from flowstream.host import rtnetlink
+from flowstream.host.link_types import Framing
 from flowstream.host.links import Departure, LinkFacts, LinkMonitor, facts_of
 from flowstream.host.namespaces import Namespace
 from flowstream.host.rtnetlink import Attribute, DamagedMessageError
@@ -111,8 +112,10 @@ def test_facts_of_every_kind_of_link(place):
     }
     types = {name: link.link_type for name, link in found.items()}
     assert types == dict.fromkeys(found, ETHERNET) | {"lo": LOOPBACK, "tun0": NONE}
-    assert [name for name, link in found.items() if link.raw_ip] == ["tun0"]
-    assert [name for name, link in found.items() if not link.ethernet] == ["tun0"]
+    assert {name: link.reading.framing for name, link in found.items()} == dict.fromkeys(
+        found, Framing.ETHERNET
+    ) | {"tun0": Framing.RAW_IP}
+    assert [name for name, link in found.items() if link.point_to_point] == ["tun0"]
     assert [name for name, link in found.items() if link.up] == ["lo", "veth1"]
     assert [name for name, link in found.items() if link.master] == ["veth0"]
     assert found["veth0"].master == found["bridge0"].index
@@ -154,20 +157,6 @@ def test_the_hosts_hardware_is_physical():
 def test_physical_links(changes, physical):
     """Before Linux 5.14 (None) by the kind."""
     assert LinkFacts(7, "x0", **changes).physical is physical
-
-
-@pytest.mark.parametrize(
-    ("link_type", "ethernet", "raw_ip"),
-    [
-        *[(number, True, False) for number in (1, 772)],
-        *[(number, False, True) for number in (512, 519, 768, 769, 776, 778, 823, 65534)],
-        # InfiniBand, CAN, 802.11 with radiotap, void
-        *[(number, False, False) for number in (32, 280, 803, 65535)],
-    ],
-)
-def test_link_types(link_type, ethernet, raw_ip):
-    link = LinkFacts(7, "x0", link_type=link_type)
-    assert (link.ethernet, link.raw_ip) == (ethernet, raw_ip)
 
 
 def test_names_are_any_octets(place):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.retries import LinkKey
 from flowstream.errors import KernelError
+from flowstream.host.link_types import Framing
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ class Place:
 
     def target(self, link: LinkFacts, mode: Mode, sampling: int) -> Target:
         """Return what to attach to. KernelError when its packets or index cannot be recorded."""
-        if not (link.ethernet or link.raw_ip):
+        framing, reason = link.reading
+        if framing is None:
             raise KernelError(
-                f"interface {link.name}: packets of link type {link.link_type} begin neither with "
-                "an Ethernet nor with an IP header: leave it out by -i '!NAME'"
+                f"interface {link.name}: {reason}; leave it out by -i '!{link.name}'"
             )
         index = self._record_index(link)
         if not self._alone and link.index >> _INDEX_BITS:
@@ -105,7 +106,7 @@ class Place:
             index,
             mode,
             sampling,
-            raw=link.raw_ip,
+            raw=framing is Framing.RAW_IP,
             netns_fd=self.namespace.fd,
         )
 

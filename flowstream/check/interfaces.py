@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.check.finding import Finding, Status
 from flowstream.errors import KernelError
 from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
+from flowstream.host.link_types import Framing
 from flowstream.kernel import libbpf
 from flowstream.kernel.link import interface_names
 
@@ -31,15 +32,18 @@ def check_interface(name: str) -> Iterator[Finding]:
 def findings(found: InterfaceFacts) -> Iterator[Finding]:
     """Judge the facts of an interface."""
     name = found.name
-    if not found.ethernet:
-        text = "has no Ethernet header, which the programs require"
-        yield Finding(Status.FAIL, name, text, "use the interface that carries its packets")
+    framing, reason = found.reading
+    if framing is None:
+        yield Finding(Status.FAIL, name, reason, "leave it out")
+    if framing is Framing.RAW_IP:
+        yield Finding(Status.OK, name, "has no link-layer header: packets are read as raw IP")
     if found.up:
         yield Finding(Status.OK, name, f"is up, MTU {found.mtu}")
     else:
         yield Finding(Status.WARN, name, "is down", f"ip link set dev {name} up")
     yield native_xdp(found)
-    yield vlan_tags(found)
+    if framing is Framing.ETHERNET:
+        yield vlan_tags(found)
     yield _attached(found)
 
 

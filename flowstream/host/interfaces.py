@@ -14,9 +14,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 from pyroute2.netlink.nlsocket import NLM_F_REQUEST
 
-# linux/if_arp.h: ARPHRD_ETHER and ARPHRD_LOOPBACK, which has the same header.
-_WITH_ETHERNET_HEADER: Final = (1, 772)
+from flowstream.host.link_types import Reading, kernel_version, reading
+
+# linux/if.h
 _IFF_UP: Final = 1
+_IFF_POINTOPOINT: Final = 1 << 4
 _NETDEV_CMD_DEV_GET: Final = 1
 # Names of the kernel (net/ethtool/common.c) and of ethtool -K.
 _RX_VLAN_OFFLOADS: Final = {
@@ -42,8 +44,9 @@ class InterfaceFacts:
     """Facts about one interface; None where the kernel does not report them.
 
     ``kind`` is the kind of a virtual interface such as veth, "" for hardware;
-    ``mtu`` is in octets; ``xdp_features`` requires Linux 6.3; ``rx_vlan_offloads``
-    are the features, by ethtool's names, that remove a packet's tag before XDP sees it.
+    ``mtu`` is in octets; ``reading`` says how its packets are read; ``xdp_features``
+    requires Linux 6.3; ``rx_vlan_offloads`` are the features, by ethtool's names, that
+    remove a packet's tag before XDP sees it.
     """
 
     name: str
@@ -51,7 +54,7 @@ class InterfaceFacts:
     up: bool
     mtu: int
     kind: str
-    ethernet: bool
+    reading: Reading
     xdp_features: XdpFeature | None
     rx_vlan_offloads: tuple[str, ...]
 
@@ -76,13 +79,17 @@ def facts(name: str) -> InterfaceFacts | None:
     except (NetlinkError, OSError):
         return None
     info = link.get("IFLA_LINKINFO")
+    kind = (info.get("IFLA_INFO_KIND") if info else None) or ""
+    point_to_point = bool(link["flags"] & _IFF_POINTOPOINT)
     return InterfaceFacts(
         name=name,
         index=index,
         up=bool(link["flags"] & _IFF_UP),
         mtu=link.get("IFLA_MTU"),
-        kind=(info.get("IFLA_INFO_KIND") if info else None) or "",
-        ethernet=link["ifi_type"] in _WITH_ETHERNET_HEADER,
+        kind=kind,
+        reading=reading(
+            link["ifi_type"], kind, point_to_point=point_to_point, kernel=kernel_version()
+        ),
         xdp_features=_xdp_features(index),
         rx_vlan_offloads=_rx_vlan_offloads(name),
     )

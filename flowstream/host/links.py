@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
 import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.host import rtnetlink
+from flowstream.host.link_types import LOOPBACK, Reading, kernel_version, reading
 from flowstream.host.rtnetlink import Attribute, DamagedMessageError
 
 if TYPE_CHECKING:
@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from flowstream.host.namespaces import Namespace
     from flowstream.host.rtnetlink import LinkMessage, Message
 
-# linux/if_arp.h: ARPHRD_ETHER, and ARPHRD_LOOPBACK, which has the same header.
-_LOOPBACK: Final = 772
-_ETHERNET: Final = frozenset((1, _LOOPBACK))
-# PPP, RAWIP, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE, NONE
-_RAW_IP: Final = frozenset((512, 519, 768, 769, 776, 778, 823, 65534))
+# linux/if.h
 _IFF_UP: Final = 1
+_IFF_POINTOPOINT: Final = 1 << 4
 _PARENT_DEV_NAME: Final = (5, 14)
 """Linux version from which the kernel reports parent devices."""
 
@@ -46,11 +43,12 @@ class LinkFacts:
 
     Names are decoded like file names (os.fsdecode): the kernel takes any octets.
     ``kind`` is the kernel's word for a virtual link, such as veth, else "". ``link_type`` is an
-    ARPHRD number; ``mtu`` is in octets; ``up`` is the administrative state. ``master`` is the
-    index of the bond, bridge or the like that the link belongs to, ``lower`` that of the link
-    below, or of a veth's peer; 0 is none. ``lower_netnsid`` is the number of the namespace of
-    ``lower`` in this namespace, None: it is in the same one. ``parent_device`` names the
-    device behind it, "" without one, None where the kernel does not report it.
+    ARPHRD number, ``point_to_point`` is IFF_POINTOPOINT. ``mtu`` is in octets; ``up`` is the
+    administrative state. ``master`` is the index of the bond, bridge or the like that the link
+    belongs to, ``lower`` that of the link below, or of a veth's peer; 0 is none.
+    ``lower_netnsid`` is the number of the namespace of ``lower`` in this namespace, None: it
+    is in the same one. ``parent_device`` names the device behind it, "" without one, None
+    where the kernel does not report it.
     ``incarnation`` tells apart the links that have had one index.
     """
 
@@ -59,6 +57,7 @@ class LinkFacts:
     altnames: tuple[str, ...] = ()
     kind: str = ""
     link_type: int = 1
+    point_to_point: bool = False
     up: bool = True
     mtu: int = 1500
     master: int = 0
@@ -76,18 +75,15 @@ class LinkFacts:
     def physical(self) -> bool:
         """Whether a device of this host or virtual machine is behind it."""
         if self.parent_device is None:
-            return not self.kind and self.link_type != _LOOPBACK
+            return not self.kind and self.link_type != LOOPBACK
         return bool(self.parent_device)
 
     @property
-    def ethernet(self) -> bool:
-        """Whether its packets begin with an Ethernet header."""
-        return self.link_type in _ETHERNET
-
-    @property
-    def raw_ip(self) -> bool:
-        """Whether its packets begin with the IP header."""
-        return self.link_type in _RAW_IP
+    def reading(self) -> Reading:
+        """How its packets are read."""
+        return reading(
+            self.link_type, self.kind, point_to_point=self.point_to_point, kernel=kernel_version()
+        )
 
 
 class Departure(NamedTuple):
@@ -113,6 +109,7 @@ def facts_of(told: LinkMessage, *, reports_parents: bool) -> LinkFacts | None:
         altnames=tuple(map(os.fsdecode, told.altnames())),
         kind=os.fsdecode(told.kind()),
         link_type=told.link_type,
+        point_to_point=bool(told.flags & _IFF_POINTOPOINT),
         up=bool(told.flags & _IFF_UP),
         mtu=mtu,
         master=told.number(Attribute.IFLA_MASTER) or 0,
@@ -134,7 +131,7 @@ class LinkMonitor(Closing):
         self._table: dict[int, LinkFacts] = {}
         self._complete = False
         self._incarnations, self._seqs = itertools.count(1), itertools.count(1)
-        self._reports_parents = _kernel_version() >= _PARENT_DEV_NAME
+        self._reports_parents = kernel_version() >= _PARENT_DEV_NAME
         self._sockets: list[socket.socket] = []
         try:
             with namespace.entered():
@@ -289,8 +286,3 @@ def _enlarge(sock: socket.socket) -> None:
 
 def _failed(err: OSError) -> KernelError:
     return KernelError(f"asking for the links by rtnetlink: {err.strerror}", err.errno or 0)
-
-
-def _kernel_version() -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
