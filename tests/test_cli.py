@@ -25,7 +25,7 @@ from flowstream.kafka.properties import PROPERTIES
 if TYPE_CHECKING:
     from flowstream.config.source import ConfigSource
 
-COMMANDS = ("run", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
+COMMANDS = ("run", "detach", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
 
 
@@ -143,7 +143,10 @@ def test_the_formats_of_schemas_are_those_of_the_package():
     ("arguments", "expected"),
     [
         ([], "the following arguments are required: COMMAND (see flowstream --help)"),
-        (["fly"], "argument COMMAND: invalid choice: 'fly'; use run, demo, pcap, audit, cat, "),
+        (
+            ["fly"],
+            "argument COMMAND: invalid choice: 'fly'; use run, detach, demo, pcap, audit, cat, ",
+        ),
         (["adit"], "argument COMMAND: invalid choice: 'adit'; did you mean audit? (see flows"),
         (["run", "-i"], "argument -i/--interface: expected one argument (see flowstream run"),
         (
