@@ -276,14 +276,11 @@ def test_a_file_without_permission(tmp_path):
     ("given", "expected"),
     [
         ({"interfaces": ["a", "b", "a"]}, "interface: a is named more than once"),
-<<<<<<< HEAD
         ({"interfaces": ["!b", "abc", "!a*"]}, "interface: abc is excluded by !a*"),
-=======
         (
             {"pin": "/sys/fs/bpf/f", "program": "counter"},
             "pin: program counter keeps nothing for a next run; leave it out, or use --program f",
         ),
->>>>>>> ca7a899 (The end of a run with --pin detaches nothing, and its counters are not final)
         ({"sink": "stdout:", "format": "msgpack"}, "format: msgpack is binary and the sink"),
         ({"format": "avro"}, "format: avro can only be read with its schema; name a registry"),
         ({"registry": "http://x"}, "registry: json needs none; leave it out or use format"),
