@@ -98,10 +98,9 @@ def test_a_link_type_that_cannot_be_read(place, recording_url):
         fcntl.ioctl(device, TUNSETLINK, ARPHRD_CAN)
         with Agent("-i", "can0", "--netns", place.name, "--sink", recording_url) as agent:
             assert agent.wait() == 1
-            assert agent.output() == (
-                "flowstream: error: interface can0: packets of link type 280 begin neither with "
-                "an Ethernet nor with an IP header: leave it out by -i '!can0'\n"
-            )
+            (complaint,) = agent.output().splitlines()
+            assert complaint.startswith("flowstream: error: interface can0: packets of link type")
+            assert complaint.endswith(" cannot be read; leave it out by -i '!can0'")
 
 
 def test_interfaces_of_several_namespaces(recording_url):

@@ -28,6 +28,7 @@ from flowstream.errors import KernelError
 from flowstream.files import shown
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
+from flowstream.host.link_types import Framing
 from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import open_all
 from flowstream.host.selection import Selection
@@ -152,11 +153,9 @@ def _chosen(
 
 
 def _target(config: RunConfig, namespace: Namespace, link: LinkFacts) -> Target:
-    if not (link.ethernet or link.raw_ip):
-        raise KernelError(
-            f"interface {link.name}: packets of link type {link.link_type} begin neither with an "
-            f"Ethernet nor with an IP header: leave it out by -i '!{link.name}'"
-        )
+    framing, reason = link.reading
+    if framing is None:
+        raise KernelError(f"interface {link.name}: {reason}; leave it out by -i '!{link.name}'")
     record_index = link.index
     if len(config.netns) > 1:
         if link.index >> _INDEX_BITS:
@@ -167,7 +166,7 @@ def _target(config: RunConfig, namespace: Namespace, link: LinkFacts) -> Target:
         record_index |= namespace.number << _INDEX_BITS
     return Target(
         *(link.name, link.index, record_index, Mode(config.mode), config.sampling),
-        raw=link.raw_ip,
+        raw=framing is Framing.RAW_IP,
         netns_fd=namespace.fd,
     )
 
