@@ -57,11 +57,10 @@ class Attachments:
         for present in self._present.values():
             self._read(present)
 
-    def add(self, attachment: Attachment, netns: str = "", previous_epoch: int = 0) -> None:
+    def add(self, attachment: Attachment, netns: str = "") -> None:
         """Take in an attachment; its counts go on where those of an earlier one ended.
 
-        ``netns`` is the name of its network namespace, ``previous_epoch`` the run whose
-        link it took over. UsageError for a second one of its key.
+        ``netns`` is the name of its network namespace. UsageError for a second one of its key.
         """
         key = attachment.key
         if key in self._present:
@@ -70,7 +69,8 @@ class Attachments:
             earlier: KernelCounts | None = departed.kernel
         else:
             earlier = self._run.reopen_account(key)
-        self._present[key] = _Present(attachment, netns, earlier, previous_epoch)
+        previous = self._run.previous.get(key, 0)
+        self._present[key] = _Present(attachment, netns, earlier, previous)
         self._run.names[key.if_index] = attachment.interface
         self._note(key)
         self._run.changes["attached"] += 1
@@ -79,7 +79,8 @@ class Attachments:
 
     def _note(self, key: AttachmentKey) -> None:
         present = self._present[key]
-        known = facts(present.attachment, present.netns, present.previous_epoch)
+        name = self._run.names[key.if_index]
+        known = facts(present.attachment, name, present.netns, present.previous_epoch)
         self._run.know(key, Known(known, attached=True, kernel=present.earlier))
 
     def replace(self, attachment: Attachment) -> Former:

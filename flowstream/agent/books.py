@@ -59,18 +59,26 @@ class Books:
         self._changed.add(key)
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._write_later)
+            asyncio.get_running_loop().call_soon(self.write)
 
-    def _write_later(self) -> None:
+    def note(self, key: AttachmentKey) -> None:
+        """Write the entry of an attachment at once."""
+        self._changed.add(key)
+        self.write()
+
+    def write(self) -> None:
+        """Write what has changed; what the map did not take is tried again the next time.
+
+        Raises KernelError only without ``on_fault``.
+        """
         try:
-            self.write()
+            self._write()
         except FlowstreamError as fault:
             if self.on_fault is None:
                 raise
             self.on_fault(fault)
 
-    def write(self) -> None:
-        """Write what has changed; KernelError when the map cannot take it."""
+    def _write(self) -> None:
         self._scheduled = False
         while self._changed:
             key = self._changed.pop()

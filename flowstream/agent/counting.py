@@ -35,13 +35,13 @@ class Counting:
     ) -> None:
         self._publisher, self._attachments = publisher, attachments
         self._run, self._spool_state = run, spool_state
-        self._rhythm, self._due = _rhythm(config), 0.0
+        self._rhythm, self._due = rhythm_of(config), 0.0
         self._first: list[AttachmentKey] = []
         self._news = asyncio.Event()
 
     def configure(self, config: RunConfig) -> None:
         """Follow another configuration; records say at once if their rhythm is another."""
-        if (rhythm := _rhythm(config)) != self._rhythm:
+        if (rhythm := rhythm_of(config)) != self._rhythm:
             self._rhythm, self._due = rhythm, time.monotonic()
             self.wake()
 
@@ -99,5 +99,6 @@ class Counting:
         await self._publisher.publish_counters(build)
 
 
-def _rhythm(config: RunConfig) -> Rhythm:
+def rhythm_of(config: RunConfig) -> Rhythm:
+    """Return how often a run publishes."""
     return Rhythm(round(config.interval_s * 1e9), round(config.counters_period_s * 1e9))

@@ -15,11 +15,12 @@ import structlog
 
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.agent.attachments import Attachments
-from flowstream.agent.counting import Counting
+from flowstream.agent.counting import Counting, rhythm_of
 from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.limit import RecordLimit
+from flowstream.agent.predecessors import Predecessors
 from flowstream.agent.reloading import Reloading
 from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
@@ -29,8 +30,11 @@ from flowstream.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.tally import AttachmentKey
+    from flowstream.agent.chain import Chain
     from flowstream.agent.pipeline import Publisher
+    from flowstream.agent.predecessors import Means
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.agent.state import Run
     from flowstream.config.run import RunConfig
@@ -81,6 +85,8 @@ class Agent:
         self._removals = Removals(
             self._attachments, self._limit, publisher, self._counting, run.ledger
         )
+        self._chain: Chain | None = None
+        self._predecessors: Predecessors | None = None
         self._reloading = Reloading(source, config, self._configure) if source else None
         self._removing: set[asyncio.Task[None]] = set()
         self._stages: list[Stage] = [self._draining, self._removals]
@@ -103,9 +109,19 @@ class Agent:
         self._attachments.add(attachment, netns)
         self._counting.begin(attachment.key)
 
+    def succeed(self, chain: Chain, means: Means, ledgers: Ledgers) -> None:
+        """Close the runs before this one, and leave the programs to the next."""
+        self._chain, chain.books.on_fault = chain, self._faults.add
+        self._signals.pinned = True
+        rhythm = rhythm_of(self._config)
+        self._predecessors = Predecessors(
+            chain.predecessors, means, ledgers, rhythm, self._faults.add
+        )
+        self._stages.append(self._predecessors)
+
     def rename(self, if_index: int, name: str) -> None:
         """Name an interface from the next batch on."""
-        self._run.names[if_index] = name
+        self._run.rename(if_index, name)
 
     async def remove(self, key: AttachmentKey) -> None:
         """Take one attachment out of the run.
@@ -224,6 +240,9 @@ class Agent:
         )
         await ending.run(stages)
         self._check_sink()
+        if self._chain:
+            with self._faults.collected():
+                self._chain.leave(self._predecessors)
         log.info("ended", **self._summary())
 
     def _summary(self) -> dict[str, int]:

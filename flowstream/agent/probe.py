@@ -157,11 +157,13 @@ class Probe(Protocol):
         """Release everything."""
 
 
-def facts(attachment: Attachment, netns: str = "", previous_epoch: int = 0) -> Facts:
+def facts(
+    attachment: Attachment, interface: str, netns: str = "", previous_epoch: int = 0
+) -> Facts:
     """Return what a next run has to know of an attachment."""
     program = attachment.program
     return Facts(
-        attachment.interface,
+        interface,
         netns=netns,
         mode=attachment.mode.value,
         program_id=program.id,

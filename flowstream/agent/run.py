@@ -16,9 +16,11 @@ import uvloop
 from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.ledgers import Ledgers
+from flowstream.agent.chain import Chain
 from flowstream.agent.credentials import require_readable
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
+from flowstream.agent.predecessors import Means
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowstream.agent.probe import Attachment, Probe
+    from flowstream.agent.taking_over import Attaches
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.host.links import LinkFacts
     from flowstream.host.namespaces import Namespace
+    from flowstream.host.privileges import User
 
 log = structlog.get_logger()
 
@@ -77,24 +81,25 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
     chosen = _chosen(config, namespaces)
     limits.require_descriptors(_descriptors(config, len(chosen)))
     this = Run(_identity(config))
-    require_readable(config.kafka, user, config.user)
-    for each in exposed(config.kafka):
-        log.warning(
-            "kafka_secret_exposed", file=shown(each.file), mode=oct(each.mode), remedy=each.remedy
-        )
-    if source:
-        warn_if_unreadable(source.file, user, config.user)
+    _warn(config, user, source)
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
     ledgers = Ledgers(this.identity.agent_epoch, this.ledger)
-    sink, on_counters, spool_state = sink_of(config, this, ledgers, encoder, user)
-    topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
-    sink.prepare(topics)
     signals = Signals(reloads=source is not None)
     with ExitStack() as stack:
-        probe: Probe = PROBES[config.program](max_flows=config.max_flows)
+        chain = stack.enter_context(Chain(config, config.pin, user, this)) if config.pin else None
+        topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
+        if chain:
+            chain.join(ledgers)
+            topics = [*dict.fromkeys([*topics, *chain.topics])]
+        sinks = sink_of(config, this, ledgers, encoder, user)
+        sink = sinks.sink
+        sink.prepare(topics)
+        probe = _probe(config, chain)
         stack.callback(probe.close)
-        attacher = stack.enter_context(Attacher(probe))
+        attacher: Attaches = stack.enter_context(Attacher(probe))
+        if chain:
+            attacher = chain.taking_over(attacher)
         signals.catch()
         attached: list[tuple[Attachment, str]] = []
         for namespace, link in chosen:
@@ -112,11 +117,30 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
         limits.require_threads(THREADS)
         if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=config.user)
-        publisher = Publisher(sink, encoder, this, config.topic_prefix, on_counters)
-        agent = Agent(config, probe, sink, publisher, this, signals, spool_state, source)
+        publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)
+        agent = Agent(config, probe, sink, publisher, this, signals, sinks.spool_state, source)
+        if chain:
+            agent.succeed(chain, Means(*sinks, encoder), ledgers)
         for attachment, netns in attached:
             agent.add(attachment, netns)
         return uvloop.run(agent.run(topics))
+
+
+def _warn(config: RunConfig, user: User, source: ConfigSource | None) -> None:
+    """Log what is not right about the files that the run depends on."""
+    require_readable(config.kafka, user, config.user)
+    for each in exposed(config.kafka):
+        log.warning(
+            "kafka_secret_exposed", file=shown(each.file), mode=oct(each.mode), remedy=each.remedy
+        )
+    if source:
+        warn_if_unreadable(source.file, user, config.user)
+
+
+def _probe(config: RunConfig, chain: Chain | None) -> Probe:
+    if chain:
+        return FlowProbe(max_flows=config.max_flows, pins=chain.generation)
+    return PROBES[config.program](max_flows=config.max_flows)
 
 
 def _identity(config: RunConfig) -> Identity:
@@ -171,7 +195,7 @@ def _target(config: RunConfig, namespace: Namespace, link: LinkFacts) -> Target:
     )
 
 
-def _attach(attacher: Attacher[Attachment], target: Target, namespace: Namespace) -> Attachment:
+def _attach(attacher: Attaches, target: Target, namespace: Namespace) -> Attachment:
     with namespace.entered():
         attachment = attacher.attach(target)
     place = {"netns": namespace.label} if namespace.label else {}

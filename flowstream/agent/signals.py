@@ -30,6 +30,8 @@ class Signals:
         self._stop: Callable[[], object] | None = None
         self._reload: Callable[[], object] | None = None
         self.received = False
+        self.pinned = False
+        """Whether a next run goes on with what this one leaves."""
 
     def catch(self) -> None:
         """Handle the signals from now on, without an event loop."""
@@ -59,8 +61,11 @@ class Signals:
                 self._reload()
             return
         if self.received:
-            log.error("second signal: ending at once, unpublished records are lost")
-            # The links end with the process: no program stays on an interface.
+            if self.pinned:
+                log.error("second signal: ending at once, the next run counts what is unpublished")
+            else:
+                log.error("second signal: ending at once, unpublished records are lost")
+            # Without pins the links end with the process: no program stays on an interface.
             os._exit(1)
         self.received = True
         log.info("stopping", signal=signal.Signals(number).name)

@@ -35,12 +35,14 @@ log = structlog.get_logger()
 class RunSink(NamedTuple):
     """A sink, and what a spool around it needs of the run and tells it.
 
-    ``on_counters`` gets every counters record and its topic before the sink does.
+    ``on_counters`` gets every counters record and its topic before the sink does,
+    ``close_run`` the epoch of a run that has made its last one.
     """
 
     sink: Sink
     on_counters: Callable[[CountersRecord, str], object]
     spool_state: Callable[[], SpoolState]
+    close_run: Callable[[int], object]
 
 
 def sink_of(
@@ -54,7 +56,7 @@ def sink_of(
         return _with_spool(config, config.spool, run, ledgers, encoder, user)
     if isinstance(parse_url(config.sink), KafkaUrl):
         log.info("no_spool", remedy="--spool DIR keeps records on disk while there is no broker")
-    return RunSink(_sink(config, ledgers, user), lambda *_: None, SpoolState)
+    return RunSink(_sink(config, ledgers, user), lambda *_: None, SpoolState, lambda _: None)
 
 
 def _with_spool(
@@ -80,13 +82,13 @@ def _with_spool(
             retention=_retention(config.spool_size, config.spool_max_age),
             owner=_owner(user),
         ),
-        Books(ledgers, run.identity.agent_epoch),
+        Books(ledgers, run.identity.agent_epoch, continued=config.pin is not None),
         partitions=config.partitions,
         encoder=encoder,
         clock=clock.now,
         rate=config.spool_rate,
     )
-    return RunSink(sink, sink.note_counters, lambda: sink.spool_state)
+    return RunSink(sink, sink.note_counters, lambda: sink.spool_state, sink.close_run)
 
 
 def _sink(config: RunConfig, outcomes: Outcomes[MessageBatch], user: User) -> Sink:

@@ -6,6 +6,8 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from flowstream.accounting.account import Account
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Ledger
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 class Writer(Protocol):
     """Where the state is kept for a next run; see ``agent.books``."""
 
-    def change(self, key: AttachmentKey) -> None:
-        """Note that an attachment or its account changed."""
+    def note(self, key: AttachmentKey) -> None:
+        """Write what is known of an attachment now."""
 
     def close(self, key: AttachmentKey) -> None:
         """Note that an attachment went, and that its final counters are on their way."""
@@ -58,6 +60,8 @@ class Run:
         self.ledger = ledger or Ledger()
         self.known: dict[AttachmentKey, Known] = {}
         self.past = Past()
+        self.previous: dict[AttachmentKey, int] = {}
+        """Epochs of the runs whose links were taken over."""
         self.books: Writer | None = None
         self.changes = Counter(attached=0, detached=0, failed_attaches=0)
         self._next_seq = dict.fromkeys(Stream, 0)
@@ -79,12 +83,19 @@ class Run:
             sums.update(each)
         return {**self.changes, **sums}
 
+    def rename(self, if_index: int, name: str) -> None:
+        """Name an interface from now on."""
+        self.names[if_index] = name
+        for key, known in [*self.known.items()]:
+            if key.if_index == if_index:
+                facts = msgspec.structs.replace(known.facts, interface=name)
+                self.know(key, known._replace(facts=facts))
+
     def know(self, key: AttachmentKey, known: Known) -> None:
         """Note what an attachment is, and what has changed of it."""
         self.known[key] = known
         if self.books is not None:
-            self.books.change(key)
-            self.books.write()
+            self.books.note(key)
 
     def close_account(self, key: AttachmentKey, kernel: KernelCounts) -> None:
         """Move an attachment that went to the past; all of its records have an outcome."""

@@ -120,18 +120,8 @@ class Namespace(Closing):
         Sockets and links opened inside stay in that namespace. Raises ``KernelError``
         without the privilege to enter.
         """
-        if self.fd is None:
+        with inside(self.fd, f"network namespace {self.label}"):
             yield
-            return
-        own = os.open(_OWN, _OPEN)
-        try:
-            _set(self.fd, f"entering network namespace {self.label}")
-            try:
-                yield
-            finally:
-                _set(own, "returning to the original network namespace")
-        finally:
-            os.close(own)
 
     def close(self) -> None:
         """Release the namespace."""
@@ -201,6 +191,26 @@ def _explain(label: str, err: OSError) -> str:
         found = "none"
     where = "" if directory == DIRECTORY else f" in {directory}"
     return f"no network namespace {label!r}; there are{where}: {found}"
+
+
+@contextlib.contextmanager
+def inside(fd: int | None, name: str = "the network namespace") -> Iterator[None]:
+    """Move the calling thread into the namespace behind a descriptor for the block.
+
+    None changes nothing. Raises ``KernelError`` without the privilege to enter.
+    """
+    if fd is None:
+        yield
+        return
+    own = os.open(_OWN, _OPEN)
+    try:
+        _set(fd, f"entering {name}")
+        try:
+            yield
+        finally:
+            _set(own, "returning to the original network namespace")
+    finally:
+        os.close(own)
 
 
 def _set(fd: int, action: str) -> None:

@@ -1,0 +1,135 @@
+"""What --pin keeps between runs: programs that go on, and the books of each run.
+
+A run has a generation of pins with its books. It takes the links of the runs before it
+over, so that no packet is missed, and closes those runs (``agent.predecessors``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream import __version__
+from flowstream.accounting import books as records
+from flowstream.agent.books import Books
+from flowstream.agent.predecessor import Predecessor
+from flowstream.agent.taking_over import TakingOver
+from flowstream.closing import Closing
+from flowstream.errors import KernelError
+from flowstream.kernel.books_map import BooksMap
+from flowstream.kernel.bpffs import Owner
+from flowstream.kernel.flow import NAME
+from flowstream.kernel.generation import BOOKS
+from flowstream.kernel.leftovers import open_earlier
+from flowstream.kernel.pins import PinDirectory
+from flowstream.layouts import xdp_flow as layout
+
+if TYPE_CHECKING:
+    from flowstream.accounting.ledgers import Ledgers
+    from flowstream.agent.predecessors import Predecessors
+    from flowstream.agent.state import Run
+    from flowstream.agent.taking_over import Attaches
+    from flowstream.config.run import RunConfig
+    from flowstream.host.privileges import User
+    from flowstream.kernel.leftovers import Leftovers
+
+log = structlog.get_logger()
+
+
+class Chain(Closing):
+    """The runs before this one, and what this one leaves to the next.
+
+    Needs the privileges of the moment to open ``config.pin``. KernelError, which names the
+    remedy, where a run is there that this one cannot take over. Closing it, also twice,
+    changes no pin.
+    """
+
+    def __init__(self, config: RunConfig, directory: str, user: User, run: Run) -> None:
+        self._config, self._run = config, run
+        with ExitStack() as stack:
+            self._directory = stack.enter_context(PinDirectory(directory, Owner(*user)))
+            self.predecessors = [
+                found
+                for each in open_earlier(self._directory)
+                if (found := _predecessor(stack.enter_context(each), directory)) is not None
+            ]
+            self.generation = stack.enter_context(self._directory.create(run.identity.agent_epoch))
+            self._store = stack.enter_context(BooksMap())
+            self.books = Books(self._store, self._header(), run)
+            self._stack = stack.pop_all()
+
+    def _header(self) -> records.Header:
+        identity = self._run.identity
+        return records.Header(
+            version=records.VERSION,
+            agent_version=__version__,
+            agent_epoch=identity.agent_epoch,
+            host_id=identity.host_id,
+            host=identity.host,
+            sampler_address=identity.sampler_address,
+            topic_prefix=self._config.topic_prefix,
+            program=NAME,
+            layouts=layouts(),
+            max_flows=self._config.max_flows,
+        )
+
+    @property
+    def topics(self) -> list[str]:
+        """Topics of the runs before this one."""
+        return [topic for each in self.predecessors for topic in each.topics]
+
+    def join(self, ledgers: Ledgers) -> None:
+        """Let the records of the runs before this one be counted."""
+        for each in self.predecessors:
+            ledgers.add(each.epoch, each.run.ledger)
+
+    def taking_over(self, attacher: Attaches) -> TakingOver:
+        """Return an attacher that takes links of earlier runs over. Pins the books.
+
+        The probe has pinned its maps by now, and nothing is attached so far.
+        """
+        self.generation.pin(BOOKS, self._store.fd)
+        return TakingOver(attacher, self.predecessors, self._run, self._store)
+
+    def leave(self, predecessors: Predecessors | None) -> None:
+        """Write all books, for the next run: this one has ended."""
+        self.books.write()
+        if predecessors:
+            predecessors.write_books()
+        log.info(
+            "pinned",
+            directory=self._directory.path,
+            remedy=f"to end the observation: flowstream detach {self._directory.path}",
+        )
+
+    def close(self) -> None:
+        """Release everything, and the lock; harmless twice."""
+        self._stack.close()
+
+
+def layouts() -> str:
+    """Name the layouts of a run's maps: equal for equal ones."""
+    kinds = (layout.FLOW_KEY, layout.FLOW_VALUE, layout.FLOW_RECORD, layout.COUNTERS)
+    return hashlib.sha256(repr([each.descr for each in kinds]).encode()).hexdigest()[:16]
+
+
+def _predecessor(leftovers: Leftovers, directory: str) -> Predecessor | None:
+    """Return the run that left them; None, and remove them, if it was closed."""
+    remedy = f"remove what is pinned: flowstream detach {directory}"
+    path = leftovers.generation.path
+    try:
+        ended = records.read(leftovers.books.items())
+    except ValueError as err:
+        raise KernelError(f"{path}: its books cannot be read: {err}; {remedy}") from err
+    if ended.header.closed:
+        leftovers.remove()
+        return None
+    if (ended.header.program, ended.header.layouts) != (NAME, layouts()):
+        raise KernelError(
+            f"{path}: left by flowstream {ended.header.agent_version}, whose program "
+            f"{ended.header.program} has other layouts; {remedy}"
+        )
+    return Predecessor(leftovers, ended)

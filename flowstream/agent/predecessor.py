@@ -1,0 +1,132 @@
+"""An earlier run: what it left in the kernel, and what its books say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowstream.accounting import terms
+from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.books import Facts
+from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
+from flowstream.accounting.tally import AttachmentKey
+from flowstream.agent.books import Books
+from flowstream.agent.state import Known, Run
+from flowstream.kernel import clock
+from flowstream.streams import Stream
+
+if TYPE_CHECKING:
+    from flowstream.accounting.books import Ended
+    from flowstream.kernel.leftovers import Leftovers
+    from flowstream.kernel.pinned_link import PinnedLink
+
+_UNKNOWN = Known(Facts("", mode="generic"), attached=True, kernel=None)
+
+log = structlog.get_logger()
+
+
+class Predecessor:
+    """An earlier run: what it left in the kernel, and its books."""
+
+    def __init__(self, leftovers: Leftovers, ended: Ended) -> None:
+        self.leftovers, self._header = leftovers, ended.header
+        self.epoch = ended.header.agent_epoch
+        self.run = Run.restore(ended)
+        self.links: list[PinnedLink] = list(leftovers.links.values())
+        for key, known in self.run.known.items():
+            leftovers.rates.set(key, known.facts.sampling)
+        # Nothing of it is written before an event loop runs.
+        self.books = Books(leftovers.books, self._header, self.run)
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of its topics."""
+        return self._header.topic_prefix
+
+    @property
+    def topics(self) -> list[str]:
+        """Its topics."""
+        return [f"{self.prefix}.{stream}" for stream in Stream]
+
+    def forget_link(self, link: PinnedLink) -> None:
+        """Note that a link is another run's."""
+        self.links.remove(link)
+        link.close()
+
+    def freeze(self) -> None:
+        """Let nothing change any more in what it left; blocks.
+
+        Links that were not taken over are detached: this run does not observe them. All
+        predecessors first: a link's pin and its program may be of different runs.
+        """
+        while self.links:
+            link = self.links.pop()
+            log.info("earlier_link_detached", link=link.path)
+            link.detach()
+
+    def attachments(self) -> list[AttachmentKey]:
+        """Attachments of which anything is known."""
+        codes = map(AttachmentKey.of_code, self.leftovers.codes)
+        return sorted({*self.run.known, *self.run.ledger.accounts(), *codes})
+
+    def count_unsettled(self) -> None:
+        """Count records that got a seq and have no outcome: they were in its memory."""
+        for key, account in self.run.ledger.accounts().items():
+            if account.unsettled > 0:
+                account.doubt(RecordAmount(account.unsettled), terms.AGENT_KILLED)
+            self.books.change(key)
+
+    def count_residual(self) -> Amount:
+        """Count the packets that are in no other count; return their sum.
+
+        Only when nothing is left in the kernel, and every record has an outcome.
+        """
+        total = Amount()
+        for key in self.attachments():
+            account, counts = self.run.ledger.account(key), self.counts(key)
+            spool = Amount(account.spool.packets, account.spool.l2_bytes)
+            rest = _records(counts).minus(account.amount).minus(spool)
+            if min(rest) < 0:
+                log.error("run_books_differ", agent_epoch=self.epoch, **rest._asdict())
+                rest = Amount(*(max(each, 0) for each in rest))
+            if rest != Amount():
+                account.doubt(RecordAmount(0, *rest), terms.AGENT_KILLED)
+                self.books.change(key)
+                total = total.plus(rest)
+        return total
+
+    def counts(self, key: AttachmentKey) -> KernelCounts:
+        """Return the kernel's counts of an attachment, exact once frozen."""
+        known = self.run.known.get(key, _UNKNOWN)
+        if known.attached and key.code in self.leftovers.codes:
+            counts = self.leftovers.counters(key.code)
+            return counts if known.kernel is None else counts.plus(known.kernel)
+        return known.kernel or KernelCounts(Amount(), dict.fromkeys(terms.NO_FLOW, Amount()))
+
+    def snapshot(self, key: AttachmentKey) -> Snapshot:
+        """Return all counts of one attachment."""
+        kernel = self.counts(key)
+        facts = self.run.known.get(key, _UNKNOWN).facts
+        return Snapshot(
+            interface=facts.interface,
+            key=key,
+            mode=facts.mode,
+            program=ProgramId(facts.program_id, facts.program_name or self._header.program),
+            time=clock.now(),
+            kernel=kernel,
+            account=self.run.ledger.account(key),
+            table=TableState(0, self._header.max_flows, 0),
+            netns=facts.netns,
+            previous_epoch=facts.previous_epoch,
+        )
+
+
+def _records(counts: KernelCounts) -> Amount:
+    """Return what the program put into records: seen, less what it counted otherwise."""
+    rest = counts.seen
+    for amount in counts.no_flow.values():
+        rest = rest.minus(amount)
+    for lost in counts.losses.values():
+        rest = rest.minus(Amount(lost.packets, lost.l2_bytes))
+    return rest

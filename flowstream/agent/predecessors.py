@@ -1,0 +1,177 @@
+"""Closes the runs before this one: publishes what they left, and their final counters.
+
+An earlier run's maps are frozen once this run's programs have its links. What is in them
+is published as the earlier run's records, by its numbers and in its ledger; what is in no
+count then was in its agent's memory when that was killed. Its books are kept all the
+while: whenever this agent is killed, the next one goes on with both runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import structlog
+
+from flowstream.accounting.counters import Rhythm, counters_record
+from flowstream.accounting.snapshot import Snapshot
+from flowstream.agent.pipeline import Publisher, RecordBatch
+from flowstream.agent.waiting import within
+from flowstream.layouts.constants import EndReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flowstream.accounting.ledgers import Ledgers
+    from flowstream.accounting.snapshot import Snapshot, SpoolState
+    from flowstream.agent.predecessor import Predecessor
+    from flowstream.encode import Encoder
+    from flowstream.records import CountersRecord
+    from flowstream.sink import Sink
+    from flowstream.streams import Stream
+
+SETTLE_POLL_S: Final = 0.02
+"""How often a run that is being closed is checked for records without an outcome."""
+_PAUSES_S: Final = (1.0, 30.0)
+"""Between attempts to publish final counters: the first pause and the longest."""
+
+log = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+
+class Means(NamedTuple):
+    """What a run's records are published with; ``close_run`` tells a spool that one is closed."""
+
+    sink: Sink
+    on_counters: Callable[[CountersRecord, str], object]
+    spool_state: Callable[[], SpoolState]
+    close_run: Callable[[int], object]
+    encoder: Encoder
+
+
+class Predecessors:
+    """Closes earlier runs beside the traffic of this one: a stage of ``Agent.run``."""
+
+    def __init__(
+        self,
+        runs: Sequence[Predecessor],
+        means: Means,
+        ledgers: Ledgers,
+        rhythm: Rhythm,
+        on_fault: Callable[[Exception], object],
+    ) -> None:
+        self._runs, self._means, self._ledgers = list(runs), means, ledgers
+        self._rhythm, self._on_fault = rhythm, on_fault
+        self._stopping = asyncio.Event()
+        for each in self._runs:
+            each.books.on_fault = on_fault
+
+    def wake(self) -> None:
+        """Do nothing: ``run`` waits for its event."""
+
+    def write_books(self) -> None:
+        """Write the books of those that are not closed."""
+        for each in self._runs:
+            each.books.write()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Close the runs, the oldest first, until all are closed or ``stopping`` is set.
+
+        Then the next run continues.
+        """
+        self._stopping = stopping
+        for each in self._runs:
+            await _in_thread(each.freeze)
+        for each in self._runs:
+            await _in_thread(each.leftovers.freeze)
+        for each in [*self._runs]:
+            if self._stopping.is_set() or not await self._close(each):
+                return
+            self._runs.remove(each)
+
+    async def _close(self, earlier: Predecessor) -> bool:
+        """Close a run; return False when there is no time for it."""
+        earlier.count_unsettled()
+        means = self._means
+        publisher = Publisher(
+            means.sink, means.encoder, earlier.run, earlier.prefix, means.on_counters
+        )
+        publishing = asyncio.ensure_future(publisher.run(self._on_fault))
+        published = await self._publish(earlier, publisher)
+        await publisher.finish()
+        await publishing
+        ledger = earlier.run.ledger
+        while not all(each.settled for each in ledger.accounts().values()):
+            if await within(SETTLE_POLL_S, self._stopping):
+                return False
+        if self._stopping.is_set():
+            return False
+        killed = earlier.count_residual()
+        if not await self._publish_final(earlier, publisher):
+            return False
+        earlier.books.end()
+        means.close_run(earlier.epoch)
+        self._ledgers.remove(earlier.epoch)
+        await _in_thread(earlier.leftovers.remove)
+        log.info(
+            "run_closed",
+            agent_epoch=earlier.epoch,
+            records=published,
+            in_doubt_packets=killed.packets,
+        )
+        return True
+
+    async def _publish(self, earlier: Predecessor, publisher: Publisher) -> int:
+        """Publish what it left in the kernel; return the number of records."""
+        count = 0
+        batches = earlier.leftovers.drain(EndReason.FORCED)
+        while not self._stopping.is_set():
+            if (batch := await _in_thread(_next, batches)) is None:
+                break
+            count += len(batch.records)
+            await publisher.put(batch)
+        return count
+
+    async def _publish_final(self, earlier: Predecessor, publisher: Publisher) -> bool:
+        """Publish its final counters until they are published; False when there is no time."""
+        ledger, pause = earlier.run.ledger, _PAUSES_S[0]
+        while True:
+            failed = ledger.counters_failed
+            for key in earlier.attachments():
+                counts = earlier.snapshot(key)
+                await publisher.publish_counters(
+                    functools.partial(self._final, earlier=earlier, counts=counts)
+                )
+            while not ledger.counters_settled:
+                if await within(SETTLE_POLL_S, self._stopping):
+                    return False
+            if ledger.counters_failed == failed:
+                return True
+            log.warning("run_not_closed", agent_epoch=earlier.epoch, retry_s=pause)
+            if await within(pause, self._stopping):
+                return False
+            pause = min(2 * pause, _PAUSES_S[1])
+
+    def _final(self, seq: int, earlier: Predecessor, counts: Snapshot) -> CountersRecord:
+        return counters_record(
+            seq,
+            earlier.run.identity,
+            self._rhythm,
+            counts,
+            final=True,
+            spool=self._means.spool_state(),
+        )
+
+
+def _next(batches: Iterator[tuple[Stream, NDArray[np.void]]]) -> RecordBatch | None:
+    found = next(batches, None)
+    return None if found is None else RecordBatch(*found)
+
+
+async def _in_thread(work: Callable[..., _T], *arguments: object) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)

@@ -1,0 +1,154 @@
+"""Agents with --pin: restarts without a gap, in order and by SIGKILL, under load."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import delivered
+from support.chains import Chain, closed, directory, generations, load, published, sums
+from support.traffic import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PACKETS = 20_011
+FLOWS = 503
+PPS = 50_000
+
+
+@pytest.fixture
+def chain(bpffs: Path, wire, recording_url) -> Iterator[Chain]:
+    with directory(bpffs, "restarts") as pins:
+        yield Chain(wire, recording_url, pins)
+
+
+def begin(chain: Chain) -> None:
+    """Let a run begin and end: from now on all that arrives belongs to the chain."""
+    with chain.agent() as agent:
+        agent.publishing()
+        agent.stop()
+
+
+def quiet(chain: Chain) -> int:
+    """Wait until nothing is under way; return the packets that arrived."""
+    arrived = -1
+    while arrived != chain.arrived:
+        arrived = chain.arrived
+        time.sleep(0.1)
+    return arrived
+
+
+def test_what_arrives_without_an_agent_is_published_by_the_next(chain):
+    with chain.agent() as agent:
+        agent.publishing()
+        first = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+        (pinned,) = agent.logs("pinned")
+        assert str(chain.pins) in pinned["remedy"]
+        (ended,) = agent.logs("ended")
+        assert ended["seen_packets"] == first
+        assert ended["flow_records"] >= FLOWS
+    between = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+    with chain.agent() as agent:
+        agent.publishing()
+        (took,) = agent.logs("took_over")
+        closed(agent)
+        (line,) = agent.logs("run_closed")
+        assert (line["records"], line["in_doubt_packets"]) == (FLOWS, 0)
+        last = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    first_run, last_run = chain.runs()
+    assert took["previous_epoch"] == first_run["agent_epoch"]
+    assert generations(chain.pins) == [str(last_run["agent_epoch"])]
+    assert sums([first_run]) == {
+        "seen": first + between, "published": first + between, "lost": 0, "killed": 0,
+    }  # fmt: skip
+    assert sums([last_run])["published"] == last
+    assert published(chain.url) == chain.arrived == first + between + last
+
+
+def test_orderly_restarts_under_load_lose_nothing(chain):
+    begin(chain)
+    with load(chain.sender, FLOWS, PPS):
+        for _ in range(5):
+            with chain.agent() as agent:
+                agent.publishing()
+                time.sleep(0.3)
+                agent.stop()
+    arrived = quiet(chain)
+    runs = chain.close()
+    assert len(runs) == 6
+    assert sums(runs) == {"seen": arrived, "published": arrived, "lost": 0, "killed": 0}
+    assert published(chain.url) == arrived
+
+
+def test_sigkill_under_load_leaves_nothing_unexplained(chain):
+    begin(chain)
+    with load(chain.sender, FLOWS, PPS):
+        for n in range(5):
+            with chain.agent() as agent:
+                agent.publishing()
+                time.sleep(0.1 * n)
+                agent.signal(signal.SIGKILL)
+                agent.wait()
+    arrived = quiet(chain)
+    runs = chain.close()
+    found = sums(runs)
+    assert (found["seen"], found["lost"]) == (arrived, 0)
+    assert 0 <= arrived - found["published"] <= found["killed"]
+
+
+def test_killed_twice_while_it_closes_the_run_before(chain):
+    """More flows than are published at once: the closing takes its time."""
+    many = 100_003
+    begin(chain)
+    arrived = delivered(chain.sender, chain.receiver, 2 * many, "-f", many)
+    for _ in range(2):
+        with chain.agent() as agent:
+            agent.publishing()
+            assert grows(chain)
+            agent.signal(signal.SIGKILL)
+            agent.wait()
+            assert not agent.logs("run_closed")
+    runs = chain.close()
+    found = sums(runs)
+    assert (found["seen"], found["lost"]) == (arrived, 0)
+    assert 0 <= arrived - found["published"] <= found["killed"] < arrived
+    assert len(generations(chain.pins)) == 1
+
+
+def grows(chain: Chain) -> bool:
+    """Wait until flow records are written."""
+
+    def octets() -> int:
+        return sum(each.stat().st_size for each in chain.recording.glob("*.flows-*/*.log"))
+
+    before = octets()
+    return wait_until(lambda: octets() > before, 20)
+
+
+def test_an_upgrade_may_change_the_size_of_the_table_and_the_sampling(chain):
+    with chain.agent("--max-flows", 2_048) as agent:
+        agent.publishing()
+        agent.stop()
+    # The table and its ring buffer overflow: the kernel counts what it loses.
+    many = 300_007
+    arrived = delivered(chain.sender, chain.receiver, many, "-f", many)
+    with chain.agent("--max-flows", 65_536, "--sampling", 4) as agent:
+        agent.publishing()
+        closed(agent)
+        more = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+        agent.stop()
+    first, last = chain.runs()
+    assert sums([first])["seen"] == arrived
+    (interface,) = first["interfaces"]
+    lost = interface["losses"]["overflow_lost"]["packets"]
+    assert lost > 0
+    assert sums([first])["published"] + lost == arrived
+    (interface,) = last["interfaces"]
+    assert interface["seen"]["packets"] == more
+    assert interface["no_flow"]["sampled_out"]["packets"] > 0
