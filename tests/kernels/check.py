@@ -9,6 +9,7 @@ for good. It prints a line per check and exits with 1 when one failed.
 from __future__ import annotations
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -37,6 +38,7 @@ from flowstream.kernel.link import Mode
 from flowstream.kernel.maps import Map
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.structures import ProgInfo
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason, RecordType
 from flowstream.streams import Stream
@@ -48,12 +50,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flowstream.kernel.generation import Generation
+    from flowstream.kernel.program import Program
 
 NOBODY = privileges.User(65534, 65534)
 CASE_TIMEOUT_S = 60
 TRAFFIC_TIMEOUT_S = 20
 SRC_MAC, DST_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 ROUNDS = 2
+MOST_INSTRUCTIONS = 15_000
+ETHERNET = 14
+VLAN_ID = 7
+"""Place in the flows of Traffic."""
+TUNSETIFF, IFF_TUN = 0x400454CA, 1
+"""linux/if_tun.h"""
 PLACE = Path(f"/tmp/flowstream-check-{os.getpid()}")
 """A BPF file system of this check's own."""
 EPOCH = 1_764_126_000_123_456_512
@@ -237,8 +246,50 @@ def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
         equal("non_ip_packets", counts.no_flow["non_ip"].packets, 2 * ARP.copies)
         equal("malformed_packets", counts.no_flow["malformed"].packets, CUT.copies)
         equal("octets", counts.seen.l2_bytes, octets(TRAFFIC[0] + TRAFFIC[1]))
+        instructions = verified(attachment.program)
         attachment.close()
-    return f"load and attach {took * 1e3:.0f} ms, {counts.seen.packets} packets"
+    return (
+        f"load and attach {took * 1e3:.0f} ms, {counts.seen.packets} packets, "
+        f"verified in {instructions} instructions"
+    )
+
+
+def check_raw_ip(mode: Mode, _interface: str, _sender: Sender) -> str:
+    """The same packets without their Ethernet headers, on a tun device."""
+    line = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(line, TUNSETIFF, struct.pack("=16sH22x", b"tun0", IFF_TUN))
+    subprocess.run(["ip", "link", "set", "tun0", "up"], check=True)
+    with FlowProbe(max_flows=1009) as kernel:
+        attachment = attach_here(kernel, replace(Target.named("tun0", mode), raw=True))
+        become_nobody()
+        traffic = [each for each in TRAFFIC[0] if each.flow and not each.flow[VLAN_ID]]
+        for each in traffic:
+            for _ in range(each.copies):
+                # Flags and EtherType come before what the device receives.
+                os.write(line, bytes(2) + each.frame[12:])
+        os.write(line, b"\0\0\x08\0")
+        os.write(line, b"\0\0\x08\6" + ARP.frame[ETHERNET:])
+        wait_for_packets(attachment.counters, total(traffic) + 2)
+        expected = Counter(
+            (*each.flow[:-1], each.flow[-1] - ETHERNET * each.copies)
+            for each in traffic
+            if each.flow
+        )
+        (batch,) = kernel.drain(EndReason.INTERVAL_OVER)
+        equal("flows", flows_of([batch]), expected)
+        equal("MAC addresses", {bytes(r["src_mac"]) for r in batch}, {bytes(6)})
+        counts = attachment.counters()
+        equal("malformed_packets", counts.no_flow["malformed"].packets, 1)
+        equal("non_ip_packets", counts.no_flow["non_ip"].packets, 1)
+        attachment.close()
+    return f"{total(traffic)} packets of a tun device"
+
+
+def verified(program: Program) -> int:
+    """Instructions that the verifier processed; few, since each interface has a load."""
+    count = libbpf.object_info(ProgInfo, program.fd).verified_insns
+    assert 0 < count <= MOST_INSTRUCTIONS, f"verified in {count} instructions"
+    return count
 
 
 def octets(traffic: Iterable[Traffic]) -> int:
@@ -357,6 +408,7 @@ CASES: tuple[tuple[str, Callable[[Mode, str, Sender], str], Mode], ...] = (
     ("xdp_flow generic", check_flow, Mode.GENERIC),
     ("xdp_counter native", check_counter, Mode.NATIVE),
     ("xdp_counter generic", check_counter, Mode.GENERIC),
+    ("raw IP", check_raw_ip, Mode.GENERIC),
     ("table full", check_overflow, Mode.NATIVE),
     ("killed", check_killed, Mode.NATIVE),
     ("pins native", check_pins, Mode.NATIVE),

@@ -59,18 +59,18 @@ newest() { # the newest package that Debian 12 has of a kernel series, by a patt
 		sort -V | tail -n 1
 }
 
-# Unpacks kernel and veth module of package $1 into $cache/$1.
+# Unpacks the kernel of package $1 and its modules veth and tun into $cache/$1.
 fetch_kernel() {
-	[ -e "$cache/$1/vmlinuz" ] && return
+	[ -e "$cache/$1/tun.ko" ] && return
 	mkdir -p "$work/$1"
 	(
 		cd "$work/$1"
 		apt-get download -qq -o APT::Sandbox::User=root "$1"
 		dpkg -x ./*.deb tree
 		mkdir kernel
-		find tree/lib/modules -name 'veth.ko*' -exec cp {} kernel/ \;
+		find tree/lib/modules \( -name 'veth.ko*' -o -name 'tun.ko*' \) -exec cp {} kernel/ \;
 		# Debian packs the modules of later kernels.
-		[ ! -e kernel/veth.ko.xz ] || xz -d kernel/veth.ko.xz
+		[ ! -e kernel/veth.ko.xz ] || xz -d kernel/*.ko.xz
 		mv tree/boot/vmlinuz-* kernel/vmlinuz
 	)
 	rm -rf "${cache:?}/$1"
@@ -96,7 +96,7 @@ make_overlay() {
 }
 
 boot() { # kernel package $1
-	cp "$cache/$1/veth.ko" "$work/overlay/modules/"
+	cp "$cache/$1/"*.ko "$work/overlay/modules/"
 	{ cat "$cache/base.cpio" && cd "$work/overlay" && archive; } >"$work/initrd"
 	timeout "$boot_timeout_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 2048 -smp 2 \
 		-nographic -no-reboot -nic none -kernel "$cache/$1/vmlinuz" -initrd "$work/initrd" \
