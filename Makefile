@@ -61,7 +61,7 @@ faults: setup ## let brokers, networks and disks fail in many ways (root)
 	@tests/broker/fetch.sh
 	@$(SUDO) $(BIN)/python -m pytest -m '' tests/faults $(ARGS)
 
-soak: setup ## long runs: ARGS=kills, steady or outage, each with --help (root)
+soak: setup ## long runs: ARGS=kills, steady, outage or interfaces, each with --help (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(SUDO) env PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)

@@ -118,6 +118,21 @@ def test_counters_include_what_was_lost_before_them():
     assert saved.left == own.saved(ended=True)[0].left
 
 
+def test_books_do_not_grow_with_interfaces_that_come_and_go():
+    """Only those that wait for something are kept, and the last few."""
+    own = LiveRun(Ledger())
+    own.note(counters(0, 3), TOPIC)
+    sizes = []
+    for seq in range(1, 1_000):
+        record = msgspec.structs.replace(counters(seq, 4 + seq), spool=SpoolCounts(0, 0, 0, 1, 1))
+        own.note(record, TOPIC)
+        sizes.append(len(own.saved(ended=False)[0].attachments))
+    assert max(sizes) == sizes[-1] < 100
+    # The first one, which waits, is there.
+    own.lose(gone(counters(0, 3)))
+    assert EarlierRun(EPOCH, own.saved(ended=True)[0]).is_due
+
+
 @pytest.mark.parametrize(
     "saved",
     [

@@ -60,12 +60,18 @@ class Attaching:
         return attachment
 
     def failed(self, place: Place, link: LinkFacts, err: KernelError) -> None:
-        """Note that ``attach`` failed. That a link is gone is no error: its notice follows."""
-        gone = err.errno in _GONE
+        """Note that ``attach`` failed. That a link is gone is no error: its notice follows.
+
+        In other network namespaces the first EINVAL may mean that.
+        """
+        key = place.link_key(link)
+        gone = err.errno in _GONE or (
+            err.errno == errno.EINVAL and place.may_go and not self._retries.has(key)
+        )
         reason = "" if gone else str(err)
         if err.errno in _NO_DESCRIPTOR:
             reason += ": raise the limit of descriptors, by ulimit -Hn or LimitNOFILE="
-        new = self._retries.failed(place.link_key(link), link, reason, time.monotonic())
+        new = self._retries.failed(key, link, reason, time.monotonic())
         if gone:
             return
         self._count_failed()

@@ -47,6 +47,9 @@ class Attachments:
     def __contains__(self, key: AttachmentKey) -> bool:
         return key in self._present
 
+    def __getitem__(self, key: AttachmentKey) -> Attachment:
+        return self._present[key].attachment
+
     def __iter__(self) -> Iterator[AttachmentKey]:
         """Iterate over the attachments, and those whose final counters are still to come."""
         return iter((*self._present, *self._departed))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import structlog
 
+from flowstream.agent.in_force import InForce
 from flowstream.agent.waiting import within
 from flowstream.errors import KernelError
-from flowstream.kernel.link import program_in_force
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from flowstream.agent.places import Followed, Place
     from flowstream.agent.probe import Attachment
     from flowstream.host.links import LinkFacts
+    from flowstream.host.selection import Selection
 
 DEBOUNCE_S: Final = 0.003
 """How long changes may gather after the first: a new link is reported several times."""
-SUSPECT_S: Final = 1.0
-"""How long a detached program may be that of a link that goes."""
 ALIVE_POLL_S: Final = 1.0
 """How often namespaces are checked for having gone: the kernel does not report it."""
 
@@ -45,6 +44,9 @@ class Followable(Protocol):
     def __contains__(self, key: AttachmentKey) -> bool:
         """Whether there is an attachment, or one that is being removed."""
 
+    def __getitem__(self, key: AttachmentKey) -> Attachment:
+        """Return an attachment."""
+
     def add(self, attachment: Attachment, netns: str = "") -> None:
         """Take in an attachment."""
 
@@ -56,7 +58,7 @@ class Followable(Protocol):
 
 
 class Follower:
-    """Attaches to what ``chosen`` chooses among the links of ``places``.
+    """Attaches to what ``selection`` chooses among the links of ``places``.
 
     ``period_s``: how often attachments are checked for being in force. A stage of
     ``Agent.run``; what there is at the start is attached by ``begin``.
@@ -67,47 +69,51 @@ class Follower:
         agent: Followable,
         attaching: Attaching,
         places: Sequence[Place],
-        chosen: Callable[[LinkFacts], bool],
+        selection: Selection,
         *,
         period_s: float,
     ) -> None:
         self._agent, self._attaching = agent, attaching
-        self._places, self._chosen = list(places), chosen
-        self._period_s = period_s
+        self._places, self._selection = list(places), selection
+        self._in_force = InForce(period_s, agent)
         self._removing: set[asyncio.Task[None]] = set()
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._idle = False
-        self._alive_due = self._check_due = 0.0
+        self._alive_due = 0.0
 
-    def choose(self, chosen: Callable[[LinkFacts], bool]) -> None:
-        """Choose among the links by another rule from now on."""
-        self._chosen = chosen
+    def choose(self, selection: Selection) -> None:
+        """Choose among the links by another selection from now on."""
+        self._selection = selection
         self.wake()
 
     def wake(self) -> None:
         """Compare links and attachments, or end."""
         self._news.set()
 
-    def begin(self, is_required: Callable[[LinkFacts], bool], is_over: Callable[[], bool]) -> None:
+    def begin(self, is_over: Callable[[], bool]) -> None:
         """Attach to all that is there, before the event loop runs, until ``is_over``.
 
-        KernelError for a required link that cannot be attached to; other failures are
-        logged and tried again later.
+        Those that the selection names come first, in its order. KernelError for one of them
+        that cannot be attached to; other failures are logged and tried again later.
         """
-        for place, link in [*self._wanted()]:
+        for place, link in sorted(self._wanted(), key=lambda each: self._rank(each[1])):
             if is_over():
                 return
             try:
                 self._take(place, link, self._attaching.attach(place, link))
             except KernelError as err:
-                if is_required(link):
+                if self._selection.named(link):
                     raise
                 self._attaching.failed(place, link, err)
+        self._note_idle()
+
+    def _rank(self, link: LinkFacts) -> int:
+        names = self._selection.exact_names
+        return min(map(names.index, self._selection.named(link)), default=len(names))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follow until ``stopping`` is set and ``wake`` called."""
         self._stopping = stopping
-        self._check_due = time.monotonic() + self._period_s
         self.wake()
         while not stopping.is_set():
             for place in self._places:
@@ -131,7 +137,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds until there may be something to do without a change."""
-        due = [self._check_due]
+        due = [self._in_force.due]
         if any(place.may_go for place in self._places):
             due.append(self._alive_due)
         due += [self._attaching.due(*wanted) for wanted in self._free()]
@@ -151,9 +157,8 @@ class Follower:
 
     async def _attach_next(self) -> bool:
         """Attach to one more link, if there is one; return whether it was tried."""
-        wanted = [*self._wanted()]
-        self._note_idle(any_wanted=bool(wanted))
-        self._attaching.keep(wanted)
+        self._note_idle()
+        self._attaching.keep(self._wanted())
         for place, link in self._free():
             if self._attaching.due(place, link) > time.monotonic():
                 continue
@@ -171,8 +176,8 @@ class Follower:
             # The run detaches its attachments when it is told to stop.
             attachment.close()
             return
-        place.follow(link, attachment)
-        self._agent.add(attachment, place.namespace.label)
+        place.follow(link)
+        self._agent.add(attachment, place.label)
         log.info(
             "attached",
             **place.named(link),
@@ -184,8 +189,8 @@ class Follower:
     def _wanted(self) -> Iterator[tuple[Place, LinkFacts]]:
         """Links that are chosen and have no attachment."""
         for place in self._places:
-            for index, link in place.monitor.links().items():
-                if index not in place.followed and self._chosen(link):
+            for index, link in place.links().items():
+                if index not in place.followed and self._selection.chooses(link):
                     yield place, link
 
     def _free(self) -> list[tuple[Place, LinkFacts]]:
@@ -196,17 +201,17 @@ class Follower:
             if place.attachment_key(link) not in self._agent
         ]
 
-    def _note_idle(self, *, any_wanted: bool) -> None:
-        idle = not any_wanted and not any(place.followed for place in self._places)
+    def _note_idle(self) -> None:
+        idle = not any(place.followed for place in self._places) and not any(self._wanted())
         if idle and not self._idle:
-            log.warning("no_interface_matches", remedy="flowstream check lists interfaces")
+            log.warning("no_interface_matches", remedy="flowstream check lists the interfaces")
         self._idle = idle
 
     def _note_changes(self) -> None:
         for place in self._places:
             for its, now in place.changes():
                 if now.name != its.link.name:
-                    self._agent.rename(its.attachment.key.if_index, now.name)
+                    self._agent.rename(its.key.if_index, now.name)
                     log.info("interface_renamed", **place.named(now), before=its.link.name)
                 if now.up != its.link.up:
                     log.info("interface_up" if now.up else "interface_down", **place.named(now))
@@ -221,7 +226,7 @@ class Follower:
                         "interface_moved" if its.moved else "interface_gone",
                         **place.named(its.link),
                     )
-                elif not self._chosen(its.link):
+                elif not self._selection.chooses(its.link):
                     log.info("interface_left_out", **place.named(its.link))
                 else:
                     continue
@@ -231,10 +236,10 @@ class Follower:
         """Detach all of them, then empty each in its own time."""
         gone = [*leaving]
         # A link that moved can be attached to in its new namespace once it is free.
-        await _in_thread(_detach, [its for _, its in gone])
+        await _in_thread(_detach, [self._agent[its.key] for _, its in gone])
         for place, its in gone:
             del place.followed[its.link.index]
-            removal = asyncio.ensure_future(self._agent.remove(its.attachment.key))
+            removal = asyncio.ensure_future(self._agent.remove(its.key))
             self._removing.add(removal)
             removal.add_done_callback(self._removed)
 
@@ -245,29 +250,20 @@ class Follower:
         self.wake()
 
     async def _check(self) -> None:
-        """Give up attachments whose program was replaced or detached by another process."""
-        if time.monotonic() < self._check_due:
+        """Give up attachments whose program another process has replaced or detached."""
+        if time.monotonic() < self._in_force.due:
             return
-        self._check_due = time.monotonic() + self._period_s
-        for place in self._places:
-            followed = [*place.followed.values()]
-            running = await _in_thread(_programs_of, followed)
-            replaced = [
-                (its, program)
-                for its, program in zip(followed, running, strict=True)
-                if self._is_replaced(its, program) and not place.has_left(its)
-            ]
-            for its, program in replaced:
+        followed = {
+            its.key: (place, its) for place in self._places for its in place.followed.values()
+        }
+        replaced = []
+        for key, program in await self._in_force.check(followed):
+            place, its = followed[key]
+            if not place.has_left(its):
                 log.warning("program_replaced", **place.named(its.link), program_id=program)
                 self._attaching.displaced(place, its.link)
-            await self._remove((place, its) for its, _ in replaced)
-
-    def _is_replaced(self, its: Followed, program: int) -> bool:
-        if program or its.suspect:
-            return program != its.attachment.program.id
-        its.suspect = True
-        self._check_due = min(self._check_due, time.monotonic() + SUSPECT_S)
-        return False
+                replaced.append((place, its))
+        await self._remove(replaced)
 
     async def _release_gone(self) -> None:
         """Close what keeps a namespace alive that has gone by name, path or process."""
@@ -276,17 +272,15 @@ class Follower:
         self._alive_due = time.monotonic() + ALIVE_POLL_S
         for place in [*self._places]:
             if place.may_go and not place.namespace.alive():
-                log.warning("namespace_gone", netns=place.namespace.label)
+                log.warning("namespace_gone", netns=place.label)
                 self._places.remove(place)
                 asyncio.get_running_loop().remove_reader(place.monitor.fd)
                 await self._remove((place, its) for its in place.followed.values())
                 place.close()
 
     def close(self) -> None:
-        """Release the namespaces and what is attached; harmless twice."""
+        """Release the namespaces; harmless twice."""
         for place in self._places:
-            for its in place.followed.values():
-                its.attachment.close()
             place.close()
 
 
@@ -294,10 +288,6 @@ async def _in_thread(work: Callable[..., _T], *arguments: object) -> _T:
     return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
-def _detach(followed: Sequence[Followed]) -> None:
-    for its in followed:
-        its.attachment.detach()
-
-
-def _programs_of(followed: Sequence[Followed]) -> list[int]:
-    return [program_in_force(its.attachment.link_fd) for its in followed]
+def _detach(attachments: Sequence[Attachment]) -> None:
+    for each in attachments:
+        each.detach()

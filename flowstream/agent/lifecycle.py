@@ -96,6 +96,14 @@ class Agent:
         """Whether there is an attachment, or one that is being removed."""
         return key in self._attachments
 
+    def __getitem__(self, key: AttachmentKey) -> Attachment:
+        """Return the attachment of a key, which may be another later: see ``replace``."""
+        return self._attachments[key]
+
+    def close(self) -> None:
+        """Detach and release all attachments; harmless twice."""
+        self._attachments.close()
+
     def accompany(self, stage: Stage) -> None:
         """Run another stage, which may add and remove attachments; the end begins after it."""
         self._accompanying.append(stage)

@@ -9,13 +9,14 @@ from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.retries import LinkKey
 from flowstream.errors import KernelError
 from flowstream.host.link_types import Framing
+from flowstream.host.links import LinkMonitor
+from flowstream.host.namespaces import open_all
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from flowstream.agent.probe import Attachment
-    from flowstream.host.links import LinkFacts, LinkMonitor
+    from flowstream.host.links import LinkFacts
     from flowstream.host.namespaces import Namespace
     from flowstream.kernel.link import Mode
 
@@ -25,17 +26,15 @@ _INDEX_BITS: Final = 24
 
 @dataclass(slots=True)
 class Followed:
-    """An attachment of the run and its link, as it was last seen.
+    """The key of an attachment of the run and its link, as it was last seen.
 
-    ``gone``: it went, ``moved``: to another namespace. ``suspect``: its program was found
-    detached, which is what a link that goes looks like before its notice comes.
+    ``gone``: it went, ``moved``: to another namespace.
     """
 
-    attachment: Attachment
+    key: AttachmentKey
     link: LinkFacts
     gone: bool = False
     moved: bool = False
-    suspect: bool = False
 
 
 class Place:
@@ -44,6 +43,15 @@ class Place:
     def __init__(self, namespace: Namespace, monitor: LinkMonitor, *, alone: bool = True) -> None:
         self.namespace, self.monitor, self._alone = namespace, monitor, alone
         self.followed: dict[int, Followed] = {}
+
+    @property
+    def label(self) -> str:
+        """Name of the namespace as given, empty for the agent's own."""
+        return self.namespace.label
+
+    def links(self) -> Mapping[int, LinkFacts]:
+        """Return its links by index."""
+        return self.monitor.links()
 
     @property
     def may_go(self) -> bool:
@@ -57,18 +65,18 @@ class Place:
             if its and its.link.incarnation == link.incarnation:
                 its.gone, its.moved = True, moved
 
-    def follow(self, link: LinkFacts, attachment: Attachment) -> None:
-        """Note an attachment."""
-        self.followed[link.index] = Followed(attachment, link)
+    def follow(self, link: LinkFacts) -> None:
+        """Note that a link is attached to."""
+        self.followed[link.index] = Followed(self.attachment_key(link), link)
 
     def has_left(self, its: Followed) -> bool:
         """Whether the link of an attachment is not there any more."""
-        now = self.monitor.links().get(its.link.index)
+        now = self.links().get(its.link.index)
         return its.gone or now is None or now.incarnation != its.link.incarnation
 
     def changes(self) -> Iterator[tuple[Followed, LinkFacts]]:
         """Attachments whose links have changed, with the link as it is now."""
-        links = self.monitor.links()
+        links = self.links()
         for its in self.followed.values():
             now = links.get(its.link.index)
             if now is not None and now != its.link and not self.has_left(its):
@@ -77,7 +85,7 @@ class Place:
     def named(self, link: LinkFacts) -> dict[str, str | int]:
         """What a log record says of a link."""
         named: dict[str, str | int] = {"interface": link.name, "if_index": link.index}
-        return named | ({"netns": self.namespace.label} if self.may_go else {})
+        return named | ({"netns": self.label} if self.may_go else {})
 
     def link_key(self, link: LinkFacts) -> LinkKey:
         """Key of a link among those of all places."""
@@ -119,3 +127,17 @@ class Place:
         """Release the namespace; harmless twice."""
         self.monitor.close()
         self.namespace.close()
+
+
+def open_places(labels: Sequence[str]) -> list[Place]:
+    """Open the namespaces of a run; without a label, the process's own.
+
+    Takes privileges, except for that. Raises ``KernelError`` and ``UsageError``.
+    """
+    namespaces = open_all(labels)
+    try:
+        return [Place(each, LinkMonitor(each), alone=len(namespaces) == 1) for each in namespaces]
+    except BaseException:
+        for each in namespaces:
+            each.close()
+        raise

@@ -41,6 +41,10 @@ class Retries:
         failure = self._failures.get(key)
         return failure.due if failure and link == failure.link else 0.0
 
+    def has(self, key: LinkKey) -> bool:
+        """Whether a link has failed."""
+        return key in self._failures
+
     def failed(self, key: LinkKey, link: LinkFacts, reason: str, now: float) -> bool:
         """Note a failure; return whether its reason is another than the last one's.
 

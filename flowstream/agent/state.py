@@ -66,6 +66,10 @@ class Run:
         self.changes = Counter(attached=0, detached=0, failed_attaches=0)
         self._next_seq = dict.fromkeys(Stream, 0)
 
+    def count_failed_attach(self) -> None:
+        """Count an interface that could not be attached to."""
+        self.changes["failed_attaches"] += 1
+
     def next_seq(self, stream: Stream) -> int:
         """Return the number that the next record of a stream gets."""
         return self._next_seq[stream]

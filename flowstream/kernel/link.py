@@ -94,13 +94,13 @@ class Link(Closing):
         """Use the link behind ``fd``, which must be an XDP link on interface ``index``.
 
         The kernel does not report the mode of a link: the caller states it.
-        Raises LayoutError that names the difference. Owns ``fd`` from the call on, also
-        when it raises.
+        Raises LayoutError that names the difference, AttachError when the interface is
+        gone. Owns ``fd`` from the call on, also when it raises.
         """
         link = cls.__new__(cls)
         link.fd, link.index, link.mode = fd, index, mode
         try:
-            _compare(libbpf.object_info(structures.LinkInfo, fd), index)
+            _compare(libbpf.object_info(structures.LinkInfo, fd), index, mode)
         except BaseException:
             link.close()
             raise
@@ -118,9 +118,7 @@ class Link(Closing):
         # A descriptor of another BPF object could look like a link here; the kernel then
         # refuses the update.
         info = libbpf.described(structures.LinkInfo, fd)
-        if not info.ifindex:
-            raise _refused(errno.ENODEV, mode)
-        _compare(info, index)
+        _compare(info, index, mode)
         result = libbpf.library().bpf_link_update(fd, program_fd, None)
         if result < 0:
             raise _refused(-result, mode)
@@ -150,8 +148,10 @@ def program_in_force(link_fd: int) -> int:
     return info.prog_id if info.ifindex else 0
 
 
-def _compare(info: structures.LinkInfo, index: int) -> None:
+def _compare(info: structures.LinkInfo, index: int, mode: Mode) -> None:
     libbpf.compare("link", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
+    if not info.ifindex:
+        raise _refused(errno.ENODEV, mode)
     libbpf.compare("link", "interface index", info.ifindex, index)
 
 

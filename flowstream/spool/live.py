@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.accounting.account import Account, Outcome
 from flowstream.accounting.amounts import RecordAmount
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.outcomes import Gone
     from flowstream.records import CountersRecord
+
+
+ENDED_KEPT: Final = 64
+"""Attachments that went whose last counters are kept: in case that a crash loses the record."""
 
 
 class Published(NamedTuple):
@@ -48,6 +52,7 @@ class LiveRun:
         self._next_seq = 0
         self._last: dict[AttachmentKey, LastCounters] = {}
         self._lost: dict[AttachmentKey, list[_Lost]] = {}
+        self._ended: dict[AttachmentKey, None] = {}
         # What left the spool since the checkpoint that is known to be written.
         self._pending: deque[Published | Gone] = deque()
         self._left = self._confirmed = 0
@@ -95,13 +100,22 @@ class LiveRun:
                 counts.spooled = max(counts.spooled, written)
 
     def note(self, record: CountersRecord, topic: str) -> None:
-        """Note a counters record, before it is published: it includes what the ledger has."""
+        """Note a counters record, before it is published: it includes what the ledger has.
+
+        Of attachments that went and have nothing in the spool, the last few are kept.
+        """
         key = AttachmentKey.of_record(record)
         self._topic, self._next_seq = topic, record.seq + 1
         self._last[key] = LastCounters(record)
         self._lost[key] = [
             each for each in self._lost.get(key, ()) if each.number >= self._confirmed
         ]
+        self._ended.pop(key, None)
+        if record.final and not record.spool.records and not self._lost[key]:
+            self._ended[key] = None
+            if len(self._ended) > ENDED_KEPT:
+                oldest = next(iter(self._ended))
+                del self._ended[oldest], self._last[oldest], self._lost[oldest]
 
     def publish(self, stream: Stream, amounts: Mapping[AttachmentKey, RecordAmount]) -> None:
         """Note records that were published from the spool."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import time
-from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import structlog.testing
@@ -17,6 +16,7 @@ from flowstream.agent.places import Place
 from flowstream.attacher.client import Attacher
 from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import Namespace as Observed
+from flowstream.host.selection import Selection
 from flowstream.kernel.link import Mode
 from support.agent import delivered
 from support.net import LARGEST_MTU, OFFLOADS_OFF, Interface
@@ -125,10 +125,10 @@ class FollowingRig(Rig):
             self.agent,
             self.attaching,
             places,
-            lambda link: fnmatch(link.name, pattern),
+            Selection([pattern]),
             period_s=1.0,
         )
-        self.follower.begin(lambda _: False, lambda: False)
+        self.follower.begin(lambda: False)
         self.agent.accompany(self.follower)
 
     def attach(self, target: Target) -> Attachment:  # type: ignore[override]
@@ -155,6 +155,7 @@ class FollowingRig(Rig):
                 yield running
         finally:
             self.follower.close()
+            self.agent.close()
             self._attacher.close()
 
 
