@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import Agent, audited, delivered
+from support.agent import Agent, audited, delivered, flowstream
 from support.net import Namespace, namespace, veth_pair
 
 if TYPE_CHECKING:
@@ -139,3 +139,42 @@ def test_one_namespace_under_two_labels(place, recording_url):
         assert agent.output() == (
             f"flowstream: error: netns: {place.name} and {place.path} are one namespace\n"
         )
+
+
+def connect(near: Namespace, far: Namespace, ends: tuple[str, str], network: int) -> None:
+    """Give a device in each of two namespaces an address, and the address of the other one."""
+    places = tuple(zip((near, far), ends, (1, 2), strict=True))
+    for place, name, host in places:
+        place.run("ip", "link", "set", name, "up")
+        place.run("ip", "address", "add", f"10.0.{network}.{host}/24", "dev", name)
+    for (place, name, _), (other, device, host) in (places, places[::-1]):
+        mac = other.run("cat", f"/sys/class/net/{device}/address").strip()
+        place.run("ip", "neigh", "add", f"10.0.{network}.{host}", "lladdr", mac, "dev", name)
+
+
+def test_what_interfaces_above_one_another_see(recording_url):
+    """As flowstream check says: a macvlan the same packets again, a tunnel what was inside."""
+    with (
+        namespace() as near,
+        namespace() as far,
+        veth_pair(near, far, names=("out", "port")),
+    ):
+        near.run("ip", "link", "set", "out", "arp", "on")
+        far.run("ip", "link", "add", "link", "port", "name", "upper", "type", "macvlan")
+        connect(near, far, ("out", "port"), 0)
+        connect(near, far, ("out", "upper"), 1)
+        for place, device, other in ((near, "out", 2), (far, "port", 1)):
+            tunnel = ("vxlan", "id", "7", "dstport", "4789", "remote", f"10.0.0.{other}")
+            place.run("ip", "link", "add", "tunnel", "type", *tunnel, "dev", device)
+        connect(near, far, ("tunnel", "tunnel"), 2)
+        where = ("-i", "port", "-i", "upper", "-i", "tunnel", "--netns", far.name)
+        with Agent(*where, "--sink", recording_url) as agent:
+            agent.publishing()
+            for address, count in (("10.0.0.2", 3), ("10.0.1.2", 5), ("10.0.2.2", 7)):
+                near.run("ping", "-q", "-c", str(count), "-i", "0.01", "-w", "30", address)
+            agent.stop()
+        seen = {each["if_name"]: each["flows"]["packets"] for each in audited(recording_url)}
+        assert seen == {"port": 3 + 5 + 7, "upper": 5, "tunnel": 7}
+        text = flowstream("check", *where).stdout
+    assert "warn  upper: all its packets are seen on port too -> " in text
+    assert "warn  tunnel: its packets are seen on port too, in the tunnel's packets: " in text

@@ -13,16 +13,17 @@ from support.users import open_to_all
 from flowstream.check import Finding, Status, check, host, interfaces
 from flowstream.cli.main import main
 from flowstream.errors import KernelError
-from flowstream.host.interfaces import InterfaceFacts, XdpFeature, facts
-from flowstream.host.link_types import Framing, Reading, reading
+from flowstream.host.drivers import DriverFacts, XdpFeature, driver_facts
+from flowstream.host.links import LinkFacts
+from flowstream.host.selection import Selection
 from flowstream.kafka import walk
 from flowstream.kernel import features, libbpf
 from flowstream.kernel.link import Link, Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-ETHERNET = Reading(Framing.ETHERNET)
 # r0 = XDP_PASS; exit
 PASS = bytes.fromhex("b7000000020000009500000000000000")
 
@@ -42,23 +43,28 @@ def only(subject: str, findings) -> Finding:
     return finding
 
 
-def interface(**changes) -> InterfaceFacts:
-    values = {
-        "name": "eth0",
-        "index": 2,
-        "up": True,
-        "mtu": 1500,
-        "kind": "",
-        "reading": ETHERNET,
-        "xdp_features": XdpFeature.BASIC | XdpFeature.RX_SG,
-        "rx_vlan_offloads": (),
-    }
-    return InterfaceFacts(**values | changes)
+def checked(
+    *patterns: str,
+    kinds: Sequence[str] = (),
+    netns: Sequence[str] = (),
+    sink: str | None = None,
+    prefix: str = "flowstream",
+) -> list[Finding]:
+    return list(check(Selection(patterns, kinds), netns, sink, prefix))
+
+
+def link(**changes) -> LinkFacts:
+    return LinkFacts(2, "eth0", **changes)
+
+
+def driver(**changes) -> DriverFacts:
+    values = {"xdp_features": XdpFeature.BASIC | XdpFeature.RX_SG, "rx_vlan_offloads": ()}
+    return DriverFacts(**values | changes)
 
 
 def test_this_host_meets_every_requirement():
-    findings = list(check((), None, "flowstream"))
-    assert [finding.subject for finding in findings] == [
+    findings = checked("!*")
+    assert [finding.subject for finding in findings if finding.subject != "interfaces"] == [
         *("kernel", "capabilities", "BPF JIT", "libbpf", "xdp_flow", "xdp_counter", "bcc")
     ]
     assert [finding for finding in findings if finding.status is Status.FAIL] == []
@@ -71,14 +77,14 @@ def test_this_host_meets_every_requirement():
 )
 def test_kernel_versions(monkeypatch, version, status):
     monkeypatch.setattr(features, "kernel_version", lambda: version)
-    finding = only("kernel", check((), None, "flowstream"))
+    finding = only("kernel", checked("!*"))
     assert finding.status == status
     assert ("5.18 or later" in finding.remedy) == (status != "ok")
 
 
 def test_missing_capabilities(monkeypatch):
     monkeypatch.setattr(features, "effective_capabilities", lambda: {"CAP_NET_ADMIN"})
-    finding = only("capabilities", check((), None, "flowstream"))
+    finding = only("capabilities", checked("!*"))
     assert finding.status is Status.FAIL
     assert finding.text == "CAP_BPF, CAP_PERFMON missing"
     assert finding.remedy.startswith("run as root")
@@ -90,7 +96,7 @@ def test_the_jit(monkeypatch, tmp_path, content, status):
     if content is not None:
         file.write_text(content)
     monkeypatch.setattr(host, "JIT", file)
-    assert only("BPF JIT", check((), None, "flowstream")).status == status
+    assert only("BPF JIT", checked("!*")).status == status
 
 
 def test_no_libbpf(monkeypatch):
@@ -98,7 +104,7 @@ def test_no_libbpf(monkeypatch):
         raise KernelError("libbpf.so.1 is missing")
 
     monkeypatch.setattr(libbpf, "library", library)
-    finding = only("libbpf", check((), None, "flowstream"))
+    finding = only("libbpf", checked("!*"))
     assert (finding.status, finding.remedy) == (Status.FAIL, "apt-get install libbpf1")
 
 
@@ -109,14 +115,14 @@ def test_the_unrelated_package_called_bcc(monkeypatch, tmp_path):
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: bcc\nVersion: 1.0\n")
     (information / "RECORD").write_text("bcc/__init__.py,,\n")
-    finding = only("bcc", check((), None, "flowstream"))
+    finding = only("bcc", checked("!*"))
     assert (finding.status, finding.remedy) == (Status.WARN, "pip uninstall bcc")
     (information / "RECORD").write_text("bcc/__init__.py,,\nbcc/libbcc.py,,\n")
-    assert only("bcc", check((), None, "flowstream")).status is Status.OK
+    assert only("bcc", checked("!*")).status is Status.OK
 
 
 def test_a_veth(veth):
-    findings = about("near", check(["near"], None, "flowstream"))
+    findings = about("near", checked("near"))
     assert [(finding.status, finding.text) for finding in findings] == [
         (Status.OK, "is up, MTU 1500"),
         (Status.OK, "the driver has native XDP"),
@@ -125,19 +131,16 @@ def test_a_veth(veth):
     ]
 
 
-def test_facts_of_a_veth(veth):
-    found = facts("near")
-    assert (found.index, found.up, found.mtu, found.kind, found.reading) == (
-        *(veth.index, True, 1500, "veth", ETHERNET),
-    )
-    assert found.xdp_features is not None
-    assert XdpFeature.BASIC in found.xdp_features
-    assert facts("lo").xdp_features == 0
+def test_facts_of_a_driver(veth):
+    features = driver_facts(LinkFacts(veth.index, "near")).xdp_features
+    assert features is not None
+    assert XdpFeature.BASIC in features
+    assert driver_facts(LinkFacts(1, "lo")).xdp_features == 0
 
 
 def test_an_interface_that_is_down(veth):
     veth.namespace.run("ip", "link", "set", "near", "down")
-    findings = about("near", check(["near"], None, "flowstream"))
+    findings = about("near", checked("near"))
     warnings = [(f.text, f.remedy) for f in findings if f.status is Status.WARN]
     assert warnings == [("is down", "ip link set dev near up")]
 
@@ -146,7 +149,7 @@ def test_another_program_on_the_interface(veth):
     fd = libbpf.prog_load("somebody_elses", PASS)
     try:
         with Link(fd, veth.index, Mode.NATIVE):
-            finding = about("near", check(["near"], None, "flowstream"))[-1]
+            finding = about("near", checked("near"))[-1]
             number = libbpf.prog_info(fd)[0]
     finally:
         os.close(fd)
@@ -156,11 +159,10 @@ def test_another_program_on_the_interface(veth):
 
 
 def test_no_such_interface(veth):
-    finding = only("none", check(["none"], None, "flowstream"))
-    assert finding.status is Status.FAIL
-    assert set(finding.text.removeprefix("no such interface; there are: ").split(", ")) == {
-        name for _, name in socket.if_nameindex()
-    }
+    missing, none, _ = about("interfaces", checked("none"))
+    assert (missing.status, none.status) == (Status.FAIL, Status.WARN)
+    names = ", ".join(sorted(name for _, name in socket.if_nameindex()))
+    assert missing.text == f"no interface 'none'; there are: {names}"
 
 
 @pytest.mark.parametrize(
@@ -178,26 +180,27 @@ def test_no_such_interface(veth):
     ],
 )
 def test_drivers(changes, status, text):
-    finding = interfaces.native_xdp(interface(**changes))
+    mtu = changes.pop("mtu", 1500)
+    finding = interfaces.native_xdp("eth0", link(mtu=mtu), driver(**changes))
     assert finding.status == status
     assert finding.text.startswith(text)
 
 
 def test_offloads_that_remove_tags(veth):
     veth.namespace.run("ethtool", "-K", "near", "rxvlan", "on", "rx-vlan-stag-hw-parse", "on")
-    offloads = facts("near").rx_vlan_offloads
-    finding = interfaces.vlan_tags(interface(rx_vlan_offloads=offloads))
+    near = LinkFacts(veth.index, "near")
+    finding = interfaces.vlan_tags("eth0", link(), driver_facts(near))
     assert finding.status is Status.WARN
     assert finding.remedy == "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off"
     # ethtool accepts the remedy.
     veth.namespace.run(*finding.remedy.replace("eth0", "near").split())
-    assert facts("near").rx_vlan_offloads == ()
-    assert interfaces.vlan_tags(interface()).status is Status.OK
+    assert driver_facts(near).rx_vlan_offloads == ()
+    assert interfaces.vlan_tags("eth0", link(), driver_facts(near)).status is Status.OK
 
 
 def test_an_interface_without_a_link_layer_header():
     with namespace() as place, tun_device(place), place.entered():
-        findings = about("tun0", check(["tun0"], None, "flowstream"))
+        findings = about("tun0", checked("tun0"))
     assert [(finding.status, finding.text) for finding in findings] == [
         (Status.OK, "has no link-layer header: packets are read as raw IP"),
         (Status.OK, "is up, MTU 65535"),
@@ -207,14 +210,58 @@ def test_an_interface_without_a_link_layer_header():
 
 
 def test_an_interface_whose_packets_cannot_be_read():
-    can0 = interface(name="can0", reading=reading(280, "", point_to_point=False, kernel=(6, 1)))
-    assert next(iter(interfaces.findings(can0))) == Finding(
-        Status.FAIL, "can0", "packets of link type 280 cannot be read", "leave it out"
+    can0 = LinkFacts(7, "can0", link_type=280)
+    assert next(iter(interfaces.findings("can0 in blue", can0, driver()))) == Finding(
+        Status.FAIL,
+        "can0 in blue",
+        "packets of link type 280 cannot be read",
+        "leave it out: -i '!can0'",
     )
 
 
+def test_which_interfaces_are_chosen_and_why_others_are_not():
+    with namespace() as place, veth_pair(place), place.entered():
+        for number in range(10):
+            place.run("ip", "link", "add", f"idle{number}", "type", "ifb")
+        found = about("interfaces", checked("*", "!lo", "!idle9", kinds=["veth", "bond"]))
+        assert found == [
+            Finding(Status.OK, "interfaces", "chosen: far, near"),
+            Finding(Status.OK, "interfaces", "not chosen, excluded by !lo: lo"),
+            Finding(
+                Status.OK,
+                "interfaces",
+                "not chosen, ifb, not veth or bond: idle0, idle1, idle2, idle3, idle4, idle5, "
+                "idle6, idle7 and 1 more",
+            ),
+            Finding(Status.OK, "interfaces", "not chosen, excluded by !idle9: idle9"),
+        ]
+        # By default, the physical ones: there are none.
+        none, *others = about("interfaces", checked())
+        text = "none is chosen: the agent waits for one"
+        assert (none.status, none.text) == (Status.WARN, text)
+        assert [each.text.partition(":")[0] for each in others] == [
+            *("not chosen, virtual, not physical", "not chosen, veth, not physical"),
+            "not chosen, ifb, not physical",
+        ]
+
+
+def test_interfaces_of_several_namespaces():
+    with namespace() as blue, namespace() as red, veth_pair(blue, red, names=("eth0", "eth0")):
+        findings = checked("eth0", netns=[blue.name, str(red.path)])
+        names = [f"eth0 in {blue.name}", f"eth0 in {red.path}"]
+        assert about("interfaces", findings)[0].text == f"chosen: {names[0]}, {names[1]}"
+        for name in names:
+            texts = [each.text for each in about(name, findings)]
+            assert texts[0].startswith("is up")
+            assert texts[3] == "no XDP program attached"
+        (overlap,) = (each for each in findings if "other end" in each.text)
+        assert (overlap.status, overlap.subject) == (Status.WARN, names[0])
+        assert overlap.text.startswith(f"is the other end of {names[1]}: ")
+        assert only("netns", checked(netns=["nowhere"])).status is Status.FAIL
+
+
 def test_a_broker_and_its_topics(broker):
-    findings = list(check((), broker.url, "nowhere"))
+    findings = checked("!*", sink=broker.url, prefix="nowhere")
     assert findings[-8:-4] == [
         Finding(Status.OK, f"resolve {broker.address}", "127.0.0.1"),
         Finding(Status.OK, f"connect {broker.address}", "answers as a Kafka broker"),
@@ -227,7 +274,7 @@ def test_a_broker_and_its_topics(broker):
         for stream in ("flows", "new_flows", "counters")
     ]
     # The check must not have created them.
-    assert list(check((), broker.url, "nowhere"))[-3:] == findings[-3:]
+    assert checked("!*", sink=broker.url, prefix="nowhere")[-3:] == findings[-3:]
 
 
 @pytest.mark.anyio
@@ -246,7 +293,7 @@ async def test_existing_topics(broker):
 
 
 def test_no_broker():
-    finding = only("connect 127.0.0.1:1", check((), "kafka://127.0.0.1:1", "flowstream"))
+    finding = only("connect 127.0.0.1:1", checked("!*", sink="kafka://127.0.0.1:1"))
     remedy = "start a broker there or correct the address"
     assert (finding.status, finding.text) == (Status.FAIL, "connection refused")
     assert finding.remedy == remedy
@@ -256,14 +303,14 @@ def test_a_silent_listener_fails_within_the_deadline(monkeypatch):
     monkeypatch.setattr(walk, "DEADLINE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        finding = only(f"connect {address}", check((), f"kafka://{address}", "flowstream"))
+        finding = only(f"connect {address}", checked("!*", sink=f"kafka://{address}"))
     assert finding.status is Status.FAIL
     assert finding.text == "accepts connections but does not answer as a Kafka broker"
 
 
 def test_directories(tmp_path):
     def found(path: Path) -> tuple[str, str]:
-        finding = only(f"file:{path}", check((), f"file:{path}", "flowstream"))
+        finding = only(f"file:{path}", checked("!*", sink=f"file:{path}"))
         return finding.status, finding.text
 
     (tmp_path / "file").touch()
@@ -288,7 +335,7 @@ def test_the_command_prints_a_line_each_and_fails_when_one_fails(capsys, veth):
     assert lines[0].startswith(f"ok    kernel: {os.uname().release}")
     assert lines[-1] == "ok    stdout:: takes JSON lines"
     assert main(["check", "-i", "near", "-i", "none"]) == 1
-    assert "fail  none: no such interface; there are: " in capsys.readouterr().out
+    assert "fail  interfaces: no interface 'none'; there are: " in capsys.readouterr().out
 
 
 def test_the_agents_configuration_is_checked(capsys, secure_broker, tmp_path):

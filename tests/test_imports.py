@@ -81,7 +81,7 @@ LIBRARIES = {
     "ctypes": ("kernel", "host.privileges", "host.unprivileged", "host.namespaces"),
     "fastavro": ("records.avro_form",),
     "google": ("records.protobuf_form",),
-    "pyroute2": ("host.interfaces",),
+    "pyroute2": ("host.drivers",),
     "pyarrow": ("reading.parquet",),
     "pytest": ("testing.plugin",),
     "yacryptopan": ("recording.anonymise",),

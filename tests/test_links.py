@@ -56,6 +56,28 @@ def links(place: Place) -> dict[str, LinkFacts]:
         return {link.name: link for link in made.links().values()}
 
 
+def test_numbers_of_other_namespaces(place):
+    """They are those by which links refer to them; without privileges, too."""
+    with (
+        namespace() as far,
+        monitor(place) as followed,
+        monitor(far) as back,
+        Namespace.open(far.name) as opened,
+    ):
+        assert followed.netnsid(opened) is None
+        peer = ("peer", "name", "there", "netns", far.name)
+        place.run("ip", "link", "add", "here", "type", "veth", *peer)
+        read(followed)
+        (here,) = (link for link in followed.links().values() if link.name == "here")
+        assert followed.netnsid(opened) == here.lower_netnsid == 0
+        # It has one from the first time that it is needed.
+        assert links(far)["there"].lower_netnsid == 0
+        with Namespace.open(place.name) as returning:
+            assert back.netnsid(returning) == 0
+        # The process's own one.
+        assert followed.netnsid(Namespace("")) is None
+
+
 def read(followed: LinkMonitor) -> list[Departure]:
     """Read what the kernel has sent, which is there before a command of ip has ended."""
     assert select.select([followed.fd], [], [], DEADLINE_S)[0]
@@ -122,8 +144,10 @@ def test_facts_of_every_kind_of_link(place):
     assert (found["ifb0"].mtu, found["veth0"].mtu) == (1400, 1500)
     index = {name: link.index for name, link in found.items()}
     lower = {name: link.lower for name, link in found.items() if link.lower_netnsid is None}
-    below = {"veth1": index["veth2"], "veth2": index["veth1"], "macvlan0": index["veth1"]}
-    assert {name: link for name, link in lower.items() if link} == below
+    below = {"veth1": "veth2", "veth2": "veth1", "macvlan0": "veth1", "vxlan0": "veth2"}
+    assert {name: link for name, link in lower.items() if link} == {
+        name: index[other] for name, other in below.items()
+    }
     assert found["veth0"].lower == found["moved0"].lower == peers["peer0"].index
     assert found["veth0"].lower_netnsid == found["moved0"].lower_netnsid == 0
     assert (peers["peer0"].lower, peers["peer0"].lower_netnsid) == (index["veth0"], 0)
@@ -403,7 +427,7 @@ def test_several_messages_with_the_last_cut_off():
 
 
 def test_numbers_of_another_size():
-    with pytest.raises(DamagedMessageError, match="IFLA_MTU of 2 octets"):
+    with pytest.raises(DamagedMessageError, match="a number of 2 octets"):
         facts(link(attribute(4, bytes(2))))
 
 

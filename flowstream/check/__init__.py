@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flowstream.check.finding import Finding, Status
 from flowstream.check.host import check_host
-from flowstream.check.interfaces import check_interface
+from flowstream.check.interfaces import check_interfaces
 from flowstream.check.sink import check_sink
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.urls import parse_url
@@ -17,25 +17,27 @@ from flowstream.urls import parse_url
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from flowstream.host.selection import Selection
     from flowstream.kafka.settings import ClientSettings
 
 __all__ = ["Finding", "Status", "check"]
 
 
 def check(
-    interfaces: Sequence[str],
+    selection: Selection,
+    netns: Sequence[str],
     sink: str | None,
     topic_prefix: str,
     client: ClientSettings = DEFAULT_CLIENT,
 ) -> Iterator[Finding]:
-    """Check the host, then these interfaces, then the sink.
+    """Check the host, then the interfaces that are chosen, then the sink.
 
-    ``client`` are the settings for a cluster. Raises ``UsageError`` when ``sink`` is not
+    ``netns`` are labels of network namespaces, without any the process's own one is
+    meant. ``client`` are the settings for a cluster. Raises ``UsageError`` when ``sink`` is not
     the URL of a sink.
     """
     url = None if sink is None else parse_url(sink)
     yield from check_host()
-    for name in interfaces:
-        yield from check_interface(name)
+    yield from check_interfaces(selection, netns)
     if url is not None:
         yield from check_sink(url, topic_prefix, client)

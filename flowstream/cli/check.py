@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, values
 from flowstream.config.run import read
+from flowstream.host.selection import Selection
 
 if TYPE_CHECKING:
     import argparse
 
-_FIELDS = ("interfaces", "sink", "topic_prefix")
+_FIELDS = ("interfaces", "interface_kinds", "netns", "sink", "topic_prefix")
 _EXAMPLES = """\
 examples:
-  sudo flowstream check -i eth0
-  sudo flowstream check -i eth0 --sink kafka://10.0.0.1:9092
+  sudo flowstream check
+  sudo flowstream check -i 'eth*' -i '!eth7' --sink kafka://10.0.0.1:9092
   sudo flowstream check --config /etc/flowstream.toml
 
-Prints a line per finding: ok, warn (works with restrictions) or fail (does not
-work), with the remedy. The exit status is 1 after a fail. Nothing is attached,
-created or changed.
+Interfaces are chosen as by flowstream run: without any option the physical
+ones. Prints a line per finding: ok, warn (works with restrictions) or fail
+(does not work), with the remedy. The exit status is 1 after a fail. Nothing is
+attached, created or changed.
 """
 
 
@@ -37,7 +39,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the agent's TOML file: interface, sink, topic-prefix and [kafka] are taken from it",
+        help="the agent's TOML file: interface, interface-kind, netns, sink, topic-prefix and "
+        "[kafka] are taken from it",
     )
     add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
@@ -46,12 +49,14 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the findings one by one; return 1 when one of them is a failure."""
     known, table = read(Path(args.config)) if args.config else ({}, {})
-    given = values(args, _FIELDS, **{"interfaces": (), "sink": None} | known)
+    given = values(args, _FIELDS, **{"sink": None} | known)
     client = client_for(given["sink"] or "", args, table)
+    selection = Selection(given["interfaces"], given["interface_kinds"])
     from flowstream.check import Status, check  # noqa: PLC0415
 
     failed = False
-    for finding in check(given["interfaces"], given["sink"], given["topic_prefix"], client):
+    prefix = given["topic_prefix"]
+    for finding in check(selection, given["netns"], given["sink"], prefix, client):
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         print(f"{finding.status:4}  {finding.subject}: {finding.text}{remedy}", flush=True)
         failed = failed or finding.status is Status.FAIL

@@ -6,17 +6,19 @@ import errno
 import itertools
 import os
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.closing import Closing
-from flowstream.errors import KernelError
 from flowstream.host import rtnetlink
 from flowstream.host.link_types import LOOPBACK, Reading, kernel_version, reading
+from flowstream.host.route_socket import RouteSocket, failed
 from flowstream.host.rtnetlink import Attribute, DamagedMessageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from flowstream.host.namespaces import Namespace
     from flowstream.host.rtnetlink import LinkMessage, Message
@@ -27,14 +29,9 @@ _IFF_POINTOPOINT: Final = 1 << 4
 _PARENT_DEV_NAME: Final = (5, 14)
 """Linux version from which the kernel reports parent devices."""
 
-_BUFFER: Final = 1 << 17
-_QUEUE: Final = 8 << 20
-"""Octets of messages that may wait, of which the kernel counts 2 to 4 KiB each."""
-_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _MOST: Final = 1 << 15
 """Messages of one ``read``: more than wait, so that all of them are read before an answer."""
 _TRIES: Final = 8
-_TIMEOUT_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def facts_of(told: LinkMessage, *, reports_parents: bool) -> LinkFacts | None:
         up=bool(told.flags & _IFF_UP),
         mtu=mtu,
         master=told.number(Attribute.IFLA_MASTER) or 0,
-        lower=told.number(Attribute.IFLA_LINK) or 0,
+        lower=told.number(Attribute.IFLA_LINK) or told.vxlan_link() or 0,
         lower_netnsid=told.number(Attribute.IFLA_LINK_NETNSID),
         parent_device=parent if reports_parents else None,
     )
@@ -130,34 +127,18 @@ class LinkMonitor(Closing):
     def __init__(self, namespace: Namespace) -> None:
         self._table: dict[int, LinkFacts] = {}
         self._complete = False
-        self._incarnations, self._seqs = itertools.count(1), itertools.count(1)
+        self._incarnations = itertools.count(1)
         self._reports_parents = kernel_version() >= _PARENT_DEV_NAME
-        self._sockets: list[socket.socket] = []
-        try:
-            with namespace.entered():
-                self._events = self._open(rtnetlink.RTMGRP_LINK)
-                self._requests = self._open(0)
-            _enlarge(self._events)
-            self._events.setblocking(False)
-            self._requests.settimeout(_TIMEOUT_S)
+        with ExitStack() as stack, namespace.entered():
+            self._events = stack.enter_context(RouteSocket(rtnetlink.RTMGRP_LINK))
+            self._requests = stack.enter_context(RouteSocket())
             self.read()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self, groups: int) -> socket.socket:
-        try:
-            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-            self._sockets.append(opened)
-            opened.bind((0, groups))
-        except OSError as err:
-            raise _failed(err) from err
-        return opened
+            self._stack = stack.pop_all()
 
     @property
     def fd(self) -> int:
         """Descriptor that is readable when there is something to ``read``."""
-        return self._events.fileno()
+        return self._events.fd
 
     def links(self) -> Mapping[int, LinkFacts]:
         """Return the links by index, as of the last ``read``."""
@@ -180,7 +161,7 @@ class LinkMonitor(Closing):
     def _read_events(self, departures: list[Departure]) -> None:
         for _ in range(_MOST):
             try:
-                for message in rtnetlink.messages(_receive(self._events)):
+                for message in self._events.receive():
                     self._take(message, departures)
             except BlockingIOError:
                 return
@@ -188,7 +169,7 @@ class LinkMonitor(Closing):
                 self._complete = False
             except OSError as err:
                 if err.errno != errno.ENOBUFS:
-                    raise _failed(err) from err
+                    raise failed(err) from err
                 self._complete = False
 
     def _take(self, message: Message, departures: list[Departure]) -> None:
@@ -234,55 +215,38 @@ class LinkMonitor(Closing):
 
     def _ask(self) -> dict[int, LinkFacts]:
         """Return all links; ``_complete`` says whether they stayed the same meanwhile."""
-        seq = next(self._seqs)
+        answer, self._complete = self._requests.ask(rtnetlink.dump_links)
         found: dict[int, LinkFacts] = {}
-        self._complete = True
-        try:
-            self._requests.send(rtnetlink.dump_links(seq))
-            while True:
-                try:
-                    for message in rtnetlink.messages(_receive(self._requests)):
-                        if message.seq == seq and self._is_last(message, found):
-                            return found
-                except DamagedMessageError:
-                    self._complete = False
-        except OSError as err:
-            raise _failed(err) from err
+        for message in answer:
+            try:
+                if link := self._facts(message):
+                    found[link.index] = link
+            except DamagedMessageError:
+                self._complete = False
+        return found
 
-    def _is_last(self, message: Message, found: dict[int, LinkFacts]) -> bool:
-        """Take in a part of the answer; report whether it is the last one."""
-        if message.flags & rtnetlink.NLM_F_DUMP_INTR:
-            self._complete = False
-        if message.kind == rtnetlink.RTM_NEWLINK and (link := self._facts(message)):
-            found[link.index] = link
-        if number := rtnetlink.error_of(message):
-            raise OSError(number, os.strerror(number))
-        return message.kind == rtnetlink.NLMSG_DONE
+    def netnsid(self, namespace: Namespace) -> int | None:
+        """Return the number that this namespace has for another one, None without one."""
+        with namespace.descriptor() as fd:
+            answer, _ = self._requests.ask(partial(rtnetlink.get_netnsid, fd=fd))
+        return rtnetlink.netnsid_of(answer)
 
     def close(self) -> None:
         """Release the namespace."""
-        for each in self._sockets:
-            each.close()
+        self._stack.close()
 
 
-def _receive(sock: socket.socket) -> bytes:
-    """Return the octets of a message of the kernel, none for those of other senders.
+def netnsids(places: Sequence[tuple[Namespace, LinkMonitor]]) -> dict[tuple[int, int], int]:
+    """Return which of the namespaces the links in them mean by ``lower_netnsid``.
 
-    Raises ``DamagedMessageError`` for a message that is larger than the buffer.
+    The number of a namespace by that of another one, and by the number that it has there.
     """
-    octets, _, flags, (port, _) = sock.recvmsg(_BUFFER)
-    if flags & socket.MSG_TRUNC:
-        raise DamagedMessageError(f"larger than {_BUFFER} octets")
-    return octets if port == 0 else b""
-
-
-def _enlarge(sock: socket.socket) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE)
-    except PermissionError:
-        # At most net.core.rmem_max.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE)
-
-
-def _failed(err: OSError) -> KernelError:
-    return KernelError(f"asking for the links by rtnetlink: {err.strerror}", err.errno or 0)
+    found = {}
+    for namespace, monitor in places:
+        if all(link.lower_netnsid is None for link in monitor.links().values()):
+            continue
+        for other, _ in places:
+            number = None if other is namespace else monitor.netnsid(other)
+            if number is not None:
+                found[namespace.number, number] = other.number
+    return found

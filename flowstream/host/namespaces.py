@@ -114,6 +114,15 @@ class Namespace(Closing):
         return _OWN.stat() if self.fd is None else os.fstat(self.fd)
 
     @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """Provide a descriptor of the namespace for the block."""
+        if self.fd is not None:
+            yield self.fd
+            return
+        with _own() as own:
+            yield own
+
+    @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Move the calling thread into the namespace for the block.
 
@@ -202,15 +211,22 @@ def inside(fd: int | None, name: str = "the network namespace") -> Iterator[None
     if fd is None:
         yield
         return
-    own = os.open(_OWN, _OPEN)
-    try:
+    with _own() as own:
         _set(fd, f"entering {name}")
         try:
             yield
         finally:
             _set(own, "returning to the original network namespace")
+
+
+@contextlib.contextmanager
+def _own() -> Iterator[int]:
+    """Provide a descriptor of the calling thread's network namespace."""
+    fd = os.open(_OWN, _OPEN)
+    try:
+        yield fd
     finally:
-        os.close(own)
+        os.close(fd)
 
 
 def _set(fd: int, action: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
@@ -22,7 +22,10 @@ NLMSG_DONE: Final = 3
 NLM_F_DUMP_INTR: Final = 0x10
 
 _RTM_GETLINK: Final = 18
+_RTM_NEWNSID: Final = 88
+_RTM_GETNSID: Final = 90
 _NLM_F_REQUEST: Final = 0x1
+_NLM_F_ACK: Final = 0x4
 _NLM_F_DUMP: Final = 0x300
 _RTEXT_FILTER_SKIP_STATS: Final = 8
 _TYPE: Final = 0x3FFF
@@ -34,6 +37,11 @@ _LINK: Final = struct.Struct("=BxHiII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _NUMBER: Final = struct.Struct("=I")
 _ERROR: Final = struct.Struct("=i")
+_NOTHING: Final = memoryview(b"")
+# linux/net_namespace.h
+_NETNSA_NSID: Final = 1
+_NETNSA_FD: Final = 3
+_NOT_ASSIGNED: Final = 1 << 31
 
 
 class Attribute(enum.IntEnum):
@@ -52,6 +60,8 @@ class Attribute(enum.IntEnum):
 
 
 _IFLA_INFO_KIND: Final = 1
+_IFLA_INFO_DATA: Final = 2
+_IFLA_VXLAN_LINK: Final = 3
 _IFLA_ALT_IFNAME: Final = 53
 
 
@@ -80,30 +90,30 @@ class LinkMessage:
 
     def number(self, attribute: Attribute) -> int | None:
         """Return an attribute that is an unsigned number of 32 bits; None without it."""
-        octets = self.attributes.get(attribute)
-        if octets is None:
-            return None
-        if len(octets) != _NUMBER.size:
-            raise DamagedMessageError(f"{attribute.name} of {len(octets)} octets")
-        return int(_NUMBER.unpack(octets)[0])
+        return _number(self.attributes.get(attribute))
 
     def text(self, attribute: Attribute) -> bytes:
         """Return an attribute that is a text without its NUL, or nothing."""
-        return _text(self.attributes.get(attribute, memoryview(b"")))
+        return _text(self.attributes.get(attribute))
 
     def kind(self) -> bytes:
         """Return the name of the link's kind such as veth; hardware has none."""
-        info = self.attributes.get(Attribute.IFLA_LINKINFO, memoryview(b""))
-        return next(
-            (_text(value) for key, value in _attributes(info) if key == _IFLA_INFO_KIND), b""
-        )
+        return _text(self._info().get(_IFLA_INFO_KIND))
+
+    def vxlan_link(self) -> int | None:
+        """Return the index of the link that carries a VXLAN, None without one."""
+        data = self._info().get(_IFLA_INFO_DATA)
+        if data is None or self.kind() != b"vxlan":
+            return None
+        return _number(dict(_attributes(data)).get(_IFLA_VXLAN_LINK))
 
     def altnames(self) -> tuple[bytes, ...]:
         """Return the alternative names."""
-        properties = self.attributes.get(Attribute.IFLA_PROP_LIST, memoryview(b""))
-        return tuple(
-            _text(name) for key, name in _attributes(properties) if key == _IFLA_ALT_IFNAME
-        )
+        names = _attributes(self.attributes.get(Attribute.IFLA_PROP_LIST, _NOTHING))
+        return tuple(_text(name) for key, name in names if key == _IFLA_ALT_IFNAME)
+
+    def _info(self) -> dict[int, memoryview]:
+        return dict(_attributes(self.attributes.get(Attribute.IFLA_LINKINFO, _NOTHING)))
 
 
 def dump_links(seq: int) -> bytes:
@@ -112,6 +122,22 @@ def dump_links(seq: int) -> bytes:
     length = _HEADER.size + _LINK.size + len(mask)
     header = _HEADER.pack(length, _RTM_GETLINK, _NLM_F_REQUEST | _NLM_F_DUMP, seq, 0)
     return header + _LINK.pack(0, 0, 0, 0, 0) + mask
+
+
+def get_netnsid(seq: int, fd: int) -> bytes:
+    """Return the request for the number of the namespace behind a descriptor."""
+    body = bytes(4) + _ATTRIBUTE.pack(8, _NETNSA_FD) + _NUMBER.pack(fd)
+    flags = _NLM_F_REQUEST | _NLM_F_ACK
+    return _HEADER.pack(_HEADER.size + len(body), _RTM_GETNSID, flags, seq, 0) + body
+
+
+def netnsid_of(answer: Iterable[Message]) -> int | None:
+    """Return the number in the answer to ``get_netnsid``, None when it has none yet."""
+    for message in answer:
+        if message.kind == _RTM_NEWNSID:
+            number = _number(dict(_attributes(message.body[4:])).get(_NETNSA_NSID))
+            return None if number is None or number >= _NOT_ASSIGNED else number
+    return None
 
 
 def messages(octets: bytes) -> Iterator[Message]:
@@ -153,8 +179,16 @@ def _attributes(view: memoryview) -> Iterator[tuple[int, memoryview]]:
         view = view[_aligned(length) :]
 
 
-def _text(octets: memoryview) -> bytes:
-    return bytes(octets).partition(b"\0")[0]
+def _number(octets: memoryview | None) -> int | None:
+    if octets is None:
+        return None
+    if len(octets) != _NUMBER.size:
+        raise DamagedMessageError(f"a number of {len(octets)} octets")
+    return int(_NUMBER.unpack(octets)[0])
+
+
+def _text(octets: memoryview | None) -> bytes:
+    return bytes(octets or b"").partition(b"\0")[0]
 
 
 def _aligned(length: int) -> int:

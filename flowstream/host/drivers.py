@@ -1,24 +1,20 @@
-"""Facts about network interfaces, by netlink. This module alone uses pyroute2."""
+"""What the driver of an interface does for XDP, by netlink. This module alone uses pyroute2."""
 
 from __future__ import annotations
 
 import enum
-import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pyroute2 import IPRoute
 from pyroute2.ethtool import Ethtool
 from pyroute2.netlink import genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 from pyroute2.netlink.nlsocket import NLM_F_REQUEST
 
-from flowstream.host.link_types import Reading, kernel_version, reading
+if TYPE_CHECKING:
+    from flowstream.host.links import LinkFacts
 
-# linux/if.h
-_IFF_UP: Final = 1
-_IFF_POINTOPOINT: Final = 1 << 4
 _NETDEV_CMD_DEV_GET: Final = 1
 # Names of the kernel (net/ethtool/common.c) and of ethtool -K.
 _RX_VLAN_OFFLOADS: Final = {
@@ -40,21 +36,13 @@ class XdpFeature(enum.IntFlag):
 
 
 @dataclass(frozen=True, slots=True)
-class InterfaceFacts:
-    """Facts about one interface; None where the kernel does not report them.
+class DriverFacts:
+    """What a driver reports; None where the kernel does not.
 
-    ``kind`` is the kind of a virtual interface such as veth, "" for hardware;
-    ``mtu`` is in octets; ``reading`` says how its packets are read; ``xdp_features``
-    requires Linux 6.3; ``rx_vlan_offloads`` are the features, by ethtool's names, that
-    remove a packet's tag before XDP sees it.
+    ``xdp_features`` requires Linux 6.3; ``rx_vlan_offloads`` are the features, by ethtool's
+    names, that remove a packet's tag before XDP sees it.
     """
 
-    name: str
-    index: int
-    up: bool
-    mtu: int
-    kind: str
-    reading: Reading
     xdp_features: XdpFeature | None
     rx_vlan_offloads: tuple[str, ...]
 
@@ -70,29 +58,9 @@ class _NetdevMessage(genlmsg):  # type: ignore[misc]
     )
 
 
-def facts(name: str) -> InterfaceFacts | None:
-    """Return the facts of an interface of this network namespace, None if it does not exist."""
-    try:
-        index = socket.if_nametoindex(name)
-        with IPRoute() as route:
-            (link,) = route.get_links(index)
-    except (NetlinkError, OSError):
-        return None
-    info = link.get("IFLA_LINKINFO")
-    kind = (info.get("IFLA_INFO_KIND") if info else None) or ""
-    point_to_point = bool(link["flags"] & _IFF_POINTOPOINT)
-    return InterfaceFacts(
-        name=name,
-        index=index,
-        up=bool(link["flags"] & _IFF_UP),
-        mtu=link.get("IFLA_MTU"),
-        kind=kind,
-        reading=reading(
-            link["ifi_type"], kind, point_to_point=point_to_point, kernel=kernel_version()
-        ),
-        xdp_features=_xdp_features(index),
-        rx_vlan_offloads=_rx_vlan_offloads(name),
-    )
+def driver_facts(link: LinkFacts) -> DriverFacts:
+    """Ask about a link of the calling thread's network namespace."""
+    return DriverFacts(_xdp_features(link.index), _rx_vlan_offloads(link.name))
 
 
 def _xdp_features(index: int) -> XdpFeature | None:
