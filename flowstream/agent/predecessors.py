@@ -85,6 +85,9 @@ class Predecessors:
         Then the next run continues.
         """
         self._stopping = stopping
+        if stopping.is_set():
+            # A signal may have come before all links were taken over: the next run does so.
+            return
         for each in self._runs:
             await _in_thread(each.freeze)
         for each in self._runs:

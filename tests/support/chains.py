@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.removal import remove_all
+from flowstream.layouts.constants import EndReason
 from support.agent import Agent, audit, carried, on
 from support.traffic import generator, wait_until
 
@@ -110,6 +112,7 @@ def directory(bpffs: Path, name: str) -> Iterator[Path]:
     finally:
         with ExitStack() as stack:
             if place.exists():
-                pins = stack.enter_context(PinDirectory(str(place), Owner(0, 0)))
-                for generation in pins.generations():
-                    generation.remove()
+                owner = Owner(place.stat().st_uid, place.stat().st_gid)
+                pins = stack.enter_context(PinDirectory(str(place), owner))
+                # At once: another test has the interface next.
+                remove_all(pins, EndReason.FORCED)

@@ -1,0 +1,241 @@
+"""``flowstream run --pin``: what it refuses, and what it finds when it starts again."""
+
+from __future__ import annotations
+
+import re
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from support.agent import Agent, delivered, flowstream, on
+from support.bpffs import mounted
+from support.chains import Chain, closed, directory, generations, published, sums
+from support.net import Namespace, namespace, veth_pair
+from support.pinned import PinnedRun
+from support.users import open_to_all
+
+from flowstream.kernel.books_map import BooksMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PACKETS = 10_007
+
+
+@pytest.fixture
+def chain(bpffs: Path, wire, recording_url) -> Iterator[Chain]:
+    with directory(bpffs, "pins") as pins:
+        yield Chain(wire, recording_url, pins)
+
+
+def leave(chain: Chain, *options: str | float) -> None:
+    """Let a run begin and end."""
+    with chain.agent(*options) as agent:
+        agent.publishing()
+        agent.stop()
+
+
+def refusal(chain: Chain, *options: str | float) -> str:
+    """The one line of an agent that does not start."""
+    with chain.agent(*options) as agent:
+        assert agent.wait() == 1
+        assert "Traceback" not in agent.output()
+        (line,) = [each for each in agent.output().splitlines() if "error: " in each]
+    return line.removeprefix("flowstream: error: ")
+
+
+def test_another_mode_is_refused_and_auto_takes_any(chain):
+    leave(chain, "--mode", "generic")
+    arrived = delivered(chain.sender, chain.receiver, PACKETS)
+    text = refusal(chain, "--mode", "native")
+    assert re.search("interface far is observed in mode generic: use --mode generic, or ", text)
+    assert "flowstream detach" in text
+    # What a refused run leaves behind is in nobody's way.
+    runs = chain.close()
+    assert sums(runs)["published"] == arrived
+
+
+def test_a_second_agent_is_refused(chain):
+    with chain.agent() as agent:
+        agent.publishing()
+        text = refusal(chain)
+        assert text == f"{chain.pins}: another agent uses this directory: stop it first"
+        agent.stop()
+
+
+def test_another_user_is_refused_with_both_named(chain, bpffs):
+    open_to_all(bpffs)
+    leave(chain)
+    before = generations(chain.pins)
+    text = refusal(chain, "--user", "nobody")
+    assert "belongs to user 0, and the agent runs as user 65534: use the same --user" in text
+    assert generations(chain.pins) == before
+
+
+def test_other_places_are_refused_before_anything_is_made(chain, tmp_path, bpffs):
+    def at(place: Path) -> str:
+        with Agent(*on(chain.receiver), "--sink", chain.url, "--pin", place) as agent:
+            assert agent.wait() == 1
+            return agent.output()
+
+    assert f"{tmp_path} is in a file system of type " in at(tmp_path / "pins")
+    (bpffs / "there").mkdir(0o700)
+    (bpffs / "link").symlink_to("there")
+    assert f"{bpffs}/link: Not a directory" in at(bpffs / "link")
+    assert f"{bpffs}/no/pins: No such file or directory" in at(bpffs / "no" / "pins")
+    assert not chain.recording.exists()
+
+
+def test_pins_of_another_version_are_refused_and_detach_removes_them(chain, capsys):
+    with PinnedRun(chain.pins) as run:
+        run.attach(chain.receiver)
+        run.generation.unpin("slot")
+        with BooksMap() as other:
+            run.generation.pin("slot", other.fd)
+    text = refusal(chain)
+    assert "left by another version of flowstream: map active_table: " in text
+    assert text.endswith("remove it with flowstream detach")
+    done = flowstream("detach", chain.pins)
+    assert (done.returncode, done.stderr) == (0, "")
+    leave(chain)
+
+
+def test_an_interface_that_is_not_chosen_any_more_is_detached(bpffs, recording_url):
+    with (
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there, names=("near0", "far0")) as first,
+        veth_pair(here, there, names=("near1", "far1")) as second,
+        directory(bpffs, "pins") as pins,
+    ):
+        chain = Chain(first, recording_url, pins)
+        with chain.agent("-i", "far1") as agent:
+            agent.publishing()
+            agent.stop()
+        arrived = [delivered(*wire, PACKETS + n) for n, wire in enumerate((first, second))]
+        with chain.agent() as agent:
+            agent.publishing()
+            closed(agent)
+            (detached,) = agent.logs("earlier_link_detached")
+            assert str(pins) in detached["link"]
+            delivered(*second, 101)
+            agent.stop()
+        (run, _) = chain.runs()
+        assert {each["if_name"]: each["flows"]["packets"] for each in run["interfaces"]} == {
+            "far0": arrived[0],
+            "far1": arrived[1],
+        }
+
+
+def test_an_interface_that_went_while_no_agent_ran_is_closed(bpffs, recording_url):
+    with (
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there, names=("near0", "far0")) as first,
+        directory(bpffs, "pins") as pins,
+    ):
+        chain = Chain(first, recording_url, pins)
+        with veth_pair(here, there, names=("near1", "far1")) as second:
+            with chain.agent("-i", "far1") as agent:
+                agent.publishing()
+                agent.stop()
+            arrived = delivered(*second, PACKETS)
+        (run,) = chain.close()
+        assert [
+            (each["if_name"], each["final"], each["flows"]["packets"])
+            for each in run["interfaces"]
+        ] == [("far0", True, 0), ("far1", True, arrived)]
+
+
+def test_chains_go_on_in_several_namespaces_whatever_they_are_called(bpffs, recording_url):
+    """The second run names them in another order: the numbers of their interfaces change."""
+    with (
+        namespace() as here,
+        namespace() as red,
+        namespace() as blue,
+        veth_pair(here, red, names=("near0", "far")) as first,
+        veth_pair(here, blue, names=("near1", "far")) as second,
+        directory(bpffs, "pins") as pins,
+    ):
+        options = ("-i", "far", "--sink", recording_url, "--pin", pins, "--user", "root")
+        arrived = 0
+
+        def run(*places: Namespace) -> None:
+            names = [option for each in places for option in ("--netns", each.name)]
+            with Agent(*options, *names) as agent:
+                agent.publishing()
+                if arrived:
+                    closed(agent)
+                    assert len(agent.logs("took_over")) == 2
+                agent.stop()
+
+        run(red, blue)
+        arrived += delivered(*first, PACKETS) + delivered(*second, PACKETS)
+        run(blue, red)
+        arrived += delivered(*first, 101) + delivered(*second, 103)
+        run(red, blue)
+        assert published(recording_url) == arrived
+
+
+def test_links_that_a_run_had_no_time_to_take_over_stay(bpffs, recording_url):
+    count = 12
+    with ExitStack() as stack:
+        here, there = stack.enter_context(namespace()), stack.enter_context(namespace())
+        wires = [
+            stack.enter_context(veth_pair(here, there, names=(f"near{n}", f"far{n}")))
+            for n in range(count)
+        ]
+        pins = stack.enter_context(directory(bpffs, "pins"))
+        options = (*on(*(wire.receiver for wire in wires)), "--sink", recording_url, "--pin", pins)
+        with Agent(*options, "--user", "root") as agent:
+            agent.publishing()
+            agent.stop()
+        with Agent(*options, "--user", "root") as agent:
+            assert agent.saw("took_over", 60)
+            agent.stop()
+            taken = len(agent.logs("took_over"))
+            assert agent.logs("earlier_link_detached") == []
+        arrived = sum(delivered(*wire, 1_009) for wire in wires)
+        with Agent(*options, "--user", "root") as agent:
+            agent.publishing()
+            closed(agent, 2)
+            assert len(agent.logs("took_over")) == count
+            agent.stop()
+        assert 0 < taken < count
+        assert published(recording_url) == arrived
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_detach_counts_what_no_agent_published(chain, number):
+    with chain.agent("--interval", 3600) as agent:
+        agent.publishing()
+        before = delivered(chain.sender, chain.receiver, PACKETS)
+        refused = flowstream("detach", chain.pins)
+        assert refused.returncode == 1
+        assert "another agent uses this directory" in refused.stderr
+        agent.signal(number)
+        agent.wait()
+    after = delivered(chain.sender, chain.receiver, 1_009)
+    left = after if number == signal.SIGTERM else before + after
+    done = flowstream("detach", chain.pins)
+    assert done.returncode == 0
+    assert done.stdout.endswith(
+        f"detached from far in {chain.receiver.namespace.name}; "
+        f"{left:,} packets had not been published\n"
+    )
+    assert not chain.pins.exists()
+
+
+def test_a_file_system_that_is_mounted_anew_has_no_runs(wire, tmp_path, recording_url):
+    """As after the machine has started again."""
+    for _ in range(2):
+        with mounted(tmp_path / "bpf") as bpffs, directory(bpffs, "pins") as pins:
+            chain = Chain(wire, recording_url, pins)
+            with chain.agent() as agent:
+                agent.publishing()
+                assert agent.logs("took_over") == []
+                agent.stop()
+            assert flowstream("detach", pins).returncode == 0
+        (tmp_path / "bpf").rmdir()
