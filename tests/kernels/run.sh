@@ -1,12 +1,14 @@
 #!/bin/sh
-# Boots Debian's 6.1 and 6.12 kernels in qemu (emulated: no /dev/kvm needed) and runs check.py
-# in each; and a capture must give the same records there as here. Prints a line per kernel and check; exit status 1 when one failed. The base of the
-# guest and the kernels are kept in .cache/kernels; the guest has no network.
+# Boots Debian's 6.1 and 6.12 kernels in qemu (emulated: no /dev/kvm needed) and runs check.py and
+# links.py in each; and a capture must give the same records there as here. Prints a line per
+# kernel and check; exit status 1 when one failed. The base of the guest and the kernels are kept
+# in .cache/kernels; the guest has no network.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 cache=$top/.cache/kernels
 boot_timeout_s=300
+kinds="veth bonding 8021q ip_gre ipip sit wireguard tun"
 
 fail() {
 	echo "kernels: $*" >&2
@@ -15,7 +17,8 @@ fail() {
 
 [ "$(id -u)" -eq 0 ] || fail "run as root: debootstrap needs it"
 [ "$(dpkg --print-architecture)" = amd64 ] || fail "only amd64's kernels are known here"
-"$top/tools/install-packages.sh" debootstrap qemu-system-x86_64=qemu-system-x86 cpio xz=xz-utils
+"$top/tools/install-packages.sh" debootstrap qemu-system-x86_64=qemu-system-x86 cpio \
+	xz=xz-utils modinfo=kmod
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
@@ -59,19 +62,36 @@ newest() { # the newest package that Debian 12 has of a kernel series, by a patt
 		sort -V | tail -n 1
 }
 
-# Unpacks the kernel of package $1 and its modules veth and tun into $cache/$1.
+# Unpacks module $1 and, before it, those that it depends on, in the order in which they load.
+add_module() {
+	set -- "$1" "$(find tree/lib/modules -name "$1.ko*" | head -n 1)"
+	[ -n "$2" ] || fail "no module $1 in this kernel's package"
+	[ -z "$(find kernel/modules -name "*-$1.ko")" ] || return 0
+	for needed in $(modinfo -F depends "$2" | tr , ' '); do
+		add_module "$needed"
+	done
+	set -- "$1" "$2" "kernel/modules/$(printf %02d "$(ls kernel/modules | wc -l)")-$1.ko"
+	# Debian packs the modules of later kernels.
+	case $2 in
+	*.xz) xz -dc "$2" >"$3" ;;
+	*) cp "$2" "$3" ;;
+	esac
+}
+
+# Unpacks kernel and modules of package $1 into $cache/$1.
 fetch_kernel() {
-	[ -e "$cache/$1/tun.ko" ] && return
+	[ "$(cat "$cache/$1/kinds" 2>/dev/null)" = "$kinds" ] && return
 	mkdir -p "$work/$1"
 	(
 		cd "$work/$1"
 		apt-get download -qq -o APT::Sandbox::User=root "$1"
 		dpkg -x ./*.deb tree
-		mkdir kernel
-		find tree/lib/modules \( -name 'veth.ko*' -o -name 'tun.ko*' \) -exec cp {} kernel/ \;
-		# Debian packs the modules of later kernels.
-		[ ! -e kernel/veth.ko.xz ] || xz -d kernel/*.ko.xz
+		mkdir -p kernel/modules
+		for kind in $kinds; do
+			add_module "$kind"
+		done
 		mv tree/boot/vmlinuz-* kernel/vmlinuz
+		echo "$kinds" >kernel/kinds
 	)
 	rm -rf "${cache:?}/$1"
 	mv "$work/$1/kernel" "$cache/$1"
@@ -81,11 +101,12 @@ fetch_kernel() {
 # records that they give here.
 make_overlay() {
 	packages=$("$top/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-	mkdir -p "$1/flowstream" "$1/modules"
+	mkdir -p "$1/flowstream"
 	cp "$here/init" "$1/init"
-	cp "$here/check.py" "$1/flowstream/"
+	cp "$here"/*.py "$1/flowstream/"
 	cp -r "$top/flowstream" "$1/flowstream/"
-	for package in msgspec numpy numpy.libs pygments rich structlog typing_extensions.py uvloop; do
+	for package in msgspec numpy numpy.libs pygments pyroute2 rich structlog \
+		typing_extensions.py uvloop; do
 		cp -r "$packages/$package" "$1/flowstream/"
 	done
 	mkdir "$1/captures"
@@ -96,7 +117,8 @@ make_overlay() {
 }
 
 boot() { # kernel package $1
-	cp "$cache/$1/"*.ko "$work/overlay/modules/"
+	rm -rf "$work/overlay/modules"
+	cp -r "$cache/$1/modules" "$work/overlay/"
 	{ cat "$cache/base.cpio" && cd "$work/overlay" && archive; } >"$work/initrd"
 	timeout "$boot_timeout_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 2048 -smp 2 \
 		-nographic -no-reboot -nic none -kernel "$cache/$1/vmlinuz" -initrd "$work/initrd" \
