@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import structlog
 
 from flowstream.agent.in_force import InForce
+from flowstream.agent.overlapping import Overlapping
 from flowstream.agent.waiting import within
 from flowstream.errors import KernelError
 
@@ -75,7 +76,7 @@ class Follower:
     ) -> None:
         self._agent, self._attaching = agent, attaching
         self._places, self._selection = list(places), selection
-        self._in_force = InForce(period_s, agent)
+        self._in_force, self._overlapping = InForce(period_s, agent), Overlapping()
         self._removing: set[asyncio.Task[None]] = set()
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._idle = False
@@ -106,6 +107,7 @@ class Follower:
                     raise
                 self._attaching.failed(place, link, err)
         self._note_idle()
+        self._overlapping.look(self._places)
 
     def _rank(self, link: LinkFacts) -> int:
         names = self._selection.exact_names
@@ -153,6 +155,7 @@ class Follower:
             self._note_changes()
             await self._remove(self._leaving())
             attached = await self._attach_next()
+        await _in_thread(self._overlapping.look, self._places)
         await self._check()
 
     async def _attach_next(self) -> bool:
