@@ -39,7 +39,7 @@ ROOMS = {
         "accounting": "errors undecodable streams layouts records",
         "messages": "errors streams accounting",
         "kernel": "errors undecodable streams closing layouts accounting",
-        "attacher": "closing kernel",
+        "attacher": "errors undecodable closing host kernel",
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
@@ -68,7 +68,7 @@ ROOMS = {
         "detach": "errors wording layouts accounting kernel",
         "demo": "errors streams host records kafka source reading audit",
         "cli": "errors extras streams wording signals log progress host urls records schemas "
-        "messages kafka config reading audit recording agent check pcap detach demo",
+        "messages kafka config reading audit recording attacher agent check pcap detach demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""
@@ -78,7 +78,13 @@ LIBRARIES = {
     "argparse": ("cli",),
     "bcc": ("kernel.bcc_child",),
     "cramjam": ("compression",),
-    "ctypes": ("kernel", "host.privileges", "host.unprivileged", "host.namespaces"),
+    "ctypes": (
+        "kernel",
+        "host.privileges",
+        "host.unprivileged",
+        "host.namespaces",
+        "host.seccomp",
+    ),
     "fastavro": ("records.avro_form",),
     "google": ("records.protobuf_form",),
     "pyroute2": ("host.drivers",),

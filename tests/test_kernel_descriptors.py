@@ -22,7 +22,8 @@ from flowstream.kernel import object as kernel_object
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Link, Mode
-from flowstream.kernel.maps import ArrayMap, HashMap, Map, MapOfMaps, PerCpuArray
+from flowstream.kernel.map import Map
+from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer

@@ -11,7 +11,8 @@ import pytest
 from flowstream.errors import KernelError, LayoutError, MapFullError
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, libbpf
-from flowstream.kernel.maps import ArrayMap, HashMap, Map, MapOfMaps, PerCpuArray
+from flowstream.kernel.map import Map
+from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.object import MapSpec
 
 U32, U64 = np.dtype(np.uint32), np.dtype(np.uint64)

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-    from flowstream.records import CountersRecord
-
-
-class AttachmentKey(NamedTuple):
-    """An interface in one direction: 0 ingress, 1 egress (IPFIX 61)."""
-
-    if_index: int
-    flow_direction: int = 0
-
-    @classmethod
-    def of_code(cls, code: int) -> Self:
-        """Key whose code in a ``Tally`` is ``code``."""
-        return cls(code >> 1, code & 1)
-
-    @classmethod
-    def of_record(cls, record: CountersRecord) -> Self:
-        """Key of a counters record."""
-        return cls(record.if_index, record.flow_direction)
-
-    @property
-    def code(self) -> int:
-        """Code in a ``Tally``."""
-        return 2 * self.if_index + self.flow_direction
+__all__ = ["AttachmentKey", "Tally", "attachment_codes"]
 
 
 def attachment_codes(if_index: NDArray[Any], flow_direction: NDArray[Any]) -> NDArray[np.uint64]:

@@ -19,6 +19,7 @@ from flowstream.agent.counting import Counting, rhythm_of
 from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
+from flowstream.agent.guarding import guard
 from flowstream.agent.limit import RecordLimit
 from flowstream.agent.predecessors import Predecessors
 from flowstream.agent.reloading import Reloading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from flowstream.agent.predecessors import Means
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.agent.state import Run
+    from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.sink import Sink
@@ -78,6 +80,7 @@ class Agent:
         self._signals = signals or Signals()
         self._faults = Faults(self.stop)
         self._sink_failed = False
+        self._attacher: Process | None = None
         self._limit = RecordLimit.of_run(config, publisher, run.ledger)
         self._attachments = Attachments(probe, self._limit, run, self._spawn)
         self._draining = Draining(config.interval_s, self._attachments, self._limit, self._faults)
@@ -127,6 +130,10 @@ class Agent:
         )
         self._stages.append(self._predecessors)
 
+    def depend_on(self, process: Process) -> None:
+        """End the run in order when the attacher's process ends."""
+        self._attacher = process
+
     def rename(self, if_index: int, name: str) -> None:
         """Name an interface from the next batch on."""
         self._run.rename(if_index, name)
@@ -168,6 +175,13 @@ class Agent:
 
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""
+        unguard = guard(self._attacher, self._faults) if self._attacher else lambda: None
+        try:
+            return await self._run_to_end(topics)
+        finally:
+            unguard()
+
+    async def _run_to_end(self, topics: Sequence[str]) -> int:
         if self._reloading:
             self._spawn(self._reloading.run())
         self._signals.deliver(self.stop, self._reloading.request if self._reloading else None)

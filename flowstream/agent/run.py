@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.agent.taking_over import Attaches
+    from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.host.links import LinkFacts
@@ -68,11 +69,12 @@ _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 
 
-def run(config: RunConfig, source: ConfigSource | None = None) -> int:
+def run(config: RunConfig, process: Process, source: ConfigSource | None = None) -> int:
     """Run the agent to its end; return the exit status: 0, or 1 after a fault.
 
-    With the ``source`` of the configuration SIGHUP reads it again. Raises
-    ``FlowstreamError`` for whatever keeps the agent from starting.
+    ``process`` is the attacher's, which stays the caller's. With the ``source`` of the
+    configuration SIGHUP reads it again. Raises ``FlowstreamError`` for whatever keeps the
+    agent from starting.
     """
     logs.configure(config.log_level, config.log_format)
     user = privileges.find_user(config.user)
@@ -97,10 +99,10 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
         sink.prepare(topics)
         probe = _probe(config, chain)
         stack.callback(probe.close)
-        attacher: Attaches = stack.enter_context(Attacher(probe))
+        signals.catch()
+        attacher: Attaches = Attacher(process, probe, user, netns=bool(config.netns))
         if chain:
             attacher = chain.taking_over(attacher)
-        signals.catch()
         attached: list[tuple[Attachment, str]] = []
         for namespace, link in chosen:
             if signals.received:
@@ -119,6 +121,7 @@ def run(config: RunConfig, source: ConfigSource | None = None) -> int:
             log.warning("still root by name, without any capability", user=config.user)
         publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)
         agent = Agent(config, probe, sink, publisher, this, signals, sinks.spool_state, source)
+        agent.depend_on(process)
         if chain:
             agent.succeed(chain, Means(*sinks, encoder), ledgers)
         for attachment, netns in attached:
@@ -196,8 +199,7 @@ def _target(config: RunConfig, namespace: Namespace, link: LinkFacts) -> Target:
 
 
 def _attach(attacher: Attaches, target: Target, namespace: Namespace) -> Attachment:
-    with namespace.entered():
-        attachment = attacher.attach(target)
+    attachment = attacher.attach(target)
     place = {"netns": namespace.label} if namespace.label else {}
     log.info(
         "attached",

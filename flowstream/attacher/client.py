@@ -1,7 +1,9 @@
 """The agent's side: asks the attacher to attach.
 
-attacher = Attacher(probe)
-attachment = attacher.attach(Target.named("eth0", Mode.AUTO))
+with Process() as process:          # before the configuration is read
+    ...
+    attacher = Attacher(process, probe, user, netns=False)
+    attachment = attacher.attach(Target.named("eth0", Mode.AUTO))
 
 # At run time, from the event loop; other attachments go on meanwhile.
 attachment = await loop.run_in_executor(None, attacher.attach, target)
@@ -13,34 +15,91 @@ successor = attacher.attach(again)
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from flowstream.closing import Closing
-from flowstream.kernel.attaching import attach_here
+import structlog
+
+from flowstream.attacher import protocol
+from flowstream.attacher.protocol import Reply, Request, Setup
+from flowstream.errors import AttachError, KernelError
+from flowstream.host import namespaces
+from flowstream.kernel import explain, features
 
 if TYPE_CHECKING:
+    from flowstream.attacher.process import Process
+    from flowstream.host.privileges import User
     from flowstream.kernel.attaching import Attachable
     from flowstream.kernel.target import Target
 
+log = structlog.get_logger()
+
 Made = TypeVar("Made")
 
+_MOST_DESCRIPTORS: Final = 16
+"""Descriptors of an attachment."""
 
-class Attacher(Closing, Generic[Made]):
-    """Attaches a probe to interfaces, one at a time, from any thread."""
 
-    def __init__(self, probe: Attachable[Made]) -> None:
-        self._probe = probe
+class Attacher(Generic[Made]):
+    """Attaches a probe to interfaces by the process, one at a time, from any thread.
+
+    ``user`` is the user that the process becomes. ``netns``: interfaces may be in other
+    network namespaces than this process's. Both processes hold the probe's maps.
+    Raises KernelError when the process cannot give up its privileges.
+    """
+
+    def __init__(
+        self, process: Process, probe: Attachable[Made], user: User, *, netns: bool
+    ) -> None:
+        self._process, self._probe = process, probe
         self._turn = threading.Lock()
+        self._missing = features.missing_capabilities()
+        creator = probe.creator
+        setup = Setup(
+            user.uid, user.gid, netns, creator.build, creator.program,
+            list(creator.shared), dict(creator.own), creator.pins.epoch if creator.pins else 0,
+        )  # fmt: skip
+        directory = [creator.pins.fd] if creator.pins else []
+        reply, _ = self._ask(setup, [*creator.shared.values(), *directory])
+        if reply.errno:
+            raise KernelError(f"starting the attacher: {reply.text}", reply.errno)
+        if reply.text:
+            log.warning("attacher_calls_not_restricted", reason=reply.text)
 
     def attach(self, target: Target) -> Made:
         """Load a program for ``target`` and attach it. Blocks: tens of milliseconds.
 
-        KernelError names the interface and the remedy; its ``errno`` is the kernel's
-        (ENODEV: the interface is gone).
+        KernelError names the interface and the remedy; its ``errno`` is the kernel's. For
+        an interface that is gone that is ENODEV, and EINVAL in a network namespace that
+        this process may not enter.
         """
+        fds = [fd for fd in (target.netns_fd, target.link_fd) if fd is not None]
+        request = Request(
+            "attach", target.if_index, target.record_index, target.direction, target.mode,
+            target.sampling, target.raw, target.netns_fd is not None, target.link_fd is not None,
+            target.earlier,
+        )  # fmt: skip
         with self._turn:
-            return attach_here(self._probe, target)
+            reply, received = self._ask(request, fds)
+            if reply.errno:
+                protocol.close(received)
+                raise self._explained(reply, target)
+            return self._probe.adopt(target, reply.mode, received)
 
-    def close(self) -> None:
-        """End the attacher; attachments stay. Harmless twice."""
+    def _ask(self, message: Setup | Request, fds: list[int]) -> tuple[Reply, list[int]]:
+        sock = self._process.socket
+        try:
+            protocol.send(sock, message, fds)
+            data, received = protocol.receive(sock, _MOST_DESCRIPTORS)
+        except OSError as err:
+            raise KernelError(f"the attacher does not answer: {err.strerror}") from err
+        if not data:
+            raise KernelError("the attacher has ended")
+        return protocol.decode_reply(data), received
+
+    def _explained(self, reply: Reply, target: Target) -> KernelError:
+        err = AttachError(reply.text, reply.errno, stage=reply.stage, mode=reply.mode)
+        with contextlib.suppress(KernelError), namespaces.inside(target.netns_fd):
+            return explain.explained(err, target, self._missing)
+        return explain.explained(err, target, self._missing, is_inside=False)

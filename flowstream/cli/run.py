@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
 
 _EXAMPLES = """\
@@ -67,21 +68,25 @@ def add(commands: Commands) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the agent to its end and return its exit status."""
-    if args.config is None:
-        return _run(load(vars(args)))
     # SIGHUP would end the process until the agent can act on it, however early it comes.
-    with _held_back(signal.SIGHUP):
-        source = ConfigSource(vars(args), Path(args.config))
-        return _run(source.config, source)
+    with _held_back(signal.SIGHUP) if args.config is not None else contextlib.nullcontext():
+        from flowstream.attacher.process import Process  # noqa: PLC0415
+
+        # Before the configuration is read: the attacher has none of the secrets in it.
+        with Process() as process:
+            if args.config is None:
+                return _run(process, load(vars(args)))
+            source = ConfigSource(vars(args), Path(args.config))
+            return _run(process, source.config, source)
 
 
-def _run(config: RunConfig, source: ConfigSource | None = None) -> int:
+def _run(process: Process, config: RunConfig, source: ConfigSource | None = None) -> int:
     single_threaded()
     with _without_rich():
         import structlog  # noqa: F401, PLC0415
     from flowstream.agent.run import run  # noqa: PLC0415
 
-    return run(config, source)
+    return run(config, process, source)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ _OWN: Final = Path("/proc/thread-self/ns/net")
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 _OF_PROCESS: Final = re.compile(r"pid:([0-9]{1,7})|/proc/([0-9]{1,7})/ns/net", re.ASCII)
 _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Namespace(Closing):
@@ -119,8 +120,8 @@ class Namespace(Closing):
         if self.fd is not None:
             yield self.fd
             return
-        with _own() as own:
-            yield own
+        with _own() as home:
+            yield home
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -211,25 +212,33 @@ def inside(fd: int | None, name: str = "the network namespace") -> Iterator[None
     if fd is None:
         yield
         return
-    with _own() as own:
-        _set(fd, f"entering {name}")
+    with _own() as home:
+        move(fd, f"entering {name}")
         try:
             yield
         finally:
-            _set(own, "returning to the original network namespace")
+            move(home, "returning to the original network namespace")
 
 
 @contextlib.contextmanager
 def _own() -> Iterator[int]:
-    """Provide a descriptor of the calling thread's network namespace."""
-    fd = os.open(_OWN, _OPEN)
+    fd = own()
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _set(fd: int, action: str) -> None:
-    if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
+def own() -> int:
+    """Open the network namespace of the calling thread; the descriptor is the caller's."""
+    return os.open(_OWN, _OPEN)
+
+
+def move(fd: int, action: str) -> None:
+    """Move the calling thread into the namespace behind a descriptor, for good.
+
+    Raises ``KernelError`` that says what the ``action`` was.
+    """
+    if _libc.setns(fd, CLONE_NEWNET):
         number = ctypes.get_errno()
         raise KernelError(f"{action}: {os.strerror(number)}; needs root or CAP_SYS_ADMIN", number)

@@ -1,4 +1,4 @@
-"""Drops root and every capability, permanently."""
+"""Drops root and capabilities, permanently."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from flowstream.errors import FlowstreamError, UsageError
 
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_DROP = 24
 _KEYCTL_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
 _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 """The number of the system call keyctl, which no C library has as a function."""
@@ -52,6 +54,25 @@ def give_up(user: User) -> None:
     Raises ``FlowstreamError`` when any capability is left.
     """
     libc = ctypes.CDLL(None, use_errno=True)
+    _change(libc, user, 0)
+
+
+def keep(user: User, capabilities: int) -> None:
+    """Like ``give_up``, but keep those of ``capabilities`` (a mask) that this process has.
+
+    The bounding set is emptied if that is permitted. Raises ``FlowstreamError`` when others
+    are left.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    # Up to the first that this kernel does not know, or none without CAP_SETPCAP.
+    for number in range(64):
+        if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0):
+            break
+    _change(libc, user, _held() & capabilities)
+
+
+def _change(libc: ctypes.CDLL, user: User, capabilities: int) -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _leave_keyring(libc)
     if os.geteuid() == 0:
@@ -60,11 +81,11 @@ def give_up(user: User) -> None:
             os.setresgid(user.gid, user.gid, user.gid)
         with contextlib.suppress(PermissionError):
             os.setresuid(user.uid, user.uid, user.uid)
-    _clear_capabilities(libc)
+    _set_capabilities(libc, capabilities)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    held = _held()
-    if held:
-        raise FlowstreamError(f"capabilities {held:#x} could not be dropped")
+    left = _held() & ~capabilities
+    if left:
+        raise FlowstreamError(f"capabilities {left:#x} could not be dropped")
 
 
 def _leave_keyring(libc: ctypes.CDLL) -> None:
@@ -77,10 +98,11 @@ def _leave_keyring(libc: ctypes.CDLL) -> None:
         libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
-def _clear_capabilities(libc: ctypes.CDLL) -> None:
+def _set_capabilities(libc: ctypes.CDLL, mask: int) -> None:
+    """Make ``mask`` the effective and permitted set, and the inheritable one empty."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    if libc.capset(header, nothing) != 0:
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    if libc.capset(header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)) != 0:
         number = ctypes.get_errno()
         raise FlowstreamError(f"dropping capabilities: {os.strerror(number)}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from flowstream.errors import AttachError
-from flowstream.kernel import explain
+from flowstream.kernel import explain, features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,5 +44,5 @@ def attach_here(probe: Attachable[Made_co], target: Target) -> Made_co:
     try:
         parts = probe.creator.create(target)
     except AttachError as err:
-        raise explain.explained(err, target.interface, target.if_index) from err
+        raise explain.explained(err, target, features.missing_capabilities()) from err
     return probe.adopt(target, parts.mode, parts.release())

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flowstream.kernel.link import Link
-from flowstream.kernel.maps import Map
+from flowstream.kernel.map import Map
 from flowstream.kernel.parts import Parts
 from flowstream.kernel.program import Program
 from flowstream.kernel.stages import Stage, at

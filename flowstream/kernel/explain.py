@@ -12,33 +12,39 @@ import socket
 from typing import TYPE_CHECKING
 
 from flowstream.errors import KernelError
-from flowstream.kernel import features, libbpf
+from flowstream.kernel import libbpf
 from flowstream.kernel.link import NO_NATIVE, TAKEN, Mode
 from flowstream.kernel.stages import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flowstream.errors import AttachError
+    from flowstream.kernel.target import Target
 
 
-def explained(err: AttachError, interface: str, if_index: int) -> KernelError:
+def explained(
+    err: AttachError, target: Target, missing: Sequence[str], *, is_inside: bool = True
+) -> KernelError:
     """Return the error with the interface and the remedy.
 
-    The calling thread must be in the interface's network namespace; ``if_index`` is the
-    index there.
+    ``missing`` are the capabilities that the process lacked that was to attach.
+    ``is_inside``: the calling thread is in the network namespace of the interface.
     """
+    interface = target.interface
     if err.stage == Stage.LOADING:
-        return KernelError(f"{err}{_loading(err)}", err.errno)
+        return KernelError(f"{err}{_loading(err, missing)}", err.errno)
     if err.stage == Stage.ATTACHING:
         # The kernel says EINVAL of an index that does not exist.
-        if err.errno == errno.EINVAL and _is_gone(if_index):
+        if err.errno == errno.EINVAL and is_inside and _is_gone(target.if_index):
             return KernelError(f"{interface} is gone", errno.ENODEV)
+        held = _holder(target.if_index) if is_inside else None
         where = f"attaching to {interface} ({err.mode})"
-        return KernelError(f"{where}: {_attaching(err, interface, if_index)}", err.errno)
-    return err
+        return KernelError(f"{where}: {_attaching(err, interface, held)}", err.errno)
+    return KernelError(f"attaching to {interface}: {err}", err.errno)
 
 
-def _loading(err: AttachError) -> str:
-    missing = features.missing_capabilities()
+def _loading(err: AttachError, missing: Sequence[str]) -> str:
     if err.errno in (errno.EPERM, errno.EACCES) and missing:
         return f"; needs root or {', '.join(missing)}"
     if err.mode == Mode.OFFLOAD:
@@ -54,9 +60,12 @@ def _is_gone(if_index: int) -> bool:
     return False
 
 
-def _attaching(err: AttachError, interface: str, if_index: int) -> str:
+def _attaching(err: AttachError, interface: str, held: str | None) -> str:
     if err.errno in TAKEN:
-        return _held(interface, if_index)
+        return (
+            f"{held or 'another XDP program'} is already there: stop its owner, or, if it has "
+            f"none, remove it by: ip link set dev {interface} xdp off"
+        )
     if err.errno in NO_NATIVE and err.mode == Mode.NATIVE:
         return (
             "the driver has no native XDP (or not with this MTU or these queues): "
@@ -69,13 +78,9 @@ def _attaching(err: AttachError, interface: str, if_index: int) -> str:
     return os.strerror(err.errno) if err.errno else str(err)
 
 
-def _held(interface: str, if_index: int) -> str:
+def _holder(if_index: int) -> str | None:
     try:
         held = libbpf.attached_program(if_index)
     except KernelError:
-        held = None
-    program = f"program {held[1]} (id {held[0]})" if held else "another XDP program"
-    return (
-        f"{program} is already there: stop its owner, or, if it has none, "
-        f"remove it by: ip link set dev {interface} xdp off"
-    )
+        return None
+    return held and f"program {held[1]} (id {held[0]})"

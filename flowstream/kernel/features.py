@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+from functools import cache
 from pathlib import Path
 
 from flowstream.errors import KernelError
@@ -19,12 +20,25 @@ NO_MEMLOCK = (5, 11)
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 """linux/capability.h."""
 NEEDED = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+"""For loading and attaching; CAP_SYS_ADMIN stands for each of them."""
+
+
+def kept_capabilities(*, netns: bool) -> int:
+    """Capabilities, as a mask, for loading and attaching, also in other network namespaces."""
+    kept = {*NEEDED, "CAP_SYS_ADMIN"} if netns or missing_by_name() else {*NEEDED}
+    return sum(1 << CAPABILITIES[name] for name in kept)
 
 
 def kernel_version() -> tuple[int, int]:
     """Major and minor version of the running kernel."""
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+@cache
+def has_frags() -> bool:
+    """Whether XDP reads packets in several buffers."""
+    return kernel_version() >= FRAGS
 
 
 def require_kernel() -> None:
@@ -44,10 +58,15 @@ def effective_capabilities() -> set[str]:
     return {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
 
 
+def missing_by_name() -> list[str]:
+    """Capabilities of ``NEEDED`` that this process lacks, whatever stands for them."""
+    held = effective_capabilities()
+    return [name for name in NEEDED if name not in held]
+
+
 def missing_capabilities() -> list[str]:
     """Capabilities that loading and attaching need and this process lacks."""
-    held = effective_capabilities()
-    return [name for name in NEEDED if name not in held and "CAP_SYS_ADMIN" not in held]
+    return [] if "CAP_SYS_ADMIN" in effective_capabilities() else missing_by_name()
 
 
 def raise_memlock() -> None:

@@ -6,15 +6,14 @@ Every map is a context manager; closing twice is harmless.
 from __future__ import annotations
 
 import errno
-import os
 from ctypes import byref, c_uint32, c_uint64
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowstream.closing import Closing
-from flowstream.errors import KernelError, LayoutError, MapFullError
-from flowstream.kernel import libbpf, structures
+from flowstream.errors import LayoutError
+from flowstream.kernel import libbpf
+from flowstream.kernel.map import Map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,87 +24,6 @@ if TYPE_CHECKING:
 
 BATCH = 8_192
 """Entries per system call of a batched read: bounds the memory of a drain."""
-
-
-class Map(Closing):
-    """A map in the kernel, owned by this object.
-
-    ``fd`` is its descriptor. Creating raises KernelError, whose text says whether
-    privilege or memory is missing.
-    """
-
-    def __init__(
-        self,
-        spec: MapSpec,
-        max_entries: int | None = None,
-        inner_fd: int = 0,
-        *,
-        fd: int | None = None,
-    ) -> None:
-        self.name = spec.name
-        self.key_size = spec.key_size
-        self.value_size = spec.value_size
-        self.max_entries = max_entries or spec.max_entries
-        self.fd: int = self._create(spec, inner_fd) if fd is None else fd
-        if fd is not None:
-            self._compare(spec)
-
-    @classmethod
-    def from_fd(cls, fd: int, *args: Any, **kwargs: Any) -> Self:
-        """Use the map behind ``fd``; the other arguments are those of the constructor.
-
-        Raises LayoutError that names the difference when the kernel's map has another
-        type, size or capacity. Owns ``fd`` from the call on, also when it raises.
-        """
-        try:
-            return cls(*args, **kwargs, fd=fd)
-        except BaseException:
-            os.close(fd)
-            raise
-
-    def _create(self, spec: MapSpec, inner_fd: int) -> int:
-        options = structures.MapCreateOpts(map_flags=spec.flags, inner_map_fd=inner_fd)
-        name = spec.name.encode()[:15]
-        result = libbpf.library().bpf_map_create(
-            spec.type, name, spec.key_size, spec.value_size, self.max_entries, byref(options)
-        )
-        try:
-            return libbpf.check(result, f"creating map {spec.name}")
-        except KernelError as err:
-            raise KernelError(f"{err}{_REMEDIES.get(err.errno, '')}", err.errno) from err
-
-    def _compare(self, spec: MapSpec) -> None:
-        info = libbpf.object_info(structures.MapInfo, self.fd)
-        expected = {
-            "type": spec.type,
-            "key_size": self.key_size,
-            "value_size": self.value_size,
-            "max_entries": self.max_entries,
-        }
-        for field, value in expected.items():
-            libbpf.compare(f"map {self.name}", field, getattr(info, field), value)
-
-    def close(self) -> None:
-        """Close the descriptor; programs that use the map keep it alive."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def update(self, key: NDArray[Any], value: NDArray[Any], flags: int = libbpf.BPF_ANY) -> None:
-        """Set ``key`` to ``value``; MapFullError when there is no room (E2BIG)."""
-        result = libbpf.library().bpf_map_update_elem(
-            self.fd, key.ctypes.data, value.ctypes.data, flags
-        )
-        if result == -errno.E2BIG:
-            raise MapFullError(f"map {self.name} is full ({self.max_entries})", errno.E2BIG)
-        libbpf.check(result, f"updating map {self.name}")
-
-
-_REMEDIES = {
-    errno.EPERM: ": needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-    errno.ENOMEM: ": not enough memory: lower --max-flows or raise the memory limit",
-    errno.E2BIG: ": too large: lower --max-flows",
-}
 
 
 def _check_size(what: str, dtype: np.dtype[Any], size: int) -> None:

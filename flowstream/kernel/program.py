@@ -26,7 +26,7 @@ class Program(Closing):
 
     def __init__(self, spec: ProgramSpec, map_fds: Mapping[str, int], target: Target) -> None:
         offload = target.mode is Mode.OFFLOAD
-        frags = features.kernel_version() >= features.FRAGS and not offload
+        frags = features.has_frags() and not offload
         code = spec.link(
             map_fds,
             {

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowstream.errors import KernelError, LayoutError
-from flowstream.kernel.maps import Map
+from flowstream.kernel.map import Map
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.kernel.link import Mode, interface_index
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, LinkPin
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
-from flowstream.kernel.maps import Map
+from flowstream.kernel.map import Map
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.pins import PinDirectory
 from flowstream.kernel.structures import ProgInfo

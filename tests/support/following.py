@@ -14,8 +14,10 @@ from flowstream.agent.attaching import Attaching
 from flowstream.agent.follower import Follower
 from flowstream.agent.places import Place
 from flowstream.attacher.client import Attacher
+from flowstream.attacher.process import Process
 from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import Namespace as Observed
+from flowstream.host.privileges import find_user
 from flowstream.host.selection import Selection
 from flowstream.kernel.link import Mode
 from support.agent import delivered
@@ -113,7 +115,8 @@ class FollowingRig(Rig):
     ) -> None:
         super().__init__(url, program, **options)
         self.before_attach = before_attach
-        self._attacher = Attacher(self.probe)
+        self._process = Process()
+        self._attacher = Attacher(self._process, self.probe, find_user("nobody"), netns=True)
         self.observed = [Observed.open(label, number) for number, label in enumerate(labels)]
         places = [Place(each, LinkMonitor(each), alone=len(labels) == 1) for each in self.observed]
         self.attaching = Attaching(
@@ -133,9 +136,7 @@ class FollowingRig(Rig):
 
     def attach(self, target: Target) -> Attachment:  # type: ignore[override]
         self.before_attach(target)
-        (place,) = (each for each in self.observed if each.fd == target.netns_fd)
-        with place.entered():
-            return self._attacher.attach(target)
+        return self._attacher.attach(target)
 
     def count_failed(self) -> None:
         self.failed += 1
@@ -156,7 +157,7 @@ class FollowingRig(Rig):
         finally:
             self.follower.close()
             self.agent.close()
-            self._attacher.close()
+            self._process.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,30 @@
+"""Which attachment a count belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from flowstream.records import CountersRecord
+
+
+class AttachmentKey(NamedTuple):
+    """An interface in one direction: 0 ingress, 1 egress (IPFIX 61)."""
+
+    if_index: int
+    flow_direction: int = 0
+
+    @classmethod
+    def of_code(cls, code: int) -> Self:
+        """Key whose code in a ``Tally`` is ``code``."""
+        return cls(code >> 1, code & 1)
+
+    @classmethod
+    def of_record(cls, record: CountersRecord) -> Self:
+        """Key of a counters record."""
+        return cls(record.if_index, record.flow_direction)
+
+    @property
+    def code(self) -> int:
+        """Code in a ``Tally``."""
+        return 2 * self.if_index + self.flow_direction
