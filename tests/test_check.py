@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support import kafka_config
 from support.net import namespace, veth_pair
+from support.pinned import FIRST_EPOCH
 from support.tun import tun_device
 from support.users import open_to_all
 
 from flowstream.check import Finding, Status, check, host, interfaces
+from flowstream.check.pins import check_pins
 from flowstream.cli.main import main
 from flowstream.errors import KernelError
 from flowstream.host.drivers import DriverFacts, XdpFeature, driver_facts
@@ -349,3 +351,26 @@ def test_the_agents_configuration_is_checked(capsys, secure_broker, tmp_path):
     assert ": authenticated as agent by SCRAM-SHA-256\n" in said
     assert main(["check", "--config", str(file), "--sink", "stdout:", "-i", "none"]) == 2
     assert "has no effect on stdout:" in capsys.readouterr().err
+
+
+def test_a_directory_of_pins(bpffs, tmp_path):
+    def found(path) -> Finding:
+        (finding,) = check_pins(str(path))
+        return finding
+
+    place = bpffs / "pins"
+    assert found(place) == Finding(Status.OK, str(place), "can be made")
+    assert not place.exists()
+    (place / str(FIRST_EPOCH)).mkdir(parents=True)
+    assert found(place) == Finding(Status.OK, str(place), "has the pins of 1 run")
+    for other in (tmp_path, tmp_path / "pins"):
+        assert found(other).status is Status.FAIL
+        assert "mount -t bpf bpf /sys/fs/bpf" in found(other).remedy
+    assert found(bpffs / "no" / "pins").text == "No such file or directory"
+
+
+def test_the_directory_of_pins_is_the_agents(bpffs, tmp_path, capsys):
+    config = tmp_path / "agent.toml"
+    config.write_text(f'interface = ["lo"]\npin = "{bpffs}/pins"\n')
+    main(["check", "--config", str(config)])
+    assert f"ok    {bpffs}/pins: can be made\n" in capsys.readouterr().out

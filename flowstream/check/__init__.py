@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flowstream.check.finding import Finding, Status
 from flowstream.check.host import check_host
 from flowstream.check.interfaces import check_interfaces
+from flowstream.check.pins import check_pins
 from flowstream.check.sink import check_sink
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.urls import parse_url
@@ -29,8 +30,9 @@ def check(
     sink: str | None,
     topic_prefix: str,
     client: ClientSettings = DEFAULT_CLIENT,
+    pin: str | None = None,
 ) -> Iterator[Finding]:
-    """Check the host, then the interfaces that are chosen, then the sink.
+    """Check the host, then the interfaces that are chosen, the directory ``pin``, and the sink.
 
     ``netns`` are labels of network namespaces, without any the process's own one is
     meant. ``client`` are the settings for a cluster. Raises ``UsageError`` when ``sink`` is not
@@ -39,5 +41,7 @@ def check(
     url = None if sink is None else parse_url(sink)
     yield from check_host()
     yield from check_interfaces(selection, netns)
+    if pin is not None:
+        yield from check_pins(pin)
     if url is not None:
         yield from check_sink(url, topic_prefix, client)

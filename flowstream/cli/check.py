@@ -13,7 +13,7 @@ from flowstream.host.selection import Selection
 if TYPE_CHECKING:
     import argparse
 
-_FIELDS = ("interfaces", "interface_kinds", "netns", "sink", "topic_prefix")
+_FIELDS = ("interfaces", "interface_kinds", "netns", "pin", "sink", "topic_prefix")
 _EXAMPLES = """\
 examples:
   sudo flowstream check
@@ -39,8 +39,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the agent's TOML file: interface, interface-kind, netns, sink, topic-prefix and "
-        "[kafka] are taken from it",
+        help="the agent's TOML file: interface, interface-kind, netns, pin, sink, topic-prefix "
+        "and [kafka] are taken from it",
     )
     add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
@@ -49,14 +49,14 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the findings one by one; return 1 when one of them is a failure."""
     known, table = read(Path(args.config)) if args.config else ({}, {})
-    given = values(args, _FIELDS, **{"sink": None} | known)
+    given = values(args, _FIELDS, **{"sink": None, "pin": None} | known)
     client = client_for(given["sink"] or "", args, table)
     selection = Selection(given["interfaces"], given["interface_kinds"])
     from flowstream.check import Status, check  # noqa: PLC0415
 
     failed = False
     prefix = given["topic_prefix"]
-    for finding in check(selection, given["netns"], given["sink"], prefix, client):
+    for finding in check(selection, given["netns"], given["sink"], prefix, client, given["pin"]):
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         print(f"{finding.status:4}  {finding.subject}: {finding.text}{remedy}", flush=True)
         failed = failed or finding.status is Status.FAIL
