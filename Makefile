@@ -22,7 +22,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc lib
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats community_id config \
 	config_source encode extras imports kafka_pauses kafka_properties link_types log overlaps partition \
 	past pipeline profiles records reference registry schemas selection sink_kafka_lanes sink_stdout \
-	spool spool_damage spool_model spool_pace spool_runs wording)
+	spool spool_damage spool_live spool_model spool_pace spool_runs wording)
 COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --generate-hashes \
 	--allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
@@ -61,7 +61,7 @@ faults: setup ## let brokers, networks and disks fail in many ways (root)
 	@tests/broker/fetch.sh
 	@$(SUDO) $(BIN)/python -m pytest -m '' tests/faults $(ARGS)
 
-soak: setup ## long runs: ARGS=kills, steady, outage or interfaces, each with --help (root)
+soak: setup ## long runs: ARGS=kills, restarts, steady, outage or interfaces, each with --help (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(SUDO) env PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)

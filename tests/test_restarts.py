@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from support.agent import delivered
 from support.chains import Chain, closed, directory, generations, load, published, sums
+from support.net import namespace, veth_pair
 from support.traffic import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from support.agent import Agent
 
 PACKETS = 20_011
 FLOWS = 503
@@ -152,3 +155,74 @@ def test_an_upgrade_may_change_the_size_of_the_table_and_the_sampling(chain):
     (interface,) = last["interfaces"]
     assert interface["seen"]["packets"] == more
     assert interface["no_flow"]["sampled_out"]["packets"] > 0
+
+
+def test_an_interface_that_went_meanwhile_is_closed_with_what_it_counted(bpffs, recording_url):
+    with (
+        directory(bpffs, "restarts") as pins,
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there) as staying,
+    ):
+        chain = Chain(staying, recording_url, pins)
+        with veth_pair(here, there, names=("near2", "far2")) as (sender, going):
+            with chain.agent("-i", going.name) as agent:
+                agent.publishing()
+                agent.stop()
+            first = delivered(staying.sender, staying.receiver, PACKETS, "-f", FLOWS)
+            second = delivered(sender, going, 2 * PACKETS, "-f", FLOWS)
+        with chain.agent() as agent:
+            agent.publishing()
+            closed(agent)
+            assert len(agent.logs("took_over")) == 1
+            agent.stop()
+        run, _ = chain.close()
+    seen = {each["if_name"]: each["seen"]["packets"] for each in run["interfaces"]}
+    assert seen == {staying.receiver.name: first, going.name: second}
+    assert published(recording_url) == first + second
+
+
+def test_an_interface_that_is_not_chosen_any_more_is_detached(chain):
+    begin(chain)
+    arrived = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+    (run,) = chain.close()
+    assert sums([run])["published"] == arrived
+    assert "prog" not in chain.receiver.namespace.run("ip", "link", "show", chain.receiver.name)
+
+
+def test_with_spool_and_broker_away_a_killed_agent_leaves_every_packet_explained(
+    bpffs, wire, broker_factory, tmp_path
+):
+    broker = broker_factory()
+    with directory(bpffs, "restarts") as pins:
+        chain = Chain(wire, broker.url, pins, "--spool", tmp_path / "spool", "--format", "msgpack")
+        begin(chain)
+        with load(chain.sender, FLOWS, PPS):
+            for n in range(4):
+                if n == 1:
+                    broker.stop()
+                if n == 3:
+                    broker.start()
+                with chain.agent("--spool-rate", 20_000) as agent:
+                    agent.publishing()
+                    # The checkpoint is written each second: with it and between two.
+                    time.sleep(0.7 * n + 0.3)
+                    agent.signal(signal.SIGKILL)
+                    agent.wait()
+        arrived = quiet(chain)
+        with chain.agent() as agent:
+            agent.publishing()
+            assert wait_until(lambda: len(generations(pins)) == 1, 60), agent.output()
+            assert wait_until(lambda: not spooled(agent), 60), agent.output()
+            agent.stop()
+        runs = chain.close()
+    found = sums(runs)
+    assert (found["seen"], found["lost"]) == (arrived, 0)
+    assert 0 <= arrived - found["published"] <= found["killed"] < arrived
+
+
+def spooled(agent: Agent) -> bool:
+    """Whether records wait in the spool, by the log."""
+    drained, began = agent.logs("spool_drained"), agent.logs("spool_found")
+    began += agent.logs("spooling")
+    return len(began) > len(drained)

@@ -7,7 +7,7 @@ the attachments. Every entry is replaced whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
@@ -25,6 +25,10 @@ VERSION: Final = 1
 HEADER: Final = 2**64 - 1
 SEQS: Final = 2**64 - 2
 
+U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+AttachMode = Literal["native", "generic", "offload", "tcx"]
+
 
 class Header(msgspec.Struct, array_like=True, frozen=True):
     """The run, and what its maps are; ``layouts`` names the layouts of their entries.
@@ -34,14 +38,14 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
 
     version: int
     agent_version: str
-    agent_epoch: int
+    agent_epoch: U63
     host_id: bytes
     host: str
     sampler_address: bytes
     topic_prefix: str
     program: str
     layouts: str
-    max_flows: int
+    max_flows: U32
     closed: bool = False
 
     def as_closed(self) -> Header:
@@ -52,9 +56,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
 class Seqs(msgspec.Struct, array_like=True, frozen=True):
     """The numbers that the next records of each stream get."""
 
-    flows: int = 0
-    new_flows: int = 0
-    counters: int = 0
+    flows: U63 = 0
+    new_flows: U63 = 0
+    counters: U63 = 0
 
 
 class Facts(msgspec.Struct, array_like=True, frozen=True):
@@ -65,11 +69,11 @@ class Facts(msgspec.Struct, array_like=True, frozen=True):
 
     interface: str
     netns: str = ""
-    mode: str = ""
-    program_id: int = 0
+    mode: AttachMode = "generic"
+    program_id: U32 = 0
     program_name: str = ""
-    sampling: int = 1
-    previous_epoch: int = 0
+    sampling: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] = 1
+    previous_epoch: U63 = 0
 
 
 class Entry(msgspec.Struct, array_like=True):
@@ -132,7 +136,10 @@ def read_header(octets: bytes) -> Header:
 
 
 def read(items: Iterable[tuple[int, bytes]]) -> Ended:
-    """Read all entries; ValueError for damage and for another version."""
+    """Read all entries; ValueError for damage and for another version.
+
+    What the accounts say is not checked: it is counted as it is.
+    """
     found = dict(items)
     if HEADER not in found:
         raise ValueError("no header")

@@ -16,6 +16,7 @@ from flowstream import __version__
 from flowstream.accounting import books as records
 from flowstream.agent.books import Books
 from flowstream.agent.predecessor import Predecessor
+from flowstream.agent.state import Run
 from flowstream.agent.taking_over import TakingOver
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
@@ -30,7 +31,6 @@ from flowstream.layouts import xdp_flow as layout
 if TYPE_CHECKING:
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.agent.predecessors import Predecessors
-    from flowstream.agent.state import Run
     from flowstream.agent.taking_over import Attaches
     from flowstream.config.run import RunConfig
     from flowstream.host.privileges import User
@@ -122,6 +122,7 @@ def _predecessor(leftovers: Leftovers, directory: str) -> Predecessor | None:
     path = leftovers.generation.path
     try:
         ended = records.read(leftovers.books.items())
+        run = Run.restore(ended)
     except ValueError as err:
         raise KernelError(f"{path}: its books cannot be read: {err}; {remedy}") from err
     if ended.header.closed:
@@ -132,4 +133,4 @@ def _predecessor(leftovers: Leftovers, directory: str) -> Predecessor | None:
             f"{path}: left by flowstream {ended.header.agent_version}, whose program "
             f"{ended.header.program} has other layouts; {remedy}"
         )
-    return Predecessor(leftovers, ended)
+    return Predecessor(leftovers, ended.header, run)

@@ -17,11 +17,11 @@ from flowstream.kernel import clock
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
-    from flowstream.accounting.books import Ended
+    from flowstream.accounting.books import Header
     from flowstream.kernel.leftovers import Leftovers
     from flowstream.kernel.pinned_link import PinnedLink
 
-_UNKNOWN = Known(Facts("", mode="generic"), attached=True, kernel=None)
+_UNKNOWN = Known(Facts(""), attached=True, kernel=None)
 
 log = structlog.get_logger()
 
@@ -29,10 +29,9 @@ log = structlog.get_logger()
 class Predecessor:
     """An earlier run: what it left in the kernel, and its books."""
 
-    def __init__(self, leftovers: Leftovers, ended: Ended) -> None:
-        self.leftovers, self._header = leftovers, ended.header
-        self.epoch = ended.header.agent_epoch
-        self.run = Run.restore(ended)
+    def __init__(self, leftovers: Leftovers, header: Header, run: Run) -> None:
+        self.leftovers, self._header, self.run = leftovers, header, run
+        self.epoch = header.agent_epoch
         self.links: list[PinnedLink] = list(leftovers.links.values())
         for key, known in self.run.known.items():
             leftovers.rates.set(key, known.facts.sampling)

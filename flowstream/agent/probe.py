@@ -6,7 +6,7 @@ knows probes by these protocols alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from flowstream.accounting.books import Facts
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.books import AttachMode
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.kernel.creator import Creator
     from flowstream.kernel.link import Mode
@@ -165,7 +166,7 @@ def facts(
     return Facts(
         interface,
         netns=netns,
-        mode=attachment.mode.value,
+        mode=cast("AttachMode", attachment.mode.value),
         program_id=program.id,
         program_name=program.name,
         sampling=attachment.sampling,

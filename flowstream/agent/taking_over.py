@@ -61,7 +61,7 @@ class TakingOver:
             return self._attach(target)
 
     def _attach(self, target: Target) -> Attachment:
-        self._expect(target, Facts(target.interface, mode=Mode.GENERIC.value))
+        self._expect(target, Facts(target.interface))
         found = self._find(target)
         if found is None:
             attachment = self._attacher.attach(target)

@@ -61,7 +61,7 @@ class Books:
         for agent_epoch, live in self._live.items():
             amounts: defaultdict[Stream, dict[AttachmentKey, RecordAmount]] = defaultdict(dict)
             for key, amount in waiting.items():
-                if key.agent_epoch == agent_epoch:
+                if key.agent_epoch == agent_epoch and key.stream is not Stream.COUNTERS:
                     amounts[key.stream][key.attachment] = amount
             live.take_over(found.pop(agent_epoch, None), amounts)
         self._earlier = {epoch: EarlierRun(epoch, each) for epoch, each in found.items()}

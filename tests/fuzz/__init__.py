@@ -20,6 +20,7 @@ TARGETS: Final = {
     "values": "values of records in every format, by decode and by the audit",
     "segments": "log segments of recordings, compressed ones too",
     "spool": "checkpoint, sidecars and segments of a spool",
+    "books": "books of runs in a map of the kernel",
     "captures": "pcap and pcapng files",
     "registry": "answers of a schema registry",
     "broker": "answers of a Kafka broker",

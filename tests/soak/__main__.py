@@ -1,4 +1,4 @@
-"""The command ``python -m soak``: kills, a steady run, an outage, interfaces."""
+"""The command ``python -m soak``: kills, restarts, a steady run, an outage, interfaces."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 import sys
 import time
 
-from soak import interfaces, kills, outage, steady
+from soak import interfaces, kills, outage, restarts, steady
 
 
 def main() -> int:
     """Run what is asked for; return 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (kills, steady, outage, interfaces):
+    for module in (kills, restarts, steady, outage, interfaces):
         name = module.__name__.rpartition(".")[2]
         command = commands.add_parser(name, help=module.__doc__)
         module.add_options(command)

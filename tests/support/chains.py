@@ -30,11 +30,13 @@ class Chain:
         self._options = options
         self._before = self.receiver.statistic("rx_packets")
 
-    def agent(self, *options: str | float, on_device: Interface | None = None) -> Agent:
+    def agent(self, *options: str | float) -> Agent:
         """Start the next agent."""
-        device = self.receiver if on_device is None else on_device
+        return self._agent(*on(self.receiver), *options)
+
+    def _agent(self, *options: str | float) -> Agent:
         shared = ("--sink", self.url, "--pin", str(self.pins), "--interval", 0.2)
-        return Agent(*on(device), *shared, "--user", "root", *self._options, *options)
+        return Agent(*shared, "--user", "root", *self._options, *options)
 
     @property
     def recording(self) -> Path:
@@ -56,12 +58,16 @@ class Chain:
         return runs
 
     def close(self) -> list[dict[str, Any]]:
-        """Let an agent close the chain, and end; return the runs before it."""
-        with self.agent() as agent:
+        """End the chain by an agent that observes nothing; return its runs, all of which hold."""
+        options = [*on(self.receiver)]
+        options[options.index("-i") + 1] = "no-such-*"
+        with self._agent(*options) as agent:
             agent.publishing()
-            closed(agent, len(generations(self.pins)) - 1)
+            assert wait_until(lambda: len(generations(self.pins)) == 1, 120), agent.output()
             agent.stop()
-        return self.runs()[:-1]
+        status, result = audit(self.url)
+        assert (status, result["holds"]) == (0, True), [run["problems"] for run in result["runs"]]
+        return sorted(result["runs"], key=lambda run: run["agent_epoch"])
 
 
 def closed(agent: Agent, runs: int = 1) -> None:

@@ -1,0 +1,90 @@
+"""Restarts under load with --pin, in order or by SIGKILL: every packet is explained"""
+
+from __future__ import annotations
+
+import random
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from support.bpffs import mounted
+from support.chains import Chain, directory, load, sums
+from support.net import namespace, veth_pair
+
+if TYPE_CHECKING:
+    import argparse
+
+FLOWS: Final = 2_003
+LONGEST_S: Final = 2.0
+"""After its start an agent lives at most this long."""
+QUIET_S: Final = 0.2
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--restarts", type=int, default=50, help="default %(default)s")
+    parser.add_argument(
+        "--rate", type=int, default=100_000, help="packets per second, %(default)s"
+    )
+    parser.add_argument("--kill", action="store_true", help="by SIGKILL at random instants")
+    parser.add_argument("--seed", type=int, default=2026, help="of the moments, %(default)s")
+
+
+def run(options: argparse.Namespace) -> list[str]:
+    """Restart the agent, then let one close the chain, and compare its sums."""
+    rng = random.Random(options.seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="flowstream-soak-") as name,
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there) as wire,
+        mounted(Path(name) / "bpf") as bpffs,
+        directory(bpffs, "restarts") as pins,
+    ):
+        chain = Chain(wire, f"file:{name}/recording", pins, "--format", "msgpack")
+        with chain.agent() as agent:
+            agent.publishing()
+            agent.stop()
+        with load(wire.sender, FLOWS, options.rate):
+            for n in range(1, options.restarts + 1):
+                _live(chain, rng, kill=options.kill)
+                print(f"restart {n}: {chain.arrived:,} packets arrived", flush=True)
+        _wait_until_quiet(chain)
+        return _missed(chain, kill=options.kill)
+
+
+def _live(chain: Chain, rng: random.Random, *, kill: bool) -> None:
+    """Start an agent and end it: in order once it publishes, by SIGKILL at any moment."""
+    with chain.agent() as agent:
+        if kill:
+            time.sleep(rng.random() * LONGEST_S)
+            agent.signal(signal.SIGKILL)
+            agent.wait()
+        else:
+            agent.publishing()
+            time.sleep(rng.random() * LONGEST_S / 4)
+            agent.stop()
+
+
+def _wait_until_quiet(chain: Chain) -> None:
+    arrived = -1
+    while arrived != chain.arrived:
+        arrived = chain.arrived
+        time.sleep(QUIET_S)
+
+
+def _missed(chain: Chain, *, kill: bool) -> list[str]:
+    runs = chain.close()
+    arrived, found = chain.arrived, sums(runs)
+    print(f"{len(runs)} runs, {arrived:,} packets arrived: {found}")
+    missed = []
+    if found["seen"] != arrived:
+        missed.append(f"{found['seen']:,} packets were seen")
+    unexplained = arrived - found["published"] - found["lost"]
+    if not 0 <= unexplained <= found["killed"]:
+        missed.append(f"{unexplained:,} packets are unexplained")
+    if not kill and found["published"] != arrived:
+        missed.append(f"{found['published']:,} packets were published")
+    return missed
