@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -298,11 +299,12 @@ def memory(pid: int) -> bytes:
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
             place, access, *rest = line.split()
-            # What has another file than the heap may be a ring of the kernel.
+            low, high = (int(each, 16) for each in place.split("-"))
+            # What is mapped from a file may be a ring; a process that runs unmaps memory.
             if "w" in access and rest[2] == "0":
-                low, high = (int(each, 16) for each in place.split("-"))
-                file.seek(low)
-                found.append(file.read(high - low))
+                with contextlib.suppress(OSError):
+                    file.seek(low)
+                    found.append(file.read(high - low))
     return b"".join(found)
 
 
