@@ -13,8 +13,10 @@ from typing import IO, TYPE_CHECKING
 
 import structlog
 
+from flowstream.wording import printable
+
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 # At level info these log every request and rebalance.
 _TALKATIVE = ("aiokafka", "asyncio", "pyroute2")
@@ -80,4 +82,15 @@ def _renderers(log_format: str, stream: IO[str]) -> list[Processor]:
         ]
     colors = stream.isatty() and not os.environ.get("NO_COLOR")
     plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    return [
+        _escape,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain),
+    ]
+
+
+def _escape(_: object, __: str, event: EventDict) -> EventDict:
+    """Escape what a terminal would obey or not show: names may be those of others."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value)
+    return event

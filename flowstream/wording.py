@@ -1,4 +1,4 @@
-"""Texts that messages share: counts with their nouns, ranges, names that were mistyped."""
+"""Texts that messages share: counts with their nouns, ranges, mistyped and unprintable names."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean NAME?" for the most similar known name, else an empty text."""
     near = get_close_matches(word, known, 1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with its unprintable characters escaped: it may come from others."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -178,3 +179,20 @@ def test_what_interfaces_above_one_another_see(recording_url):
         text = flowstream("check", *where).stdout
     assert "warn  upper: all its packets are seen on port too -> " in text
     assert "warn  tunnel: its packets are seen on port too, in the tunnel's packets: " in text
+
+
+def test_names_are_any_octets(recording_url):
+    """Of up to 15 octets, not only UTF-8; a terminal is shown none of them raw."""
+    names = [os.fsdecode(b"\x1b[2J\xff"), "a" * 15, "!odd"]
+    with namespace() as place:
+        for name in names:
+            place.run("ip", "link", "add", name, "type", "ifb")
+        where = ("-i", "?*", "-i", "!lo", "-i", "[!]odd", "--netns", place.name)
+        with Agent(*where, "--sink", recording_url, "--duration", 0.1) as agent:
+            assert agent.wait() == 0, agent.output()
+            logged = [each["interface"] for each in agent.logs("attached")]
+        assert sorted(logged) == sorted(names)
+        assert len(audited(recording_url)) == len(names)
+        checked = flowstream("check", *where)
+    assert r"ok    \x1b[2J\udcff: no XDP program attached" in checked.stdout.splitlines()
+    assert checked.returncode == 0

@@ -29,7 +29,7 @@ ROOMS = {
         "undecodable": "",
         "closing": "",
         "signals": "",
-        "log": "",
+        "log": "wording",
         "progress": "",
         "layouts": "",
         "host": "errors undecodable closing",

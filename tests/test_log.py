@@ -163,3 +163,11 @@ def test_a_failing_stream_is_ignored(capsys):
     structlog.get_logger("flowstream").info("lost")
     assert stream.tried
     assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_is_not_told_what_to_do_by_names():
+    stream = Terminal()
+    log.configure("info", "console", stream)
+    structlog.get_logger("test").info("attached", interface="\x1b[2J\udcff")
+    assert r"\x1b[2J\udcff" in stream.getvalue()
+    assert "\x1b[2J" not in stream.getvalue()

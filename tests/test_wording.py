@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowstream.wording import counted, did_you_mean, ranges
+from flowstream.wording import counted, did_you_mean, printable, ranges
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,17 @@ def test_the_most_similar_name_is_suggested_or_none():
     known = ("audit", "cat", "replay")
     assert did_you_mean("adit", known) == "; did you mean audit?"
     assert did_you_mean("xyz", known) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("eth0: 5 µs", "eth0: 5 µs"),
+        ("\x1b]0;title\a", r"\x1b]0;title\x07"),
+        ("a\nb", r"a\nb"),
+        # Octets that are not UTF-8, as in names of files and interfaces.
+        ("\udcff", r"\udcff"),
+    ],
+)
+def test_unprintable_characters_are_escaped(text, says):
+    assert printable(text) == says

@@ -9,6 +9,7 @@ from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, values
 from flowstream.config.run import read
 from flowstream.host.selection import Selection
+from flowstream.wording import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +59,8 @@ def execute(args: argparse.Namespace) -> int:
     prefix = given["topic_prefix"]
     for finding in check(selection, given["netns"], given["sink"], prefix, client, given["pin"]):
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
-        print(f"{finding.status:4}  {finding.subject}: {finding.text}{remedy}", flush=True)
+        # Names of interfaces are any octets, and others may have chosen them.
+        line = printable(f"{finding.subject}: {finding.text}{remedy}")
+        print(f"{finding.status:4}  {line}", flush=True)
         failed = failed or finding.status is Status.FAIL
     return 1 if failed else 0

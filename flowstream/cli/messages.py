@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from flowstream.wording import printable
+
 
 def complain(text: str) -> None:
     """Print the error that ends the command."""
@@ -19,4 +21,4 @@ def warn(text: str) -> None:
 def _print(line: str) -> None:
     # Without a reader, as after the terminal was closed, the exit status has to do.
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
