@@ -274,8 +274,8 @@ def test_many_reloads_in_a_row_end_with_the_last_file(wire, place, recording_url
             return any(each["changes"].get("interval", {}).get("new") == 13 for each in logs)
 
         assert wait_until(in_force)
-        site.agent.stop()
         assert not site.agent.logs("reload_failed")
+        site.agent.stop()
     (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == arrived
     assert last_counters(recording_url).interval_ns == 13_000_000_000

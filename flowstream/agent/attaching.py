@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from flowstream.kernel.link import Mode
     from flowstream.kernel.target import Target
 
-_GONE: Final = (errno.ENODEV, errno.ENXIO)
+# ENOLINK: of the link of an attachment.
+_GONE: Final = (errno.ENODEV, errno.ENXIO, errno.ENOLINK)
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
@@ -56,6 +58,16 @@ class Attaching:
     def attach(self, place: Place, link: LinkFacts) -> Attachment:
         """Attach to a link; blocks. KernelError when it is refused."""
         attachment = self._attacher.attach(place.target(link, self.mode, self.sampling))
+        self._retries.forget(place.link_key(link))
+        return attachment
+
+    def succeed(self, place: Place, link: LinkFacts, former: Attachment) -> Attachment:
+        """Take over the link of an attachment, with the present ``sampling``; blocks.
+
+        KernelError when it is refused: then the former attachment goes on.
+        """
+        target = place.target(link, former.mode, self.sampling)
+        attachment = self._attacher.attach(replace(target, link_fd=former.link_fd))
         self._retries.forget(place.link_key(link))
         return attachment
 

@@ -17,6 +17,7 @@ import structlog
 
 from flowstream.agent.in_force import InForce
 from flowstream.agent.overlapping import Overlapping
+from flowstream.agent.resampling import Replaceable, Resampling
 from flowstream.agent.waiting import within
 from flowstream.errors import KernelError
 
@@ -39,14 +40,11 @@ log = structlog.get_logger()
 _T = TypeVar("_T")
 
 
-class Followable(Protocol):
+class Followable(Replaceable, Protocol):
     """The run that attachments are added to."""
 
     def __contains__(self, key: AttachmentKey) -> bool:
         """Whether there is an attachment, or one that is being removed."""
-
-    def __getitem__(self, key: AttachmentKey) -> Attachment:
-        """Return an attachment."""
 
     def add(self, attachment: Attachment, netns: str = "") -> None:
         """Take in an attachment."""
@@ -77,14 +75,17 @@ class Follower:
         self._agent, self._attaching = agent, attaching
         self._places, self._selection = list(places), selection
         self._in_force, self._overlapping = InForce(period_s, agent), Overlapping()
+        self._resampling = Resampling(agent, attaching, self._places)
         self._removing: set[asyncio.Task[None]] = set()
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._idle = False
         self._alive_due = 0.0
 
-    def choose(self, selection: Selection) -> None:
-        """Choose among the links by another selection from now on."""
+    def follow(self, selection: Selection, *, sampling: int, period_s: float) -> None:
+        """Choose among the links by another selection, and read their packets at another rate."""
         self._selection = selection
+        self._attaching.sampling = sampling
+        self._in_force.set_period(period_s)
         self.wake()
 
     def wake(self) -> None:
@@ -143,6 +144,7 @@ class Follower:
         if any(place.may_go for place in self._places):
             due.append(self._alive_due)
         due += [self._attaching.due(*wanted) for wanted in self._free()]
+        due += [self._attaching.due(*outdated) for outdated in self._resampling.outdated()]
         return min(due) - time.monotonic()
 
     async def _compare(self) -> None:
@@ -154,14 +156,14 @@ class Follower:
                 await _in_thread(place.read)
             self._note_changes()
             await self._remove(self._leaving())
-            attached = await self._attach_next()
+            attached = await self._attach_next() or await self._resampling.next()
         await _in_thread(self._overlapping.look, self._places)
         await self._check()
 
     async def _attach_next(self) -> bool:
         """Attach to one more link, if there is one; return whether it was tried."""
         self._note_idle()
-        self._attaching.keep(self._wanted())
+        self._attaching.keep((*self._wanted(), *self._resampling.outdated()))
         for place, link in self._free():
             if self._attaching.due(place, link) > time.monotonic():
                 continue
@@ -175,10 +177,6 @@ class Follower:
         return False
 
     def _take(self, place: Place, link: LinkFacts, attachment: Attachment) -> None:
-        if self._stopping.is_set():
-            # The run detaches its attachments when it is told to stop.
-            attachment.close()
-            return
         place.follow(link)
         self._agent.add(attachment, place.label)
         log.info(

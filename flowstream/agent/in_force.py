@@ -34,6 +34,11 @@ class InForce:
         self._suspects: set[AttachmentKey] = set()
         self.due = time.monotonic() + period_s
 
+    def set_period(self, seconds: float) -> None:
+        """Change the time between two checks."""
+        self._period_s = seconds
+        self.due = min(self.due, time.monotonic() + seconds)
+
     async def check(self, keys: Iterable[AttachmentKey]) -> list[tuple[AttachmentKey, int]]:
         """Return those that were taken off, with the program that is there now, 0 for none."""
         before = {key: self._attached[key] for key in keys}

@@ -159,11 +159,6 @@ class Agent:
         Its counts go on where those of the other one end.
         """
         former = self._attachments.replace(attachment)
-        if self._stopping.is_set():
-            if self._config.pin is None:
-                # The others are detached already; what is left is moved with the rest.
-                attachment.detach()
-            return
         self._take_out(self._attachments.empty_former(former))
 
     def _take_out(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:

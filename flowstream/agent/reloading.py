@@ -72,9 +72,9 @@ class Reloading:
         self._apply(read.config)
         if _level(read.config) < _level(before):
             logs.configure(read.config.log_level, read.config.log_format)
-        log.info("reloaded", changes={name: each._asdict() for name, each in read.changes.items()})
         if read.needs_restart:
             log.warning("reload_needs_restart", options=read.needs_restart)
+        log.info("reloaded", changes={name: each._asdict() for name, each in read.changes.items()})
         # Only now, if that leaves messages out: those above are among them.
         logs.configure(read.config.log_level, read.config.log_format)
 

@@ -1,0 +1,65 @@
+"""Gives attachments another sampling rate: a new program takes over the link."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from flowstream.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.agent.attaching import Attaching
+    from flowstream.agent.places import Place
+    from flowstream.agent.probe import Attachment
+    from flowstream.host.links import LinkFacts
+
+log = structlog.get_logger()
+
+
+class Replaceable(Protocol):
+    """The run whose attachments are replaced."""
+
+    def __getitem__(self, key: AttachmentKey) -> Attachment:
+        """Return an attachment."""
+
+    def replace(self, attachment: Attachment) -> None:
+        """Take in an attachment that took over the link of another one."""
+
+
+class Resampling:
+    """Keeps attachments at the rate of ``attaching``; ``places`` has their links."""
+
+    def __init__(self, agent: Replaceable, attaching: Attaching, places: Sequence[Place]) -> None:
+        self._agent, self._attaching, self._places = agent, attaching, places
+
+    def outdated(self) -> Iterator[tuple[Place, LinkFacts]]:
+        """Links that are attached to with another rate."""
+        for place in self._places:
+            for its in place.followed.values():
+                if self._agent[its.key].sampling != self._attaching.sampling:
+                    yield place, its.link
+
+    async def next(self) -> bool:
+        """Replace the program of one more link; return whether it was tried."""
+        for place, link in self.outdated():
+            if self._attaching.due(place, link) > time.monotonic():
+                continue
+            former = self._agent[place.attachment_key(link)]
+            loop = asyncio.get_running_loop()
+            try:
+                attachment = await loop.run_in_executor(
+                    None, self._attaching.succeed, place, link, former
+                )
+            except KernelError as err:
+                self._attaching.failed(place, link, err)
+            else:
+                self._agent.replace(attachment)
+                log.info("resampled", **place.named(link), sampling=attachment.sampling)
+            return True
+        return False
