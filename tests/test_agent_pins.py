@@ -74,6 +74,23 @@ def test_another_user_is_refused_with_both_named(chain, bpffs):
     assert generations(chain.pins) == before
 
 
+def test_the_agent_needs_no_privilege_for_its_pins(wire, bpffs, recording_url):
+    """The user that it becomes owns them; the directories above are root's alone."""
+    bpffs.parent.chmod(0o700)
+    with directory(bpffs, "pins") as pins:
+        chain = Chain(wire, recording_url, pins, "--user", "nobody")
+        leave(chain)
+        arrived = delivered(chain.sender, chain.receiver, PACKETS)
+        with chain.agent() as agent:
+            agent.publishing()
+            closed(agent)
+            arrived += delivered(chain.sender, chain.receiver, PACKETS)
+            agent.stop()
+        assert pins.stat().st_uid == 65534
+        assert published(recording_url) == arrived
+        assert flowstream("detach", pins).returncode == 0
+
+
 def test_other_places_are_refused_before_anything_is_made(chain, tmp_path, bpffs):
     def at(place: Path) -> str:
         with Agent(*on(chain.receiver), "--sink", chain.url, "--pin", place) as agent:

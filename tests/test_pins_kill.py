@@ -14,12 +14,17 @@ import multiprocessing
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from support.pinned import PinnedRun
 from support.traffic import generator, wait_until
 
+from flowstream.attacher import attaching
+from flowstream.attacher.client import Attacher
+from flowstream.attacher.process import Process
+from flowstream.errors import KernelError
+from flowstream.host.privileges import User
 from flowstream.kernel import libbpf
 from flowstream.kernel.link import Mode
 
@@ -35,6 +40,8 @@ CALLS = (
     *("bpf_obj_get", "bpf_map_update_elem"),
 )
 FILES = ("mkdir", "rename", "unlink", "rmdir")
+ENDED = 7
+"""Status of a process that ended all at once."""
 processes = multiprocessing.get_context("fork")
 
 
@@ -49,62 +56,112 @@ def traffic(sender: Interface) -> Iterator[None]:
         flood.wait()
 
 
-def killed_at(step: int, calls: Iterator[int], call: Callable[..., Any]) -> Callable[..., Any]:
-    def counted(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **options)
-
-    return counted
-
-
-def one_run(
-    place: Path, number: int, step: int, interface: Interface, mode: Mode, closed: Path
-) -> None:
-    """Body of a process, killed before ``step``."""
+def end_before(step: int, end: Callable[[], object]) -> None:
+    """Let this process end before the call that the kernel sees as its step of that number."""
     calls = itertools.count()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if next(calls) == step:
+                end()
+            return call(*arguments, **options)
+
+        return wrapped
+
     library = libbpf.library()
-    for name in CALLS:
-        setattr(library, name, killed_at(step, calls, getattr(library, name)))
-    for name in FILES:
-        setattr(os, name, killed_at(step, calls, getattr(os, name)))
-    with PinnedRun(place, number) as run:
-        run.attach(interface, mode)
-        for earlier in run.earlier:
-            earlier.freeze()
-        for earlier in run.earlier:
-            for code in earlier.codes:
-                seen = earlier.counters(code).seen.packets
-                # Written again with the same number if this run is killed before it is removed.
-                (closed / f"{earlier.epoch}-{code}").write_text(str(seen))
-            earlier.remove()
+    for owner, names in ((library, CALLS), (os, FILES)):
+        for name in names:
+            setattr(owner, name, counted(getattr(owner, name)))
 
 
-@pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC])
-def test_killed_at_any_step_a_run_leaves_what_the_next_one_closes(bpffs, tmp_path, pairs, mode):
-    sender, receiver = pairs[0]
-    place, closed = bpffs / "flowstream", tmp_path / "closed"
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stage(NamedTuple):
+    """Where the runs take place: ``closed`` gets what those that are removed have seen."""
+
+    place: Path
+    closed: Path
+    interface: Interface
+    mode: Mode
+
+
+def whole_run(stage: Stage, number: int, step: int) -> None:
+    """Body of a process: a run that is killed before ``step``."""
+    end_before(step, kill)
+    with PinnedRun(stage.place, number) as run:
+        run.attach(stage.interface, stage.mode)
+        close_earlier(run, stage)
+
+
+def attachers_run(stage: Stage, number: int, step: int) -> None:
+    """Body of a process: a run whose attacher ends before ``step``."""
+    real = attaching.run
+
+    def ending(sock: Any) -> None:
+        # Signals are among the calls that it may not make.
+        end_before(step, lambda: os._exit(ENDED))
+        real(sock)
+
+    attaching.run = ending  # type: ignore[assignment]
+    with Process() as process, PinnedRun(stage.place, number) as run:
+        try:
+            attacher = Attacher(process, run.probe, User(0, 0), netns=True)
+            run.attach(stage.interface, stage.mode, attach=attacher.attach)
+        except KernelError as err:
+            if "has ended" in str(err):
+                os._exit(ENDED)
+            raise
+        close_earlier(run, stage)
+
+
+def close_earlier(run: PinnedRun, stage: Stage) -> None:
+    for earlier in run.earlier:
+        earlier.freeze()
+    for earlier in run.earlier:
+        for code in earlier.codes:
+            seen = earlier.counters(code).seen.packets
+            # Written again with the same number if this run is killed before it is removed.
+            (stage.closed / f"{earlier.epoch}-{code}").write_text(str(seen))
+        earlier.remove()
+
+
+def ends(body: Callable[[Stage, int, int], None], *arguments: Any) -> bool:
+    """Whether a run gets to its end."""
+    process = processes.Process(target=body, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, ENDED, -signal.SIGKILL)
+    return process.exitcode == 0
+
+
+@pytest.fixture(params=[Mode.NATIVE, Mode.GENERIC])
+def stage(request, bpffs, tmp_path, pairs) -> Stage:
+    closed = tmp_path / "closed"
     closed.mkdir()
+    return Stage(bpffs / "flowstream", closed, pairs[0][1], request.param)
+
+
+BODIES = pytest.mark.parametrize(
+    ("body", "least"), [(whole_run, 40), (attachers_run, 6)], ids=["agent", "attacher"]
+)
+
+
+@BODIES
+def test_killed_at_any_step_a_run_leaves_what_the_next_one_closes(stage, pairs, body, least):
+    sender, receiver = pairs[0]
     before = receiver.statistic("rx_packets")
-    with PinnedRun(place) as run:
-        run.attach(receiver, mode)
+    with PinnedRun(stage.place) as run:
+        run.attach(receiver, stage.mode)
     numbers = itertools.count(1)
-
-    def ends(step: int) -> bool:
-        arguments = (place, next(numbers), step, receiver, mode, closed)
-        process = processes.Process(target=one_run, args=arguments)
-        process.start()
-        process.join(60)
-        assert process.exitcode in (0, -signal.SIGKILL)
-        return process.exitcode == 0
-
     with traffic(sender):
         for step in itertools.count():
-            killed = [not ends(step) for _ in range(2)]
-            assert ends(-1)
-            if not any(killed):
+            ended = [ends(body, stage, next(numbers), step) for _ in range(2)]
+            assert ends(whole_run, stage, next(numbers), -1)
+            if all(ended):
                 break
-    with PinnedRun(place, next(numbers)) as run:
+    with PinnedRun(stage.place, next(numbers)) as run:
         (last,) = run.earlier
         (link,) = last.links.values()
         received = receiver.statistic("rx_packets")
@@ -112,10 +169,27 @@ def test_killed_at_any_step_a_run_leaves_what_the_next_one_closes(bpffs, tmp_pat
         link.detach()
         last.freeze()
         (code,) = last.codes
-        seen = [int(file.read_text()) for file in closed.iterdir()]
+        seen = [int(file.read_text()) for file in stage.closed.iterdir()]
         seen.append(last.counters(code).seen.packets)
         last.remove()
     assert sum(seen) == receiver.statistic("rx_packets") - before
-    assert step > 40
-    # Runs that were killed after they had taken the link over.
-    assert sum(packets > 0 for packets in seen) > step + 10
+    assert step >= least
+    # Also runs that were killed after they had taken the link over.
+    assert sum(packets > 0 for packets in seen) > step + 1
+
+
+@BODIES
+def test_killed_at_any_step_of_its_first_attaching_a_run_is_in_nobodys_way(stage, body, least):
+    numbers = itertools.count()
+    for step in itertools.count():
+        ended = ends(body, stage, next(numbers), step)
+        with PinnedRun(stage.place, next(numbers)) as run:
+            run.attach(stage.interface, stage.mode)
+            for earlier in run.earlier:
+                earlier.freeze()
+                earlier.remove()
+            run.attachment.detach()
+            run.generation.remove()
+        if ended:
+            break
+    assert step >= min(least, 20)

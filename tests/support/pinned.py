@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowstream.closing import Closing
+from flowstream.host.namespaces import Namespace
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
@@ -19,8 +20,10 @@ from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from flowstream.kernel.flow import FlowAttachment
     from flowstream.kernel.leftovers import Leftovers
     from support.net import Interface
 
@@ -44,8 +47,18 @@ class PinnedRun(Closing):
                 self.generation.pin(BOOKS, books.fd)
             self._stack = stack.pop_all()
 
-    def attach(self, interface: Interface, mode: Mode = Mode.AUTO, sampling: int = 1) -> None:
-        """Attach, or take over the link that an earlier run has there."""
+    def attach(
+        self,
+        interface: Interface,
+        mode: Mode = Mode.AUTO,
+        sampling: int = 1,
+        *,
+        attach: Callable[[Target], FlowAttachment] | None = None,
+    ) -> None:
+        """Attach, or take over the link that an earlier run has there.
+
+        ``attach`` does so in another process; without it, this one does.
+        """
         with interface.namespace.entered():
             target = Target.named(interface.name, mode, sampling)
             for earlier in self.earlier:
@@ -57,7 +70,12 @@ class PinnedRun(Closing):
                             link_fd=link.fd,
                             earlier=LinkPin(earlier.epoch, link.code),
                         )
-            self.attachment = self._stack.enter_context(attach_here(self.probe, target))
+            if attach is None:
+                self.attachment = attach_here(self.probe, target)
+        if attach is not None:
+            with Namespace.open(interface.namespace.name) as place:
+                self.attachment = attach(replace(target, netns_fd=place.fd))
+        self._stack.enter_context(self.attachment)
 
     def close(self) -> None:
         """Release all descriptors; pins stay."""
