@@ -144,7 +144,7 @@ def stage(request, bpffs, tmp_path, pairs) -> Stage:
 
 
 BODIES = pytest.mark.parametrize(
-    ("body", "least"), [(whole_run, 40), (attachers_run, 6)], ids=["agent", "attacher"]
+    ("body", "least"), [(whole_run, 30), (attachers_run, 5)], ids=["agent", "attacher"]
 )
 
 
