@@ -23,6 +23,7 @@ from flowstream.errors import KernelError
 from flowstream.kafka.properties import PROPERTIES
 
 if TYPE_CHECKING:
+    from flowstream.attacher.process import Process
     from flowstream.config.source import ConfigSource
 
 COMMANDS = ("run", "detach", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
@@ -55,7 +56,7 @@ def agent_runs(monkeypatch):
     """Configurations that the agent was started with; it returns 0 at once."""
     configs: list[RunConfig] = []
 
-    def run(config: RunConfig, source: ConfigSource | None = None) -> int:
+    def run(config: RunConfig, process: Process, source: ConfigSource | None = None) -> int:
         assert source is None or source.config == config
         configs.append(config)
         return 0
