@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,6 +29,7 @@ class Signals:
     def __init__(self, *, reloads: bool = False) -> None:
         self._reloads = reloads
         self._reload_asked = False
+        self._noted: Counter[int] = Counter()
         self._stop: Callable[[], object] | None = None
         self._reload: Callable[[], object] | None = None
         self.received = False
@@ -36,7 +39,7 @@ class Signals:
     def catch(self) -> None:
         """Handle the signals from now on, without an event loop."""
         for number in _caught():
-            signal.signal(number, self._handle)
+            signal.signal(number, self._handle_early)
         if self._reloads:
             # Held back since the configuration was read.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
@@ -47,14 +50,27 @@ class Signals:
         """Call ``stop`` or ``reload`` in the running event loop, also for an earlier signal."""
         loop = asyncio.get_running_loop()
         for number in _caught():
-            loop.add_signal_handler(number, self._handle, number)
+            loop.add_signal_handler(number, self._handle_late, number)
         self._stop, self._reload = stop, reload
         if self.received:
             stop()
         if self._reload_asked and reload:
             reload()
 
-    def _handle(self, number: int, _: object = None) -> None:
+    def _handle_early(self, number: int, _: object) -> None:
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            # uvloop has noted it, and reports it once there is a handler.
+            self._noted[number] += 1
+        self._handle(number)
+
+    def _handle_late(self, number: int) -> None:
+        if self._noted[number]:
+            self._noted[number] -= 1
+        else:
+            self._handle(number)
+
+    def _handle(self, number: int) -> None:
         if number == signal.SIGHUP and self._reloads:
             self._reload_asked = True
             if self._reload:
