@@ -67,6 +67,8 @@ _INDEX_BITS: Final = 24
 """Bits of an interface index in the records of a run with several namespaces."""
 _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
+_PIN_DESCRIPTORS: Final = (16, 1)
+"""Directories and maps of this run and the one before, and of each attachment its former link."""
 
 
 def run(config: RunConfig, process: Process, source: ConfigSource | None = None) -> int:
@@ -215,6 +217,8 @@ def _attach(attacher: Attaches, target: Target, namespace: Namespace) -> Attachm
 def _descriptors(config: RunConfig, interfaces: int) -> int:
     """Return the number of descriptors that a run has open, apart from a broker's connections."""
     shared, each = _DESCRIPTORS[config.program]
+    if config.pin is not None:
+        shared, each = shared + _PIN_DESCRIPTORS[0], each + _PIN_DESCRIPTORS[1]
     files = 0
     if isinstance(parse_url(config.sink), DirectoryUrl):
         # A directory and a segment of each partition; the recording and its lock.
