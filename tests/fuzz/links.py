@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def seeds() -> Sequence[bytes]:
     """Return a message of each kind, with every attribute that is read."""
     number = struct.pack("=I", 7)
-    kind = _attribute(1, b"veth\0")
+    kind = _attribute(1, b"vxlan\0") + _attribute(2 | 0x8000, _attribute(3, number))
     names = _attribute(53, b"x1\0") + _attribute(53, b"\xff\0")
     attributes = [
         *(_attribute(key, number) for key in (4, 5, 10, 37, 45)),
@@ -26,7 +26,9 @@ def seeds() -> Sequence[bytes]:
     link = struct.pack("=BxHiII", 0, 1, 7, 1, 0) + b"".join(attributes)
     done = _message(3, struct.pack("=i", 0))
     failed = _message(2, struct.pack("=i", -16))
-    return [_message(16, link), _message(17, link) + done, failed, rtnetlink.dump_links(7)]
+    netnsid = _message(88, bytes(4) + _attribute(1, number))
+    asked = [rtnetlink.dump_links(7), rtnetlink.get_netnsid(7, 3)]
+    return [_message(16, link), _message(17, link) + done, failed, netnsid, *asked]
 
 
 def _attribute(key: int, octets: bytes) -> bytes:
@@ -45,6 +47,9 @@ def target(data: bytes) -> None:
             assert isinstance(rtnetlink.error_of(message), int)
             with contextlib.suppress(rtnetlink.DamagedMessageError):
                 _check(message)
+            with contextlib.suppress(rtnetlink.DamagedMessageError):
+                number = rtnetlink.netnsid_of([message])
+                assert number is None or 0 <= number < 2**31
 
 
 def _check(message: rtnetlink.Message) -> None:
@@ -55,4 +60,4 @@ def _check(message: rtnetlink.Message) -> None:
     names = (facts.name, facts.kind, facts.parent_device or "", *facts.altnames)
     assert all("\0" not in name for name in names)
     assert sum(map(len, names)) <= len(message.body)
-    assert 0 <= facts.mtu < 2**32
+    assert all(0 <= number < 2**32 for number in (facts.mtu, facts.lower, facts.master))
