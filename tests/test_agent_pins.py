@@ -27,7 +27,7 @@ PACKETS = 10_007
 @pytest.fixture
 def chain(bpffs: Path, wire, recording_url) -> Iterator[Chain]:
     with directory(bpffs, "pins") as pins:
-        yield Chain(wire, recording_url, pins)
+        yield Chain(wire, recording_url, pins, "--user", "root")
 
 
 def leave(chain: Chain, *options: str | float) -> None:

@@ -36,7 +36,7 @@ class Chain:
 
     def _agent(self, *options: str | float) -> Agent:
         shared = ("--sink", self.url, "--pin", str(self.pins), "--interval", 0.2)
-        return Agent(*shared, "--user", "root", *self._options, *options)
+        return Agent(*shared, *self._options, *options)
 
     @property
     def recording(self) -> Path:
