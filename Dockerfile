@@ -31,11 +31,12 @@ LABEL org.opencontainers.image.title="flowstream" \
       org.opencontainers.image.description="Host flow telemetry: XDP flow records to Apache Kafka" \
       org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)"
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libbpf1 python3 \
+ && apt-get install -y --no-install-recommends libbpf1 libseccomp2 python3 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/flowstream /opt/flowstream
 ENV PATH=/opt/flowstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Starts as root because attaching needs capabilities; after attaching, the agent drops all of
-# them and becomes nobody. compose/compose.yaml lists the capabilities.
+# Starts as root because attaching needs capabilities. The agent drops all of them and becomes
+# nobody, which is nobody else's in a container; its attacher keeps those for attaching.
+# compose/compose.yaml lists them.
 ENTRYPOINT ["flowstream"]
 CMD ["--help"]

@@ -46,7 +46,7 @@ def test_defaults():
         duration_s=None,
         topic_prefix="flowstream",
         agent_address=None,
-        user="nobody",
+        user=None,
         log_level="info",
         log_format="auto",
         shutdown_timeout_s=10.0,

@@ -79,13 +79,14 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     agent from starting.
     """
     logs.configure(config.log_level, config.log_format)
-    user = privileges.find_user(config.user)
+    name = privileges.user_name(config.user)
+    user = privileges.find_user(name)
     limits.require_descriptors()
     namespaces = open_all(config.netns)
     chosen = _chosen(config, namespaces)
     limits.require_descriptors(_descriptors(config, len(chosen)))
     this = Run(_identity(config))
-    _warn(config, user, source)
+    _warn(config, user, name, source)
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
     ledgers = Ledgers(this.identity.agent_epoch, this.ledger)
@@ -120,7 +121,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         privileges.give_up(user)
         limits.require_threads(THREADS)
         if os.geteuid() == 0:
-            log.warning("still root by name, without any capability", user=config.user)
+            log.warning("still root by name, without any capability", user=name)
         publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)
         agent = Agent(config, probe, sink, publisher, this, signals, sinks.spool_state, source)
         agent.depend_on(process)
@@ -131,15 +132,22 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         return uvloop.run(agent.run(topics))
 
 
-def _warn(config: RunConfig, user: User, source: ConfigSource | None) -> None:
+def _warn(config: RunConfig, user: User, name: str, source: ConfigSource | None) -> None:
     """Log what is not right about the files that the run depends on."""
-    require_readable(config.kafka, user, config.user)
+    if config.user is None and name == privileges.SHARED_USER and os.geteuid() == 0:
+        log.warning(
+            "shared_user",
+            user=name,
+            reason="other services of this user can send the agent signals",
+            remedy=privileges.CREATE_USER,
+        )
+    require_readable(config.kafka, user, name)
     for each in exposed(config.kafka):
         log.warning(
             "kafka_secret_exposed", file=shown(each.file), mode=oct(each.mode), remedy=each.remedy
         )
     if source:
-        warn_if_unreadable(source.file, user, config.user)
+        warn_if_unreadable(source.file, user, name)
 
 
 def _probe(config: RunConfig, chain: Chain | None) -> Probe:

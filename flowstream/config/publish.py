@@ -75,15 +75,19 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
         ),
     ] = "flowstream"
 
-    user: Annotated[
-        str,
-        described(
-            "USER",
-            "name or number of the user to become once nothing more needs privileges",
-            title="a user's name or number as text",
-            pattern=r"\A[^\s:\0]{1,256}\Z",
-        ),
-    ] = "nobody"
+    user: (
+        Annotated[
+            str,
+            described(
+                "USER",
+                "name or number of the user to become once nothing more needs privileges; by "
+                "default flowstream where that user exists, else nobody",
+                title="a user's name or number as text",
+                pattern=r"\A[^\s:\0]{1,256}\Z",
+            ),
+        ]
+        | None
+    ) = None
 
     kafka: ClientSettings = DEFAULT_CLIENT
     """Settings of the clients of a cluster; its addresses are the sink's."""

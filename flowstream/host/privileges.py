@@ -8,7 +8,7 @@ import os
 import platform
 import pwd
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flowstream.errors import FlowstreamError, UsageError
 
@@ -24,11 +24,27 @@ _LARGEST_ID = 2**32 - 2
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
+OWN_USER: Final = "flowstream"
+SHARED_USER: Final = "nobody"
+"""Of other services too, which may signal each other's processes."""
+CREATE_USER: Final = f"useradd --system --no-create-home --shell /usr/sbin/nologin {OWN_USER}"
+
+
 class User(NamedTuple):
     """User and group that the agent becomes."""
 
     uid: int
     gid: int
+
+
+def user_name(given: str | None) -> str:
+    """Return the name of the user to become: the given one, or flowstream's, if it has one."""
+    if given is not None:
+        return given
+    try:
+        return pwd.getpwnam(OWN_USER).pw_name
+    except KeyError:
+        return SHARED_USER
 
 
 def find_user(name: str) -> User:

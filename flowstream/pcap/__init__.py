@@ -57,7 +57,7 @@ class Published(NamedTuple):
 
 
 def run(config: CaptureConfig, warn: Callable[[str], object]) -> Published:
-    """Publish the flows of captures, as ``config.user`` and without capabilities.
+    """Publish the flows of captures, as ``config.user`` (or the default) and without capabilities.
 
     Privileges are given up for good, before anything of a capture is read.
     ``warn`` gets a line for everything about a capture that its records do not show,
@@ -65,7 +65,7 @@ def run(config: CaptureConfig, warn: Callable[[str], object]) -> Published:
     Raises SourceError for a file that cannot be read: before anything is published if
     its first packet cannot be read, otherwise after everything before the damage is.
     """
-    user = privileges.find_user(config.user)
+    user = privileges.find_user(privileges.user_name(config.user))
     with prepared(config, user) as ready:
         privileges.give_up(user)
         if os.geteuid() == 0:
@@ -98,7 +98,7 @@ def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
     become ``user``.
     """
     limits.require_descriptors(limits.DESCRIPTORS + DESCRIPTORS + len(config.files))
-    require_readable(config.kafka, user, config.user)
+    require_readable(config.kafka, user, privileges.user_name(config.user))
     with ExitStack() as stack:
         inputs = stack.enter_context(opened(config.files))
         # Before the sink creates anything: a capture may be damaged, a registry may refuse.
