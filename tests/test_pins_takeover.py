@@ -15,6 +15,7 @@ from support.traffic import flood
 from flowstream.errors import KernelError, LayoutError
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.books_map import BooksMap
+from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, LinkPin, counters_pin, link_pin
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode, mode_of
@@ -288,6 +289,17 @@ def test_another_program_of_the_same_run_goes_on_with_the_counters(place, wire):
         run.attach(receiver)
         assert run.attachment.counters().seen.packets == 0
         run.attachment.detach()
+
+
+def test_who_holds_an_interface_is_told_apart_from_others(place, wire):
+    _, receiver = wire
+    leave(place, receiver)
+    with (
+        FlowProbe(max_flows=101) as probe,
+        receiver.namespace.entered(),
+        pytest.raises(KernelError, match=r"flowstream detach DIR, if an agent with --pin DIR le"),
+    ):
+        probe.attach(receiver.name)
 
 
 def test_a_generation_that_never_attached_is_removed(place):

@@ -62,9 +62,12 @@ def _is_gone(if_index: int) -> bool:
 
 def _attaching(err: AttachError, interface: str, held: str | None) -> str:
     if err.errno in TAKEN:
+        holder, remedy = held or "another XDP program", f"ip link set dev {interface} xdp off"
+        if holder.startswith("program xdp_flow "):
+            remedy = f"flowstream detach DIR, if an agent with --pin DIR left it; else {remedy}"
         return (
-            f"{held or 'another XDP program'} is already there: stop its owner, or, if it has "
-            f"none, remove it by: ip link set dev {interface} xdp off"
+            f"{holder} is already there: stop its owner, or, if it has none, "
+            f"remove it by: {remedy}"
         )
     if err.errno in NO_NATIVE and err.mode == Mode.NATIVE:
         return (
