@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.amounts import Amount, RecordAmount
 from flowstream.streams import Stream
@@ -24,10 +24,12 @@ class StageCount:
     failed: int = 0
     aggregated: int = 0
 
-    def minus(self, other: StageCount) -> StageCount:
-        """Difference of both."""
-        names = [each.name for each in fields(StageCount)]
-        return StageCount(*(getattr(self, name) - getattr(other, name) for name in names))
+    def plus(self, other: StageCount) -> StageCount:
+        """Sum of both."""
+        return StageCount(*(getattr(self, name) + getattr(other, name) for name in _STAGES))
+
+
+_STAGES: Final = [each.name for each in fields(StageCount)]
 
 
 @dataclass(slots=True)
@@ -80,9 +82,13 @@ class Outcome:
     def change(self, before: Outcome, after: Outcome) -> None:
         """Add what ``after`` has beyond ``before``, of the same records."""
         for stream in (Stream.FLOWS, Stream.NEW_FLOWS):
-            mine, more = self.stage(stream), after.stage(stream).minus(before.stage(stream))
-            mine.acknowledged += more.acknowledged
-            mine.failed += more.failed
+            mine, old_stage, new_stage = (each.stage(stream) for each in (self, before, after))
+            mine.acknowledged += new_stage.acknowledged - old_stage.acknowledged
+            mine.failed += new_stage.failed - old_stage.failed
+        self.change_amounts(before, after)
+
+    def change_amounts(self, before: Outcome, after: Outcome) -> None:
+        """Add the packets and octets that ``after`` has beyond ``before``."""
         self.acknowledged = self.acknowledged.plus(after.acknowledged.minus(before.acknowledged))
         for mine_by_cause, old, new in (
             (self.losses, before.losses, after.losses),
@@ -108,6 +114,14 @@ class Account(Outcome):
 
     spool: RecordAmount = field(default_factory=RecordAmount)
     left: Outcome = field(default_factory=Outcome)
+
+    def add(self, other: Account) -> None:
+        """Add the counts of another account of this attachment."""
+        for outcome, more in ((self.left, other.left), (self, other)):
+            outcome.flows = outcome.flows.plus(more.flows)
+            outcome.new_flows = outcome.new_flows.plus(more.new_flows)
+            outcome.change_amounts(Outcome(), more)
+        self.spool = self.spool.plus(other.spool)
 
     @property
     def encoded(self) -> int:

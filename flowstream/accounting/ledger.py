@@ -76,7 +76,9 @@ class Ledger:
         return self._accounts.pop(key, Account())
 
     def reopen(self, key: AttachmentKey, account: Account) -> None:
-        """Go on with an account that was closed."""
+        """Go on with an account that was closed; what was counted since is in it, too."""
+        if (since := self._accounts.get(key)) is not None:
+            account.add(since)
         self._accounts[key] = account
 
     @property

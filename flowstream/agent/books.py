@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from flowstream.accounting import books
+from flowstream.accounting.account import Account
 from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.agent.state import Known
 from flowstream.errors import FlowstreamError
@@ -112,6 +113,28 @@ class Books:
         for key in closed:
             if key not in self._run.known:
                 self._store.remove(key.code)
+
+    def expect(self, key: AttachmentKey, facts: Facts) -> None:
+        """Note an attachment that is being made: its program may run when this returns.
+
+        Its counts go on where those of an earlier one ended. From any thread.
+        """
+        run = self._run
+        known, past = run.known.get(key), run.past.get(key)
+        account = run.ledger.accounts().get(key) or (past.account if past else Account())
+        kernel = known.kernel if known else past.kernel if past else None
+        run.known[key] = Known(facts, attached=True, kernel=kernel)
+        self._store.put(key.code, books.encode(Entry(facts, True, kernel, account)))
+
+    def dismiss(self, key: AttachmentKey, before: Known | None) -> None:
+        """Note that an expected attachment was not made; ``before``: what was known of it."""
+        if before is not None:
+            self._run.known[key] = before
+            self._store.put(key.code, self._entry(key))
+            return
+        del self._run.known[key]
+        if key not in self._closed:
+            self._store.remove(key.code)
 
     def end(self) -> None:
         """Note that the final counters of the whole run are published."""

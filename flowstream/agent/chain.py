@@ -92,7 +92,7 @@ class Chain(Closing):
         The probe has pinned its maps by now, and nothing is attached so far.
         """
         self.generation.pin(BOOKS, self._store.fd)
-        return TakingOver(attacher, self.predecessors, self._run, self._store)
+        return TakingOver(attacher, self.predecessors, self._run, self.books)
 
     def leave(self, predecessors: Predecessors | None) -> None:
         """Write all books, for the next run: this one has ended."""

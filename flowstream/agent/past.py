@@ -56,6 +56,10 @@ class Past:
         if len(self._packed) > self._most:
             del self._packed[next(iter(self._packed))]
 
+    def get(self, key: AttachmentKey) -> Counts | None:
+        """Return the counts of an attachment; None when none are kept."""
+        return None if (packed := self._packed.get(key)) is None else _DECODE(packed)
+
     def take(self, key: AttachmentKey) -> Counts | None:
         """Take the counts of an attachment that is back; None when none are kept."""
         if (packed := self._packed.pop(key, None)) is None:

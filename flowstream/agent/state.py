@@ -105,7 +105,9 @@ class Run:
         """Move an attachment that went to the past; all of its records have an outcome."""
         if self.books is not None:
             self.books.close(key)
-        self.known.pop(key, None)
+        if key in self.known and not self.known[key].attached:
+            # Else it is back already.
+            del self.known[key]
         self.past.keep(key, Counts(self.ledger.close(key), kernel))
 
     def reopen_account(self, key: AttachmentKey) -> KernelCounts | None:

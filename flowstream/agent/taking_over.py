@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from flowstream.accounting import books
-from flowstream.accounting.account import Account
-from flowstream.accounting.books import Entry, Facts
+from flowstream.accounting.books import Facts
 from flowstream.agent.probe import facts
 from flowstream.errors import KernelError
 from flowstream.host import namespaces
@@ -20,7 +18,7 @@ from flowstream.kernel.link import Mode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowstream.agent.books import Store
+    from flowstream.agent.books import Books
     from flowstream.agent.predecessor import Predecessor
     from flowstream.agent.probe import Attachment
     from flowstream.agent.state import Run
@@ -40,14 +38,14 @@ class Attaches(Protocol):
 class TakingOver:
     """An attacher that gives a link of an earlier run the new program, if there is one.
 
-    ``store`` has the books of this run, which know an attachment before a packet is seen.
-    From any thread.
+    ``books`` are those of this run, which know an attachment before a packet is seen. From
+    any thread.
     """
 
     def __init__(
-        self, attacher: Attaches, predecessors: Sequence[Predecessor], run: Run, store: Store
+        self, attacher: Attaches, predecessors: Sequence[Predecessor], run: Run, books: Books
     ) -> None:
-        self._attacher, self._run, self._store = attacher, run, store
+        self._attacher, self._run, self._books = attacher, run, books
         # The newest first: where a run was killed while it took links over, it may have
         # made one of its own.
         self._predecessors = [*reversed(predecessors)]
@@ -58,40 +56,36 @@ class TakingOver:
         if target.link_fd is not None:
             return self._attacher.attach(target)
         with self._turn:
-            return self._attach(target)
+            before = self._run.known.get(target.key)
+            self._books.expect(target.key, Facts(target.interface))
+            try:
+                attachment = self._attach(target)
+            except BaseException:
+                self._books.dismiss(target.key, before)
+                raise
+            previous = self._run.previous.get(target.key, 0)
+            its = facts(attachment, target.interface, previous_epoch=previous)
+            self._books.expect(target.key, its)
+            return attachment
 
     def _attach(self, target: Target) -> Attachment:
-        self._expect(target, Facts(target.interface))
         found = self._find(target)
         if found is None:
-            attachment = self._attacher.attach(target)
-        else:
-            predecessor, link, mode = found
-            if target.mode not in (Mode.AUTO, mode):
-                raise KernelError(
-                    f"{link.path}: interface {target.interface} is observed in mode {mode}: "
-                    f"use --mode {mode}, or remove what is pinned: flowstream detach"
-                )
-            attachment = self._attacher.attach(
-                dataclasses.replace(
-                    target,
-                    mode=mode,
-                    link_fd=link.fd,
-                    earlier=LinkPin(predecessor.epoch, link.code),
-                )
+            return self._attacher.attach(target)
+        predecessor, link, mode = found
+        if target.mode not in (Mode.AUTO, mode):
+            raise KernelError(
+                f"{link.path}: interface {target.interface} is observed in mode {mode}: "
+                f"use --mode {mode}, or remove what is pinned: flowstream detach"
             )
-            predecessor.forget_link(link)
-            self._run.previous[target.key] = predecessor.epoch
-            log.info("took_over", interface=target.interface, previous_epoch=predecessor.epoch)
-        previous = self._run.previous.get(target.key, 0)
-        self._expect(target, facts(attachment, target.interface, previous_epoch=previous))
+        pin = LinkPin(predecessor.epoch, link.code)
+        attachment = self._attacher.attach(
+            dataclasses.replace(target, mode=mode, link_fd=link.fd, earlier=pin)
+        )
+        predecessor.forget_link(link)
+        self._run.previous[target.key] = predecessor.epoch
+        log.info("took_over", interface=target.interface, previous_epoch=predecessor.epoch)
         return attachment
-
-    def _expect(self, target: Target, its: Facts) -> None:
-        """Note an attachment in the books, unless the run knows it: it may be killed now."""
-        if target.key not in self._run.known:
-            entry = Entry(its, attached=True, kernel=None, account=Account())
-            self._store.put(target.key.code, books.encode(entry))
 
     def _find(self, target: Target) -> tuple[Predecessor, PinnedLink, Mode] | None:
         """Return the link of an earlier run on the target's interface, and its mode."""
