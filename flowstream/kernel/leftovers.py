@@ -43,10 +43,10 @@ READ_RECORDS: Final = 8_192
 class Leftovers(Closing):
     """The maps and links of one earlier generation.
 
-    ``books`` is what the run noted, ``links`` its programs that still run, by code of their
-    attachment, and ``rates`` labels its records: set those that the books tell. Raises
-    KernelError with the path, LayoutError when another version made maps that this one
-    cannot read. Closing it, also twice, changes no pin.
+    ``books`` is what the run noted, ``codes`` its attachments, ``links`` the programs of those
+    that were not detached, by code. ``rates`` labels its records: set those that the books
+    tell. Raises KernelError with the path, LayoutError when another version made maps that
+    this one cannot read. Closing it, also twice, changes no pin.
     """
 
     def __init__(self, generation: Generation, obj: KernelObject) -> None:
@@ -60,10 +60,12 @@ class Leftovers(Closing):
             tables = [enter(_table(generation, name, obj)) for name in pins.TABLES]
             slot = enter(MapOfMaps.from_fd(generation.open(pins.SLOT), obj.map(SLOT)))
             self._tables = FlowTables(tables, slot, self.rates)
-            self.rings = [flow_ring(obj, name, generation.open(name)) for name in _RINGS]
-            for ring in self.rings:
-                enter(ring.raw)
-            for code in generation.codes("counters"):
+            self.rings = []
+            for name in _RINGS:
+                self.rings.append(flow_ring(obj, name, generation.open(name)))
+                enter(self.rings[-1].raw)
+            self.codes = generation.codes("counters")
+            for code in self.codes:
                 self.counters(code)
             self.links = {
                 code: enter(PinnedLink(generation, code)) for code in generation.codes("link")
@@ -74,11 +76,6 @@ class Leftovers(Closing):
     def max_flows(self) -> int:
         """Flows that each of its tables holds."""
         return self._tables.capacity
-
-    @property
-    def codes(self) -> list[int]:
-        """Codes of its attachments, also of those whose program does not run any more."""
-        return self.generation.codes("counters")
 
     def counters(self, code: int) -> KernelCounts:
         """Counts of one attachment; exact once frozen."""
