@@ -105,9 +105,11 @@ class Predecessors:
             means.sink, means.encoder, earlier.run, earlier.prefix, means.on_counters
         )
         publishing = asyncio.ensure_future(publisher.run(self._on_fault))
-        published = await self._publish(earlier, publisher)
-        await publisher.finish()
-        await publishing
+        try:
+            published = await self._publish(earlier, publisher)
+        finally:
+            await publisher.finish()
+            await publishing
         ledger = earlier.run.ledger
         while not all(each.settled for each in ledger.accounts().values()):
             if await within(SETTLE_POLL_S, self._stopping):

@@ -119,7 +119,8 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
-        limits.require_threads(THREADS)
+        # Another one empties what earlier runs left.
+        limits.require_threads(THREADS + (chain is not None))
         if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=name)
         publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> list[str]:
     with stage(Broker()) as scene:
         broker = scene.cluster
         owed: set[tuple[str, int, int]] = set()
-        with load(scene.wire.sender, FLOWS, options.rate), _outages(broker, options.seed):
+        with load(scene.wire.sender, FLOWS, options.rate), outages(broker, options.seed):
             for n in range(1, options.kills + 1):
                 scene.start()
                 time.sleep(rng.random() * LONGEST_S)
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> list[str]:
 
 
 @contextmanager
-def _outages(broker: Broker, seed: int) -> Iterator[None]:
+def outages(broker: Broker, seed: int) -> Iterator[None]:
     """The broker goes and comes, by its own clock; at the end it is there."""
     rng, end = random.Random(seed + 1), threading.Event()
 

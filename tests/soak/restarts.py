@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import tempfile
@@ -9,9 +10,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from broker import Broker
 from support.bpffs import mounted
-from support.chains import Chain, directory, load, sums
+from support.chains import Chain, directory, generations, load, sums
 from support.net import namespace, veth_pair
+from support.traffic import wait_until
+
+from soak.kills import outages
 
 if TYPE_CHECKING:
     import argparse
@@ -20,21 +25,22 @@ FLOWS: Final = 2_003
 LONGEST_S: Final = 2.0
 """After its start an agent lives at most this long."""
 QUIET_S: Final = 0.2
+DRAINED_S: Final = 600.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--restarts", type=int, default=50, help="default %(default)s")
-    parser.add_argument(
-        "--rate", type=int, default=100_000, help="packets per second, %(default)s"
-    )
+    parser.add_argument("--rate", type=int, default=100_000, help="packets/s, %(default)s")
     parser.add_argument("--kill", action="store_true", help="by SIGKILL at random instants")
+    parser.add_argument(
+        "--outages", action="store_true", help="with a spool, and a broker that goes and comes"
+    )
     parser.add_argument("--seed", type=int, default=2026, help="of the moments, %(default)s")
 
 
 def run(options: argparse.Namespace) -> list[str]:
     """Restart the agent, then let one close the chain, and compare its sums."""
-    rng = random.Random(options.seed)
     with (
         tempfile.TemporaryDirectory(prefix="flowstream-soak-") as name,
         namespace() as here,
@@ -42,30 +48,52 @@ def run(options: argparse.Namespace) -> list[str]:
         veth_pair(here, there) as wire,
         mounted(Path(name) / "bpf") as bpffs,
         directory(bpffs, "restarts") as pins,
+        contextlib.ExitStack() as stack,
     ):
-        chain = Chain(wire, f"file:{name}/recording", pins, "--format", "msgpack")
+        Path(name).chmod(0o755)
+        if options.outages:
+            broker = stack.enter_context(Broker())
+            chain = Chain(wire, broker.url, pins, "--spool", f"{name}/spool")
+        else:
+            broker = None
+            chain = Chain(wire, f"file:{name}/recording", pins, "--format", "msgpack")
         with chain.agent() as agent:
             agent.publishing()
             agent.stop()
-        with load(wire.sender, FLOWS, options.rate):
-            for n in range(1, options.restarts + 1):
-                _live(chain, rng, kill=options.kill)
-                print(f"restart {n}: {chain.arrived:,} packets arrived", flush=True)
+        with (
+            load(wire.sender, FLOWS, options.rate),
+            outages(broker, options.seed) if broker else contextlib.nullcontext(),
+        ):
+            _restart(chain, options)
+        if broker:
+            _drain(chain)
         _wait_until_quiet(chain)
         return _missed(chain, kill=options.kill)
 
 
-def _live(chain: Chain, rng: random.Random, *, kill: bool) -> None:
-    """Start an agent and end it: in order once it publishes, by SIGKILL at any moment."""
+def _restart(chain: Chain, options: argparse.Namespace) -> None:
+    rng = random.Random(options.seed)
+    for n in range(1, options.restarts + 1):
+        with chain.agent() as agent:
+            if options.kill:
+                time.sleep(rng.random() * LONGEST_S)
+                agent.signal(signal.SIGKILL)
+                agent.wait()
+            else:
+                agent.publishing()
+                time.sleep(rng.random() * LONGEST_S / 4)
+                agent.stop()
+        print(f"restart {n}: {chain.arrived:,} packets arrived", flush=True)
+
+
+def _drain(chain: Chain) -> None:
+    """Let an agent publish all that waits, now that there is a broker."""
     with chain.agent() as agent:
-        if kill:
-            time.sleep(rng.random() * LONGEST_S)
-            agent.signal(signal.SIGKILL)
-            agent.wait()
-        else:
-            agent.publishing()
-            time.sleep(rng.random() * LONGEST_S / 4)
-            agent.stop()
+        agent.publishing()
+        assert wait_until(lambda: len(generations(chain.pins)) == 1, DRAINED_S), agent.output()
+        waiting = agent.logs("spool_found")
+        assert wait_until(lambda: not waiting or bool(agent.logs("spool_drained")), DRAINED_S)
+        agent.stop()
 
 
 def _wait_until_quiet(chain: Chain) -> None:
