@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, delivered, flowstream, on
+from support.attached import attacher_of
 from support.bpffs import mounted
 from support.chains import Chain, closed, directory, generations, published, sums
 from support.net import Namespace, namespace, veth_pair
@@ -222,6 +224,37 @@ def test_links_that_a_run_had_no_time_to_take_over_stay(bpffs, recording_url):
             agent.stop()
         assert 0 < taken < count
         assert published(recording_url) == arrived
+
+
+def test_no_run_begins_before_the_attacher_of_the_last_one_has_ended(chain):
+    """It may be in the middle of attaching."""
+    with chain.agent() as agent:
+        agent.publishing()
+        arrived = delivered(chain.sender, chain.receiver, PACKETS)
+        attacher = attacher_of(agent)
+        os.kill(attacher, signal.SIGSTOP)
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+    try:
+        assert refusal(chain).endswith("another agent uses this directory: stop it first")
+    finally:
+        os.kill(attacher, signal.SIGCONT)
+    found = sums(chain.close())
+    assert (found["seen"], found["lost"]) == (arrived, 0)
+    assert 0 <= arrived - found["published"] <= found["killed"]
+
+
+def test_a_killed_attacher_ends_the_run_and_the_chain_goes_on(chain):
+    with chain.agent() as agent:
+        agent.publishing()
+        arrived = delivered(chain.sender, chain.receiver, PACKETS)
+        os.kill(attacher_of(agent), signal.SIGKILL)
+        assert agent.wait() == 1
+        assert agent.logs("attacher_ended")
+    arrived += delivered(chain.sender, chain.receiver, PACKETS)
+    assert sums(chain.close()) == {
+        "seen": arrived, "published": arrived, "lost": 0, "killed": 0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
