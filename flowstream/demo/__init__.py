@@ -20,6 +20,7 @@ from flowstream.demo.network import hosts, network
 from flowstream.demo.show import Viewer
 from flowstream.demo.traffic import traffic
 from flowstream.errors import FlowstreamError, SourceError
+from flowstream.host import privileges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,6 +127,8 @@ def _agent(
     command = [sys.executable, "-m", "flowstream", "run", "-i", server.device]
     command += ["--netns", server.namespace, "--sink", sink, "--format", record_format]
     command += ["--topic-prefix", PREFIX, "--interval", "1", "--log-level", "warning"]
+    # As the default, but without the advice to create a user.
+    command += ["--user", privileges.user_name(None)]
     command += ["--duration", f"{longest_s:g}", *options]
     # In its own session: Ctrl-C reaches the demo alone, which passes it on.
     agent = subprocess.Popen(command, start_new_session=True, env=os.environ)
