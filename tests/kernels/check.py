@@ -8,6 +8,7 @@ for good. It prints a line per check and exits with 1 when one failed.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import multiprocessing
@@ -353,8 +354,16 @@ def pinned_run(directory: PinDirectory, epoch: int) -> tuple[Generation, FlowPro
     return generation, kernel
 
 
+def own_files_as_nobody() -> None:
+    """Make files, and pins, as the attacher does: as the agent's user, with its capabilities."""
+    libc = ctypes.CDLL(None)
+    libc.setfsgid(NOBODY.gid)
+    libc.setfsuid(NOBODY.uid)
+
+
 def run_and_die(mode: Mode, interface: str) -> None:
     _, kernel = pinned_run(PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY)), EPOCH)
+    own_files_as_nobody()
     kernel.attach(interface, mode)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -373,6 +382,7 @@ def check_pins(mode: Mode, interface: str, sender: Sender) -> str:
     link = earlier.links[code]
     equal("mode of the link", link.mode_here(), mode)
     target = replace(Target.named(interface, mode), link_fd=link.fd, earlier=LinkPin(EPOCH, code))
+    own_files_as_nobody()
     attachment = attach_here(kernel, target)
     sender.send(1)
     become_nobody()
