@@ -137,6 +137,24 @@ def test_a_directory_that_others_can_enter_is_refused(bpffs):
         PinDirectory(f"{bpffs}/pins", ROOT)
 
 
+def test_without_the_right_to_give_it_away_nothing_is_left(bpffs):
+    code = f"""
+from flowstream.errors import KernelError
+from flowstream.kernel.bpffs import Owner
+from flowstream.kernel.pins import PinDirectory
+try:
+    PinDirectory({str(bpffs / "pins")!r}, Owner(65534, 65534))
+except KernelError as err:
+    print(err)
+"""
+    command = ["setpriv", "--bounding-set=-chown", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == (
+        "pins cannot be given to user 65534: Operation not permitted; needs CAP_CHOWN\n"
+    )
+    assert not (bpffs / "pins").exists()
+
+
 def test_another_file_system_is_refused_and_left_alone(tmp_path):
     with pytest.raises(KernelError, match=r"not bpf: .*mount -t bpf bpf /sys/fs/bpf"):
         PinDirectory(str(tmp_path / "pins"), ROOT)

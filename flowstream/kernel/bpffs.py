@@ -27,8 +27,24 @@ def listed(fd: int) -> list[str]:
 def make_directory(name: str, above: int, owner: Owner) -> None:
     """Make a directory that only its owner can enter."""
     os.mkdir(name, 0o700, dir_fd=above)
-    if os.geteuid() != owner.uid:
+    try:
+        give(name, above, owner)
+    except KernelError:
+        os.rmdir(name, dir_fd=above)
+        raise
+
+
+def give(name: str, above: int, owner: Owner) -> None:
+    """Make what this process has made in an open directory the owner's."""
+    if os.geteuid() == owner.uid:
+        return
+    try:
         os.chown(name, *owner, dir_fd=above, follow_symlinks=False)
+    except OSError as err:
+        raise KernelError(
+            f"{name} cannot be given to user {owner.uid}: {err.strerror}; needs CAP_CHOWN",
+            err.errno or 0,
+        ) from err
 
 
 def require_bpffs(fd: int, path: str) -> None:

@@ -19,6 +19,7 @@ from flowstream.errors import KernelError
 from flowstream.kernel import libbpf
 from flowstream.kernel.bpffs import (
     OPEN_DIRECTORY,
+    give,
     listed,
     refusal,
     require_bpffs,
@@ -110,9 +111,7 @@ class Generation(Closing):
         place = f"/proc/self/fd/{self.fd}/{name}"
         result = libbpf.library().bpf_obj_pin(fd, place.encode())
         libbpf.check(result, f"pinning {self.path}/{name}")
-        owner = self._owner
-        if os.geteuid() != owner.uid:
-            os.chown(name, *owner, dir_fd=self.fd, follow_symlinks=False)
+        give(name, self.fd, self._owner)
 
     def open(self, name: str) -> int:
         """Descriptor of a pinned map or link, the caller's. Its kind was not checked."""

@@ -8,7 +8,6 @@ for good. It prints a line per check and exits with 1 when one failed.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import multiprocessing
@@ -25,6 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowstream.attacher.client import Attacher
+from flowstream.attacher.process import Process
 from flowstream.errors import KernelError
 from flowstream.host import privileges
 from flowstream.kernel import libbpf
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from flowstream.kernel.generation import Generation
     from flowstream.kernel.program import Program
 
 NOBODY = privileges.User(65534, 65534)
@@ -344,27 +344,22 @@ def _each_once(sources: Iterable[int]) -> Counter[bytes]:
     return Counter(source.to_bytes(4, sys.byteorder) for source in sources)
 
 
-def pinned_run(directory: PinDirectory, epoch: int) -> tuple[Generation, FlowProbe]:
-    """Begin a run whose maps stay."""
-    generation = directory.create(epoch)
-    kernel = FlowProbe(max_flows=1009, pins=generation)
-    with BooksMap() as books:
-        books.put(7, b"kept")
-        generation.pin(BOOKS, books.fd)
-    return generation, kernel
+class PinnedRun:
+    """A run whose maps stay, attached by an attacher: a process of the pins' owner."""
 
-
-def own_files_as_nobody() -> None:
-    """Make files, and pins, as the attacher does: as the agent's user, with its capabilities."""
-    libc = ctypes.CDLL(None)
-    libc.setfsgid(NOBODY.gid)
-    libc.setfsuid(NOBODY.uid)
+    def __init__(self, directory: PinDirectory, epoch: int) -> None:
+        process = Process()
+        self.generation = directory.create(epoch)
+        self.kernel = FlowProbe(max_flows=1009, pins=self.generation)
+        with BooksMap() as books:
+            books.put(7, b"kept")
+            self.generation.pin(BOOKS, books.fd)
+        self.attacher = Attacher(process, self.kernel, NOBODY, netns=False)
 
 
 def run_and_die(mode: Mode, interface: str) -> None:
-    _, kernel = pinned_run(PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY)), EPOCH)
-    own_files_as_nobody()
-    kernel.attach(interface, mode)
+    run = PinnedRun(PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY)), EPOCH)
+    run.attacher.attach(Target.named(interface, mode))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -377,15 +372,15 @@ def check_pins(mode: Mode, interface: str, sender: Sender) -> str:
     sender.send(0)
     directory = PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY))
     (earlier,) = open_earlier(directory)
-    generation, kernel = pinned_run(directory, EPOCH + 1024)
+    run = PinnedRun(directory, EPOCH + 1024)
+    generation, kernel = run.generation, run.kernel
     (code,) = earlier.codes
     link = earlier.links[code]
     equal("mode of the link", link.mode_here(), mode)
     target = replace(Target.named(interface, mode), link_fd=link.fd, earlier=LinkPin(EPOCH, code))
-    own_files_as_nobody()
-    attachment = attach_here(kernel, target)
-    sender.send(1)
     become_nobody()
+    attachment = run.attacher.attach(target)
+    sender.send(1)
     earlier.freeze()
     equal("books", list(earlier.books.items()), [(7, b"kept")])
     batches = [b for stream, b in earlier.drain(EndReason.FORCED) if stream is Stream.FLOWS]
