@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
+
+PREFIX: Final = r"\A[a-zA-Z0-9._-]{1,239}\Z"
+"""Pattern of prefixes: Kafka permits 249 of these characters; there is room for ".new_flows"."""
 
 
 class Stream(enum.StrEnum):

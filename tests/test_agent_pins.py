@@ -9,15 +9,19 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.agent import Agent, delivered, flowstream, on
 from support.attached import attacher_of
 from support.bpffs import mounted
 from support.chains import Chain, closed, directory, generations, published, sums
 from support.net import Namespace, namespace, veth_pair
-from support.pinned import PinnedRun
+from support.pinned import ROOT, PinnedRun
 from support.users import open_to_all
 
+from flowstream.accounting import books
 from flowstream.kernel.books_map import BooksMap
+from flowstream.kernel.generation import BOOKS
+from flowstream.kernel.pins import PinDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +123,25 @@ def test_pins_of_another_version_are_refused_and_detach_removes_them(chain, caps
     done = flowstream("detach", chain.pins)
     assert (done.returncode, done.stderr) == (0, "")
     leave(chain)
+
+
+def test_books_of_another_run_are_refused_before_a_directory_is_made(chain, tmp_path):
+    """Whatever else the agent's user runs can write to the map; the agent starts as root."""
+    leave(chain)
+    (epoch,) = generations(chain.pins)
+    with PinDirectory(str(chain.pins), ROOT) as pins, pins.generation(int(epoch)) as generation:
+        its = BooksMap.from_fd(generation.open(BOOKS))
+    with its:
+        found = books.read_header(its.octets(books.HEADER) or b"")
+        before = generations(chain.pins)
+        for changed, text in (
+            ({"topic_prefix": f"{tmp_path}/made"}, "its books cannot be read: "),
+            ({"agent_epoch": found.agent_epoch - 1024}, "its books are those of run "),
+        ):
+            its.put(books.HEADER, books.encode(replace(found, **changed)))
+            assert text in refusal(chain)
+            assert generations(chain.pins) == before
+    assert [*tmp_path.glob("made*")] == []
 
 
 def test_an_interface_that_is_not_chosen_any_more_is_detached(bpffs, recording_url):

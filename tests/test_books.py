@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from support.books import Kept, header
 from support.records import SAMPLER
 
-from flowstream.accounting import books
-from flowstream.accounting.account import Account
+from flowstream.accounting import books, terms
+from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
-from flowstream.accounting.books import Facts, Seqs
+from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.books import Books
@@ -22,7 +23,11 @@ pytestmark = pytest.mark.anyio
 EPOCH = 1_763_800_000_000_000_000
 KEY = AttachmentKey(3)
 ETH0 = Facts("eth0", "site", "native", 7, "xdp_flow")
-COUNTS = KernelCounts(Amount(101, 10_007), {"non_ip": Amount(3, 211)}, {})
+COUNTS = KernelCounts(
+    Amount(101, 10_007),
+    {reason: Amount(3, 211) for reason in terms.NO_FLOW},
+    {terms.OVERFLOW_LOST: RecordAmount(1, 1, 67), terms.ANNOUNCEMENT_LOST: RecordAmount(1)},
+)
 
 
 class Site:
@@ -138,3 +143,32 @@ def test_what_was_counted_before_an_account_is_reopened_is_not_lost():
 def test_books_that_cannot_be_read_say_why(entries, says):
     with pytest.raises(ValueError, match=says):
         books.read(entries.items())
+
+
+HEADER = header(Identity(EPOCH, bytes(16), "host-a", SAMPLER))
+
+
+def entry(account: Account | None = None, kernel: KernelCounts | None = None) -> bytes:
+    return books.encode(Entry(ETH0, True, kernel, account or Account()))
+
+
+@pytest.mark.parametrize(
+    ("number", "octets", "text"),
+    [
+        (books.HEADER, books.encode(replace(HEADER, topic_prefix="/etc/x")), "matching regex"),
+        (books.HEADER, books.encode(replace(HEADER, topic_prefix="../x")), "matching regex"),
+        (books.SEQS, books.encode(Seqs(2**62)), "<= 4611686018427387903"),
+        (KEY.code, entry(Account(acknowledged=Amount(-1, 0))), ">= 0"),
+        (KEY.code, entry(Account(flows=StageCount(encoded=2**63))), "<= 4611686018427387903"),
+        (KEY.code, entry(Account(spool=RecordAmount(0, -1))), ">= 0"),
+        (KEY.code, entry(kernel=KernelCounts(Amount(), {}, COUNTS.losses)), "other terms"),
+        (KEY.code, entry(kernel=KernelCounts(Amount(), COUNTS.no_flow)), "other terms"),
+        (2**33, entry(), "8589934592 is not the code of an attachment"),
+    ],
+)
+def test_books_that_no_run_writes_are_refused(number, octets, text):
+    """Whatever else the agent's user runs can write to the map."""
+    kept = {books.HEADER: books.encode(HEADER), KEY.code: entry(kernel=COUNTS)}
+    assert books.read(kept.items()).entries[KEY].kernel == COUNTS
+    with pytest.raises(ValueError, match=text):
+        books.read((kept | {number: octets}).items())

@@ -18,6 +18,7 @@ from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.books import Entry, Facts
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.terms import NO_FLOW
 from flowstream.cli.main import main
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.generation import BOOKS
@@ -72,7 +73,9 @@ def test_it_says_what_it_has_detached_and_what_was_not_published(place, wire, ca
 def test_attachments_that_went_before_are_in_the_books_alone(place, wire, capsys):
     sender, receiver = wire
     gone = KernelCounts(
-        Amount(1_013, 0), {"non_ip": Amount(13, 0)}, {"overflow_lost": RecordAmount(1, 7)}
+        Amount(1_013, 0),
+        dict.fromkeys(NO_FLOW, Amount()) | {"non_ip": Amount(13, 0)},
+        {"overflow_lost": RecordAmount(1, 7), "announcement_lost": RecordAmount()},
     )
     entry = Entry(Facts("eth7"), False, gone, Account(acknowledged=Amount(900, 0)))
     leave(place, receiver, {AttachmentKey(77): entry})

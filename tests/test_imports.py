@@ -45,7 +45,7 @@ ROOMS = {
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors undecodable files compression streams wording closing urls accounting "
         "messages delivery",
-        "config": "errors files wording host urls kafka",
+        "config": "errors files streams wording host urls kafka",
         "segments": "errors undecodable extras files compression streams wording closing urls "
         "accounting messages delivery",
         "spool": "errors undecodable streams records accounting messages encode delivery kafka "

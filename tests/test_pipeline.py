@@ -436,7 +436,12 @@ async def test_a_restored_run_goes_on_where_its_books_end():
 async def test_a_run_restored_from_its_books_knows_the_attachments_that_went():
     rig, kept = Rig(), Kept()
     Books(kept, header(rig.run.identity), rig.run)
-    key, counts = AttachmentKey(IF_INDEX, 1), KernelCounts(Amount(101, 10_007), {}, {})
+    key = AttachmentKey(IF_INDEX, 1)
+    counts = KernelCounts(
+        Amount(101, 10_007),
+        dict.fromkeys(terms.NO_FLOW, Amount()),
+        dict.fromkeys((terms.OVERFLOW_LOST, terms.ANNOUNCEMENT_LOST), RecordAmount()),
+    )
     rig.run.know(key, Known(Facts("eth0", "site"), attached=True, kernel=None))
     rig.ledger.account(key).flows.acknowledged = 13
     rig.run.know(key, Known(Facts("eth0", "site"), attached=False, kernel=counts))

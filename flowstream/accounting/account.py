@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final
 
-from flowstream.accounting.amounts import Amount, RecordAmount
+from flowstream.accounting.amounts import Amount, Count, RecordAmount
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class StageCount:
     """Records of one stream and attachment that passed each stage."""
 
-    drained: int = 0
-    encoded: int = 0
-    queued: int = 0
-    acknowledged: int = 0
-    spooled: int = 0
-    failed: int = 0
-    aggregated: int = 0
+    drained: Count = 0
+    encoded: Count = 0
+    queued: Count = 0
+    acknowledged: Count = 0
+    spooled: Count = 0
+    failed: Count = 0
+    aggregated: Count = 0
 
     def plus(self, other: StageCount) -> StageCount:
         """Sum of both."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62 - 1)]
+"""The sum of any two is a count that records can carry (63 bits)."""
 
 
 class Amount(NamedTuple):
     """Packets and their frame octets."""
 
-    packets: int = 0
-    l2_bytes: int = 0
+    packets: Count = 0
+    l2_bytes: Count = 0
 
     def plus(self, other: Amount) -> Amount:
         """Sum of both."""
@@ -24,9 +29,9 @@ class Amount(NamedTuple):
 class RecordAmount(NamedTuple):
     """Records, and the packets and frame octets that they counted."""
 
-    records: int = 0
-    packets: int = 0
-    l2_bytes: int = 0
+    records: Count = 0
+    packets: Count = 0
+    l2_bytes: Count = 0
 
     def plus(self, other: RecordAmount) -> RecordAmount:
         """Sum of both."""

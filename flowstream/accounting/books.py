@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
+from flowstream.accounting import terms
+
 # msgspec reads the annotations at run time.
 from flowstream.accounting.account import Account  # noqa: TC001
-from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
+from flowstream.accounting.amounts import Count, KernelCounts  # noqa: TC001
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.streams import Stream
+from flowstream.streams import PREFIX, Stream
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 HEADER: Final = 2**64 - 1
 SEQS: Final = 2**64 - 2
+_CODES: Final = 2**33
+"""Codes of attachments are below it."""
+_COUNTED: Final = {terms.OVERFLOW_LOST, terms.ANNOUNCEMENT_LOST}
+"""Causes of loss that the program counts."""
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -42,7 +48,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     host_id: bytes
     host: str
     sampler_address: bytes
-    topic_prefix: str
+    topic_prefix: Annotated[str, msgspec.Meta(pattern=PREFIX)]
     program: str
     layouts: str
     max_flows: U32
@@ -56,9 +62,9 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
 class Seqs(msgspec.Struct, array_like=True, frozen=True):
     """The numbers that the next records of each stream get."""
 
-    flows: U63 = 0
-    new_flows: U63 = 0
-    counters: U63 = 0
+    flows: Count = 0
+    new_flows: Count = 0
+    counters: Count = 0
 
 
 class Facts(msgspec.Struct, array_like=True, frozen=True):
@@ -138,7 +144,7 @@ def read_header(octets: bytes) -> Header:
 def read(items: Iterable[tuple[int, bytes]]) -> Ended:
     """Read all entries; ValueError for damage and for another version.
 
-    What the accounts say is not checked: it is counted as it is.
+    Whether the accounts agree with each other is not checked: they are counted as they are.
     """
     found = dict(items)
     if HEADER not in found:
@@ -146,7 +152,17 @@ def read(items: Iterable[tuple[int, bytes]]) -> Ended:
     header = read_header(found.pop(HEADER))
     try:
         seqs = _SEQS(found.pop(SEQS)) if SEQS in found else Seqs()
-        entries = {AttachmentKey.of_code(key): _ENTRY(each) for key, each in found.items()}
+        entries = dict(_entry(code, octets) for code, octets in found.items())
     except UNDECODABLE as err:
         raise ValueError(str(err)) from err
     return Ended(header, seqs, entries)
+
+
+def _entry(code: int, octets: bytes) -> tuple[AttachmentKey, Entry]:
+    if code >= _CODES:
+        raise ValueError(f"{code} is not the code of an attachment")
+    entry: Entry = _ENTRY(octets)
+    found = entry.kernel
+    if found and (set(found.no_flow), set(found.losses)) != (set(terms.NO_FLOW), _COUNTED):
+        raise ValueError("other terms than the program counts")
+    return AttachmentKey.of_code(code), entry

@@ -125,6 +125,8 @@ def _predecessor(leftovers: Leftovers, directory: str) -> Predecessor | None:
         run = Run.restore(ended)
     except ValueError as err:
         raise KernelError(f"{path}: its books cannot be read: {err}; {remedy}") from err
+    if (epoch := ended.header.agent_epoch) != leftovers.epoch:
+        raise KernelError(f"{path}: its books are those of run {epoch}; {remedy}")
     if ended.header.closed:
         leftovers.remove()
         return None

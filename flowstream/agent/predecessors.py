@@ -111,7 +111,7 @@ class Predecessors:
             await publisher.finish()
             await publishing
         ledger = earlier.run.ledger
-        while not all(each.settled for each in ledger.accounts().values()):
+        while any(each.unsettled > 0 for each in ledger.accounts().values()):
             if await within(SETTLE_POLL_S, self._stopping):
                 return False
         if self._stopping.is_set():

@@ -9,6 +9,7 @@ import msgspec
 from flowstream.config.options import described, option_name
 from flowstream.errors import UsageError
 from flowstream.kafka.settings import DEFAULT_CLIENT, ClientSettings
+from flowstream.streams import PREFIX
 from flowstream.urls import REGISTRY_FORMS, SINK_FORMS, StdoutUrl, parse_registry, parse_url
 
 
@@ -69,9 +70,8 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
         described(
             "PREFIX",
             "the topics are PREFIX.flows, PREFIX.new_flows and PREFIX.counters",
-            # Kafka: 249 characters of this set, here with room for ".new_flows".
             title="1 to 239 of the characters a-z A-Z 0-9 . _ -",
-            pattern=r"\A[a-zA-Z0-9._-]{1,239}\Z",
+            pattern=PREFIX,
         ),
     ] = "flowstream"
 

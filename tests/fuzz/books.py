@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from support.books import Kept, header
 from support.records import SAMPLER
 
-from flowstream.accounting import books
+from flowstream.accounting import books, terms
 from flowstream.accounting.account import Account
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.books import Entry, Facts, Seqs
@@ -27,7 +27,11 @@ _HEADER = header(Identity(1_763_800_000_000_000_000, bytes(16), "host-a", SAMPLE
 
 def seeds() -> Sequence[bytes]:
     """Return the books of a run with nothing, and of one with an attachment that went."""
-    kernel = KernelCounts(Amount(7, 701), {"non_ip": Amount(1, 60)}, {})
+    kernel = KernelCounts(
+        Amount(7, 701),
+        dict.fromkeys(terms.NO_FLOW, Amount(1, 60)),
+        {terms.OVERFLOW_LOST: RecordAmount(1, 1, 60), terms.ANNOUNCEMENT_LOST: RecordAmount(1)},
+    )
     account = Account(acknowledged=Amount(3, 301), spool=RecordAmount(1, 3, 300))
     account.doubt(RecordAmount(2, 5, 500), "shutdown")
     entry = Entry(Facts("eth0", "site", "native", 7, "xdp_flow"), False, kernel, account)
