@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
+import resource
 import signal
 import subprocess
 import sys
@@ -117,9 +119,7 @@ def test_an_agent_without_privileges_attaches_and_changes_the_sampling(wire, pro
             f"{receiver.name} xdp off",
             "errno": 16,
         }
-        missing = ask("missing 1009")
-        assert isinstance(missing, dict)
-        assert missing["errno"] == 22
+        assert ask("missing 1009") == {"error": f"{receiver.name} is gone", "errno": 19}
     assert agent.returncode == 0
 
 
@@ -261,6 +261,30 @@ def test_an_attacher_that_is_gone_is_an_error(wire):
         for _ in range(2):
             with pytest.raises(KernelError, match=r"has ended|does not answer"):
                 attacher.attach(Target(receiver.name, receiver.index, receiver.index))
+
+
+def test_an_agent_without_room_for_descriptors(wire):
+    """What the attacher has made is gone with them: nothing stays on the interface."""
+    _, receiver = wire
+    with (
+        receiver.namespace.entered(),
+        CounterProbe(max_flows=101) as probe,
+        attached.process() as process,
+    ):
+        attacher = Attacher(process, probe, find_user("nobody"), netns=False)
+        target = Target.named(receiver.name)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+        os.close(free)
+        try:
+            with pytest.raises(KernelError, match="Too many open files") as refused:
+                attacher.attach(target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert refused.value.errno == errno.EMFILE
+        assert wait_until(lambda: libbpf.attached_program(receiver.index) is None)
+        attacher.attach(target).close()
 
 
 def test_the_attacher_has_none_of_the_secrets_in_the_configuration(wire, tmp_path):

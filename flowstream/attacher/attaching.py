@@ -10,12 +10,16 @@ socket is closed, however the agent ends.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import gc
 import mmap
 import os
+import socket
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from flowstream.attacher import protocol
@@ -35,8 +39,6 @@ from flowstream.kernel.target import Target
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
-    import socket
-
     from flowstream.kernel.parts import Parts
 
 _MOST_SHARED: Final = 16
@@ -49,8 +51,10 @@ CALLS: Final = {
     "bpf": [Argument(0, command) for command in _COMMANDS],
     "setns": [Argument(1, namespaces.CLONE_NEWNET)],
     **dict.fromkeys(("recvmsg", "sendmsg", "close", "exit_group"), ()),
-    # os.dup
-    "fcntl": [Argument(1, 1030)],
+    "fcntl": [Argument(1, fcntl.F_DUPFD_CLOEXEC)],
+    # Whether an interface is gone: SIOCGIFNAME (linux/sockios.h).
+    "socket": [Argument(0, socket.AF_UNIX)],
+    "ioctl": [Argument(1, 0x8910)],
     # What the interpreter needs to go on: memory, locks, the clock, signals.
     **dict.fromkeys(("mmap", "mprotect"), _NEVER_EXECUTABLE),
     **dict.fromkeys(("munmap", "mremap", "madvise", "brk", "futex", "clock_gettime"), ()),
@@ -189,6 +193,7 @@ def _shortened(text: str) -> str:
 
 
 def _close_all_but(kept: set[int]) -> None:
-    bounds = sorted(kept)
-    for low, high in zip(bounds, [*bounds[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
-        os.closerange(low + 1, high)
+    for fd in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if fd not in kept:
+            with contextlib.suppress(OSError):  # that of the directory
+                os.close(fd)

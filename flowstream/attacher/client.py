@@ -16,6 +16,8 @@ successor = attacher.attach(again)
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -70,9 +72,8 @@ class Attacher(Generic[Made]):
     def attach(self, target: Target) -> Made:
         """Load a program for ``target`` and attach it. Blocks: tens of milliseconds.
 
-        KernelError names the interface and the remedy; its ``errno`` is the kernel's. For
-        an interface that is gone that is ENODEV, and EINVAL in a network namespace that
-        this process may not enter.
+        KernelError names the interface and the remedy; its ``errno`` is the kernel's
+        (ENODEV: the interface is gone).
         """
         fds = [fd for fd in (target.netns_fd, target.link_fd) if fd is not None]
         request = Request(
@@ -94,6 +95,9 @@ class Attacher(Generic[Made]):
             data, received = protocol.receive(sock, _MOST_DESCRIPTORS)
         except OSError as err:
             raise KernelError(f"the attacher does not answer: {err.strerror}") from err
+        except ValueError as err:
+            # This process has no room for the descriptors.
+            raise KernelError(os.strerror(errno.EMFILE), errno.EMFILE) from err
         if not data:
             raise KernelError("the attacher has ended")
         return protocol.decode_reply(data), received

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from flowstream.errors import KernelError
@@ -35,8 +34,7 @@ def explained(
     if err.stage == Stage.LOADING:
         return KernelError(f"{err}{_loading(err, missing)}", err.errno)
     if err.stage == Stage.ATTACHING:
-        # The kernel says EINVAL of an index that does not exist.
-        if err.errno == errno.EINVAL and is_inside and _is_gone(target.if_index):
+        if err.errno == errno.ENODEV:
             return KernelError(f"{interface} is gone", errno.ENODEV)
         held = _holder(target.if_index) if is_inside else None
         where = f"attaching to {interface} ({err.mode})"
@@ -50,14 +48,6 @@ def _loading(err: AttachError, missing: Sequence[str]) -> str:
     if err.mode == Mode.OFFLOAD:
         return "; the device cannot run XDP programs: use --mode native"
     return ""
-
-
-def _is_gone(if_index: int) -> bool:
-    try:
-        socket.if_indextoname(if_index)
-    except OSError:
-        return True
-    return False
 
 
 def _attaching(err: AttachError, interface: str, held: str | None) -> str:

@@ -86,7 +86,7 @@ class Link(Closing):
             if result >= 0 or -result in _IN_ANY_MODE:
                 break
         if result < 0:
-            raise _refused(-result, self.mode)
+            raise _refused(errno.ENODEV if _is_gone(index) else -result, self.mode)
         self.fd: int = result
 
     @classmethod
@@ -153,6 +153,15 @@ def _compare(info: structures.LinkInfo, index: int, mode: Mode) -> None:
     if not info.ifindex:
         raise _refused(errno.ENODEV, mode)
     libbpf.compare("link", "interface index", info.ifindex, index)
+
+
+def _is_gone(index: int) -> bool:
+    """Whether there is no such interface: the kernel says EINVAL then, as of others."""
+    try:
+        socket.if_indextoname(index)
+    except OSError as err:
+        return err.errno in (errno.ENXIO, errno.ENODEV)
+    return False
 
 
 def _refused(number: int, mode: Mode) -> AttachError:
