@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import delivered
+from support.attached import attacher_of
 from support.chains import Chain, closed, directory, generations, load, published, sums
 from support.net import namespace, veth_pair
 from support.traffic import wait_until
@@ -226,3 +228,43 @@ def spooled(agent: Agent) -> bool:
     drained, began = agent.logs("spool_drained"), agent.logs("spool_found")
     began += agent.logs("spooling")
     return len(began) > len(drained)
+
+
+def test_after_its_duration_and_after_a_fault_the_program_stays(chain):
+    with chain.agent("--duration", 0.5) as agent:
+        agent.publishing()
+        assert agent.wait() == 0
+        assert agent.logs("pinned")
+    arrived = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+    with chain.agent() as agent:
+        agent.publishing()
+        os.kill(attacher_of(agent), signal.SIGKILL)
+        assert agent.wait() == 1
+        assert agent.logs("pinned")
+    arrived += delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+    runs = chain.close()
+    assert sums(runs) == {"seen": arrived, "published": arrived, "lost": 0, "killed": 0}
+
+
+def test_a_second_signal_leaves_what_is_unpublished_to_the_next_run(bpffs, wire, broker_factory):
+    broker = broker_factory()
+    with directory(bpffs, "restarts") as pins:
+        chain = Chain(wire, broker.url, pins)
+        # Without the broker the end takes a while.
+        with chain.agent("--shutdown-timeout", 60) as agent:
+            agent.publishing()
+            broker.stop(signal.SIGKILL)
+            arrived = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+            agent.signal(signal.SIGTERM)
+            assert agent.saw("stopping", 10)
+            agent.signal(signal.SIGTERM)
+            assert agent.wait(10) == 1
+            assert agent.logs(
+                "second signal: ending at once, the next run counts what is unpublished"
+            )
+        broker.start()
+        arrived += delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+        found = sums(chain.close())
+    assert (found["seen"], found["lost"]) == (arrived, 0)
+    assert found["published"] + found["killed"] >= arrived
+    assert found["published"] >= PACKETS
