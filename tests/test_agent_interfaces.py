@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, delivered, flowstream
+from support.following import Site
 from support.net import Namespace, namespace, veth_pair
+from support.traffic import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +101,7 @@ def test_a_link_type_that_cannot_be_read(place, recording_url):
         fcntl.ioctl(device, TUNSETLINK, ARPHRD_CAN)
         with Agent("-i", "can0", "--netns", place.name, "--sink", recording_url) as agent:
             assert agent.wait() == 1
-            (complaint,) = agent.output().splitlines()
+            *_, complaint = agent.output().splitlines()
             assert complaint.startswith("flowstream: error: interface can0: packets of link type")
             assert complaint.endswith(" cannot be read; leave it out by -i '!can0'")
 
@@ -196,3 +198,37 @@ def test_names_are_any_octets(recording_url):
         checked = flowstream("check", *where)
     assert r"ok    \x1b[2J\udcff: no XDP program attached" in checked.stdout.splitlines()
     assert checked.returncode == 0
+
+
+def test_a_lack_of_descriptors_keeps_only_new_interfaces_waiting(recording_url):
+    with namespace() as here, namespace() as there:
+        site = Site(here, there)
+        links = [site.create()]
+        where = ("-i", "far*", "--netns", there.name)
+        options = ("--sink", recording_url, "--partitions", "1")
+        with Agent(*where, *options, before=("prlimit", "--nofile=64")) as agent:
+            agent.publishing()
+            while not agent.logs("attach_failed"):
+                assert len(links) < 22
+                links.append(site.create())
+                assert wait_until(lambda: links[-1].receiver.name in told(agent), 30)
+            for link in links[:-1]:
+                link.send()
+            # Their descriptors are enough for the last one.
+            for link in links[:2]:
+                link.delete()
+            last = links[-1]
+            assert wait_until(lambda: last.receiver.name in told(agent, "attached"), 60), (
+                agent.output()
+            )
+            last.send()
+            agent.stop()
+            assert all("LimitNOFILE" in each["error"] for each in agent.logs("attach_failed"))
+    found = {each["if_index"]: each["flows"]["packets"] for each in audited(recording_url)}
+    assert found == {link.index: link.arrived for link in links}
+
+
+def told(agent: Agent, *kinds: str) -> set[str]:
+    """Names of the interfaces of which the agent has logged these events."""
+    found = kinds or ("attached", "attach_failed")
+    return {each["interface"] for kind in found for each in agent.logs(kind)}

@@ -309,7 +309,8 @@ sasl.password = "{password}"
     configuration.chmod(0o600)
     with Agent("--config", configuration) as agent:
         assert agent.saw("attached", 30)
-        assert password.encode() in memory(agent.pid)
+        # While the agent imports its sink it cannot be read everywhere.
+        assert wait_until(lambda: password.encode() in memory(agent.pid))
         held = memory(attached.attacher_of(agent))
         assert b"CAP_NET_ADMIN" in held
         assert password.encode() not in held

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.identity import Identity
-from flowstream.accounting.ledger import Account, StageCount
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.past import Counts, Past
 from flowstream.agent.state import Run

@@ -45,7 +45,6 @@ class Attaching:
     def __init__(
         self,
         attacher: Attacher,
-        *,
         mode: Mode,
         sampling: int,
         count_failed: Callable[[], object],

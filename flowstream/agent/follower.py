@@ -236,6 +236,8 @@ class Follower:
     async def _remove(self, leaving: Iterable[tuple[Place, Followed]]) -> None:
         """Detach all of them, then empty each in its own time."""
         gone = [*leaving]
+        if not gone:
+            return
         # A link that moved can be attached to in its new namespace once it is free.
         await _in_thread(_detach, [self._agent[its.key] for _, its in gone])
         for place, its in gone:

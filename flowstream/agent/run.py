@@ -16,43 +16,39 @@ import uvloop
 from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.ledgers import Ledgers
+from flowstream.agent.attaching import Attaching
 from flowstream.agent.chain import Chain
 from flowstream.agent.credentials import require_readable
+from flowstream.agent.follower import Follower
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
+from flowstream.agent.places import open_places
 from flowstream.agent.predecessors import Means
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.agent.state import Run
 from flowstream.attacher.client import Attacher
-from flowstream.errors import KernelError
 from flowstream.files import shown
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
-from flowstream.host.link_types import Framing
-from flowstream.host.links import LinkMonitor
-from flowstream.host.namespaces import open_all
 from flowstream.host.selection import Selection
 from flowstream.kafka.credentials import exposed
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
-from flowstream.kernel.target import Target
 from flowstream.registry.encoder import encoder_of
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from flowstream.agent.probe import Attachment, Probe
+    from flowstream.agent.probe import Probe
     from flowstream.agent.taking_over import Attaches
     from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
-    from flowstream.host.links import LinkFacts
-    from flowstream.host.namespaces import Namespace
     from flowstream.host.privileges import User
 
 log = structlog.get_logger()
@@ -61,10 +57,8 @@ PROBES: Final[dict[str, Callable[..., Probe]]] = {
     "flow": FlowProbe,
     "counter": CounterProbe,
 }
-THREADS: Final = 3
-"""The sink's or the spool's thread, one that drains tables, and one that reads a configuration."""
-_INDEX_BITS: Final = 24
-"""Bits of an interface index in the records of a run with several namespaces."""
+THREADS: Final = 4
+"""Of the sink or spool, one that drains tables, one that attaches, one that reads options."""
 _DESCRIPTORS: Final = {"flow": (8, 3), "counter": (0, 5)}
 """Descriptors of a probe's maps, and of each attachment: maps, program and link."""
 _PIN_DESCRIPTORS: Final = (16, 1)
@@ -82,9 +76,11 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     name = privileges.user_name(config.user)
     user = privileges.find_user(name)
     limits.require_descriptors()
-    namespaces = open_all(config.netns)
-    chosen = _chosen(config, namespaces)
-    limits.require_descriptors(_descriptors(config, len(chosen)))
+    selection = Selection(config.interfaces, config.interface_kinds)
+    places = open_places(config.netns)
+    selection.require_named({place.label: place.links().values() for place in places})
+    chosen = sum(selection.chooses(link) for place in places for link in place.links().values())
+    limits.require_descriptors(_descriptors(config, chosen))
     this = Run(_identity(config))
     _warn(config, user, name, source)
     # Before the sink creates anything: a registry may refuse.
@@ -106,16 +102,22 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         attacher: Attaches = Attacher(process, probe, user, netns=bool(config.netns))
         if chain:
             attacher = chain.taking_over(attacher)
-        attached: list[tuple[Attachment, str]] = []
-        for namespace, link in chosen:
-            if signals.received:
-                break
-            target = _target(config, namespace, link)
-            attachment = _attach(attacher, target, namespace)
-            stack.callback(attachment.close)
-            attached.append((attachment, namespace.label))
-        for namespace in namespaces:
-            namespace.close()
+        publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)
+        agent = Agent(config, probe, sink, publisher, this, signals, sinks.spool_state, source)
+        stack.callback(agent.close)
+        agent.depend_on(process)
+        if chain:
+            agent.succeed(chain, Means(*sinks, encoder), ledgers)
+        follower = Follower(
+            agent,
+            Attaching(attacher, Mode(config.mode), config.sampling, this.count_failed_attach),
+            places,
+            selection,
+            period_s=config.counters_period_s,
+        )
+        stack.callback(follower.close)
+        follower.begin(lambda: signals.received)
+        agent.accompany(follower)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
@@ -123,13 +125,6 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         limits.require_threads(THREADS + (chain is not None))
         if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=name)
-        publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)
-        agent = Agent(config, probe, sink, publisher, this, signals, sinks.spool_state, source)
-        agent.depend_on(process)
-        if chain:
-            agent.succeed(chain, Means(*sinks, encoder), ledgers)
-        for attachment, netns in attached:
-            agent.add(attachment, netns)
         return uvloop.run(agent.run(topics))
 
 
@@ -164,63 +159,6 @@ def _identity(config: RunConfig) -> Identity:
         host.host_name(),
         host.agent_address(config.agent_address),
     )
-
-
-def _chosen(
-    config: RunConfig, namespaces: Sequence[Namespace]
-) -> list[tuple[Namespace, LinkFacts]]:
-    """Return the interfaces to attach to, those with names of their own first."""
-    selection = Selection(config.interfaces, config.interface_kinds)
-    found: list[tuple[Namespace, LinkFacts]] = []
-    for namespace in namespaces:
-        with LinkMonitor(namespace) as monitor:
-            found += ((namespace, link) for link in monitor.links().values())
-    there: dict[str, list[LinkFacts]] = {namespace.label: [] for namespace in namespaces}
-    for namespace, link in found:
-        there[namespace.label].append(link)
-    selection.require_named(there)
-
-    def order(each: tuple[Namespace, LinkFacts]) -> int:
-        names = selection.named(each[1])
-        return selection.exact_names.index(names[0]) if names else len(selection.exact_names)
-
-    chosen = sorted((each for each in found if selection.chooses(each[1])), key=order)
-    if not chosen:
-        log.warning("no_interface_matches", remedy="flowstream check lists the interfaces")
-    return chosen
-
-
-def _target(config: RunConfig, namespace: Namespace, link: LinkFacts) -> Target:
-    framing, reason = link.reading
-    if framing is None:
-        raise KernelError(f"interface {link.name}: {reason}; leave it out by -i '!{link.name}'")
-    record_index = link.index
-    if len(config.netns) > 1:
-        if link.index >> _INDEX_BITS:
-            raise KernelError(
-                f"interface {link.name} has index {link.index}: with several --netns, records "
-                f"have room for {_INDEX_BITS} bits; observe its namespace by an agent of its own"
-            )
-        record_index |= namespace.number << _INDEX_BITS
-    return Target(
-        *(link.name, link.index, record_index, Mode(config.mode), config.sampling),
-        raw=framing is Framing.RAW_IP,
-        netns_fd=namespace.fd,
-    )
-
-
-def _attach(attacher: Attaches, target: Target, namespace: Namespace) -> Attachment:
-    attachment = attacher.attach(target)
-    place = {"netns": namespace.label} if namespace.label else {}
-    log.info(
-        "attached",
-        interface=target.interface,
-        **place,
-        mode=str(attachment.mode),
-        program=attachment.program.name,
-        program_id=attachment.program.id,
-    )
-    return attachment
 
 
 def _descriptors(config: RunConfig, interfaces: int) -> int:

@@ -119,9 +119,7 @@ class FollowingRig(Rig):
         self._attacher = Attacher(self._process, self.probe, find_user("nobody"), netns=True)
         self.observed = [Observed.open(label, number) for number, label in enumerate(labels)]
         places = [Place(each, LinkMonitor(each), alone=len(labels) == 1) for each in self.observed]
-        self.attaching = Attaching(
-            self, mode=Mode.AUTO, sampling=1, count_failed=self.count_failed
-        )
+        self.attaching = Attaching(self, Mode.AUTO, 1, self.count_failed)
         self.failed = 0
         self.logs: Sequence[Any] = ()
         self.follower = Follower(
