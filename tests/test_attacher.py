@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,33 @@ def test_an_attacher_that_is_gone_is_an_error(wire):
         for _ in range(2):
             with pytest.raises(KernelError, match=r"has ended|does not answer"):
                 attacher.attach(Target(receiver.name, receiver.index, receiver.index))
+
+
+def test_foreign_descriptors_are_refused(pairs):
+    """As a namespace or a link: a file, a socket, a map, a program, another interface's link."""
+    (_, first), (_, second) = pairs
+    with (
+        first.namespace.entered(),
+        CounterProbe(max_flows=101) as probe,
+        probe.attach(second.name) as other,
+        attached.process() as process,
+        Path(os.devnull).open() as file,
+    ):
+        attacher = Attacher(process, probe, find_user("nobody"), netns=True)
+        held = attached.descriptors(process.pid)
+        target = Target.named(first.name, Mode.NATIVE)
+        objects = (other.program.fd, other.maps.pkt_count.fd, process.socket.fileno())
+        for fd in (*objects, file.fileno(), other.link_fd):
+            with pytest.raises(KernelError, match=r"entering its network namespace: Invalid"):
+                attacher.attach(replace(target, netns_fd=fd))
+            with pytest.raises(KernelError, match=f"attaching to {first.name}"):
+                attacher.attach(replace(target, link_fd=fd))
+        assert libbpf.attached_program(first.index) is None
+        found = libbpf.attached_program(second.index)
+        assert found
+        assert found[0] == other.program.id
+        attacher.attach(target).close()
+        assert wait_until(lambda: attached.descriptors(process.pid) == held)
 
 
 def test_an_agent_without_room_for_descriptors(wire):
