@@ -107,7 +107,7 @@ def test_other_places_are_refused_before_anything_is_made(chain, tmp_path, bpffs
     (bpffs / "there").mkdir(0o700)
     (bpffs / "link").symlink_to("there")
     assert f"{bpffs}/link: Not a directory" in at(bpffs / "link")
-    assert f"{bpffs}/no/pins: No such file or directory" in at(bpffs / "no" / "pins")
+    assert f"{bpffs}/no/pins: the directory {bpffs}/no does not exist" in at(bpffs / "no" / "pins")
     assert not chain.recording.exists()
 
 

@@ -366,7 +366,10 @@ def test_a_directory_of_pins(bpffs, tmp_path):
     for other in (tmp_path, tmp_path / "pins"):
         assert found(other).status is Status.FAIL
         assert "mount -t bpf bpf /sys/fs/bpf" in found(other).remedy
-    assert found(bpffs / "no" / "pins").text == "No such file or directory"
+    assert found(bpffs / "no" / "pins").text == f"the directory {bpffs}/no does not exist"
+    bpffs.chmod(0o1777)
+    shared = found(bpffs)
+    assert (shared.status, shared.remedy) == (Status.FAIL, f"use {bpffs}/flowstream")
 
 
 def test_the_directory_of_pins_is_the_agents(bpffs, tmp_path, capsys):

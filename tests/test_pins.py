@@ -137,6 +137,20 @@ def test_a_directory_that_others_can_enter_is_refused(bpffs):
         PinDirectory(f"{bpffs}/pins", ROOT)
 
 
+def test_the_mount_point_of_all_programs_is_refused_and_left_alone(bpffs):
+    """Neither its owner nor its mode is to be changed: the error names a directory below."""
+    bpffs.chmod(0o1777)
+    text = f"all programs of the host share: use {bpffs}/flowstream"
+    for owner in (ROOT, NOBODY):
+        with pytest.raises(KernelError, match=text):
+            PinDirectory(f"{bpffs}/", owner, create=False)
+
+
+def test_where_sysfs_covers_the_mount_point_the_remedy_is_netns():
+    with pytest.raises(KernelError, match=r"type sysfs, not bpf: .*use --netns instead"):
+        PinDirectory("/sys/kernel", ROOT)
+
+
 def test_without_the_right_to_give_it_away_nothing_is_left(bpffs):
     code = f"""
 from flowstream.errors import KernelError
@@ -166,7 +180,7 @@ def test_another_file_system_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("no/pins", "No such file"),
+        ("no/pins", "no does not exist: make it first"),
         ("pins.d", "no dot"),
         ("link", "directory"),
         ("pin", "directory"),

@@ -5,19 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from flowstream.check.finding import Finding, Status
-from flowstream.kernel.bpffs import OPEN_DIRECTORY, filesystem, listed
+from flowstream.kernel.bpffs import OPEN_DIRECTORY, SHARED, filesystem, is_shared, listed, remedy
 from flowstream.kernel.generation import is_epoch
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_MOUNT: Final = (
-    "use a directory below /sys/fs/bpf; if nothing is mounted there: mount -t bpf bpf /sys/fs/bpf"
-)
 
 
 def check_pins(path: str) -> Iterator[Finding]:
@@ -34,7 +30,10 @@ def _directory(path: str) -> Finding:
     fd = os.open(path, OPEN_DIRECTORY)
     try:
         if (found := filesystem(fd)) != "bpf":
-            return Finding(Status.FAIL, path, f"is in a file system of type {found}", _MOUNT)
+            text = f"is in a file system of type {found}"
+            return Finding(Status.FAIL, path, text, remedy(found))
+        if is_shared(fd):
+            return Finding(Status.FAIL, path, SHARED, f"use {path.rstrip('/')}/flowstream")
         runs = sum(map(is_epoch, listed(fd)))
         return Finding(Status.OK, path, f"has the pins of {counted(runs, 'run')}")
     finally:
@@ -45,11 +44,14 @@ def _parent(path: str) -> Finding:
     above = Path(path).parent
     try:
         fd = os.open(above, OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return Finding(Status.FAIL, path, f"the directory {above} does not exist", "make it first")
     except OSError as err:
         return _refused(path, err)
     try:
         if (found := filesystem(fd)) != "bpf":
-            return Finding(Status.FAIL, path, f"{above} has a file system of type {found}", _MOUNT)
+            text = f"{above} is in a file system of type {found}"
+            return Finding(Status.FAIL, path, text, remedy(found))
         return Finding(Status.OK, path, "can be made")
     finally:
         os.close(fd)
@@ -58,4 +60,4 @@ def _parent(path: str) -> Finding:
 def _refused(path: str, err: OSError) -> Finding:
     if err.errno == errno.EACCES:
         return Finding(Status.WARN, path, "cannot be looked into", "run check as root")
-    return Finding(Status.FAIL, path, err.strerror or "unknown error", _MOUNT)
+    return Finding(Status.FAIL, path, err.strerror or "unknown error", remedy(""))

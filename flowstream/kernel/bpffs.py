@@ -11,6 +11,8 @@ from flowstream.errors import KernelError
 
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+SHARED: Final = "is the mount point that all programs of the host share"
+
 
 class Owner(NamedTuple):
     """User and group that own a directory of pins, by number."""
@@ -52,9 +54,15 @@ def require_bpffs(fd: int, path: str) -> None:
     found = filesystem(fd)
     if found != "bpf":
         raise KernelError(
-            f"{path} is in a file system of type {found or 'unknown'}, not bpf: "
-            "use a directory below /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)"
+            f"{path} is in a file system of type {found or 'unknown'}, not bpf: {remedy(found)}"
         )
+
+
+def remedy(found: str) -> str:
+    """What to do about a directory of pins in a file system of type ``found``."""
+    text = "use a directory below /sys/fs/bpf; if nothing is mounted there: mount -t bpf bpf"
+    hidden = "; ip netns exec hides what is: use --netns instead" if found == "sysfs" else ""
+    return f"{text} /sys/fs/bpf{hidden}"
 
 
 def filesystem(fd: int) -> str:
@@ -67,8 +75,17 @@ def filesystem(fd: int) -> str:
     return ""
 
 
+def is_shared(fd: int) -> bool:
+    """Report whether an open directory is a mount point that others may enter."""
+    status = os.fstat(fd)
+    is_open = bool(stat.S_IMODE(status.st_mode) & 0o077)
+    return is_open and os.stat("..", dir_fd=fd).st_dev != status.st_dev
+
+
 def require_private(fd: int, path: str, owner: Owner) -> None:
     """KernelError unless an open directory is the owner's alone."""
+    if is_shared(fd):
+        raise KernelError(f"{path} {SHARED}: use {path}/flowstream")
     status = os.fstat(fd)
     require_owner(status, path, owner)
     if stat.S_IMODE(status.st_mode) & 0o077:

@@ -59,7 +59,11 @@ class PinDirectory(Closing):
 
     def _create(self) -> None:
         parent, name = os.path.split(self.path)
-        above = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            above = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as err:
+            text = f"{self.path}: the directory {parent} does not exist: make it first"
+            raise KernelError(text, err.errno or 0) from err
         try:
             if "." in name and filesystem(above) == "bpf":
                 raise KernelError(f"{self.path}: names in a BPF file system contain no dot")
