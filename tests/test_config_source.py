@@ -60,6 +60,9 @@ def test_nothing_has_changed(site):
 
 
 NEW = {
+    "interfaces": ('interface = ["eth1", "!eth2"]', ("eth0",), ("eth1", "!eth2")),
+    "interface_kinds": ('interface-kind = ["veth"]', (), ("veth",)),
+    "sampling": ("sampling = 11", 1, 11),
     "interval_s": ("interval = 13", 7.0, 13.0),
     "max_records": ("max-records = 17", 100_000, 17),
     "counters_period_s": ("counters-period = 0.5", 1.0, 0.5),
@@ -85,7 +88,6 @@ RESTART = {
     "program": 'program = "counter"',
     "mode": 'mode = "generic"',
     "netns": 'netns = ["blue"]',
-    "interface-kind": 'interface-kind = ["veth"]',
     "format": 'format = "msgpack"',
     "max-flows": "max-flows = 1009",
     "topic-prefix": 'topic-prefix = "other"',
@@ -128,6 +130,7 @@ def test_the_command_line_takes_precedence_as_at_the_start(tmp_path):
     ("text", "expected"),
     [
         (START + "sampling = 0", "sampling: 0 is not allowed; it takes a whole number from 1"),
+        (START + 'interface-kind = ["veth", "Veth"]', "interface-kind: ['veth', 'Veth'] is not"),
         (START + 'mode = "fast"', "mode: 'fast' is not allowed; it takes auto"),
         (START + "samplin = 5", "unknown option 'samplin'; did you mean sampling?"),
         (START + "interval = 8", "not valid TOML: Cannot overwrite a value (at "),
@@ -150,6 +153,9 @@ def test_a_file_without_any_option_is_taken_for_one_that_is_being_written(site, 
 
 
 def test_contradictions_are_refused(site):
+    assert site.refusal(START.replace('["eth0"]', '["eth0", "!eth*"]')) == (
+        "interface: eth0 is excluded by !eth*"
+    )
     assert site.refusal(START.replace("kafka://10.0.0.1:9092", "stdout:") + "format = 'avro'") == (
         "format: avro is binary and the sink stdout: takes lines of text; use format json or "
         "another sink"

@@ -11,8 +11,8 @@ from support.agent import audited, records_of
 from support.following import PACKETS, Site, following, until
 from support.net import namespace
 
+from flowstream.config.run import load
 from flowstream.errors import KernelError
-from flowstream.host.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,8 @@ def site() -> Iterator[Site]:
 
 def follow(rig: FollowingRig, *names: str, sampling: int) -> None:
     """Choose interfaces by their names, with a sampling rate."""
-    rig.follower.follow(Selection(names), sampling=sampling, period_s=1)
+    given = {"interfaces": names, "sampling": str(sampling), "sink": rig.url}
+    rig.follower.configure(load(given))
 
 
 async def seen(url: str) -> dict[int, int]:

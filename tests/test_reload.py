@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.agent import Agent, audited, carried, delivered, last_counters, on, records_of
-from support.traffic import wait_until
+from support.traffic import generator, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -321,3 +322,70 @@ def test_a_signal_still_ends_the_run_in_order(wire, place, recording_url):
         assert [each["signal"] for each in site.agent.logs("stopping")] == ["SIGTERM"]
     (interface,) = audited(recording_url)
     assert interface["flows"]["packets"] == arrived
+
+
+def test_interfaces_that_are_chosen_and_left_out(pairs, place, recording_url):
+    (sender, first), (other_sender, second) = pairs
+    file = place / "flowstream.toml"
+    choice = 'interface = ["{}"]\ninterval = 0.2\n'.format
+    write(file, choice(first.name))
+    where = ("--netns", first.namespace.name, "--sink", recording_url)
+    with Agent(*where, "--config", file) as agent:
+        site = Configured(file, agent.publishing())
+        arrived = {first.index: delivered(sender, first, PACKETS, "-f", FLOWS)}
+        assert site.reload(choice(second.name)) == {
+            "interface": {"old": [first.name], "new": [second.name]}
+        }
+        assert wait_until(lambda: len(agent.logs("attached")) == 2), agent.output()
+        assert [each["interface"] for each in agent.logs("interface_left_out")] == [first.name]
+        # No packet of it is observed any more, and its final counters do not wait for the end.
+        delivered(sender, first, PACKETS, "-f", FLOWS)
+        assert wait_until(lambda: last_counters(recording_url).if_index == first.index)
+        arrived[second.index] = delivered(other_sender, second, PACKETS, "-f", FLOWS)
+        site.write(choice("absent"))
+        assert site.hang_up()["changes"]["interface"]["new"] == ["absent"]
+        assert agent.saw("no_interface_matches", 10)
+        site.write('interface-kind = ["veth"]\ninterval = 0.2\n')
+        assert site.hang_up()["changes"] == {
+            "interface": {"old": ["absent"], "new": []},
+            "interface-kind": {"old": [], "new": ["veth"]},
+        }
+        assert wait_until(lambda: len(agent.logs("attached")) == 4), agent.output()
+        for wire in pairs:
+            arrived[wire.receiver.index] += delivered(*wire, PACKETS, "-f", FLOWS)
+        agent.stop()
+    found = {each["if_index"]: each for each in audited(recording_url)}
+    assert {index: each["seen"]["packets"] for index, each in found.items()} == arrived
+    assert all(each["flows"] == each["seen"] for each in found.values())
+
+
+@pytest.mark.parametrize("program", ["flow", "counter"])
+def test_another_sampling_rate_under_traffic(wire, place, recording_url, program):
+    sender, receiver = wire
+    text = f'program = "{program}"\ninterval = 1\nsampling = {{}}\n'.format
+    with configured(place, receiver, recording_url, text(1)) as site:
+        before = receiver.statistic("rx_packets")
+        command = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", FLOWS)
+        flood = sender.namespace.popen(*command, stdout=subprocess.DEVNULL)
+        try:
+            old = 1
+            for count, new in enumerate((7, 3, 1, 11), 1):
+                assert site.reload(text(new)) == {"sampling": {"old": old, "new": new}}
+                old = new
+                assert wait_until(lambda: len(site.agent.logs("resampled")) == count)  # noqa: B023
+                seen = receiver.statistic("rx_packets")
+                assert wait_until(lambda: receiver.statistic("rx_packets") > seen + PACKETS)  # noqa: B023
+        finally:
+            flood.kill()
+            flood.wait()
+        # Whatever is still on its way arrives before these.
+        delivered(sender, receiver, FLOWS)
+        arrived = receiver.statistic("rx_packets") - before
+        (attached,) = site.agent.logs("attached")
+        site.agent.stop()
+    (interface,) = audited(recording_url)
+    assert set(interface["difference"].values()) == {0}
+    # None was missed while a program took the place of another.
+    assert interface["seen"]["packets"] == arrived
+    assert interface["no_flow"]["sampled_out"]["packets"] > 0
+    assert last_counters(recording_url).program_id != attached["program_id"]

@@ -20,6 +20,7 @@ from flowstream.agent.overlapping import Overlapping
 from flowstream.agent.resampling import Replaceable, Resampling
 from flowstream.agent.waiting import within
 from flowstream.errors import KernelError
+from flowstream.host.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from flowstream.agent.attaching import Attaching
     from flowstream.agent.places import Followed, Place
     from flowstream.agent.probe import Attachment
+    from flowstream.config.run import RunConfig
     from flowstream.host.links import LinkFacts
-    from flowstream.host.selection import Selection
 
 DEBOUNCE_S: Final = 0.003
 """How long changes may gather after the first: a new link is reported several times."""
@@ -81,11 +82,11 @@ class Follower:
         self._idle = False
         self._alive_due = 0.0
 
-    def follow(self, selection: Selection, *, sampling: int, period_s: float) -> None:
-        """Choose among the links by another selection, and read their packets at another rate."""
-        self._selection = selection
-        self._attaching.sampling = sampling
-        self._in_force.set_period(period_s)
+    def configure(self, config: RunConfig) -> None:
+        """Follow another configuration: interfaces, sampling rate, time between checks."""
+        self._selection = Selection(config.interfaces, config.interface_kinds)
+        self._attaching.sampling = config.sampling
+        self._in_force.set_period(config.counters_period_s)
         self.wake()
 
     def wake(self) -> None:

@@ -54,6 +54,13 @@ class Stage(Protocol):
         """Let ``run`` see that it has to end."""
 
 
+class Accompanying(Stage, Protocol):
+    """A stage that adds and removes attachments, as the configuration in force says."""
+
+    def configure(self, config: RunConfig) -> None:
+        """Follow another configuration."""
+
+
 FAULT_POLL_S: Final = 0.5
 """How often the run checks whether the sink has failed."""
 
@@ -93,7 +100,7 @@ class Agent:
         self._reloading = Reloading(source, config, self._configure) if source else None
         self._removing: set[asyncio.Task[None]] = set()
         self._stages: list[Stage] = [self._draining, self._removals]
-        self._accompanying: list[Stage] = []
+        self._accompanying: list[Accompanying] = []
 
     def __contains__(self, key: AttachmentKey) -> bool:
         """Whether there is an attachment, or one that is being removed."""
@@ -107,7 +114,7 @@ class Agent:
         """Detach and release all attachments; harmless twice."""
         self._attachments.close()
 
-    def accompany(self, stage: Stage) -> None:
+    def accompany(self, stage: Accompanying) -> None:
         """Run another stage, which may add and remove attachments; the end begins after it."""
         self._accompanying.append(stage)
 
@@ -227,6 +234,8 @@ class Agent:
         self._limit.configure(config)
         self._draining.set_interval(config.interval_s)
         self._counting.configure(config)
+        for stage in self._accompanying:
+            stage.configure(config)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a stage; its failure ends the run."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from flowstream.kafka.settings import ClientSettings
 
 RELOADABLE: Final = (
+    "interfaces",
+    "interface_kinds",
+    "sampling",
     "interval_s",
     "max_records",
     "counters_period_s",
