@@ -71,6 +71,17 @@ def test_a_tally_sums_per_interface_and_direction():
     }
 
 
+def test_a_tally_sums_hundreds_of_attachments_in_any_order():
+    codes = np.array([2 * (7 * n % 307) for n in range(3_001)], np.uint64)
+    packets = np.arange(3_001, dtype=np.uint64)
+    expected: dict[AttachmentKey, RecordAmount] = {}
+    for code, amount in zip(codes.tolist(), packets.tolist(), strict=True):
+        key = AttachmentKey.of_code(code)
+        expected[key] = expected.get(key, RecordAmount()).plus(RecordAmount(1, amount, 3 * amount))
+    assert dict(Tally(codes, packets, np.uint64(3) * packets).sums()) == expected
+    assert len(expected) == 307
+
+
 @pytest.mark.parametrize("stream", PUBLISHING)
 def test_every_stage_counts_per_attachment(stream):
     ledger = Ledger()

@@ -69,6 +69,16 @@ def test_stamp_again_leaves_nothing_of_the_name_before():
     assert decode(make_encoder("msgpack", IDENTITY).encode(records)[0]).if_name == "lo"
 
 
+def test_each_record_gets_the_name_of_its_interface():
+    records = flow_records(6)
+    records["if_index"] = [7, 3, 2**32 - 1, 0, 5, 3]
+    names = {7: "seven", 3: "three", 2**32 - 1: "last"}
+    stamp(records, Identity(EPOCH, bytes(16), "h", SAMPLER, names), 0)
+    values = make_encoder("msgpack", IDENTITY).encode(records)
+    found = [decode(value).if_name for value in values]
+    assert found == ["seven", "three", "last", "", "", "three"]
+
+
 @each_format
 def test_names_that_are_not_utf8(name):
     odd = b"eth\xff\xfe".decode("utf-8", "surrogateescape")

@@ -65,9 +65,20 @@ class Tally:
             # A batch of one interface is the usual case: half the time.
             yield AttachmentKey.of_code(int(codes[0])), _sum(self)
             return
+        if not len(codes):
+            return
         # np.unique would import numpy.ma, which an unprivileged agent may not be able to.
-        for code in sorted(set(codes.tolist())):
-            yield AttachmentKey.of_code(code), _sum(self[codes == code])
+        order = np.argsort(codes, kind="stable")
+        codes = codes[order]
+        starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
+        for code, *sums in zip(
+            codes[starts].tolist(),
+            np.diff(np.append(starts, len(codes))).tolist(),
+            np.add.reduceat(self.packets[order], starts).tolist(),
+            np.add.reduceat(self.l2_bytes[order], starts).tolist(),
+            strict=True,
+        ):
+            yield AttachmentKey.of_code(code), RecordAmount(*sums)
 
 
 def _sum(tally: Tally) -> RecordAmount:

@@ -32,6 +32,7 @@ STEPS_PER_S: Final = 50
 """How often an interface is created or deleted, at most: the kernel takes its time."""
 BURST: Final = 64
 BURSTS_PER_S: Final = 100
+FLOWS: Final = 23
 LONGEST_S: Final = 1.0
 """Most between an interface's being up and its being observed."""
 GROWTH: Final = 0.05
@@ -54,8 +55,11 @@ def run(options: argparse.Namespace) -> list[str]:
         namespace() as there,
     ):
         url = f"file:{name}/recording"
-        arguments = ("-i", "far*", "--netns", there.name, "--sink", url, "--interval", "1")
-        with Agent(*arguments, "--counters-period", "10") as agent, Links(here, there) as links:
+        where = ("-i", "far*", "--netns", there.name, "--sink", url, "--format", "msgpack")
+        with (
+            Agent(*where, "--interval", "1", "--counters-period", "10") as agent,
+            Links(here, there) as links,
+        ):
             agent.publishing()
             objects = Objects(agent)
             before = objects.held()
@@ -68,12 +72,11 @@ def run(options: argparse.Namespace) -> list[str]:
             after, leaked = objects.held(), objects.leaked()
             agent.stop()
             missed = _latencies(agent, links)
-        status, result = audit(url)
         missed += [f"{each} of the kernel is left" for each in sorted(leaked)]
         missed += [f"held before: {before}, after: {after}"] if after != before else []
         missed += _memory(samples)
         print(f"sent {links.sent:,} packets; {len(leaked)} objects leaked; holds {after}")
-        return missed + _balance(status, result)
+        return missed + _balance(*audit(url))
 
 
 @dataclass
@@ -139,7 +142,7 @@ class Links:
                 name = rng.choice(self.names or ["none"]).replace("far", "near")
                 for _ in range(BURST):
                     try:
-                        self._socket.sendto(_packet(rng.randrange(1 << 16)), (name, 0))
+                        self._socket.sendto(_packet(rng.randrange(FLOWS)), (name, 0))
                     except OSError:
                         break
                     self.sent += 1
