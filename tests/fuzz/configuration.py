@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowstream.config.run import OPTIONS, RunConfig, load
+from flowstream.config.source import RELOADABLE, ConfigSource
 from flowstream.errors import UsageError
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from fuzz.files import scratch
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FILE = scratch() / "flowstream.toml"
+_FILE.write_text('interface = ["eth1"]\nsink = "kafka://10.0.0.9:9092"\n', encoding="utf-8")
+_SOURCE = ConfigSource({}, _FILE)
 
 
 def seeds() -> Sequence[bytes]:
@@ -58,9 +61,10 @@ def _toml(value: Any) -> str:
 
 
 def target(data: bytes) -> None:
-    """Load a file; a valid one says the same on the command line."""
+    """Load a file; a valid one says the same on the command line, and is reloaded."""
     _FILE.write_bytes(data)
     config = _load({}, _FILE)
+    _reload(config)
     _load({"interfaces": ["eth0"]}, _FILE)
     if config is not None:
         # Limits at their defaults are refused where there is nothing to limit.
@@ -71,6 +75,22 @@ def target(data: bytes) -> None:
             if value != OPTIONS[field].default
         }
         assert load(texts) == msgspec.structs.replace(config, kafka=DEFAULT_CLIENT)
+
+
+def _reload(config: RunConfig | None) -> None:
+    """A run takes over what may change of what a start would use, and nothing of a mistake."""
+    before = _SOURCE.config
+    try:
+        reload = _SOURCE.reload(before)
+    except UsageError as err:
+        assert "\n" not in str(err), str(err)
+        # A start may use a file without any option.
+        assert config is None or "has no option" in str(err)
+        return
+    for field in OPTIONS:
+        expected = config if field in RELOADABLE else before
+        assert getattr(reload.config, field) == getattr(expected, field)
+    assert reload.config.kafka is before.kafka
 
 
 def _load(given: dict[str, object], file: Any) -> RunConfig | None:
