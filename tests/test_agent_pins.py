@@ -249,19 +249,13 @@ def test_links_that_a_run_had_no_time_to_take_over_stay(bpffs, recording_url):
         assert published(recording_url) == arrived
 
 
-def test_no_run_begins_before_the_attacher_of_the_last_one_has_ended(chain):
-    """It may be in the middle of attaching."""
+def test_an_attacher_that_hangs_does_not_hold_up_the_run_after_a_killed_agent(chain):
     with chain.agent() as agent:
         agent.publishing()
         arrived = delivered(chain.sender, chain.receiver, PACKETS)
-        attacher = attacher_of(agent)
-        os.kill(attacher, signal.SIGSTOP)
+        os.kill(attacher_of(agent), signal.SIGSTOP)
         agent.signal(signal.SIGKILL)
         agent.wait()
-    try:
-        assert refusal(chain).endswith("another agent uses this directory: stop it first")
-    finally:
-        os.kill(attacher, signal.SIGCONT)
     found = sums(chain.close())
     assert (found["seen"], found["lost"]) == (arrived, 0)
     assert 0 <= arrived - found["published"] <= found["killed"]

@@ -107,7 +107,8 @@ def attachers_run(stage: Stage, number: int, step: int) -> None:
     attaching.run = ending  # type: ignore[assignment]
     with Process() as process, PinnedRun(stage.place, number) as run:
         try:
-            attacher = Attacher(process, run.probe, User(0, 0), netns=True)
+            with stage.interface.namespace.path.open() as place:
+                attacher = Attacher(process, run.probe, User(0, 0), [place.fileno()])
             run.attach(stage.interface, stage.mode, attach=attacher.attach)
         except KernelError as err:
             if "has ended" in str(err):

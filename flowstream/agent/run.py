@@ -99,7 +99,8 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         probe = _probe(config, chain)
         stack.callback(probe.close)
         signals.catch()
-        attacher: Attaches = Attacher(process, probe, user, netns=bool(config.netns))
+        elsewhere = [place.namespace.fd for place in places if place.namespace.fd is not None]
+        attacher: Attaches = Attacher(process, probe, user, elsewhere)
         if chain:
             attacher = chain.taking_over(attacher)
         publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)

@@ -17,12 +17,11 @@ import gc
 import mmap
 import os
 import socket
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from flowstream.attacher import protocol
+from flowstream.attacher.permitted import Permitted
 from flowstream.attacher.protocol import TEXT, Reply, Request, Setup
 from flowstream.errors import AttachError, FlowstreamError, KernelError
 from flowstream.host import namespaces, privileges, seccomp
@@ -34,7 +33,7 @@ from flowstream.kernel.generation import LinkPin
 from flowstream.kernel.link import Mode
 from flowstream.kernel.map import Map
 from flowstream.kernel.run_pins import RunPins
-from flowstream.kernel.stages import Stage
+from flowstream.kernel.stages import Stage, at
 from flowstream.kernel.target import Target
 from flowstream.undecodable import UNDECODABLE
 
@@ -49,6 +48,9 @@ _COMMANDS: Final = (0, 5, 15, 28, 29)
 _NEVER_EXECUTABLE: Final = (Argument(2, 0, mmap.PROT_EXEC),)
 CALLS: Final = {
     "bpf": [Argument(0, command) for command in _COMMANDS],
+    # os.fstat, by whichever of the two the C library has.
+    "fstat": (),
+    "newfstatat": [Argument(3, 0x1000)],
     "setns": [Argument(1, namespaces.CLONE_NEWNET)],
     **dict.fromkeys(("recvmsg", "sendmsg", "close", "exit_group"), ()),
     "fcntl": [Argument(1, fcntl.F_DUPFD_CLOEXEC)],
@@ -80,9 +82,10 @@ def run(sock: socket.socket) -> NoReturn:
         status = 0
     except (BrokenPipeError, ConnectionResetError):  # the agent is gone
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing may reach the parent's handlers
-        traceback.print_exc()
-        sys.stderr.flush()
+    except BaseException as err:  # noqa: BLE001 - nothing may reach the parent's handlers
+        text = f"the attacher ends: {type(err).__name__}: {err}"
+        with contextlib.suppress(OSError):
+            protocol.send(sock, Reply(errno.EIO, text=text[:TEXT]), [])
     finally:
         os._exit(status)
 
@@ -108,6 +111,7 @@ class _Attacher:
         fds = dict(zip(setup.shared, shared, strict=pins is None))
         self._creator = Creator(obj, setup.program, fds, setup.own, pins)
         self._home = namespaces.own()
+        self._permitted = Permitted(self._home, setup.namespaces, pins)
         # libbpf looks at the kernel before it creates its first map.
         first = next(iter(setup.own))
         Map(obj.map(first), setup.own[first] or None).close()
@@ -118,8 +122,9 @@ class _Attacher:
         for standard in range(3):
             os.dup2(nowhere, standard)
         _close_all_but({0, 1, 2, sock.fileno(), self._home, *shared})
-        capabilities = features.kept_capabilities(netns=setup.netns)
+        capabilities = features.kept_capabilities(netns=bool(setup.namespaces))
         privileges.keep(privileges.User(setup.uid, setup.gid), capabilities)
+        privileges.end_with_parent()
         gc.freeze()
         return seccomp.allow_only(PIN_CALLS if setup.epoch else CALLS)
 
@@ -144,10 +149,12 @@ class _Attacher:
     def _attach(self, data: bytes, fds: list[int]) -> tuple[Reply, Parts | None]:
         try:
             target = _target(protocol.decode_request(data), fds)
+            with at(Stage.PINNING, target.mode):
+                self._permitted.require(target)
+            parts = self._create(target)
+            self._permitted.remember(parts.fds[1])
         except UNDECODABLE as err:
             return _refused(str(err)), None
-        try:
-            parts = self._create(target)
         except AttachError as err:
             number = err.errno or errno.EINVAL
             return Reply(number, err.stage, _shortened(str(err)), Mode(err.mode)), None

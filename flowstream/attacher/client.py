@@ -2,7 +2,7 @@
 
 with Process() as process:          # before the configuration is read
     ...
-    attacher = Attacher(process, probe, user, netns=False)
+    attacher = Attacher(process, probe, user)
     attachment = attacher.attach(Target.named("eth0", Mode.AUTO))
 
 # At run time, from the event loop; other attachments go on meanwhile.
@@ -30,6 +30,8 @@ from flowstream.host import namespaces
 from flowstream.kernel import explain, features
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flowstream.attacher.process import Process
     from flowstream.host.privileges import User
     from flowstream.kernel.attaching import Attachable
@@ -46,21 +48,27 @@ _MOST_DESCRIPTORS: Final = 16
 class Attacher(Generic[Made]):
     """Attaches a probe to interfaces by the process, one at a time, from any thread.
 
-    ``user`` is the user that the process becomes. ``netns``: interfaces may be in other
-    network namespaces than this process's. Both processes hold the probe's maps.
-    Raises KernelError when the process cannot give up its privileges.
+    ``user`` is the user that the process becomes. ``namespaces`` are descriptors of the
+    network namespaces whose interfaces it attaches to, without any those of its own. Both
+    processes hold the probe's maps. Raises KernelError when the process cannot give up its
+    privileges.
     """
 
     def __init__(
-        self, process: Process, probe: Attachable[Made], user: User, *, netns: bool
+        self,
+        process: Process,
+        probe: Attachable[Made],
+        user: User,
+        namespaces: Iterable[int] = (),
     ) -> None:
         self._process, self._probe = process, probe
         self._turn = threading.Lock()
         self._missing = features.missing_capabilities()
         creator = probe.creator
         setup = Setup(
-            user.uid, user.gid, netns, creator.build, creator.program,
-            list(creator.shared), dict(creator.own), creator.pins.epoch if creator.pins else 0,
+            user.uid, user.gid, [os.fstat(fd).st_ino for fd in namespaces],
+            creator.build, creator.program, list(creator.shared), dict(creator.own),
+            creator.pins.epoch if creator.pins else 0,
         )  # fmt: skip
         directory = [creator.pins.fd] if creator.pins else []
         reply, _ = self._ask(setup, [*creator.shared.values(), *directory])
@@ -82,6 +90,7 @@ class Attacher(Generic[Made]):
             target.earlier,
         )  # fmt: skip
         with self._turn:
+            self._require_descriptors()
             reply, received = self._ask(request, fds)
             if reply.errno:
                 protocol.close(received)
@@ -95,15 +104,27 @@ class Attacher(Generic[Made]):
             data, received = protocol.receive(sock, _MOST_DESCRIPTORS)
         except OSError as err:
             raise KernelError(f"the attacher does not answer: {err.strerror}") from err
-        except ValueError as err:
-            # This process has no room for the descriptors.
-            raise KernelError(os.strerror(errno.EMFILE), errno.EMFILE) from err
+        except ValueError as err:  # another thread has opened the last descriptor
+            raise _not_received(errno.EMFILE) from err
         if not data:
             raise KernelError("the attacher has ended")
         return protocol.decode_reply(data), received
+
+    def _require_descriptors(self) -> None:
+        """KernelError unless this process may open those of an attachment: before it is made."""
+        with contextlib.ExitStack() as stack:
+            try:
+                for _ in range(2 + len(self._probe.creator.own)):
+                    stack.callback(os.close, os.dup(self._process.pidfd))
+            except OSError as err:
+                raise _not_received(err.errno or 0) from err
 
     def _explained(self, reply: Reply, target: Target) -> KernelError:
         err = AttachError(reply.text, reply.errno, stage=reply.stage, mode=reply.mode)
         with contextlib.suppress(KernelError), namespaces.inside(target.netns_fd):
             return explain.explained(err, target, self._missing)
         return explain.explained(err, target, self._missing, is_inside=False)
+
+
+def _not_received(number: int) -> KernelError:
+    return KernelError(f"receiving an attachment: {os.strerror(number)}", number)

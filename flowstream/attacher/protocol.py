@@ -28,14 +28,14 @@ _CODE = Annotated[int, Meta(ge=0, lt=1 << 33)]
 class Setup(msgspec.Struct, frozen=True, array_like=True):
     """The first message: the user to become, and what to create (``kernel.creator.Creator``).
 
-    ``netns``: interfaces may be in other network namespaces. ``epoch``: the generation of
-    pins, 0 without (``kernel.run_pins.RunPins``). Descriptors: the ``shared`` maps, then the
-    directory of pins.
+    ``namespaces``: inodes of the network namespaces of the interfaces, none for the process's
+    own. ``epoch``: the generation of pins, 0 without (``kernel.run_pins.RunPins``).
+    Descriptors: the ``shared`` maps, then the directory of pins.
     """
 
     uid: int
     gid: int
-    netns: bool
+    namespaces: list[int]
     build: str
     program: str
     shared: list[str]

@@ -7,12 +7,14 @@ import ctypes
 import os
 import platform
 import pwd
+import signal
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from flowstream.errors import FlowstreamError, UsageError
 
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
@@ -86,6 +88,14 @@ def keep(user: User, capabilities: int) -> None:
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0):
             break
     _change(libc, user, _held() & capabilities)
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the thread that forked it ends.
+
+    To be called once the process has its last user and capabilities: a change of them undoes it.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _change(libc: ctypes.CDLL, user: User, capabilities: int) -> None:

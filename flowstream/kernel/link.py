@@ -119,11 +119,13 @@ class Link(Closing):
         # refuses the update.
         info = libbpf.described(structures.LinkInfo, fd)
         _compare(info, index, mode)
+        link = cls.__new__(cls)
+        # Before: nothing may fail once the link has the new program.
+        link.fd, link.index, link.mode = _duplicate(fd), index, mode
         result = libbpf.library().bpf_link_update(fd, program_fd, None)
         if result < 0:
+            link.close()
             raise _refused(-result, mode)
-        link = cls.__new__(cls)
-        link.fd, link.index, link.mode = os.dup(fd), index, mode
         return link
 
     def detach(self) -> None:
@@ -137,6 +139,11 @@ class Link(Closing):
         fd, self.fd = getattr(self, "fd", -1), -1
         if fd >= 0:
             os.close(fd)
+
+
+def number_of(link_fd: int) -> int:
+    """Return the kernel's number of a link, which no other link gets."""
+    return int(libbpf.described(structures.LinkInfo, link_fd).id)
 
 
 def program_in_force(link_fd: int) -> int:
@@ -162,6 +169,13 @@ def _is_gone(index: int) -> bool:
     except OSError as err:
         return err.errno in (errno.ENXIO, errno.ENODEV)
     return False
+
+
+def _duplicate(fd: int) -> int:
+    try:
+        return os.dup(fd)
+    except OSError as err:
+        raise KernelError(f"duplicating a descriptor: {err.strerror}", err.errno or 0) from err
 
 
 def _refused(number: int, mode: Mode) -> AttachError:

@@ -21,6 +21,7 @@ from flowstream.kernel.stages import Stage, at
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from flowstream.kernel.generation import LinkPin
     from flowstream.kernel.link import Link
     from flowstream.kernel.target import Target
 
@@ -42,9 +43,11 @@ class RunPins:
         """
         if target.link_fd is None or target.earlier is not None:
             return None
-        name = counters_pin(target.key.code)
-        result = libbpf.library().bpf_obj_get(self._place(name))
-        return libbpf.check(result, f"opening {name}")
+        return self._open(self.epoch, counters_pin(target.key.code))
+
+    def open_link(self, pin: LinkPin) -> int:
+        """Descriptor of what is pinned as a link in an earlier run, the caller's."""
+        return self._open(pin.epoch, link_pin(pin.code))
 
     @contextmanager
     def attaching(self, target: Target, counters_fd: int) -> Iterator[Callable[[Link], None]]:
@@ -77,12 +80,16 @@ class RunPins:
             os.unlink(f"{self.epoch}/{name}", dir_fd=self.fd)
 
     def _pin(self, name: str, fd: int) -> None:
-        result = libbpf.library().bpf_obj_pin(fd, self._place(name))
+        result = libbpf.library().bpf_obj_pin(fd, self._place(self.epoch, name))
         libbpf.check(result, f"pinning {name}")
 
-    def _place(self, name: str) -> bytes:
+    def _open(self, epoch: int, name: str) -> int:
+        result = libbpf.library().bpf_obj_get(self._place(epoch, name))
+        return libbpf.check(result, f"opening {name}")
+
+    def _place(self, epoch: int, name: str) -> bytes:
         # The directory above it may be root's alone.
-        return f"/proc/self/fd/{self.fd}/{self.epoch}/{name}".encode()
+        return f"/proc/self/fd/{self.fd}/{epoch}/{name}".encode()
 
     def _rename(self, name: str, to: str) -> None:
         try:

@@ -54,8 +54,8 @@ def _running() -> _Running:
         process = Process()
         probe = CounterProbe(max_flows=16)
         # With CAP_SYS_ADMIN, as with --netns: more could go wrong.
-        Attacher(process, probe, User(_USER, _USER), netns=True)
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        Attacher(process, probe, User(_USER, _USER), [own])
     attachment_map = probe.maps(_LOOPBACK).pkt_count.fd
     file = os.open(os.devnull, os.O_RDWR)
     foreign = [own, attachment_map, os.dup(process.socket.fileno()), file]
@@ -65,7 +65,7 @@ def _running() -> _Running:
 def _request(**changed: object) -> bytes:
     usual: dict[str, object] = {
         "op": "attach", "if_index": _LOOPBACK, "record_index": 7, "direction": 0,
-        "mode": Mode.AUTO, "sampling": 1, "raw": False, "netns": False, "link": False,
+        "mode": Mode.AUTO, "sampling": 1, "raw": False, "netns": True, "link": False,
         "earlier": None,
     }  # fmt: skip
     return msgspec.msgpack.encode([*(usual | changed).values()])
@@ -76,25 +76,26 @@ def _items(*messages: tuple[int, bytes]) -> bytes:
 
 
 def seeds() -> Sequence[bytes]:
-    """Return what an agent asks for, and what it never does."""
+    """Return what an agent asks for, and what it never does. Kind 4 is its namespace."""
     return [
-        _items((0, _request()), (0, _request(mode="generic", sampling=17))),
-        _items((1, _request(netns=True))),
-        _items((2, _request(netns=True)), (3, _request(netns=True)), (4, _request(netns=True))),
-        _items((2, _request(link=True, mode="native")), (3, _request(link=True, mode="generic"))),
-        _items((0x12, _request(netns=True, link=True, mode="native", earlier=(5, 6)))),
-        _items((0, _request(if_index=1_009)), (0, _request(mode="offload"))),
-        _items((0, _request(direction=1)), (0, _request(sampling=0)), (0, _request(op="detach"))),
-        _items((0xFF, _request()), (0, _request(netns=True)), (1, _request())),
-        _items((0, _request(if_index=-1)), (0, _request(record_index=1 << 32))),
+        _items((4, _request()), (4, _request(mode="generic", sampling=17))),
+        _items((0, _request(netns=False))),
+        _items((1, _request()), (2, _request()), (3, _request())),
+        _items((0x14, _request(link=True, mode="native"))),
+        _items((0x34, _request(link=True, mode="generic")), (3, _request(link=True))),
+        _items((0x14, _request(link=True, mode="native", earlier=(5, 6)))),
+        _items((4, _request(if_index=1_009)), (4, _request(mode="offload"))),
+        _items((4, _request(direction=1)), (4, _request(sampling=0)), (4, _request(op="detach"))),
+        _items((0xFF, _request()), (0, _request()), (4, _request(netns=False))),
+        _items((4, _request(if_index=-1)), (4, _request(record_index=1 << 32))),
         _items((0, b"\x90"), (0, b"\xdd\xff\xff\xff\xff"), (0, b"\x93\xa6attach\xff\xc0")),
-        _items((0, _request() + b"\0" * 5_000), (3, b"\0" * 4_097)),
+        _items((4, _request() + b"\0" * 5_000), (3, b"\0" * 4_097)),
     ]
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
     """Change one field of one message to another value of any type."""
-    messages = [*_messages(data)] or [(0, _request())]
+    messages = [*_messages(data)] or [(4, _request())]
     place = rng.randrange(len(messages))
     kinds, body = messages[place]
     try:

@@ -354,7 +354,7 @@ class PinnedRun:
         with BooksMap() as books:
             books.put(7, b"kept")
             self.generation.pin(BOOKS, books.fd)
-        self.attacher = Attacher(process, self.kernel, NOBODY, netns=False)
+        self.attacher = Attacher(process, self.kernel, NOBODY)
 
 
 def run_and_die(mode: Mode, interface: str) -> None:

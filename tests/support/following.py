@@ -116,8 +116,13 @@ class FollowingRig(Rig):
         super().__init__(url, program, **options)
         self.before_attach = before_attach
         self._process = Process()
-        self._attacher = Attacher(self._process, self.probe, find_user("nobody"), netns=True)
         self.observed = [Observed.open(label, number) for number, label in enumerate(labels)]
+        self._attacher = Attacher(
+            self._process,
+            self.probe,
+            find_user("nobody"),
+            [each.fd for each in self.observed if each.fd is not None],
+        )
         places = [Place(each, LinkMonitor(each), alone=len(labels) == 1) for each in self.observed]
         self.attaching = Attaching(self, Mode.AUTO, 1, self.count_failed)
         self.failed = 0

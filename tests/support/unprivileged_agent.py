@@ -32,8 +32,9 @@ class Agent:
     def __init__(self, program: str, label: str, interface: str) -> None:
         probe = PROBES[program](max_flows=1_009)
         user = privileges.find_user("nobody")
-        self._attacher = Attacher(process, probe, user, netns=True)
         namespace = Namespace.open(label)
+        assert namespace.fd
+        self._attacher = Attacher(process, probe, user, [namespace.fd])
         with namespace.entered():
             self._target = replace(Target.named(interface), netns_fd=namespace.fd)
         privileges.give_up(user)
