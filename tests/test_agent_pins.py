@@ -306,3 +306,33 @@ def test_a_file_system_that_is_mounted_anew_has_no_runs(wire, tmp_path, recordin
                 agent.stop()
             assert flowstream("detach", pins).returncode == 0
         (tmp_path / "bpf").rmdir()
+
+
+def test_another_sampling_rate_by_sighup_goes_on_with_the_counters(chain, tmp_path):
+    config = tmp_path / "agent.toml"
+
+    def write(sampling: int) -> None:
+        fresh = tmp_path / "fresh.toml"
+        fresh.write_text(f"sampling = {sampling}\ninterval = 0.2\n", encoding="utf-8")
+        fresh.chmod(0o644)
+        fresh.rename(config)
+
+    write(1)
+    open_to_all(tmp_path)
+    options = (*on(chain.receiver), "--sink", chain.url, "--pin", chain.pins, "--user", "root")
+    with Agent(*options, "--config", config) as agent:
+        agent.publishing()
+        arrived = delivered(chain.sender, chain.receiver, PACKETS)
+        write(4)
+        agent.signal(signal.SIGHUP)
+        assert agent.saw("resampled", 30), agent.output()
+        sampled = delivered(chain.sender, chain.receiver, PACKETS)
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+    (run,) = chain.close()
+    (interface,) = run["interfaces"]
+    assert interface["seen"]["packets"] == arrived + sampled
+    out = interface["no_flow"]["sampled_out"]["packets"]
+    assert sampled // 2 < out < sampled
+    found = sums([run])
+    assert 0 <= arrived + sampled - out - found["published"] <= found["killed"]
