@@ -8,11 +8,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import delivered
+from support.agent import delivered, records_of
 from support.attached import attacher_of
 from support.chains import Chain, closed, directory, generations, load, published, sums
 from support.net import namespace, veth_pair
 from support.traffic import wait_until
+
+from flowstream.records import CountersRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,6 +184,40 @@ def test_an_interface_that_went_meanwhile_is_closed_with_what_it_counted(bpffs, 
     seen = {each["if_name"]: each["seen"]["packets"] for each in run["interfaces"]}
     assert seen == {staying.receiver.name: first, going.name: second}
     assert published(recording_url) == first + second
+
+
+@pytest.mark.parametrize("wait", ["interface_gone", "final counters"])
+def test_an_interface_that_goes_before_the_agent_is_killed_counts_once(bpffs, recording_url, wait):
+    with (
+        directory(bpffs, "restarts") as pins,
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there) as staying,
+    ):
+        chain = Chain(staying, recording_url, pins)
+        with (
+            veth_pair(here, there, names=("near2", "far2")) as (sender, going),
+            chain.agent("-i", "far*") as agent,
+        ):
+            agent.publishing()
+            first = delivered(staying.sender, staying.receiver, PACKETS, "-f", FLOWS)
+            second = delivered(sender, going, 2 * PACKETS, "-f", FLOWS)
+            here.run("ip", "link", "delete", sender.name)
+            assert agent.saw("interface_gone", 10)
+            if wait == "final counters":
+                assert wait_until(lambda: going.index in finals_of(chain), 10)
+            agent.signal(signal.SIGKILL)
+            agent.wait()
+        (run,) = chain.close()
+    seen = {each["if_name"]: each["seen"]["packets"] for each in run["interfaces"]}
+    assert seen == {staying.receiver.name: first, going.name: second}
+    assert 0 <= first + second - sums([run])["published"] <= sums([run])["killed"]
+
+
+def finals_of(chain: Chain) -> list[int]:
+    """Interfaces by index that have final counters."""
+    counters = records_of(chain.url, "flowstream.counters")
+    return [each.if_index for each in counters if isinstance(each, CountersRecord) and each.final]
 
 
 def test_an_interface_that_is_not_chosen_any_more_is_detached(chain):
