@@ -14,6 +14,8 @@ from support.following import Site
 from support.net import Namespace, namespace, veth_pair
 from support.traffic import wait_until
 
+from flowstream.kernel.counter import CounterProbe
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -198,6 +200,29 @@ def test_names_are_any_octets(recording_url):
         checked = flowstream("check", *where)
     assert r"ok    \x1b[2J\udcff: no XDP program attached" in checked.stdout.splitlines()
     assert checked.returncode == 0
+
+
+def test_an_interface_that_another_program_holds_is_logged_once_and_taken_once_it_is_free(
+    place, recording_url
+):
+    """Without privileges the agent does not know the program's name: the reason is the same."""
+    with ExitStack() as stack:
+        with CounterProbe(max_flows=101) as other, place.entered(), other.attach("far1") as holder:
+            held = f"program {holder.program.name} (id {holder.program.id}) is already there"
+            options = ("-i", "far*", "--netns", place.name, "--sink", recording_url)
+            agent = stack.enter_context(Agent(*options)).publishing()
+            # A change of the interface is a reason to try again, at once.
+            place.run("ip", "link", "set", "far1", "mtu", "1400")
+            for change in ("down", "up"):
+                place.run("ip", "link", "set", "far0", change)
+                assert wait_until(lambda: "far0" in told(agent, f"interface_{change}"), 60)  # noqa: B023
+        assert wait_until(lambda: "far1" in told(agent, "attached"), 60), agent.output()
+        place.run("ip", "link", "set", "far1", "mtu", "1500")
+        agent.stop()
+        (failed,) = agent.logs("attach_failed")
+        assert held in failed["error"]
+        (ended,) = agent.logs("ended")
+        assert ended["failed_attaches"] >= 2
 
 
 def test_a_lack_of_descriptors_keeps_only_new_interfaces_waiting(recording_url):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support import kafka_config
 from support.net import namespace, veth_pair
-from support.pinned import FIRST_EPOCH
+from support.pinned import FIRST_EPOCH, PinnedRun
 from support.tun import tun_device
 from support.users import open_to_all
 
@@ -156,13 +156,30 @@ def test_another_program_on_the_interface(veth):
     finally:
         os.close(fd)
     assert finding.status is Status.FAIL
-    assert finding.text == f"XDP program somebody_elses (id {number}) is attached"
+    assert finding.text == f"program somebody_elses (id {number}) is attached"
     assert finding.remedy.endswith("ip link set dev near xdp off")
 
 
+def test_an_interface_that_the_next_agent_takes_over(veth, bpffs):
+    place = bpffs / "pins"
+    with PinnedRun(place) as run:
+        run.attach(veth)
+        finding = about("near", check(Selection(["near"]), (), None, "flowstream", pin=str(place)))
+        held = f"program xdp_flow (id {run.attachment.program.id}) is attached"
+        assert finding[-1] == (
+            Finding(Status.OK, "near", f"{held} and pinned: the next agent takes it over")
+        )
+        # With another directory, or none, it is in the way.
+        finding = about("near", checked("near"))
+        assert (finding[-1].status, finding[-1].text) == (Status.FAIL, held)
+        assert finding[-1].remedy.endswith("flowstream detach DIR, with the DIR of --pin")
+
+
 def test_no_such_interface(veth):
-    missing, none, _ = about("interfaces", checked("none"))
-    assert (missing.status, none.status) == (Status.FAIL, Status.WARN)
+    """The agent would not start, so it does not wait for one either."""
+    missing, not_chosen = about("interfaces", checked("none"))
+    assert (missing.status, not_chosen.status) == (Status.FAIL, Status.OK)
+    assert "give a glob" in missing.remedy
     names = ", ".join(sorted(name for _, name in socket.if_nameindex()))
     assert missing.text == f"no interface 'none'; there are: {names}"
 

@@ -88,8 +88,8 @@ def test_a_tun_may_be_a_vpn_and_a_tap_is_a_guest():
 
 
 OTHER_END = (
-    "is the other end of {}: what the host forwards by way of the pair is seen where it came in "
-    "and at the end"
+    "is the other end of {}: packets that the host forwards through the pair are seen where they "
+    "came in, and again behind it"
 )
 
 

@@ -82,7 +82,9 @@ class Attaching:
         reason = "" if gone else str(err)
         if err.errno in _NO_DESCRIPTOR:
             reason += ": raise the limit of descriptors, by ulimit -Hn or LimitNOFILE="
-        new = self._retries.failed(key, link, reason, time.monotonic())
+        # Without privileges the same error may have fewer words: the name of a program.
+        same = "" if gone else str(err.errno or err)
+        new = self._retries.failed(key, link, same, time.monotonic())
         if gone:
             return
         self._count_failed()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flowstream.check.finding import Finding, Status
 from flowstream.check.host import check_host
 from flowstream.check.interfaces import check_interfaces
-from flowstream.check.pins import check_pins
+from flowstream.check.pins import check_pins, pinned_programs
 from flowstream.check.sink import check_sink
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.urls import parse_url
@@ -40,7 +40,7 @@ def check(
     """
     url = None if sink is None else parse_url(sink)
     yield from check_host()
-    yield from check_interfaces(selection, netns)
+    yield from check_interfaces(selection, netns, pinned_programs(pin) if pin else ())
     if pin is not None:
         yield from check_pins(pin)
     if url is not None:

@@ -14,9 +14,10 @@ from flowstream.host.links import LinkMonitor, netnsids
 from flowstream.host.namespaces import open_all
 from flowstream.host.overlaps import Seen, overlaps
 from flowstream.kernel import libbpf
+from flowstream.kernel.explain import named, removal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from flowstream.host.links import LinkFacts
     from flowstream.host.namespaces import Namespace
@@ -26,21 +27,27 @@ if TYPE_CHECKING:
 # octets, less 256 of headroom, the shared info and the Ethernet header.
 _LARGEST_MTU_OF_ONE_BUFFER: Final = 3_498
 _SUBJECT: Final = "interfaces"
+_MISSING: Final = "correct the name; for an interface that comes later give a glob, such as 'ens*'"
 _SHOWN: Final = 8
 
 
-def check_interfaces(selection: Selection, netns: Sequence[str]) -> Iterator[Finding]:
-    """Check the interfaces that a run would choose in these network namespaces."""
+def check_interfaces(
+    selection: Selection, netns: Sequence[str], pinned: Container[int] = ()
+) -> Iterator[Finding]:
+    """Check the interfaces that a run would choose in these network namespaces.
+
+    ``pinned``: numbers of the programs that it would take over.
+    """
     try:
         places = _open(netns)
     except FlowstreamError as err:
-        yield Finding(Status.FAIL, "netns", str(err))
+        yield Finding(Status.FAIL, "netns", str(err).removeprefix("netns: "))
         return
     with ExitStack() as stack:
         for namespace, monitor in places:
             stack.enter_context(namespace)
             stack.enter_context(monitor)
-        yield from _check(selection, places)
+        yield from _check(selection, places, pinned)
 
 
 def _open(netns: Sequence[str]) -> list[tuple[Namespace, LinkMonitor]]:
@@ -48,40 +55,50 @@ def _open(netns: Sequence[str]) -> list[tuple[Namespace, LinkMonitor]]:
 
 
 def _check(
-    selection: Selection, places: Sequence[tuple[Namespace, LinkMonitor]]
+    selection: Selection,
+    places: Sequence[tuple[Namespace, LinkMonitor]],
+    pinned: Container[int],
 ) -> Iterator[Finding]:
     there = {namespace: monitor.links().values() for namespace, monitor in places}
+    starts = True
     try:
         selection.require_named({each.label: links for each, links in there.items()})
     except FlowstreamError as err:
-        yield Finding(Status.FAIL, _SUBJECT, str(err))
+        starts = False
+        remedy = _MISSING if isinstance(err, KernelError) else ""
+        yield Finding(Status.FAIL, _SUBJECT, str(err).removeprefix("interface: "), remedy)
     several = len(places) > 1
     seen = [
         Seen(each.number, each.label if several else "", link)
         for each, links in there.items()
         for link in links
     ]
-    yield from choice(selection, seen)
+    yield from choice(selection, seen, starts=starts)
     chosen = [each for each in seen if selection.chooses(each.link)]
     for namespace in there:
         with namespace.entered():
             for each in chosen:
                 if each.place == namespace.number:
                     yield from findings(each.name, each.link, driver_facts(each.link))
-                    yield _attached(each.name, each.link)
+                    yield _attached(each.name, each.link, pinned)
     for overlap in overlaps(chosen, netnsids(places)):
         remedy = "leave out one or the other, for example by -i '!NAME'"
         yield Finding(Status.WARN, overlap.interface.name, overlap.text, remedy)
 
 
-def choice(selection: Selection, seen: Sequence[Seen]) -> Iterator[Finding]:
-    """Say which interfaces are chosen, and why the others are not."""
+def choice(
+    selection: Selection, seen: Sequence[Seen], *, starts: bool = True
+) -> Iterator[Finding]:
+    """Say which interfaces are chosen, and why the others are not.
+
+    ``starts``: whether the agent would start, and so wait for an interface if there is none.
+    """
     names = defaultdict(list)
     for each in seen:
         names[selection.objection(each.link)].append(each.name)
     if chosen := names.pop("", []):
         yield Finding(Status.OK, _SUBJECT, f"chosen: {_listed(chosen)}")
-    else:
+    elif starts:
         text = "none is chosen: the agent waits for one"
         yield Finding(Status.WARN, _SUBJECT, text, "choose by -i and --interface-kind")
     for objection, others in names.items():
@@ -137,13 +154,14 @@ def vlan_tags(name: str, link: LinkFacts, driver: DriverFacts) -> Finding:
     return Finding(Status.WARN, name, text, f"ethtool -K {link.name} {switches}")
 
 
-def _attached(name: str, link: LinkFacts) -> Finding:
+def _attached(name: str, link: LinkFacts, pinned: Container[int]) -> Finding:
     try:
         program = libbpf.attached_program(link.index)
     except KernelError as err:
         return Finding(Status.WARN, name, f"attached XDP program unknown: {err}")
     if program is None:
         return Finding(Status.OK, name, "no XDP program attached")
-    text = f"XDP program {program[1]} (id {program[0]}) is attached"
-    remedy = f"stop its owner, or, if it has none: ip link set dev {link.name} xdp off"
-    return Finding(Status.FAIL, name, text, remedy)
+    text = f"{named(*program)} is attached"
+    if program[0] in pinned:
+        return Finding(Status.OK, name, f"{text} and pinned: the next agent takes it over")
+    return Finding(Status.FAIL, name, text, removal(program[1], link.name))

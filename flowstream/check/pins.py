@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowstream.check.finding import Finding, Status
-from flowstream.kernel.bpffs import OPEN_DIRECTORY, SHARED, filesystem, is_shared, listed, remedy
-from flowstream.kernel.generation import is_epoch
+from flowstream.errors import KernelError
+from flowstream.kernel.bpffs import (
+    OPEN_DIRECTORY,
+    SHARED,
+    Owner,
+    filesystem,
+    is_shared,
+    listed,
+    remedy,
+)
+from flowstream.kernel.generation import Generation, is_epoch
+from flowstream.kernel.pinned_link import PinnedLink
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
@@ -24,6 +35,27 @@ def check_pins(path: str) -> Iterator[Finding]:
         yield _parent(path)
     except OSError as err:
         yield _refused(path, err)
+
+
+def pinned_programs(path: str) -> set[int]:
+    """Return the numbers of the programs of all links that are pinned there, of those to see."""
+    found: set[int] = set()
+    try:
+        fd = os.open(path, OPEN_DIRECTORY)
+    except OSError:
+        return found  # check_pins says so
+    try:
+        status = os.fstat(fd)
+        owner = Owner(status.st_uid, status.st_gid)
+        for name in filter(is_epoch, listed(fd)):
+            # A run that takes over or ends meanwhile removes its pins.
+            with suppress(KernelError), Generation(fd, path, owner, int(name)) as generation:
+                for code in generation.codes("link"):
+                    with PinnedLink(generation, code) as link:
+                        found.add(link.program_id)
+    finally:
+        os.close(fd)
+    return found
 
 
 def _directory(path: str) -> Finding:

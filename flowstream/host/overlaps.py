@@ -90,8 +90,8 @@ def _of_lower_links(chosen: _Chosen, places: Mapping[tuple[int, int], int]) -> I
             yield Overlap(each, (lower,), f"all its packets are seen on {lower.name} too")
         elif (each.place, each.link.index) < (lower.place, lower.link.index):
             text = (
-                f"is the other end of {lower.name}: what the host forwards by way of the pair is "
-                "seen where it came in and at the end"
+                f"is the other end of {lower.name}: packets that the host forwards through the "
+                "pair are seen where they came in, and again behind it"
             )
             yield Overlap(each, (lower,), text)
 

@@ -50,15 +50,22 @@ def _loading(err: AttachError, missing: Sequence[str]) -> str:
     return ""
 
 
-def _attaching(err: AttachError, interface: str, held: str | None) -> str:
+def named(number: int, name: str) -> str:
+    """What to call a program. Without the privilege to know its ``name`` that is "?"."""
+    return f"another XDP program (id {number})" if name == "?" else f"program {name} (id {number})"
+
+
+def removal(name: str, interface: str) -> str:
+    """How to take the program called ``name`` off an interface."""
+    if name == "xdp_flow":
+        return "stop its agent, or, if it has none: flowstream detach DIR, with the DIR of --pin"
+    return f"stop its owner, or, if it has none, remove it by: ip link set dev {interface} xdp off"
+
+
+def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -> str:
     if err.errno in TAKEN:
-        holder, remedy = held or "another XDP program", f"ip link set dev {interface} xdp off"
-        if holder.startswith("program xdp_flow "):
-            remedy = f"flowstream detach DIR, if an agent with --pin DIR left it; else {remedy}"
-        return (
-            f"{holder} is already there: stop its owner, or, if it has none, "
-            f"remove it by: {remedy}"
-        )
+        holder = named(*held) if held else "another XDP program"
+        return f"{holder} is already there: {removal(held[1] if held else '', interface)}"
     if err.errno in NO_NATIVE and err.mode == Mode.NATIVE:
         return (
             "the driver has no native XDP (or not with this MTU or these queues): "
@@ -71,9 +78,8 @@ def _attaching(err: AttachError, interface: str, held: str | None) -> str:
     return os.strerror(err.errno) if err.errno else str(err)
 
 
-def _holder(if_index: int) -> str | None:
+def _holder(if_index: int) -> tuple[int, str] | None:
     try:
-        held = libbpf.attached_program(if_index)
+        return libbpf.attached_program(if_index)
     except KernelError:
         return None
-    return held and f"program {held[1]} (id {held[0]})"
