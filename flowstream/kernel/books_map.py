@@ -6,6 +6,7 @@ of it: a reader gets the former octets or the new ones.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -54,10 +55,9 @@ class BooksMap(HashMap):
         """
         if len(octets) > LARGEST:
             raise KernelError(f"map {self.name}: {len(octets)} octets, more than {LARGEST}")
-        value = np.zeros(1, _VALUE)
-        stored = len(octets).to_bytes(2, "big") + octets
-        value.view(np.uint8)[: len(stored)] = np.frombuffer(stored, np.uint8)
-        self.update(np.array([key], _KEY), value)
+        # Without arrays: a batch of many interfaces makes hundreds of these calls.
+        value = (len(octets).to_bytes(2, "big") + octets).ljust(VALUE_SIZE, b"\0")
+        self.update_at(key.to_bytes(8, sys.byteorder), value)
 
     def octets(self, key: int) -> bytes | None:
         """Octets of an entry, None when there is none."""

@@ -83,9 +83,11 @@ class Map(Closing):
 
     def update(self, key: NDArray[Any], value: NDArray[Any], flags: int = libbpf.BPF_ANY) -> None:
         """Set ``key`` to ``value``; MapFullError when there is no room (E2BIG)."""
-        result = libbpf.library().bpf_map_update_elem(
-            self.fd, key.ctypes.data, value.ctypes.data, flags
-        )
+        self.update_at(key.ctypes.data, value.ctypes.data, flags)
+
+    def update_at(self, key: int | bytes, value: int | bytes, flags: int = libbpf.BPF_ANY) -> None:
+        """Do the same with octets of the map's sizes, or addresses of such."""
+        result = libbpf.library().bpf_map_update_elem(self.fd, key, value, flags)
         if result == -errno.E2BIG:
             raise MapFullError(f"map {self.name} is full ({self.max_entries})", errno.E2BIG)
         libbpf.check(result, f"updating map {self.name}")
