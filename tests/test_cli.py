@@ -162,7 +162,7 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         (["audit", "a", "--zzz"], "unrecognized arguments: --zzz (see flowstream audit --help)"),
         (["run", "-i", "a", "b"], "unrecognized arguments: b (see flowstream run --help)"),
         (["run", "-i", "a", "-i", "a"], "interface: a is named more than once"),
-        (["run", "-i", "a/b"], "--interface: ['a/b'] is not allowed; it takes a list such as"),
+        (["run", "-i", "a/b"], "--interface: 'a/b' is not allowed; it takes a name or a glob"),
         (["run", "-i", "a", "--interval", "0"], "--interval: '0' is not allowed; it takes a num"),
         (["run", "-i", "a", "--max-flows", "1.5"], "--max-flows: '1.5' is not allowed; it takes"),
         (["run", "-i", "a", "--program", "x"], "--program: 'x' is not allowed; it takes flow or"),
@@ -201,7 +201,7 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         (["cat", "a:1,[::1]:2"], "'a:1,[::1]:2' has no scheme; use kafka://a:1,[::1]:2"),
         (["audit", "x", "--topic-prefix", "a/b"], "--topic-prefix: 'a/b' is not allowed"),
         (["check", "--sink", "x:y"], "'x:y': unknown scheme 'x'"),
-        (["check", "-i", ""], "--interface: [''] is not allowed"),
+        (["check", "-i", ""], "--interface: '' is not allowed"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(refused, arguments, expected):

@@ -171,6 +171,34 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
 
 
 @pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"netns": ["blue", "pid:x"]},
+            "--netns: 'pid:x' is not allowed; it takes a name of ip netns, a path or pid:N",
+        ),
+        (
+            {"interfaces": ["eth0", "!"]},
+            (
+                "--interface: '!' is not allowed; it takes a name or a glob, such as eth0, 'ens*' or "
+                "'!ens7'"
+            ),
+        ),
+        (
+            {"interface_kinds": ["Veth", "bond"]},
+            (
+                "--interface-kind: 'Veth' is not allowed; it takes physical, virtual, all, or a kind "
+                "of ip link such as veth"
+            ),
+        ),
+    ],
+)
+def test_of_an_option_that_may_be_repeated_the_wrong_value_is_named(given, text):
+    """Not all its values, and no list: the command line has none."""
+    assert refusal(given) == text
+
+
+@pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("interval = '7'", "interval: '7' is not allowed; it takes a number of seconds"),
@@ -216,7 +244,7 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
         ("topic-prefix = 'a/b'", "topic-prefix: 'a/b' is not allowed; it takes 1 to 239"),
         ("topic-prefix = ''", "topic-prefix: '' is not allowed"),
         (f"topic-prefix = '{'a' * 240}'", "topic-prefix: 'aaaaaaaaaaaa...aaaaaaaaaaaaa' is not"),
-        ("user = 0", "user: 0 is not allowed; it takes a user's name or number as text"),
+        ("user = 0", "user: 0 is not allowed; it takes a name or number, in TOML as text"),
         ("max_flows = 17", "unknown option 'max_flows'; did you mean max-flows?"),
         ("intervall = 17", "unknown option 'intervall'; did you mean interval?"),
         (

@@ -22,9 +22,20 @@ def option_name(field: str) -> str:
     return singular.get(field, field.removesuffix("_s").replace("_", "-"))
 
 
-def described(metavar: str, description: str, *, short: str | None = None, **limits: Any) -> Meta:
-    """Describe an option. ``title`` says what it takes where the limits do not."""
-    return Meta(description=description, extra={"metavar": metavar, "short": short}, **limits)
+def described(
+    metavar: str,
+    description: str,
+    *,
+    short: str | None = None,
+    each: str | None = None,
+    **limits: Any,
+) -> Meta:
+    """Describe an option. ``title`` says what it takes where the limits do not.
+
+    ``each`` says so of one element of a list, as the command line has it.
+    """
+    extra = {"metavar": metavar, "short": short, "each": each}
+    return Meta(description=description, extra=extra, **limits)
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -38,6 +49,7 @@ class Option(msgspec.Struct, frozen=True):
     metavar: str
     description: str
     allowed: str
+    each_allowed: str | None
 
     @property
     def is_switch(self) -> bool:
@@ -54,7 +66,7 @@ class Option(msgspec.Struct, frozen=True):
         """Description with the limits, for help texts."""
         if self.is_switch or self.allowed in self.description:
             return self.description
-        return f"{self.description}; {self.allowed}"
+        return f"{self.description}; {'in TOML ' if self.is_list else ''}{self.allowed}"
 
     def parse(self, value: object, *, where: str | None = None) -> Any:
         """Check one value, text from the command line or typed from a file.
@@ -67,10 +79,19 @@ class Option(msgspec.Struct, frozen=True):
             return msgspec.convert(value, self.type, strict=strict)
         # UnicodeError: octets of the command line that are not UTF-8.
         except (msgspec.ValidationError, UnicodeError) as err:
-            where = where or f"--{self.name}"
-            raise UsageError(
-                f"{where}: {_shown(value)} is not allowed; it takes {self.allowed}"
-            ) from err
+            wrong, allowed = (value, self.allowed) if where else self._wrong(value)
+            text = f"{_shown(wrong)} is not allowed; it takes {allowed}"
+            raise UsageError(f"{where or f'--{self.name}'}: {text}") from err
+
+    def _wrong(self, value: object) -> tuple[object, str]:
+        """What is wrong on the command line, and what is allowed: of a list, the first element."""
+        if isinstance(value, list) and self.each_allowed:
+            for each in value:
+                try:
+                    msgspec.convert([each], self.type)
+                except (msgspec.ValidationError, UnicodeError):
+                    return each, self.each_allowed
+        return value, self.allowed
 
 
 def options_of(kind: type[msgspec.Struct]) -> dict[str, Option]:
@@ -98,6 +119,7 @@ def _option(field: msgspec.structs.FieldInfo) -> Option | None:
         metavar=meta.extra["metavar"],
         description=meta.description,
         allowed=meta.title or _limits(kind.__origin__, meta),
+        each_allowed=meta.extra["each"],
     )
 
 

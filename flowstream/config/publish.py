@@ -80,9 +80,9 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
             str,
             described(
                 "USER",
-                "name or number of the user to become once nothing more needs privileges; by "
-                "default flowstream where that user exists, else nobody",
-                title="a user's name or number as text",
+                "the user to become once nothing more needs privileges; by default flowstream "
+                "where that user exists, else nobody",
+                title="a name or number, in TOML as text",
                 pattern=r"\A[^\s:\0]{1,256}\Z",
             ),
         ]

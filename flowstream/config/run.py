@@ -61,6 +61,7 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
             "may be repeated; by default all physical ones",
             short="-i",
             title='a list such as ["eth0", "ens*", "!ens7"]',
+            each="a name or a glob, such as eth0, 'ens*' or '!ens7'",
             min_length=1,
         ),
     ] = ()
@@ -71,6 +72,7 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
             "kind of the interfaces to observe: physical, virtual, all, or one of ip link such "
             "as veth; may be repeated",
             title='a list such as ["physical", "bond"]',
+            each="physical, virtual, all, or a kind of ip link such as veth",
             min_length=1,
         ),
     ] = ()
@@ -89,6 +91,7 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
             "network namespace of the interfaces: a name of ip netns, a path or pid:N; may be "
             "repeated; by default the agent's own",
             title='a list such as ["blue", "/run/netns/red", "pid:7"]',
+            each="a name of ip netns, a path or pid:N",
             min_length=1,
             max_length=256,
         ),
