@@ -180,15 +180,15 @@ def test_limits_are_included_and_what_lies_beyond_is_refused(field):
         (
             {"interfaces": ["eth0", "!"]},
             (
-                "--interface: '!' is not allowed; it takes a name or a glob, such as eth0, 'ens*' or "
-                "'!ens7'"
+                "--interface: '!' is not allowed; it takes a name or a glob, such as eth0, "
+                "'ens*' or '!ens7'"
             ),
         ),
         (
             {"interface_kinds": ["Veth", "bond"]},
             (
-                "--interface-kind: 'Veth' is not allowed; it takes physical, virtual, all, or a kind "
-                "of ip link such as veth"
+                "--interface-kind: 'Veth' is not allowed; it takes physical, virtual, all, or a "
+                "kind of ip link such as veth"
             ),
         ),
     ],

@@ -15,12 +15,14 @@ _EXAMPLES = """\
 examples:
   sudo flowstream detach /sys/fs/bpf/flowstream
 
-Takes the programs that agents with --pin DIR have left off their interfaces,
+Detaches the programs that agents with --pin DIR have left on their interfaces,
 and removes DIR with all pins in it. Prints a line per run: its interfaces, and
-how many packets had not been published, which are lost with it. The next agent
-would have published them. Works with pins of other versions, too. Needs root,
-or the user of the agents. The exit status is 1 when something in DIR is no pin
-and stays, and when an agent uses DIR.
+how many packets had not been published. They are lost; to publish them first,
+run the agent once more with a pattern that matches no interface:
+  sudo flowstream run --config /etc/flowstream.toml -i 'none*' --duration 5
+Works with pins of other versions, too. Needs root, or the user of the agents.
+The exit status is 1 when something in DIR is no pin and stays, when an agent
+uses DIR, and when there is no DIR.
 """
 
 

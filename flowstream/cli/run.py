@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  flowstream run
+  sudo flowstream run
       record from all physical interfaces into ./flowstream-recording
-  flowstream run -i eth0 -i eth1 --sink kafka://10.0.0.1:9092 --format msgpack
-  flowstream run -i 'ens*' -i '!ens7' --netns blue --netns pid:4711
-  flowstream run --config /etc/flowstream.toml --duration 60
+  sudo flowstream run -i eth0 -i eth1 --sink kafka://10.0.0.1:9092 --format msgpack
+  sudo flowstream run -i 'ens*' -i '!ens7' --netns blue --netns pid:4711
+  sudo flowstream run --config /etc/flowstream.toml --duration 60
+  sudo flowstream run --config /etc/flowstream.toml --pin /sys/fs/bpf/flowstream
+      programs stay when the agent ends; the next run goes on without a gap
 
 The keys of the TOML file are the names of the options, for example
   interface = ["eth0", "eth1"]
@@ -43,8 +45,9 @@ The keys of the TOML file are the names of the options, for example
   sasl.username = "agent"
   sasl.password = "file:/etc/flowstream/password"
 The command line takes precedence over the file. SIGTERM, SIGINT and SIGQUIT end
-the run: everything observed is published, then the final counters. SIGHUP makes
-the agent read the file again; without --config it ends the run too.
+the run: everything observed is published, then the final counters, which with
+--pin the next run publishes. SIGHUP makes the agent read the file again;
+without --config it ends the run too.
 """
 
 
