@@ -55,10 +55,12 @@ def refusal(chain: Chain, *options: str | float) -> str:
 def test_another_mode_is_refused_and_auto_takes_any(chain):
     leave(chain, "--mode", "generic")
     arrived = delivered(chain.sender, chain.receiver, PACKETS)
+    before = generations(chain.pins)
     text = refusal(chain, "--mode", "native")
     assert re.search("interface far is observed in mode generic: use --mode generic, or ", text)
     assert "flowstream detach" in text
-    # What a refused run leaves behind is in nobody's way.
+    # Services start again and again: nothing is left in the kernel each time.
+    assert generations(chain.pins) == before
     runs = chain.close()
     assert sums(runs)["published"] == arrived
 

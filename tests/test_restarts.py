@@ -125,7 +125,7 @@ def test_killed_twice_while_it_closes_the_run_before(chain):
     found = sums(runs)
     assert (found["seen"], found["lost"]) == (arrived, 0)
     assert 0 <= arrived - found["published"] <= found["killed"] < arrived
-    assert len(generations(chain.pins)) == 1
+    assert generations(chain.pins) == []
 
 
 def grows(chain: Chain) -> bool:
@@ -257,6 +257,29 @@ def test_with_spool_and_broker_away_a_killed_agent_leaves_every_packet_explained
     found = sums(runs)
     assert (found["seen"], found["lost"]) == (arrived, 0)
     assert 0 <= arrived - found["published"] <= found["killed"] < arrived
+
+
+def test_without_a_broker_the_run_that_took_over_waits_for_one(bpffs, wire, broker_factory):
+    """Each run that ended instead would leave one more to be closed, in the kernel's memory."""
+    broker = broker_factory()
+    with directory(bpffs, "restarts") as pins:
+        chain = Chain(wire, broker.url, pins)
+        begin(chain)
+        broker.stop()
+        with chain.agent() as agent:
+            assert agent.saw("sink_not_started", 60)
+            (failed, *_) = agent.logs("sink_not_started")
+            assert failed["error"].startswith("no Kafka broker after ")
+            arrived = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
+            agent.stop(status=1)
+        with chain.agent() as agent:
+            assert agent.saw("sink_not_started", 60)
+            broker.start()
+            agent.publishing()
+            closed(agent, 2)
+            agent.stop()
+        runs = chain.close()
+    assert sums(runs) == {"seen": arrived, "published": arrived, "lost": 0, "killed": 0}
 
 
 def spooled(agent: Agent) -> bool:

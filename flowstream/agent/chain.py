@@ -6,6 +6,7 @@ over, so that no packet is missed, and closes those runs (``agent.predecessors``
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ from flowstream.agent.predecessor import Predecessor
 from flowstream.agent.state import Run
 from flowstream.agent.taking_over import TakingOver
 from flowstream.closing import Closing
-from flowstream.errors import KernelError
+from flowstream.errors import FlowstreamError, KernelError
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.flow import NAME
-from flowstream.kernel.generation import BOOKS
+from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.pins import PinDirectory
 from flowstream.layouts import xdp_flow as layout
@@ -44,7 +45,7 @@ class Chain(Closing):
 
     Needs the privileges of the moment to open ``config.pin``. KernelError, which names the
     remedy, where a run is there that this one cannot take over. Closing it, also twice,
-    changes no pin.
+    changes no pin, but removes those of a run that observed nothing.
     """
 
     def __init__(self, config: RunConfig, directory: str, user: User, run: Run) -> None:
@@ -107,7 +108,16 @@ class Chain(Closing):
 
     def close(self) -> None:
         """Release everything, and the lock; harmless twice."""
+        with contextlib.suppress(FlowstreamError, OSError):
+            self._remove_unused()
         self._stack.close()
+
+    def _remove_unused(self) -> None:
+        """Remove the pins of a run that did not start: of the kernel's memory they take most."""
+        if self.generation.fd >= 0 and not self._run.changes["attached"]:
+            names = self.generation.names()
+            if not names - {*SHARED, BOOKS}:
+                self.generation.remove()
 
 
 def layouts() -> str:

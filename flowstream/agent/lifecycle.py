@@ -15,6 +15,7 @@ import structlog
 
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.agent.attachments import Attachments
+from flowstream.agent.connecting import connect
 from flowstream.agent.counting import Counting, rhythm_of
 from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
@@ -187,7 +188,10 @@ class Agent:
         if self._reloading:
             self._spawn(self._reloading.run())
         self._signals.deliver(self.stop, self._reloading.request if self._reloading else None)
-        if not await self._connect(topics):
+        # Ending would let the next run take the links over, too, which makes one more run
+        # to close each time: the kernel keeps the tables of each of them.
+        patient = bool(self._run.previous)
+        if not await connect(self._sink, topics, self._stopping, patient=patient):
             await self._sink.close(0)
             # The log is the only place for the kernel's counts.
             log.error("ended before the sink connected: nothing was published", **self._summary())
@@ -206,19 +210,6 @@ class Agent:
         await asyncio.wait([watching, *others])
         await self._end(Stages([*intake, *self._removing], publishing, counting))
         return 1 if self._faults.any else 0
-
-    async def _connect(self, topics: Sequence[str]) -> bool:
-        """Start the sink; return False when a signal came first."""
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        starting = asyncio.ensure_future(self._sink.start(topics))
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        # A sink that has a spool has started by then, also without a connection.
-        starting.cancel()
-        await asyncio.wait([starting])
-        if not starting.cancelled():
-            await starting
-        return not starting.cancelled()
 
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
