@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
-from support.agent import Agent, delivered, flowstream, on
+from support.agent import Agent, delivered, flowstream, on, records_of
 from support.attached import attacher_of
 from support.bpffs import mounted
 from support.chains import Chain, closed, directory, generations, published, sums
@@ -19,9 +19,14 @@ from support.pinned import ROOT, PinnedRun
 from support.users import open_to_all
 
 from flowstream.accounting import books
+from flowstream.kernel import libbpf
 from flowstream.kernel.books_map import BooksMap
-from flowstream.kernel.generation import BOOKS
+from flowstream.kernel.flow import FlowProbe
+from flowstream.kernel.generation import BOOKS, Generation
+from flowstream.kernel.pinned_link import PinnedLink
 from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.target import Target
+from flowstream.records import CountersRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,10 +64,75 @@ def test_another_mode_is_refused_and_auto_takes_any(chain):
     text = refusal(chain, "--mode", "native")
     assert re.search("interface far is observed in mode generic: use --mode generic, or ", text)
     assert "flowstream detach" in text
+    # Also where a pattern chooses it: this run's own attempt to attach comes too late.
+    assert refusal(chain, "--mode", "native", "-i", "f*").startswith(text.partition(": ")[0])
     # Services start again and again: nothing is left in the kernel each time.
     assert generations(chain.pins) == before
     runs = chain.close()
     assert sums(runs)["published"] == arrived
+
+
+def test_a_program_that_was_replaced_meanwhile_ends_the_chain(chain):
+    """What the other program saw is in no run: the two runs are no chain without a gap."""
+    leave(chain)
+    (epoch,) = generations(chain.pins)
+    with (
+        PinDirectory(str(chain.pins), ROOT) as pins,
+        pins.generation(int(epoch)) as generation,
+        generation_link(generation) as link,
+        chain.receiver.namespace.entered(),
+        FlowProbe(max_flows=101) as other,
+        ExitStack() as stack,
+    ):
+        program, _ = other.load(Target.named(chain.receiver.name), stack)
+        assert libbpf.library().bpf_link_update(link.fd, program.fd, None) == 0
+        replaced = program.id
+    delivered(chain.sender, chain.receiver, 101)
+    with chain.agent() as agent:
+        agent.publishing()
+        closed(agent)
+        arrived = delivered(chain.sender, chain.receiver, PACKETS)
+        agent.stop()
+        (warning,) = agent.logs("program_replaced")
+        assert (warning["previous_epoch"], warning["program_id"]) == (int(epoch), replaced)
+        assert agent.logs("took_over") == []
+    last = max(
+        (each for each in records_of(chain.url, "flowstream.counters")),
+        key=lambda each: (each.agent_epoch, each.seq),
+    )
+    assert isinstance(last, CountersRecord)
+    assert (last.previous_epoch, last.seen_packets) == (0, arrived)
+
+
+def generation_link(generation: Generation) -> PinnedLink:
+    (code,) = generation.codes("link")
+    return PinnedLink(generation, code)
+
+
+def test_an_interface_that_another_program_took_does_not_end_a_run_that_took_over(
+    bpffs, recording_url
+):
+    """Each start would leave one more run to be closed in the kernel's memory."""
+    with (
+        namespace() as here,
+        namespace() as there,
+        veth_pair(here, there, names=("near0", "far0")) as first,
+        veth_pair(here, there, names=("near1", "far1")) as second,
+        directory(bpffs, "pins") as pins,
+        FlowProbe(max_flows=101) as other,
+    ):
+        chain = Chain(first, recording_url, pins, "--user", "root")
+        leave(chain)
+        with there.entered(), other.attach(second.receiver.name):
+            arrived = delivered(*first, PACKETS)
+            with chain.agent("-i", "far1") as agent:
+                agent.publishing()
+                closed(agent)
+                (failed,) = agent.logs("attach_failed")
+                assert "far1 (native): program xdp_flow" in failed["error"]
+                agent.stop()
+            assert len(generations(pins)) == 1
+        assert published(recording_url) == arrived
 
 
 def test_a_second_agent_is_refused(chain):

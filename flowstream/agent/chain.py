@@ -26,6 +26,7 @@ from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.leftovers import open_earlier
+from flowstream.kernel.link import Mode
 from flowstream.kernel.pins import PinDirectory
 from flowstream.layouts import xdp_flow as layout
 
@@ -50,6 +51,7 @@ class Chain(Closing):
 
     def __init__(self, config: RunConfig, directory: str, user: User, run: Run) -> None:
         self._config, self._run = config, run
+        self._taking_over: TakingOver | None = None
         with ExitStack() as stack:
             self._directory = stack.enter_context(PinDirectory(directory, Owner(*user)))
             self.predecessors = [
@@ -57,6 +59,8 @@ class Chain(Closing):
                 for each in open_earlier(self._directory)
                 if (found := _predecessor(stack.enter_context(each), directory)) is not None
             ]
+            for each in self.predecessors:
+                each.require_mode(Mode(config.mode))
             self.generation = stack.enter_context(self._directory.create(run.identity.agent_epoch))
             self._store = stack.enter_context(BooksMap())
             self.books = Books(self._store, self._header(), run)
@@ -93,7 +97,13 @@ class Chain(Closing):
         The probe has pinned its maps by now, and nothing is attached so far.
         """
         self.generation.pin(BOOKS, self._store.fd)
-        return TakingOver(attacher, self.predecessors, self._run, self.books)
+        self._taking_over = TakingOver(attacher, self.predecessors, self._run, self.books)
+        return self._taking_over
+
+    def require_taken_over(self) -> None:
+        """Raise the KernelError of a link that could not be taken over: its chain would end."""
+        if self._taking_over and self._taking_over.fault:
+            raise self._taking_over.fault
 
     def leave(self, predecessors: Predecessors | None) -> None:
         """Write all books, for the next run: this one has ended."""

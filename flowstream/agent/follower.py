@@ -93,11 +93,12 @@ class Follower:
         """Compare links and attachments, or end."""
         self._news.set()
 
-    def begin(self, is_over: Callable[[], bool]) -> None:
+    def begin(self, is_over: Callable[[], bool], continues: Callable[[], bool]) -> None:
         """Attach to all that is there, before the event loop runs, until ``is_over``.
 
         Those that the selection names come first, in its order. KernelError for one of them
-        that cannot be attached to; other failures are logged and tried again later.
+        that cannot be attached to, unless the run ``continues`` another by then; other
+        failures are logged and tried again later.
         """
         for place, link in sorted(self._wanted(), key=lambda each: self._rank(each[1])):
             if is_over():
@@ -105,7 +106,7 @@ class Follower:
             try:
                 self._take(place, link, self._attaching.attach(place, link))
             except KernelError as err:
-                if self._selection.named(link):
+                if self._selection.named(link) and not continues():
                     raise
                 self._attaching.failed(place, link, err)
         self._note_idle()

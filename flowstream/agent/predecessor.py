@@ -13,7 +13,9 @@ from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.books import Books
 from flowstream.agent.state import Known, Run
+from flowstream.errors import KernelError
 from flowstream.kernel import clock
+from flowstream.kernel.link import Mode
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -52,6 +54,22 @@ class Predecessor:
         """Note that a link is another run's."""
         self.links.remove(link)
         link.close()
+
+    def require_mode(self, wanted: Mode) -> None:
+        """KernelError where a link has another attach mode: before any is taken over."""
+        for link in self.links:
+            its = self.run.known.get(AttachmentKey.of_code(link.code), _UNKNOWN).facts
+            # Killed before it noted its program, it did not note the mode either.
+            if its.program_id and link.if_index:
+                require_same(its.mode, wanted, link, its.interface)
+
+    def runs_its_program(self, link: PinnedLink) -> bool:
+        """Whether a link had the program of this run, as far as its books say, or it missed some.
+
+        Another process of the same user may have replaced it.
+        """
+        its = self.run.known.get(AttachmentKey.of_code(link.code), _UNKNOWN).facts
+        return its.program_id in (0, link.program_id)
 
     def freeze(self) -> None:
         """Let nothing change any more in what it left; blocks.
@@ -118,6 +136,15 @@ class Predecessor:
             table=TableState(0, self._header.max_flows, 0),
             netns=facts.netns,
             previous_epoch=facts.previous_epoch,
+        )
+
+
+def require_same(mode: str, wanted: Mode, link: PinnedLink, interface: str) -> None:
+    """KernelError unless a link's attach mode is the wanted one."""
+    if wanted not in (Mode.AUTO, mode):
+        raise KernelError(
+            f"{link.path}: interface {interface} is observed in mode {mode}: "
+            f"use --mode {mode}, or remove what is pinned: flowstream detach"
         )
 
 

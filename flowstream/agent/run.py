@@ -117,7 +117,9 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
             period_s=config.counters_period_s,
         )
         stack.callback(follower.close)
-        follower.begin(lambda: signals.received)
+        follower.begin(lambda: signals.received, lambda: bool(this.previous))
+        if chain:
+            chain.require_taken_over()
         agent.accompany(follower)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowstream.accounting.books import Facts
+from flowstream.agent.predecessor import require_same
 from flowstream.agent.probe import facts
 from flowstream.errors import KernelError
 from flowstream.host import namespaces
 from flowstream.kernel.generation import LinkPin
-from flowstream.kernel.link import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowstream.agent.predecessor import Predecessor
     from flowstream.agent.probe import Attachment
     from flowstream.agent.state import Run
+    from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target
 
@@ -50,6 +51,8 @@ class TakingOver:
         # made one of its own.
         self._predecessors = [*reversed(predecessors)]
         self._turn = threading.Lock()
+        self.fault: KernelError | None = None
+        """The first refusal of a link that is there, of an interface that is, too."""
 
     def attach(self, target: Target) -> Attachment:
         """Attach to a target; see ``attacher.client``."""
@@ -73,18 +76,27 @@ class TakingOver:
         if found is None:
             return self._attacher.attach(target)
         predecessor, link, mode = found
-        if target.mode not in (Mode.AUTO, mode):
-            raise KernelError(
-                f"{link.path}: interface {target.interface} is observed in mode {mode}: "
-                f"use --mode {mode}, or remove what is pinned: flowstream detach"
-            )
+        require_same(mode, target.mode, link, target.interface)
         pin = LinkPin(predecessor.epoch, link.code)
-        attachment = self._attacher.attach(
-            dataclasses.replace(target, mode=mode, link_fd=link.fd, earlier=pin)
-        )
+        try:
+            attachment = self._attacher.attach(
+                dataclasses.replace(target, mode=mode, link_fd=link.fd, earlier=pin)
+            )
+        except KernelError as err:
+            if link.if_index:
+                self.fault = self.fault or err
+            raise
+        if predecessor.runs_its_program(link):
+            self._run.previous[target.key] = predecessor.epoch
+            log.info("took_over", interface=target.interface, previous_epoch=predecessor.epoch)
+        else:
+            log.warning(
+                "program_replaced",
+                interface=target.interface,
+                previous_epoch=predecessor.epoch,
+                program_id=link.program_id,
+            )
         predecessor.forget_link(link)
-        self._run.previous[target.key] = predecessor.epoch
-        log.info("took_over", interface=target.interface, previous_epoch=predecessor.epoch)
         return attachment
 
     def _find(self, target: Target) -> tuple[Predecessor, PinnedLink, Mode] | None:

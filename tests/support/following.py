@@ -134,7 +134,7 @@ class FollowingRig(Rig):
             Selection([pattern]),
             period_s=1.0,
         )
-        self.follower.begin(lambda: False)
+        self.follower.begin(lambda: False, lambda: False)
         self.agent.accompany(self.follower)
 
     def attach(self, target: Target) -> Attachment:  # type: ignore[override]
