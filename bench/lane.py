@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from bench.encoders import prefixes
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.agent.readers import READ_RECORDS
-from flowstream.agent.state import Run
 from flowstream.encode import make_encoder
 from flowstream.streams import Stream
 

@@ -12,9 +12,9 @@ from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
+from flowstream.accounting.run import Known, Run
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.books import Books
-from flowstream.agent.state import Known, Run
 from flowstream.errors import KernelError
 from flowstream.streams import Stream
 

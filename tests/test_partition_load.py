@@ -11,9 +11,9 @@ from support.outcomes import new_topic
 from support.records import random_flows
 
 from flowstream.accounting.identity import Identity
+from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.pipeline import Publisher, RecordBatch
-from flowstream.agent.state import Run
 from flowstream.encode import make_encoder, partition_keys, partitions
 from flowstream.kafka.sink import KafkaSink
 from flowstream.layouts.xdp_flow import FLOW_RECORD

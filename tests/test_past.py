@@ -5,9 +5,9 @@ from __future__ import annotations
 from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.identity import Identity
+from flowstream.accounting.past import Counts, Past
+from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.past import Counts, Past
-from flowstream.agent.state import Run
 
 KERNEL = KernelCounts(
     Amount(101, 10_007), {"non_ip": Amount(3, 211)}, {"overflow_lost": RecordAmount(5, 5, 307)}

@@ -18,6 +18,7 @@ from flowstream.accounting import books, terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.books import Facts
 from flowstream.accounting.identity import Identity
+from flowstream.accounting.run import Known, Run
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.books import Books
 from flowstream.agent.pipeline import (
@@ -27,7 +28,6 @@ from flowstream.agent.pipeline import (
     RecordBatch,
 )
 from flowstream.agent.readers import RingReader, move_table
-from flowstream.agent.state import Known, Run
 from flowstream.encode import make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.records import FlowRecord, decode

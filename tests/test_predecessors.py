@@ -18,10 +18,10 @@ from flowstream.accounting import books
 from flowstream.accounting.counters import Rhythm
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledgers import Ledgers
+from flowstream.accounting.run import Run
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.agent.predecessor import Predecessor
 from flowstream.agent.predecessors import Means, Predecessors
-from flowstream.agent.state import Run
 from flowstream.closing import Closing
 from flowstream.encode import make_encoder
 from flowstream.records import CountersRecord, decode

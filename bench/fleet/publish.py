@@ -11,9 +11,9 @@ from bench.fleet.truth import Traffic, Truth
 from flowstream.accounting import terms
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.ledger import Ledger
+from flowstream.accounting.run import Run as AgentRun
 from flowstream.accounting.snapshot import Moment
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent import state as agent
 from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.encode import make_encoder
 from flowstream.records import FlowRecord, decode
@@ -111,7 +111,7 @@ class FleetPublisher:
         ledger = self.books.ledger = Ledger()
         sink = Refusing(self._sink, ledger) if run.refused else self._sink
         encoder = make_encoder(self._format, run.identity, prefixes=self._prefixes)
-        publisher = Publisher(sink, encoder, agent.Run(run.identity, ledger), self._prefix)  # type: ignore[arg-type]
+        publisher = Publisher(sink, encoder, AgentRun(run.identity, ledger), self._prefix)  # type: ignore[arg-type]
         interfaces = [Interface(index) for index in INTERFACES]
         host = run.identity.host_id.hex()
         for interval in run.intervals:

@@ -7,10 +7,10 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flowstream.accounting.run import Known
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.agent.probe import facts
 from flowstream.agent.readers import Readers, move_table
-from flowstream.agent.state import Known
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
 from flowstream.layouts.constants import EndReason
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.faults import Faults
     from flowstream.agent.pipeline import Intake
     from flowstream.agent.probe import Attachment, Probe
     from flowstream.agent.readers import Spawn
-    from flowstream.agent.state import Run
 
 
 class Attachments:

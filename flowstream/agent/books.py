@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from flowstream.accounting import books
 from flowstream.accounting.account import Account
 from flowstream.accounting.books import Entry, Facts, Seqs
-from flowstream.agent.state import Known
+from flowstream.accounting.run import Known
 from flowstream.errors import FlowstreamError
 from flowstream.streams import Stream
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowstream.accounting.books import Header
+    from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.agent.state import Run
 
 _UNKNOWN = Known(Facts(""), attached=False, kernel=None)
 

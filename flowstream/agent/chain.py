@@ -15,9 +15,9 @@ import structlog
 
 from flowstream import __version__
 from flowstream.accounting import books as records
+from flowstream.accounting.run import Run
 from flowstream.agent.books import Books
 from flowstream.agent.predecessor import Predecessor
-from flowstream.agent.state import Run
 from flowstream.agent.taking_over import TakingOver
 from flowstream.closing import Closing
 from flowstream.errors import FlowstreamError, KernelError

@@ -13,12 +13,12 @@ from flowstream.agent.waiting import within
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from flowstream.accounting.run import Run
     from flowstream.accounting.snapshot import Snapshot, SpoolState
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attachments import Attachments
     from flowstream.agent.faults import Faults
     from flowstream.agent.pipeline import Publisher
-    from flowstream.agent.state import Run
     from flowstream.config.run import RunConfig
 
 

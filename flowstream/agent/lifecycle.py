@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from flowstream.accounting.ledgers import Ledgers
+    from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.chain import Chain
     from flowstream.agent.pipeline import Publisher
     from flowstream.agent.predecessors import Means
     from flowstream.agent.probe import Attachment, Probe
-    from flowstream.agent.state import Run
     from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource

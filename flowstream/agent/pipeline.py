@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.agent.state import Run
+    from flowstream.accounting.run import Run
     from flowstream.encode import Encoder
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink

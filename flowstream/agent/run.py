@@ -16,6 +16,7 @@ import uvloop
 from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.ledgers import Ledgers
+from flowstream.accounting.run import Run
 from flowstream.agent.attaching import Attaching
 from flowstream.agent.chain import Chain
 from flowstream.agent.credentials import require_readable
@@ -27,7 +28,6 @@ from flowstream.agent.predecessors import Means
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
-from flowstream.agent.state import Run
 from flowstream.attacher.client import Attacher
 from flowstream.files import shown
 from flowstream.host import identity as host

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.outcomes import Outcomes
-    from flowstream.agent.state import Run
+    from flowstream.accounting.run import Run
     from flowstream.config.run import RunConfig
     from flowstream.encode import Encoder
     from flowstream.host.privileges import User

@@ -18,10 +18,10 @@ from flowstream.kernel.generation import LinkPin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flowstream.accounting.run import Run
     from flowstream.agent.books import Books
     from flowstream.agent.predecessor import Predecessor
     from flowstream.agent.probe import Attachment
-    from flowstream.agent.state import Run
     from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import uvloop
 
 from flowstream.accounting.counters import Rhythm, counters_record
+from flowstream.accounting.run import Run
 from flowstream.agent.credentials import require_readable
 from flowstream.agent.pipeline import Publisher
-from flowstream.agent.state import Run
 from flowstream.errors import SinkError
 from flowstream.host import limits, privileges
 from flowstream.kafka.settings import KEEP_FOREVER

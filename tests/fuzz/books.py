@@ -13,9 +13,9 @@ from flowstream.accounting.account import Account
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
+from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.books import Books
-from flowstream.agent.state import Run
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowstream.accounting.identity import Identity, epoch_at
+from flowstream.accounting.run import Run
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.pipeline import Publisher
 from flowstream.agent.run import PROBES
-from flowstream.agent.state import Run
 from flowstream.config.run import load
 from flowstream.encode import make_encoder
 from flowstream.kernel.attaching import attach_here

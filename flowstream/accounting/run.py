@@ -11,7 +11,7 @@ import msgspec
 from flowstream.accounting.account import Account
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Ledger
-from flowstream.agent.past import Counts, Past, outcomes
+from flowstream.accounting.past import Counts, Past, outcomes
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
