@@ -10,9 +10,9 @@ from bench.encoders import prefixes
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.pipeline import Publisher, RecordBatch
-from flowstream.agent.readers import READ_RECORDS
 from flowstream.encode import make_encoder
+from flowstream.pipeline.publisher import Publisher, RecordBatch
+from flowstream.pipeline.readers import READ_RECORDS
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:

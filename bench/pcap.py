@@ -29,7 +29,7 @@ from flowstream.pcap.reader import CaptureFile
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowstream.agent.pipeline import RecordBatch
+    from flowstream.pipeline.publisher import RecordBatch
 
 _Format = Literal["msgpack", "json"]
 

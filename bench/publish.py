@@ -18,13 +18,13 @@ from bench.lane import Lane
 from bench.measure import Row, Samples, Table, cpu_us, interleave
 from bench.records import IDENTITY, PARTITIONS, flows
 from flowstream.accounting.tally import Tally
-from flowstream.agent.pipeline import ENCODE_RECORDS
 from flowstream.encode import (
     partition_keys,
     partitions,
     split,
     stamp,
 )
+from flowstream.pipeline.publisher import ENCODE_RECORDS
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
 

@@ -16,11 +16,11 @@ from bench.feed import V4_TCP, run_distinct, run_same
 from bench.measure import Row, Table, cpu_us, interleave
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import Tally
-from flowstream.agent.aggregate import aggregate
-from flowstream.agent.pipeline import ENCODE_RECORDS
-from flowstream.agent.readers import READ_RECORDS
 from flowstream.encode import make_encoder, partition_keys, partitions, split, stamp
 from flowstream.layouts.constants import EndReason
+from flowstream.pipeline.aggregate import aggregate
+from flowstream.pipeline.publisher import ENCODE_RECORDS
+from flowstream.pipeline.readers import READ_RECORDS
 from flowstream.records import decode_many
 from flowstream.streams import Stream
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import FIELDS, flow_records, random_addresses, random_flows
 
-from flowstream.agent.aggregate import ANY_PROTO, aggregate
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline.aggregate import ANY_PROTO, aggregate
 
 SUMMED = ("packets", "bytes", "l2_bytes", "flow_count")
 LIMITS = dict(zip(SUMMED, (2**63, 2**63, 2**63, 2**32), strict=True))
@@ -290,7 +290,7 @@ def test_nothing_is_imported_while_records_are_merged():
     script = """if True:
         import sys
         import numpy as np
-        from flowstream.agent.limit import _merged
+        from flowstream.pipeline.limit import _merged
         from flowstream.layouts.xdp_flow import FLOW_RECORD
         records = np.zeros(1009, FLOW_RECORD)
         records["src_addr"][:, 15] = records["if_index"] = np.arange(1009) % 251

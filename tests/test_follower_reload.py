@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from support.following import FollowingRig, Link
 
-    from flowstream.agent.probe import Attachment
     from flowstream.kernel.target import Target
+    from flowstream.pipeline.probe import Attachment
 
 pytestmark = pytest.mark.anyio
 

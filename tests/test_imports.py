@@ -28,6 +28,7 @@ ROOMS = {
         "wording": "",
         "undecodable": "",
         "closing": "",
+        "waiting": "",
         "signals": "",
         "log": "wording",
         "progress": "",
@@ -58,11 +59,13 @@ ROOMS = {
         "encode kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
-        "agent": "errors files streams closing log layouts host urls records accounting messages "
-        "kernel attacher encode registry delivery kafka config segments spool sink source",
+        "pipeline": "streams layouts records accounting kernel encode config sink",
+        "agent": "errors files streams closing waiting log layouts host urls records accounting "
+        "messages kernel attacher encode registry delivery kafka config segments spool sink "
+        "source pipeline",
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
-        "records accounting messages kernel encode registry kafka sink agent",
+        "records accounting messages kernel encode registry kafka sink pipeline agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "
         "encode kafka config segments sink source reading recording",
         "detach": "errors wording layouts accounting kernel",

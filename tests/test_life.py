@@ -98,7 +98,7 @@ async def test_a_publisher_that_is_gone_does_not_hold_up_the_end(
     (sender, device), _ = pairs
     rig = Rig(recording_url, shutdown_timeout_s=2)
     rig.add(device)
-    monkeypatch.setattr("flowstream.agent.pipeline.QUEUE_BATCHES", 1)
+    monkeypatch.setattr("flowstream.pipeline.publisher.QUEUE_BATCHES", 1)
     monkeypatch.setattr(rig.agent._publisher, "run", refuse_later)
     async with rig.running(status=1) as running:
         await asyncio.to_thread(delivered, sender, device, PACKETS, "-f", 1_009)

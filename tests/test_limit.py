@@ -12,10 +12,10 @@ from flowstream.accounting import terms
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent import limit
-from flowstream.agent.limit import RecordLimit
-from flowstream.agent.pipeline import RecordBatch
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline import limit
+from flowstream.pipeline.limit import RecordLimit
+from flowstream.pipeline.publisher import RecordBatch
 from flowstream.streams import Stream
 
 pytestmark = pytest.mark.anyio

@@ -13,10 +13,10 @@ from support.records import random_flows
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.encode import make_encoder, partition_keys, partitions
 from flowstream.kafka.sink import KafkaSink
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline.publisher import Publisher, RecordBatch
 from flowstream.source import open_source
 from flowstream.streams import Stream
 

@@ -21,15 +21,15 @@ from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Known, Run
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.agent.books import Books
-from flowstream.agent.pipeline import (
+from flowstream.encode import make_encoder
+from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline.publisher import (
     ENCODE_RECORDS,
     QUEUE_BATCHES,
     Publisher,
     RecordBatch,
 )
-from flowstream.agent.readers import RingReader, move_table
-from flowstream.encode import make_encoder
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline.readers import RingReader, move_table
 from flowstream.records import FlowRecord, decode
 from flowstream.streams import Stream
 

@@ -14,8 +14,8 @@ from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.run import Run as AgentRun
 from flowstream.accounting.snapshot import Moment
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.pipeline import Publisher, RecordBatch
 from flowstream.encode import make_encoder
+from flowstream.pipeline.publisher import Publisher, RecordBatch
 from flowstream.records import FlowRecord, decode
 from flowstream.streams import Stream
 

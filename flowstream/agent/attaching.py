@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowstream.agent.places import Place
-    from flowstream.agent.probe import Attachment
     from flowstream.errors import KernelError
     from flowstream.host.links import LinkFacts
     from flowstream.kernel.link import Mode
     from flowstream.kernel.target import Target
+    from flowstream.pipeline.probe import Attachment
 
 # ENOLINK: of the link of an attachment.
 _GONE: Final = (errno.ENODEV, errno.ENXIO, errno.ENOLINK)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from flowstream.accounting.run import Known
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
-from flowstream.agent.probe import facts
-from flowstream.agent.readers import Readers, move_table
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
 from flowstream.layouts.constants import EndReason
+from flowstream.pipeline.probe import facts
+from flowstream.pipeline.readers import Readers, move_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.faults import Faults
-    from flowstream.agent.pipeline import Intake
-    from flowstream.agent.probe import Attachment, Probe
-    from flowstream.agent.readers import Spawn
+    from flowstream.pipeline.probe import Attachment, Probe
+    from flowstream.pipeline.publisher import Intake
+    from flowstream.pipeline.readers import Spawn
 
 
 class Attachments:

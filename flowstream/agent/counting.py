@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flowstream.accounting.counters import Rhythm, counters_record
-from flowstream.agent.waiting import within
+from flowstream.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attachments import Attachments
     from flowstream.agent.faults import Faults
-    from flowstream.agent.pipeline import Publisher
     from flowstream.config.run import RunConfig
+    from flowstream.pipeline.publisher import Publisher
 
 
 class Counting:

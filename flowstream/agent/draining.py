@@ -7,16 +7,16 @@ import functools
 import time
 from typing import TYPE_CHECKING
 
-from flowstream.agent.waiting import within
 from flowstream.layouts.constants import EndReason
+from flowstream.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowstream.agent.attachments import Attachments
     from flowstream.agent.faults import Faults
-    from flowstream.agent.limit import RecordLimit
-    from flowstream.agent.probe import Probe
+    from flowstream.pipeline.limit import RecordLimit
+    from flowstream.pipeline.probe import Probe
 
 
 class Draining:

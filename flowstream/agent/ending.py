@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from flowstream.agent.attachments import Attachments
     from flowstream.agent.counting import Counting
     from flowstream.agent.faults import Faults
-    from flowstream.agent.limit import RecordLimit
-    from flowstream.agent.pipeline import Publisher
+    from flowstream.pipeline.limit import RecordLimit
+    from flowstream.pipeline.publisher import Publisher
     from flowstream.sink import Sink
 
 DATA_SHARE: Final = 0.8

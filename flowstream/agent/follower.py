@@ -18,9 +18,9 @@ import structlog
 from flowstream.agent.in_force import InForce
 from flowstream.agent.overlapping import Overlapping
 from flowstream.agent.resampling import Replaceable, Resampling
-from flowstream.agent.waiting import within
 from flowstream.errors import KernelError
 from flowstream.host.selection import Selection
+from flowstream.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attaching import Attaching
     from flowstream.agent.places import Followed, Place
-    from flowstream.agent.probe import Attachment
     from flowstream.config.run import RunConfig
     from flowstream.host.links import LinkFacts
+    from flowstream.pipeline.probe import Attachment
 
 DEBOUNCE_S: Final = 0.003
 """How long changes may gather after the first: a new link is reported several times."""

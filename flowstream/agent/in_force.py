@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.agent.probe import Attachment
+    from flowstream.pipeline.probe import Attachment
 
 SUSPECT_S: Final = 1.0
 """How long the program of a link that goes is detached before its notice comes, at most."""

@@ -21,13 +21,13 @@ from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.guarding import guard
-from flowstream.agent.limit import RecordLimit
 from flowstream.agent.predecessors import Predecessors
 from flowstream.agent.reloading import Reloading
 from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
-from flowstream.agent.waiting import within
 from flowstream.errors import SinkError
+from flowstream.pipeline.limit import RecordLimit
+from flowstream.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.chain import Chain
-    from flowstream.agent.pipeline import Publisher
     from flowstream.agent.predecessors import Means
-    from flowstream.agent.probe import Attachment, Probe
     from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
+    from flowstream.pipeline.probe import Attachment, Probe
+    from flowstream.pipeline.publisher import Publisher
     from flowstream.sink import Sink
 
 

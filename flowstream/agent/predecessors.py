@@ -16,9 +16,9 @@ import structlog
 
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.snapshot import Snapshot
-from flowstream.agent.pipeline import Publisher, RecordBatch
-from flowstream.agent.waiting import within
 from flowstream.layouts.constants import EndReason
+from flowstream.pipeline.publisher import Publisher, RecordBatch
+from flowstream.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from flowstream.agent.waiting import within
 from flowstream.layouts.constants import EndReason
+from flowstream.waiting import within
 
 if TYPE_CHECKING:
     from flowstream.accounting.ledger import Ledger
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attachments import Attachments, Departed
     from flowstream.agent.counting import Counting
-    from flowstream.agent.limit import RecordLimit
-    from flowstream.agent.pipeline import Publisher
+    from flowstream.pipeline.limit import RecordLimit
+    from flowstream.pipeline.publisher import Publisher
 
 SETTLE_POLL_S: Final = 0.02
 """How often the sink is checked for having settled the records of up to ``POLLED`` attachments."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attaching import Attaching
     from flowstream.agent.places import Place
-    from flowstream.agent.probe import Attachment
     from flowstream.host.links import LinkFacts
+    from flowstream.pipeline.probe import Attachment
 
 log = structlog.get_logger()
 

@@ -22,7 +22,6 @@ from flowstream.agent.chain import Chain
 from flowstream.agent.credentials import require_readable
 from flowstream.agent.follower import Follower
 from flowstream.agent.lifecycle import Agent
-from flowstream.agent.pipeline import Publisher
 from flowstream.agent.places import open_places
 from flowstream.agent.predecessors import Means
 from flowstream.agent.reloading import warn_if_unreadable
@@ -37,6 +36,7 @@ from flowstream.kafka.credentials import exposed
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
+from flowstream.pipeline.publisher import Publisher
 from flowstream.registry.encoder import encoder_of
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
@@ -44,12 +44,12 @@ from flowstream.urls import DirectoryUrl, parse_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.agent.probe import Probe
     from flowstream.agent.taking_over import Attaches
     from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.host.privileges import User
+    from flowstream.pipeline.probe import Probe
 
 log = structlog.get_logger()
 

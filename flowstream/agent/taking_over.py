@@ -10,10 +10,10 @@ import structlog
 
 from flowstream.accounting.books import Facts
 from flowstream.agent.predecessor import require_same
-from flowstream.agent.probe import facts
 from flowstream.errors import KernelError
 from flowstream.host import namespaces
 from flowstream.kernel.generation import LinkPin
+from flowstream.pipeline.probe import facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from flowstream.accounting.run import Run
     from flowstream.agent.books import Books
     from flowstream.agent.predecessor import Predecessor
-    from flowstream.agent.probe import Attachment
     from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target
+    from flowstream.pipeline.probe import Attachment
 
 log = structlog.get_logger()
 

@@ -18,7 +18,6 @@ import uvloop
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.run import Run
 from flowstream.agent.credentials import require_readable
-from flowstream.agent.pipeline import Publisher
 from flowstream.errors import SinkError
 from flowstream.host import limits, privileges
 from flowstream.kafka.settings import KEEP_FOREVER
@@ -26,6 +25,7 @@ from flowstream.kernel.packets import PacketFeed
 from flowstream.pcap.identity import identify
 from flowstream.pcap.inputs import opened
 from flowstream.pcap.reading import Reading
+from flowstream.pipeline.publisher import Publisher
 from flowstream.registry.encoder import encoder_of
 from flowstream.sink import open_sink
 from flowstream.streams import Stream

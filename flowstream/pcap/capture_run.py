@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.pipeline import RecordBatch
-from flowstream.agent.readers import READ_RECORDS
 from flowstream.kernel.flow import NAME
 from flowstream.kernel.link import Mode
 from flowstream.layouts.constants import EndReason
+from flowstream.pipeline.publisher import RecordBatch
+from flowstream.pipeline.readers import READ_RECORDS
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.account import Account
     from flowstream.accounting.amounts import KernelCounts
-    from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
     from flowstream.kernel.packets import Packet, PacketFeed
+    from flowstream.pipeline.publisher import Publisher
 
 RUN_PACKETS: Final = 1024
 """Packets between two checks of table and rings, which have room for many more."""

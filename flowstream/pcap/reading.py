@@ -13,11 +13,11 @@ from flowstream.progress import progress_bars
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.agent.pipeline import Publisher
     from flowstream.config.pcap import CaptureConfig
     from flowstream.kernel.packets import PacketFeed
     from flowstream.pcap.identity import Captures
     from flowstream.pcap.inputs import Input
+    from flowstream.pipeline.publisher import Publisher
 
 
 class Reading:

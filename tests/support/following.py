@@ -27,8 +27,8 @@ from support.rig import Rig
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from flowstream.agent.probe import Attachment
     from flowstream.kernel.target import Target
+    from flowstream.pipeline.probe import Attachment
     from support.net import Namespace
 
 PACKETS = 5_003

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.run import Run
 from flowstream.agent.lifecycle import Agent
-from flowstream.agent.pipeline import Publisher
 from flowstream.agent.run import PROBES
 from flowstream.config.run import load
 from flowstream.encode import make_encoder
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
+from flowstream.pipeline.publisher import Publisher
 from flowstream.records import CountersRecord
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
@@ -26,7 +26,7 @@ from support.agent import records_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from flowstream.agent.probe import Attachment
+    from flowstream.pipeline.probe import Attachment
     from support.net import Interface
 
 TOPICS = [f"flowstream.{stream}" for stream in Stream]

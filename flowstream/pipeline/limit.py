@@ -13,18 +13,18 @@ import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
-from flowstream.agent.aggregate import aggregate
-from flowstream.agent.pipeline import RecordBatch
-from flowstream.agent.readers import READ_RECORDS
 from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.pipeline.aggregate import aggregate
+from flowstream.pipeline.publisher import RecordBatch
+from flowstream.pipeline.readers import READ_RECORDS
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledger import Ledger
-    from flowstream.agent.pipeline import Publisher
     from flowstream.config.run import RunConfig
+    from flowstream.pipeline.publisher import Publisher
 
 CHUNK_RECORDS: Final = 65_536
 """Records that gather before held ones are merged again: bounds work and memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from flowstream.agent.pipeline import RecordBatch
+from flowstream.pipeline.publisher import RecordBatch
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flowstream.agent.pipeline import Intake
-    from flowstream.agent.probe import Ring
+    from flowstream.pipeline.probe import Ring
+    from flowstream.pipeline.publisher import Intake
 
     Spawn = Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
 
