@@ -18,8 +18,8 @@ from support.rig import finals
 from support.traffic import flood
 from support.tun import tun_device
 
-from flowstream.agent.places import Place
 from flowstream.errors import KernelError
+from flowstream.following.places import Place
 from flowstream.host.links import LinkFacts, LinkMonitor
 from flowstream.host.namespaces import Namespace as Observed
 from flowstream.kernel.attaching import attach_here

@@ -60,9 +60,10 @@ ROOMS = {
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "pipeline": "streams layouts records accounting kernel encode config sink",
+        "following": "errors waiting host accounting kernel config pipeline",
         "agent": "errors files streams closing waiting log layouts host urls records accounting "
         "messages kernel attacher encode registry delivery kafka config segments spool sink "
-        "source pipeline",
+        "source pipeline following",
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
         "records accounting messages kernel encode registry kafka sink pipeline agent",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowstream.agent.retries import LinkKey, Retries
+from flowstream.following.retries import LinkKey, Retries
 from flowstream.host.links import LinkFacts
 
 KEY, LINK = LinkKey(0, 3, 1), LinkFacts(3, "eth0")

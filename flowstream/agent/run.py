@@ -17,18 +17,18 @@ from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.run import Run
-from flowstream.agent.attaching import Attaching
 from flowstream.agent.chain import Chain
 from flowstream.agent.credentials import require_readable
-from flowstream.agent.follower import Follower
 from flowstream.agent.lifecycle import Agent
-from flowstream.agent.places import open_places
 from flowstream.agent.predecessors import Means
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.attacher.client import Attacher
 from flowstream.files import shown
+from flowstream.following.attaching import Attaching
+from flowstream.following.follower import Follower
+from flowstream.following.places import open_places
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
 from flowstream.host.selection import Selection

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog.testing
 
-from flowstream.agent.attaching import Attaching
-from flowstream.agent.follower import Follower
-from flowstream.agent.places import Place
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
+from flowstream.following.attaching import Attaching
+from flowstream.following.follower import Follower
+from flowstream.following.places import Place
 from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import Namespace as Observed
 from flowstream.host.privileges import find_user

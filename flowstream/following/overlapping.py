@@ -12,8 +12,8 @@ from flowstream.host.overlaps import Seen, overlaps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowstream.agent.places import Place
-    from flowstream.agent.retries import LinkKey
+    from flowstream.following.places import Place
+    from flowstream.following.retries import LinkKey
 
 _REMEDY: Final = "leave out one or the other, for example by -i '!NAME'"
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.agent.attaching import Attaching
-    from flowstream.agent.places import Place
+    from flowstream.following.attaching import Attaching
+    from flowstream.following.places import Place
     from flowstream.host.links import LinkFacts
     from flowstream.pipeline.probe import Attachment
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from flowstream.agent.retries import Retries
+from flowstream.following.retries import Retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from flowstream.agent.places import Place
     from flowstream.errors import KernelError
+    from flowstream.following.places import Place
     from flowstream.host.links import LinkFacts
     from flowstream.kernel.link import Mode
     from flowstream.kernel.target import Target

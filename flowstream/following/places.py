@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.retries import LinkKey
 from flowstream.errors import KernelError
+from flowstream.following.retries import LinkKey
 from flowstream.host.link_types import Framing
 from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import open_all

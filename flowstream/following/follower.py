@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import structlog
 
-from flowstream.agent.in_force import InForce
-from flowstream.agent.overlapping import Overlapping
-from flowstream.agent.resampling import Replaceable, Resampling
 from flowstream.errors import KernelError
+from flowstream.following.in_force import InForce
+from flowstream.following.overlapping import Overlapping
+from flowstream.following.resampling import Replaceable, Resampling
 from flowstream.host.selection import Selection
 from flowstream.waiting import within
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.agent.attaching import Attaching
-    from flowstream.agent.places import Followed, Place
     from flowstream.config.run import RunConfig
+    from flowstream.following.attaching import Attaching
+    from flowstream.following.places import Followed, Place
     from flowstream.host.links import LinkFacts
     from flowstream.pipeline.probe import Attachment
 
