@@ -14,7 +14,7 @@ from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Known, Run
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.books import Books
+from flowstream.chain.books import Books
 from flowstream.errors import KernelError
 from flowstream.streams import Stream
 

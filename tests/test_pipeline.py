@@ -20,7 +20,7 @@ from flowstream.accounting.books import Facts
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Known, Run
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.books import Books
+from flowstream.chain.books import Books
 from flowstream.encode import make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.pipeline.publisher import (

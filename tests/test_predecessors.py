@@ -20,8 +20,8 @@ from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.run import Run
 from flowstream.accounting.snapshot import SpoolState
-from flowstream.agent.predecessor import Predecessor
-from flowstream.agent.predecessors import Means, Predecessors
+from flowstream.chain.predecessor import Predecessor
+from flowstream.chain.predecessors import Means, Predecessors
 from flowstream.closing import Closing
 from flowstream.encode import make_encoder
 from flowstream.records import CountersRecord, decode

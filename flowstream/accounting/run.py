@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Writer(Protocol):
-    """Where the state is kept for a next run; see ``agent.books``."""
+    """Where the state is kept for a next run; see ``chain.books``."""
 
     def note(self, key: AttachmentKey) -> None:
         """Write what is known of an attachment now."""

@@ -21,10 +21,10 @@ from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.guarding import guard
-from flowstream.agent.predecessors import Predecessors
 from flowstream.agent.reloading import Reloading
 from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
+from flowstream.chain.predecessors import Predecessors
 from flowstream.errors import SinkError
 from flowstream.pipeline.limit import RecordLimit
 from flowstream.waiting import within
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
-    from flowstream.agent.chain import Chain
-    from flowstream.agent.predecessors import Means
     from flowstream.attacher.process import Process
+    from flowstream.chain.chain import Chain
+    from flowstream.chain.predecessors import Means
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.pipeline.probe import Attachment, Probe

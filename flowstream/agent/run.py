@@ -17,14 +17,14 @@ from flowstream import log as logs
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.run import Run
-from flowstream.agent.chain import Chain
 from flowstream.agent.credentials import require_readable
 from flowstream.agent.lifecycle import Agent
-from flowstream.agent.predecessors import Means
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import sink_of
 from flowstream.attacher.client import Attacher
+from flowstream.chain.chain import Chain
+from flowstream.chain.predecessors import Means
 from flowstream.files import shown
 from flowstream.following.attaching import Attaching
 from flowstream.following.follower import Follower
@@ -44,8 +44,8 @@ from flowstream.urls import DirectoryUrl, parse_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.agent.taking_over import Attaches
     from flowstream.attacher.process import Process
+    from flowstream.chain.taking_over import Attaches
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.host.privileges import User

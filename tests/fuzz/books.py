@@ -15,7 +15,7 @@ from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Run
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.books import Books
+from flowstream.chain.books import Books
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:

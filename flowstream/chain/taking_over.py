@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowstream.accounting.books import Facts
-from flowstream.agent.predecessor import require_same
+from flowstream.chain.predecessor import require_same
 from flowstream.errors import KernelError
 from flowstream.host import namespaces
 from flowstream.kernel.generation import LinkPin
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowstream.accounting.run import Run
-    from flowstream.agent.books import Books
-    from flowstream.agent.predecessor import Predecessor
+    from flowstream.chain.books import Books
+    from flowstream.chain.predecessor import Predecessor
     from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target

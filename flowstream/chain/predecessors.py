@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.snapshot import Snapshot, SpoolState
-    from flowstream.agent.predecessor import Predecessor
+    from flowstream.chain.predecessor import Predecessor
     from flowstream.encode import Encoder
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink

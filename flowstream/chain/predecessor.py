@@ -12,7 +12,7 @@ from flowstream.accounting.books import Facts
 from flowstream.accounting.run import Known, Run
 from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
-from flowstream.agent.books import Books
+from flowstream.chain.books import Books
 from flowstream.errors import KernelError
 from flowstream.kernel import clock
 from flowstream.kernel.link import Mode

@@ -1,7 +1,7 @@
 """What --pin keeps between runs: programs that go on, and the books of each run.
 
 A run has a generation of pins with its books. It takes the links of the runs before it
-over, so that no packet is missed, and closes those runs (``agent.predecessors``).
+over, so that no packet is missed, and closes those runs (``chain.predecessors``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import structlog
 from flowstream import __version__
 from flowstream.accounting import books as records
 from flowstream.accounting.run import Run
-from flowstream.agent.books import Books
-from flowstream.agent.predecessor import Predecessor
-from flowstream.agent.taking_over import TakingOver
+from flowstream.chain.books import Books
+from flowstream.chain.predecessor import Predecessor
+from flowstream.chain.taking_over import TakingOver
 from flowstream.closing import Closing
 from flowstream.errors import FlowstreamError, KernelError
 from flowstream.kernel.books_map import BooksMap
@@ -32,8 +32,8 @@ from flowstream.layouts import xdp_flow as layout
 
 if TYPE_CHECKING:
     from flowstream.accounting.ledgers import Ledgers
-    from flowstream.agent.predecessors import Predecessors
-    from flowstream.agent.taking_over import Attaches
+    from flowstream.chain.predecessors import Predecessors
+    from flowstream.chain.taking_over import Attaches
     from flowstream.config.run import RunConfig
     from flowstream.host.privileges import User
     from flowstream.kernel.leftovers import Leftovers

@@ -1,0 +1,1 @@
+"""A run that takes over another: books, and what earlier runs left is closed."""
