@@ -28,7 +28,7 @@ _EXAMPLES = """\
 examples:
   sudo flowstream run
       record from all physical interfaces into ./flowstream-recording
-  sudo flowstream run -i eth0 -i eth1 --sink kafka://10.0.0.1:9092 --format msgpack
+  sudo flowstream run -i eth0 -i eth1 --sink kafka://10.0.0.1:9092
   sudo flowstream run -i 'ens*' -i '!ens7' --netns blue --netns pid:4711
   sudo flowstream run --config /etc/flowstream.toml --duration 60
   sudo flowstream run --config /etc/flowstream.toml --pin /sys/fs/bpf/flowstream
