@@ -62,6 +62,9 @@ def test_the_agent_has_no_privilege_and_the_attacher_what_attaching_needs(
         assert attached.status(attacher, "Groups") == ""
         assert attached.status(attacher, "NoNewPrivs") == "1"
         assert attached.status(attacher, "Seccomp") == "2"
+        # Its command line is that of the agent.
+        names = [attached.status(each, "Name") for each in (agent.pid, attacher)]
+        assert names[0] != names[1] == "flow-attacher"
         assert attached.status(attacher, "Threads") == "1"
         # Not dumpable: its files in /proc are root's.
         assert Path(f"/proc/{attacher}/fd").stat().st_uid == 0

@@ -63,6 +63,8 @@ CALLS: Final = {
     **dict.fromkeys(("rt_sigreturn", "restart_syscall"), ()),
 }
 """System calls that attaching needs; a condition says which of their uses."""
+NAME: Final = "flow-attacher"
+"""Name of the process in ps."""
 # Pin and open what is pinned; move and remove pins; see what an opened pin is.
 PIN_CALLS: Final = {
     **CALLS,
@@ -125,6 +127,7 @@ class _Attacher:
         capabilities = features.kept_capabilities(netns=bool(setup.namespaces))
         privileges.keep(privileges.User(setup.uid, setup.gid), capabilities)
         privileges.end_with_parent()
+        privileges.call_process(NAME)
         gc.freeze()
         return seccomp.allow_only(PIN_CALLS if setup.epoch else CALLS)
 

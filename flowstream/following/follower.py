@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEBOUNCE_S: Final = 0.003
 """How long changes may gather after the first: a new link is reported several times."""
+_RESTART: Final = "restart the agent to observe a new one of this name"
 ALIVE_POLL_S: Final = 1.0
 """How often namespaces are checked for having gone: the kernel does not report it."""
 
@@ -277,7 +278,7 @@ class Follower:
         self._alive_due = time.monotonic() + ALIVE_POLL_S
         for place in [*self._places]:
             if place.may_go and not place.namespace.alive():
-                log.warning("namespace_gone", netns=place.label)
+                log.warning("namespace_gone", netns=place.label, remedy=_RESTART)
                 self._places.remove(place)
                 asyncio.get_running_loop().remove_reader(place.monitor.fd)
                 await self._remove((place, its) for its in place.followed.values())

@@ -17,6 +17,7 @@ PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
+_PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
 _KEYCTL_JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
 _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
@@ -88,6 +89,11 @@ def keep(user: User, capabilities: int) -> None:
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0):
             break
     _change(libc, user, _held() & capabilities)
+
+
+def call_process(name: str) -> None:
+    """Give this thread a name for ps, at most 15 octets; the command line stays."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def end_with_parent() -> None:
