@@ -91,3 +91,14 @@ def test_the_attacher_is_no_zombie_where_sigchld_is_ignored(wire, recording_url)
         (ended,) = agent.logs("attacher_ended")
         assert ended["reason"] == "it ended"
     assert not Path(f"/proc/{attacher}").exists()
+
+
+def test_a_host_without_proc(wire, recording_url):
+    _, receiver = wire
+    without = ("unshare", "--mount", "sh", "-c", 'umount --lazy /proc && exec "$@"', "sh")
+    before = (*receiver.namespace.argv(), *without)
+    with Agent("-i", receiver.name, "--sink", recording_url, before=before) as agent:
+        assert agent.wait() == 1
+        assert agent.output().splitlines()[-1] == (
+            "flowstream: error: /proc is not mounted: it tells which capabilities there are"
+        )

@@ -7,7 +7,7 @@ import os
 import resource
 import select
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -146,16 +146,23 @@ def test_an_agent_without_a_free_descriptor_leaves_nothing_on_the_interface(wire
         ExitStack() as stack,
     ):
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        free = os.dup(0)
-        os.close(free)
+        highest = max(attached.descriptors(os.getpid()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+        taken: list[int] = []
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
         # Of a program, a link and three maps the last has no room.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 4, hard))
+        for _ in range(4):
+            os.close(taken.pop())
         with pytest.raises(KernelError, match="Too many open files") as refused:
             attacher.attach(target_of(receiver))
         assert refused.value.errno == errno.EMFILE
         assert libbpf.attached_program(receiver.index) is None
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 5, hard))
+        os.close(taken.pop())
         attacher.attach(target_of(receiver)).close()
+        for fd in taken:
+            os.close(fd)
 
 
 def test_an_attacher_without_a_free_descriptor_refuses_and_goes_on(wire):

@@ -179,3 +179,40 @@ gate.set()
 
 def test_the_tests_themselves_are_privileged():
     assert os.geteuid() == 0
+
+
+def test_without_proc_nothing_is_taken_for_given_up():
+    code = """
+try:
+    privileges.give_up(privileges.find_user("nobody"))
+except FlowstreamError as err:
+    print(err)
+"""
+    before = ("unshare", "--mount", "sh", "-c", 'umount --lazy /proc && exec "$@"', "sh")
+    assert run(code, *before) == ("/proc is not mounted: it tells which capabilities are left\n")
+
+
+REFUSE_BPF = """
+import ctypes
+library = ctypes.CDLL("libseccomp.so.2")
+library.seccomp_init.restype = ctypes.c_void_p
+context = ctypes.c_void_p(library.seccomp_init(0x7FFF0000))
+number = library.seccomp_syscall_resolve_name(b"bpf")
+assert library.seccomp_rule_add_array(context, 0x00050001, number, 0, None) == 0
+assert library.seccomp_load(context) == 0
+"""
+
+
+@pytest.mark.parametrize("refuse", ["", REFUSE_BPF])
+def test_a_kernel_that_forbids_bpf_to_all_without_capabilities(refuse):
+    """As Linux before 5.19 does by a sysctl: in its place, a filter refuses the call."""
+    code = """
+from flowstream.kernel import features
+privileges.give_up(privileges.find_user("nobody"))
+try:
+    features.require_unprivileged()
+except FlowstreamError as err:
+    print(err)
+"""
+    said = run(refuse + code)
+    assert said.startswith("this kernel forbids bpf(2)") if refuse else said == ""

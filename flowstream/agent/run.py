@@ -33,6 +33,7 @@ from flowstream.host import identity as host
 from flowstream.host import limits, privileges
 from flowstream.host.selection import Selection
 from flowstream.kafka.credentials import exposed
+from flowstream.kernel import features
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
@@ -124,6 +125,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
         privileges.give_up(user)
+        features.require_unprivileged()
         # Another one empties what earlier runs left.
         limits.require_threads(THREADS + (chain is not None))
         if os.geteuid() == 0:

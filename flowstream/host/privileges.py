@@ -142,7 +142,10 @@ def _set_capabilities(libc: ctypes.CDLL, mask: int) -> None:
 def _held() -> int:
     """Return the capabilities of all threads, effective or permitted, as one mask."""
     mask = 0
-    for status in Path("/proc/self/task").glob("*/status"):
+    threads = [*Path("/proc/self/task").glob("*/status")]
+    if not threads:
+        raise FlowstreamError("/proc is not mounted: it tells which capabilities are left")
+    for status in threads:
         for line in status.read_bytes().splitlines():
             if line.startswith((b"CapEff:", b"CapPrm:")):
                 mask |= int(line.split()[1], 16)

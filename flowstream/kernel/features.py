@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from flowstream.errors import KernelError
+from flowstream.kernel import libbpf, structures
 
 MINIMUM = (5, 9)
 """XDP links (5.9); ring buffer, boot-time clock (5.8); batched map calls (5.6)."""
@@ -50,9 +52,29 @@ def require_kernel() -> None:
         )
 
 
+def require_unprivileged() -> None:
+    """KernelError unless a process without capabilities may use the maps that it has opened.
+
+    Before Linux 5.19 kernel.unprivileged_bpf_disabled forbids that, too; later it forbids
+    creating alone.
+    """
+    try:
+        # Nothing is open by this number: only the permission is asked for.
+        libbpf.described(structures.MapInfo, -1)
+    except KernelError as err:
+        if err.errno == errno.EPERM:
+            raise KernelError(
+                "this kernel forbids bpf(2) to processes without capabilities: use Linux 5.19 "
+                "or later, or sysctl kernel.unprivileged_bpf_disabled=0"
+            ) from err
+
+
 def effective_capabilities() -> set[str]:
     """Names, out of CAPABILITIES, that this process holds effectively."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError as err:
+        raise KernelError("/proc is not mounted: it tells which capabilities there are") from err
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     mask = int(found[1], 16) if found else 0
     return {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
