@@ -18,6 +18,7 @@ from support.net import namespace, veth_pair
 from support.traffic import flood
 
 from bench.measure import Row, Samples, Table, cpu_s, interleave
+from flowstream.host.privileges import user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ class Agent:
     def __init__(self, interface: Interface, sink: str, *options: str) -> None:
         command = [sys.executable, "-m", "flowstream", "run", "--netns", interface.namespace.name]
         command += ["-i", interface.name, "--sink", sink, "--log-format", "json", *options]
+        # As the default may be, but without the advice to create a user.
+        command += ["--user", user_name(None)]
         self.began = time.perf_counter()
         self._process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env=_installed()
