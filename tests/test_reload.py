@@ -178,7 +178,8 @@ def test_a_mistake_changes_nothing(wire, place, recording_url):
             site.write(text)
             said = site.hang_up("reload_failed")
             assert error in said["error"]
-            assert (said["level"], said["remedy"]) == ("error", "nothing has changed")
+            remedy = "nothing has changed: correct the file and send SIGHUP again"
+            assert (said["level"], said["remedy"]) == ("error", remedy)
         assert site.reload(long + "# corrected\n") == {}
         site.agent.stop()
     (interface,) = audited(recording_url)

@@ -60,7 +60,7 @@ class Reloading:
                 # The file system may take its time.
                 read = await loop.run_in_executor(None, self._source.reload, self._config)
             except UsageError as err:
-                _failed(str(err))
+                _failed(str(err), "nothing has changed: correct the file and send SIGHUP again")
             else:
                 if self._stopping.is_set():
                     _failed(ENDING)
@@ -79,8 +79,8 @@ class Reloading:
         logs.configure(read.config.log_level, read.config.log_format)
 
 
-def _failed(error: str) -> None:
-    log.error("reload_failed", error=error, remedy="nothing has changed")
+def _failed(error: str, remedy: str = "nothing has changed") -> None:
+    log.error("reload_failed", error=error, remedy=remedy)
 
 
 def _level(config: RunConfig) -> int:
