@@ -233,6 +233,7 @@ def test_an_interface_that_is_not_chosen_any_more_is_detached(bpffs, recording_u
             agent.publishing()
             closed(agent)
             (detached,) = agent.logs("earlier_link_detached")
+            assert (detached["interface"], detached["netns"]) == ("far1", there.name)
             assert str(pins) in detached["link"]
             delivered(*second, 101)
             agent.stop()

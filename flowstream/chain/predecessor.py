@@ -58,7 +58,7 @@ class Predecessor:
     def require_mode(self, wanted: Mode) -> None:
         """KernelError where a link has another attach mode: before any is taken over."""
         for link in self.links:
-            its = self.run.known.get(AttachmentKey.of_code(link.code), _UNKNOWN).facts
+            its = self._facts(link)
             # Killed before it noted its program, it did not note the mode either.
             if its.program_id and link.if_index:
                 require_same(its.mode, wanted, link, its.interface)
@@ -68,8 +68,10 @@ class Predecessor:
 
         Another process of the same user may have replaced it.
         """
-        its = self.run.known.get(AttachmentKey.of_code(link.code), _UNKNOWN).facts
-        return its.program_id in (0, link.program_id)
+        return self._facts(link).program_id in (0, link.program_id)
+
+    def _facts(self, link: PinnedLink) -> Facts:
+        return self.run.known.get(AttachmentKey.of_code(link.code), _UNKNOWN).facts
 
     def freeze(self) -> None:
         """Let nothing change any more in what it left; blocks.
@@ -79,7 +81,9 @@ class Predecessor:
         """
         while self.links:
             link = self.links.pop()
-            log.info("earlier_link_detached", link=link.path)
+            its = self._facts(link)
+            where = {"netns": its.netns} if its.netns else {}
+            log.info("earlier_link_detached", interface=its.interface, **where, link=link.path)
             link.detach()
 
     def attachments(self) -> list[AttachmentKey]:
