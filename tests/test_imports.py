@@ -87,7 +87,6 @@ LIBRARIES = {
     "ctypes": (
         "kernel",
         "host.privileges",
-        "host.unprivileged",
         "host.namespaces",
         "host.seccomp",
     ),

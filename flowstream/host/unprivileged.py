@@ -6,7 +6,6 @@ takes over a parser, the parser has no privileges, and its result is checked lik
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MOST: Final = 1 << 20
 """Octets of an answer."""
 _ERRORS: Final = {kind.__name__: kind for kind in (SinkError, SourceError, UsageError)}
@@ -100,8 +98,7 @@ def _child(parent: int, user: User, work: Callable[[], object], writing: int) ->
     """Write the answer and end the process, without the parent's clean-up."""
     try:
         privileges.give_up(user)
-        # Only now: changing the user clears it.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        privileges.end_with_parent()
         if os.getppid() == parent:
             _write(writing, _answer(work))
     except KeyboardInterrupt:
