@@ -78,7 +78,7 @@ def test_this_host_meets_every_requirement():
     [((5, 8), "fail"), ((5, 9), "warn"), ((5, 17), "warn"), ((5, 18), "ok"), ((6, 12), "ok")],
 )
 def test_kernel_versions(monkeypatch, version, status):
-    monkeypatch.setattr(features, "kernel_version", lambda: version)
+    monkeypatch.setattr(host, "kernel_version", lambda: version)
     finding = only("kernel", checked("!*"))
     assert finding.status == status
     assert ("5.18 or later" in finding.remedy) == (status != "ok")

@@ -39,7 +39,7 @@ ROOMS = {
         "schemas": "errors streams layouts records",
         "accounting": "errors undecodable streams layouts records",
         "messages": "errors streams accounting",
-        "kernel": "errors undecodable streams closing layouts accounting",
+        "kernel": "errors undecodable streams closing layouts host accounting",
         "attacher": "errors undecodable closing host kernel",
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.check.finding import Finding, Status
 from flowstream.errors import FlowstreamError, KernelError
+from flowstream.host.kernel_version import kernel_version
 from flowstream.kernel import features, libbpf
 from flowstream.kernel import object as kernel_object
 
@@ -30,7 +31,7 @@ def check_host() -> Iterator[Finding]:
 
 
 def _kernel() -> Finding:
-    release, found = os.uname().release, features.kernel_version()
+    release, found = os.uname().release, kernel_version()
     needed, wanted = (".".join(map(str, v)) for v in (features.MINIMUM, features.FRAGS))
     if found < features.MINIMUM:
         text = f"{release} is too old: flowstream requires {needed} or later"

@@ -31,9 +31,6 @@ links get the link-layer header of the packet that was encrypted (skb_mac_header
 from __future__ import annotations
 
 import enum
-import os
-import re
-from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -98,10 +95,3 @@ def reading(link_type: int, kind: str, *, point_to_point: bool, kernel: Version)
         text = "its packets begin with the outer header before Linux"
         return Reading(None, f"{text} {since[0]}.{since[1]}")
     return Reading(Framing.RAW_IP)
-
-
-@cache
-def kernel_version() -> tuple[int, int]:
-    """Major and minor version of the running kernel."""
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

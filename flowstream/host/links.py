@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.closing import Closing
 from flowstream.host import rtnetlink
-from flowstream.host.link_types import LOOPBACK, Reading, kernel_version, reading
+from flowstream.host.kernel_version import kernel_version
+from flowstream.host.link_types import LOOPBACK, Reading, reading
 from flowstream.host.route_socket import RouteSocket, failed
 from flowstream.host.rtnetlink import Attribute, DamagedMessageError
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from flowstream.errors import KernelError
+from flowstream.host.kernel_version import kernel_version
 from flowstream.kernel import libbpf, structures
 
 MINIMUM = (5, 9)
@@ -29,12 +30,6 @@ def kept_capabilities(*, netns: bool) -> int:
     """Capabilities, as a mask, for loading and attaching, also in other network namespaces."""
     kept = {*NEEDED, "CAP_SYS_ADMIN"} if netns or missing_by_name() else {*NEEDED}
     return sum(1 << CAPABILITIES[name] for name in kept)
-
-
-def kernel_version() -> tuple[int, int]:
-    """Major and minor version of the running kernel."""
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @cache
