@@ -155,7 +155,7 @@ def kept_without_perfmon(*, netns: bool) -> int:
 
 def test_the_verifiers_message_comes_along(monkeypatch):
     """Without CAP_PERFMON the parser's arithmetic on pointers is refused."""
-    monkeypatch.setattr(features, "kept_capabilities", lambda netns: 1 << 39 | 1 << 12 | netns * 0)
+    monkeypatch.setattr(features, "kept_capabilities", kept_without_perfmon)
     with CounterProbe(max_flows=101) as probe, attached.process() as process:
         attacher = Attacher(process, probe, find_user("nobody"))
         with pytest.raises(KernelError, match="the verifier says") as refused:
