@@ -1,4 +1,4 @@
-"""Texts that messages share: counts with their nouns, ranges, mistyped and unprintable names."""
+"""Texts that messages share: numbers with nouns, ranges, lists, mistyped or unprintable names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, singular: str, plural: str = "", *, form: str = ",") -> str:
@@ -26,6 +26,12 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             found.append([number])
     return ", ".join("-".join(map(str, each)) for each in found)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return "a, b and 7 more": at most so many of the names."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ ROOMS = {
         "log": "wording",
         "progress": "",
         "layouts": "",
-        "host": "errors undecodable closing",
+        "host": "errors wording undecodable closing",
         "urls": "errors",
         "records": "errors undecodable extras streams layouts",
         "schemas": "errors streams layouts records",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowstream.wording import counted, did_you_mean, printable, ranges
+from flowstream.wording import counted, did_you_mean, listed, printable, ranges
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,12 @@ def test_differences_have_a_sign_and_other_words_a_plural():
 )
 def test_numbers_in_a_row_are_a_range(numbers, says):
     assert ranges(numbers) == says
+
+
+def test_a_list_is_cut_after_so_many_names():
+    assert listed(["a"], 2) == "a"
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c", "d", "e"], 2) == "a, b and 3 more"
 
 
 def test_the_most_similar_name_is_suggested_or_none():

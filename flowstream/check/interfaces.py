@@ -15,6 +15,7 @@ from flowstream.host.namespaces import open_all
 from flowstream.host.overlaps import Seen, overlaps
 from flowstream.kernel import libbpf
 from flowstream.kernel.explain import named, removal
+from flowstream.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -97,17 +98,12 @@ def choice(
     for each in seen:
         names[selection.objection(each.link)].append(each.name)
     if chosen := names.pop("", []):
-        yield Finding(Status.OK, _SUBJECT, f"chosen: {_listed(chosen)}")
+        yield Finding(Status.OK, _SUBJECT, f"chosen: {listed(chosen, _SHOWN)}")
     elif starts:
         text = "none is chosen: the agent waits for one"
         yield Finding(Status.WARN, _SUBJECT, text, "choose by -i and --interface-kind")
     for objection, others in names.items():
-        yield Finding(Status.OK, _SUBJECT, f"not chosen, {objection}: {_listed(others)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        yield Finding(Status.OK, _SUBJECT, f"not chosen, {objection}: {listed(others, _SHOWN)}")
 
 
 def findings(name: str, link: LinkFacts, driver: DriverFacts) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.host.link_types import Framing
+from flowstream.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -128,6 +129,4 @@ def _lower(each: Seen, chosen: _Chosen, places: Mapping[tuple[int, int], int]) -
 
 
 def _listed(others: list[Seen]) -> str:
-    names = [each.name for each in others]
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed([each.name for each in others], _SHOWN)
