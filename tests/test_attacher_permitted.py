@@ -7,6 +7,8 @@ import os
 import resource
 import select
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
@@ -189,15 +191,34 @@ def test_an_attacher_without_a_free_descriptor_refuses_and_goes_on(wire):
     assert refused[-1] == "attaching to far (native): Too many open files"
 
 
-def test_the_attacher_says_what_it_ends_of(wire):
-    _, receiver = wire
-    with CounterProbe(max_flows=101) as probe, attaching(probe) as (process, attacher):
-        # No memory for the verifier's log.
-        resource.prlimit(process.pid, resource.RLIMIT_AS, (0, 0))
-        with pytest.raises(KernelError, match="the attacher ends: MemoryError"):
-            attacher.attach(target_of(receiver, mode=Mode.OFFLOAD))
-        assert select.select([process.pidfd], [], [], 10)[0]
-        assert process.end() == "it ended with status 1"
+OUT_OF_MEMORY = """
+from flowstream.attacher.process import Process
+process = Process()
+import resource
+from flowstream.attacher.client import Attacher
+from flowstream.errors import KernelError
+from flowstream.host.privileges import User
+from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.target import Mode, Target
+attacher = Attacher(process, CounterProbe(max_flows=101), User(0, 0))
+# No memory for the verifier's log.
+resource.prlimit(process.pid, resource.RLIMIT_AS, (0, 0))
+try:
+    attacher.attach(Target("lo", 1, 1, Mode.OFFLOAD))
+except KernelError as err:
+    print(err)
+print(process.end())
+"""
+
+
+def test_the_attacher_says_what_it_ends_of():
+    """In a process that has no memory to reuse."""
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=True
+    )
+    refused, ended = done.stdout.splitlines()
+    assert refused.startswith("attaching to lo: the attacher ends: MemoryError")
+    assert ended == "it ended with status 1"
 
 
 def test_an_attacher_that_hangs_ends_with_a_killed_agent(wire, recording_url):
