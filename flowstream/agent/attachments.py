@@ -118,7 +118,7 @@ class Attachments:
         """Detach and close one attachment and move all that its packets left in the kernel."""
         present = self._present[key]
         # Waits for the kernel's lock of all network devices.
-        await asyncio.get_running_loop().run_in_executor(None, present.attachment.detach)
+        await asyncio.to_thread(present.attachment.detach)
         # The swap's grace period also ends the last runs of the program.
         await self._drain_next(end_reason)
         if self._shared:
@@ -200,10 +200,6 @@ class Attachments:
             netns=its.netns,
             previous_epoch=its.previous_epoch,
         )
-
-    def snapshots(self) -> list[Snapshot]:
-        """All counts of every attachment, in the order in which they were added."""
-        return [self.snapshot(key) for key in self._present]
 
     def close(self) -> None:
         """Detach and release all attachments; harmless twice."""

@@ -53,12 +53,11 @@ class Reloading:
 
     async def run(self) -> None:
         """Serve requests, also those that came before, until ``stop``."""
-        loop = asyncio.get_running_loop()
         while await self._requested.wait() and not self._stopping.is_set():
             self._requested.clear()
             try:
                 # The file system may take its time.
-                read = await loop.run_in_executor(None, self._source.reload, self._config)
+                read = await asyncio.to_thread(self._source.reload, self._config)
             except UsageError as err:
                 _failed(str(err), "nothing has changed: correct the file and send SIGHUP again")
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -40,8 +40,6 @@ _PAUSES_S: Final = (1.0, 30.0)
 """Between attempts to publish final counters: the first pause and the longest."""
 
 log = structlog.get_logger()
-
-_T = TypeVar("_T")
 
 
 class Means(NamedTuple):
@@ -89,9 +87,9 @@ class Predecessors:
             # A signal may have come before all links were taken over: the next run does so.
             return
         for each in self._runs:
-            await _in_thread(each.freeze)
+            await asyncio.to_thread(each.freeze)
         for each in self._runs:
-            await _in_thread(each.leftovers.freeze)
+            await asyncio.to_thread(each.leftovers.freeze)
         for each in [*self._runs]:
             if self._stopping.is_set() or not await self._close(each):
                 return
@@ -122,7 +120,7 @@ class Predecessors:
         earlier.books.end()
         means.close_run(earlier.epoch)
         self._ledgers.remove(earlier.epoch)
-        await _in_thread(earlier.leftovers.remove)
+        await asyncio.to_thread(earlier.leftovers.remove)
         log.info(
             "run_closed",
             agent_epoch=earlier.epoch,
@@ -136,7 +134,7 @@ class Predecessors:
         count = 0
         batches = earlier.leftovers.drain(EndReason.FORCED)
         while not self._stopping.is_set():
-            if (batch := await _in_thread(_next, batches)) is None:
+            if (batch := await asyncio.to_thread(_next, batches)) is None:
                 break
             count += len(batch.records)
             await publisher.put(batch)
@@ -176,7 +174,3 @@ class Predecessors:
 def _next(batches: Iterator[tuple[Stream, NDArray[np.void]]]) -> RecordBatch | None:
     found = next(batches, None)
     return None if found is None else RecordBatch(*found)
-
-
-async def _in_thread(work: Callable[..., _T], *arguments: object) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -39,7 +39,6 @@ ALIVE_POLL_S: Final = 1.0
 """How often namespaces are checked for having gone: the kernel does not report it."""
 
 log = structlog.get_logger()
-_T = TypeVar("_T")
 
 
 class Followable(Replaceable, Protocol):
@@ -156,11 +155,11 @@ class Follower:
         attached = True
         while attached and not self._stopping.is_set():
             for place in self._places:
-                await _in_thread(place.read)
+                await asyncio.to_thread(place.read)
             self._note_changes()
             await self._remove(self._leaving())
             attached = await self._attach_next() or await self._resampling.next()
-        await _in_thread(self._overlapping.look, self._places)
+        await asyncio.to_thread(self._overlapping.look, self._places)
         await self._check()
 
     async def _attach_next(self) -> bool:
@@ -171,7 +170,7 @@ class Follower:
             if self._attaching.due(place, link) > time.monotonic():
                 continue
             try:
-                attachment = await _in_thread(self._attaching.attach, place, link)
+                attachment = await asyncio.to_thread(self._attaching.attach, place, link)
             except KernelError as err:
                 self._attaching.failed(place, link, err)
             else:
@@ -242,7 +241,7 @@ class Follower:
         if not gone:
             return
         # A link that moved can be attached to in its new namespace once it is free.
-        await _in_thread(_detach, [self._agent[its.key] for _, its in gone])
+        await asyncio.to_thread(_detach, [self._agent[its.key] for _, its in gone])
         for place, its in gone:
             del place.followed[its.link.index]
             removal = asyncio.ensure_future(self._agent.remove(its.key))
@@ -288,10 +287,6 @@ class Follower:
         """Release the namespaces; harmless twice."""
         for place in self._places:
             place.close()
-
-
-async def _in_thread(work: Callable[..., _T], *arguments: object) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
 def _detach(attachments: Sequence[Attachment]) -> None:

@@ -42,8 +42,7 @@ class InForce:
     async def check(self, keys: Iterable[AttachmentKey]) -> list[tuple[AttachmentKey, int]]:
         """Return those that were taken off, with the program that is there now, 0 for none."""
         before = {key: self._attached[key] for key in keys}
-        loop = asyncio.get_running_loop()
-        programs = await loop.run_in_executor(None, _programs_of, [*before.values()])
+        programs = await asyncio.to_thread(_programs_of, [*before.values()])
         suspects, self._suspects = self._suspects, set()
         taken_off = []
         for (key, attachment), program in zip(before.items(), programs, strict=True):

@@ -51,11 +51,8 @@ class Resampling:
             if self._attaching.due(place, link) > time.monotonic():
                 continue
             former = self._agent[place.attachment_key(link)]
-            loop = asyncio.get_running_loop()
             try:
-                attachment = await loop.run_in_executor(
-                    None, self._attaching.succeed, place, link, former
-                )
+                attachment = await asyncio.to_thread(self._attaching.succeed, place, link, former)
             except KernelError as err:
                 self._attaching.failed(place, link, err)
             else:
