@@ -21,9 +21,10 @@ from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.run import Run
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.chain.predecessor import Predecessor
-from flowstream.chain.predecessors import Means, Predecessors
+from flowstream.chain.predecessors import Predecessors
 from flowstream.closing import Closing
 from flowstream.encode import make_encoder
+from flowstream.pipeline.publisher import Means
 from flowstream.records import CountersRecord, decode
 from flowstream.streams import Stream
 

@@ -37,11 +37,10 @@ if TYPE_CHECKING:
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.attacher.process import Process
     from flowstream.chain.chain import Chain
-    from flowstream.chain.predecessors import Means
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.pipeline.probe import Attachment, Probe
-    from flowstream.pipeline.publisher import Publisher
+    from flowstream.pipeline.publisher import Means, Publisher
     from flowstream.sink import Sink
 
 

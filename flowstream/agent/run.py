@@ -21,10 +21,9 @@ from flowstream.agent.credentials import require_readable
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
-from flowstream.agent.sinks import sink_of
+from flowstream.agent.sinks import means_of
 from flowstream.attacher.client import Attacher
 from flowstream.chain.chain import Chain
-from flowstream.chain.predecessors import Means
 from flowstream.files import shown
 from flowstream.following.attaching import Attaching
 from flowstream.following.follower import Follower
@@ -37,7 +36,6 @@ from flowstream.kernel import features
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
-from flowstream.pipeline.publisher import Publisher
 from flowstream.registry.encoder import encoder_of
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
@@ -94,8 +92,8 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         if chain:
             chain.join(ledgers)
             topics = [*dict.fromkeys([*topics, *chain.topics])]
-        sinks = sink_of(config, this, ledgers, encoder, user)
-        sink = sinks.sink
+        means = means_of(config, this, ledgers, encoder, user)
+        sink = means.sink
         sink.prepare(topics)
         probe = _probe(config, chain)
         stack.callback(probe.close)
@@ -104,12 +102,12 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         attacher: Attaches = Attacher(process, probe, user, elsewhere)
         if chain:
             attacher = chain.taking_over(attacher)
-        publisher = Publisher(sink, encoder, this, config.topic_prefix, sinks.on_counters)
-        agent = Agent(config, probe, sink, publisher, this, signals, sinks.spool_state, source)
+        publisher = means.publisher(this, config.topic_prefix)
+        agent = Agent(config, probe, sink, publisher, this, signals, means.spool_state, source)
         stack.callback(agent.close)
         agent.depend_on(process)
         if chain:
-            agent.succeed(chain, Means(*sinks, encoder), ledgers)
+            agent.succeed(chain, means, ledgers)
         follower = Follower(
             agent,
             Attaching(attacher, Mode(config.mode), config.sampling, this.count_failed_attach),

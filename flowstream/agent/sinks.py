@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
 from flowstream.accounting.snapshot import SpoolState
 from flowstream.config import units
 from flowstream.kernel import clock
+from flowstream.pipeline.publisher import Means
 from flowstream.segments.retention import Retention
 from flowstream.sink import open_sink
 from flowstream.urls import KafkaUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.outcomes import Outcomes
     from flowstream.accounting.run import Run
@@ -26,29 +25,13 @@ if TYPE_CHECKING:
     from flowstream.host.privileges import User
     from flowstream.kafka.sink import KafkaSink
     from flowstream.messages import MessageBatch
-    from flowstream.records import CountersRecord
     from flowstream.sink import Sink
 
 log = structlog.get_logger()
 
 
-class RunSink(NamedTuple):
-    """A sink, and what a spool around it needs of the run and tells it.
-
-    ``on_counters`` gets every counters record and its topic before the sink does,
-    ``close_run`` the epoch of a run that has made its last one.
-    """
-
-    sink: Sink
-    on_counters: Callable[[CountersRecord, str], object]
-    spool_state: Callable[[], SpoolState]
-    close_run: Callable[[int], object]
-
-
-def sink_of(
-    config: RunConfig, run: Run, ledgers: Ledgers, encoder: Encoder, user: User
-) -> RunSink:
-    """Return the sink of a run, neither prepared nor started.
+def means_of(config: RunConfig, run: Run, ledgers: Ledgers, encoder: Encoder, user: User) -> Means:
+    """Return the means of a run with its sink, neither prepared nor started.
 
     ``ledgers`` has the run's and those of the runs that it closes.
     """
@@ -56,7 +39,9 @@ def sink_of(
         return _with_spool(config, config.spool, run, ledgers, encoder, user)
     if isinstance(parse_url(config.sink), KafkaUrl):
         log.info("no_spool", remedy="--spool DIR keeps records on disk while there is no broker")
-    return RunSink(_sink(config, ledgers, user), lambda *_: None, SpoolState, lambda _: None)
+    return Means(
+        _sink(config, ledgers, user), lambda *_: None, SpoolState, lambda _: None, encoder
+    )
 
 
 def _with_spool(
@@ -66,7 +51,7 @@ def _with_spool(
     ledgers: Ledgers,
     encoder: Encoder,
     user: User,
-) -> RunSink:
+) -> Means:
     from flowstream.segments.spool import Spool  # noqa: PLC0415 - only with a spool
     from flowstream.spool.books import Books  # noqa: PLC0415 - as above
     from flowstream.spool.sink import SpoolingSink  # noqa: PLC0415 - as above
@@ -88,7 +73,7 @@ def _with_spool(
         clock=clock.now,
         rate=config.spool_rate,
     )
-    return RunSink(sink, sink.note_counters, lambda: sink.spool_state, sink.close_run)
+    return Means(sink, sink.note_counters, lambda: sink.spool_state, sink.close_run, encoder)
 
 
 def _sink(config: RunConfig, outcomes: Outcomes[MessageBatch], user: User) -> Sink:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from flowstream.accounting.counters import Rhythm, counters_record
-from flowstream.accounting.snapshot import Snapshot
 from flowstream.layouts.constants import EndReason
-from flowstream.pipeline.publisher import Publisher, RecordBatch
+from flowstream.pipeline.publisher import RecordBatch
 from flowstream.waiting import within
 
 if TYPE_CHECKING:
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledgers import Ledgers
-    from flowstream.accounting.snapshot import Snapshot, SpoolState
+    from flowstream.accounting.snapshot import Snapshot
     from flowstream.chain.predecessor import Predecessor
-    from flowstream.encode import Encoder
+    from flowstream.pipeline.publisher import Means, Publisher
     from flowstream.records import CountersRecord
-    from flowstream.sink import Sink
     from flowstream.streams import Stream
 
 SETTLE_POLL_S: Final = 0.02
@@ -40,16 +38,6 @@ _PAUSES_S: Final = (1.0, 30.0)
 """Between attempts to publish final counters: the first pause and the longest."""
 
 log = structlog.get_logger()
-
-
-class Means(NamedTuple):
-    """What a run's records are published with; ``close_run`` tells a spool that one is closed."""
-
-    sink: Sink
-    on_counters: Callable[[CountersRecord, str], object]
-    spool_state: Callable[[], SpoolState]
-    close_run: Callable[[int], object]
-    encoder: Encoder
 
 
 class Predecessors:
@@ -99,9 +87,7 @@ class Predecessors:
         """Close a run; return False when there is no time for it."""
         earlier.count_unsettled()
         means = self._means
-        publisher = Publisher(
-            means.sink, means.encoder, earlier.run, earlier.prefix, means.on_counters
-        )
+        publisher = means.publisher(earlier.run, earlier.prefix)
         publishing = asyncio.ensure_future(publisher.run(self._on_fault))
         try:
             published = await self._publish(earlier, publisher)

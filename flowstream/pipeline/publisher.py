@@ -1,18 +1,10 @@
-"""The stages between the kernel and the sink.
-
-    ring buffers ─┐
-                  ├─ RecordBatch → bounded queue → stamp, encode, split → MessageBatch → sink
-    flow tables ──┘
-
-A slow sink makes ``send`` wait, which fills the queue, which stops the readers;
-then the kernel's buffers fill and the kernel counts what it loses.
-"""
+"""The publisher: a bounded queue, an encoder and the sink."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
@@ -26,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.run import Run
+    from flowstream.accounting.snapshot import SpoolState
     from flowstream.encode import Encoder
     from flowstream.records import CountersRecord
     from flowstream.sink import Sink
@@ -155,3 +148,21 @@ class Publisher:
         batch = counters_batch(record, self._encoder, topic, self._sink.partitions(topic))
         self._ledger.queued(batch)
         await self._sink.send(batch)
+
+
+class Means(NamedTuple):
+    """What records are published with: the sink, an encoder, and what a spool is told and tells.
+
+    ``on_counters`` gets every counters record and its topic before the sink does,
+    ``close_run`` the epoch of a run that has made its last one.
+    """
+
+    sink: Sink
+    on_counters: Callable[[CountersRecord, str], object]
+    spool_state: Callable[[], SpoolState]
+    close_run: Callable[[int], object]
+    encoder: Encoder
+
+    def publisher(self, run: Run, prefix: str) -> Publisher:
+        """Return a publisher of a run's records, to topics with ``prefix``."""
+        return Publisher(self.sink, self.encoder, run, prefix, self.on_counters)
