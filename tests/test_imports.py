@@ -7,6 +7,7 @@ functions and below TYPE_CHECKING count.
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -239,6 +240,26 @@ def test_bcc_child_imports_nothing_of_the_package():
     # It runs under another interpreter, which has no flowstream.
     assert users_of("bcc") == {"flowstream.kernel.bcc_child"}
     assert OWN_IMPORTS["flowstream.kernel.bcc_child"] == set()
+
+
+def test_the_attacher_imports_only_what_attaching_needs():
+    """It reads no configuration, packet or netlink message, and speaks to no broker."""
+    code = "import sys, flowstream.attacher.process; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = done.stdout.split()
+    own = {name for name in modules if within(name, "flowstream")} & MODULES.keys()
+    rooms = {room_of(name) for name in own} - {""}
+    assert rooms == {
+        *("errors", "undecodable", "closing", "layouts", "host", "accounting", "kernel"),
+        "attacher",
+    }
+    assert {name for name in own if room_of(name) == "host"} == {
+        "flowstream.host",
+        *(f"flowstream.host.{name}" for name in ("kernel_version", "namespaces")),
+        *(f"flowstream.host.{name}" for name in ("privileges", "seccomp")),
+    }
+    foreign = {name.partition(".")[0] for name in modules} & (LIBRARIES.keys() | EVERYWHERE)
+    assert foreign == {"ctypes", "msgspec"}
 
 
 @pytest.mark.parametrize("room", PURE)

@@ -107,6 +107,7 @@ def _attach_all(sock: socket.socket, setup: Setup, shared: list[int]) -> None:
 class _Attacher:
     def __init__(self, setup: Setup, shared: list[int]) -> None:
         features.raise_memlock()
+        # The answer is kept: uname(2) is refused later.
         features.has_frags()
         obj = bpf_compile.obtain(setup.build)
         pins = RunPins(shared[-1], setup.epoch) if setup.epoch else None
