@@ -12,7 +12,10 @@ from flowstream.accounting import terms
 
 PACKAGE = Path(flowstream.__file__).parent
 # Rooms that report losses. Elsewhere a cause is read, or is an exception's.
-ROOMS = ("accounting", "agent", "delivery", "kafka", "kernel", "segments", "spool")
+ROOMS = (
+    *("accounting", "agent", "chain", "delivery", "following", "kafka", "kernel"),
+    *("pipeline", "segments", "spool"),
+)
 
 PATHS = [path for room in ROOMS for path in (PACKAGE / room).glob("*.py")]
 
