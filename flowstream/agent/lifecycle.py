@@ -1,5 +1,6 @@
 """The life of a run: its concurrent stages, until a signal, the duration or a fault.
 
+start   follow the interfaces → connect the sink
 run     ring readers, table drains (draining) and counters (counting)
 end     detach → drain tables and rings → publish → final counters → close (ending)
 
@@ -9,6 +10,7 @@ Attachments may be added and removed while it runs.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -83,7 +85,7 @@ class Agent:
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher, self._run = sink, publisher, run
-        self._stopping = asyncio.Event()
+        self._stopping, self._publishing = asyncio.Event(), asyncio.Event()
         self._signals = signals or Signals()
         self._faults = Faults(self.stop)
         self._sink_failed = False
@@ -146,7 +148,7 @@ class Agent:
         self._run.rename(if_index, name)
 
     async def remove(self, key: AttachmentKey) -> None:
-        """Take one attachment out of the run.
+        """Take one attachment out of the run, once it publishes.
 
         Returns when its program is detached and its remaining records are on their way.
         Its final counters follow once the sink has acknowledged or given up all of them,
@@ -158,7 +160,7 @@ class Agent:
             raise KeyError(key)
         if self._stopping.is_set():
             return
-        await asyncio.shield(self._take_out(self._removals.remove(key)))
+        await asyncio.shield(self._take_out(partial(self._removals.remove, key)))
 
     def replace(self, attachment: Attachment) -> None:
         """Let an attachment take the place of the one whose link it has taken over.
@@ -166,11 +168,19 @@ class Agent:
         Its counts go on where those of the other one end.
         """
         former = self._attachments.replace(attachment)
-        self._take_out(self._attachments.empty_former(former))
+        self._take_out(partial(self._attachments.empty_former, former))
 
-    def _take_out(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Move what an attachment leaves in the kernel; the run's end waits for it."""
-        task = self._spawn(work)
+    def _take_out(self, work: Callable[[], Coroutine[object, object, None]]) -> asyncio.Task[None]:
+        """Move what an attachment leaves in the kernel; the run's end waits for it.
+
+        It stays there, counted, as long as nothing is published.
+        """
+
+        async def work_once_publishing() -> None:
+            await self._publishing.wait()
+            await work()
+
+        task = self._spawn(work_once_publishing())
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)
         return task
@@ -187,20 +197,18 @@ class Agent:
         if self._reloading:
             self._spawn(self._reloading.run())
         self._signals.deliver(self.stop, self._reloading.request if self._reloading else None)
-        # Ending would let the next run take the links over, too, which makes one more run
-        # to close each time: the kernel keeps the tables of each of them.
-        patient = bool(self._run.previous)
-        if not await connect(self._sink, topics, self._stopping, patient=patient):
+        others = [self._spawn(stage.run(self._stopping)) for stage in self._accompanying]
+        if not await self._connect(topics, others):
             await self._sink.close(0)
             # The log is the only place for the kernel's counts.
             log.error("ended before the sink connected: nothing was published", **self._summary())
             return 1
         log.info("publishing", sink=self._config.sink, format=self._config.format)
         self._attachments.start()
+        self._publishing.set()
         publishing = self._spawn(self._publisher.run(self._faults.add))
         counting = self._spawn(self._counting.run(self._stopping))
         intake = [self._spawn(stage.run(self._stopping)) for stage in self._stages]
-        others = [self._spawn(stage.run(self._stopping)) for stage in self._accompanying]
         watching = self._spawn(self._watch_sink())
         waking = self._draining.watch(self._probe)
         await within(self._config.duration_s, self._stopping)
@@ -209,6 +217,22 @@ class Agent:
         await asyncio.wait([watching, *others])
         await self._end(Stages([*intake, *self._removing], publishing, counting))
         return 1 if self._faults.any else 0
+
+    async def _connect(self, topics: Sequence[str], others: Sequence[asyncio.Task[None]]) -> bool:
+        """Start the sink; if that fails, end the ``others``, which run already."""
+        # Ending would let the next run take the links over, too, which makes one more run
+        # to close each time: the kernel keeps the tables of each of them.
+        patient = bool(self._run.previous)
+        connected = False
+        try:
+            connected = await connect(self._sink, topics, self._stopping, patient=patient)
+        finally:
+            if not connected:
+                self.stop()
+                for task in self._removing:
+                    task.cancel()
+                await asyncio.gather(*others, *self._removing, return_exceptions=True)
+        return connected
 
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
