@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from broker.acls import ANYBODY, AUTHORIZING, allow, deny
 from support.agent import delivered, records_of
 from support.attached import attacher_of
 from support.chains import Chain, closed, directory, generations, load, published, sums
@@ -280,6 +281,26 @@ def test_without_a_broker_the_run_that_took_over_waits_for_one(bpffs, wire, brok
             agent.stop()
         runs = chain.close()
     assert sums(runs) == {"seen": arrived, "published": arrived, "lost": 0, "killed": 0}
+
+
+def test_a_run_that_may_not_be_closed_holds_up_no_other(bpffs, wire, broker_factory):
+    """Its prefix is not used any more, and its topic of counters forbidden."""
+    broker = broker_factory(**AUTHORIZING)
+    with directory(bpffs, "restarts") as pins:
+        chain = Chain(wire, broker.url, pins)
+        with chain.agent("--topic-prefix", "former") as agent:
+            agent.publishing()
+            agent.stop()
+        allow(broker, ANYBODY, "former.counters", "ALL")
+        deny(broker, ANYBODY, "former.counters", "WRITE")
+        for run in range(2):
+            with chain.agent() as agent:
+                agent.publishing()
+                assert agent.saw("run_not_closed", 60)
+                if run:
+                    closed(agent)
+                agent.stop()
+            assert len(generations(pins)) == 2
 
 
 def spooled(agent: Agent) -> bool:

@@ -78,16 +78,18 @@ class Predecessors:
             await asyncio.to_thread(each.freeze)
         for each in self._runs:
             await asyncio.to_thread(each.leftovers.freeze)
+        finishing: list[asyncio.Task[None]] = []
         for each in [*self._runs]:
-            if self._stopping.is_set() or not await self._close(each):
-                return
-            self._runs.remove(each)
+            publisher = self._means.publisher(each.run, each.prefix)
+            if self._stopping.is_set() or (count := await self._empty(each, publisher)) is None:
+                break
+            # Beside the next one: a topic of a run may be forbidden for as long as it likes.
+            finishing.append(asyncio.ensure_future(self._finish(each, publisher, count)))
+        await asyncio.gather(*finishing)
 
-    async def _close(self, earlier: Predecessor) -> bool:
-        """Close a run; return False when there is no time for it."""
+    async def _empty(self, earlier: Predecessor, publisher: Publisher) -> int | None:
+        """Publish what a run left; return the number of records, None without the time for it."""
         earlier.count_unsettled()
-        means = self._means
-        publisher = means.publisher(earlier.run, earlier.prefix)
         publishing = asyncio.ensure_future(publisher.run(self._on_fault))
         try:
             published = await self._publish(earlier, publisher)
@@ -97,15 +99,18 @@ class Predecessors:
         ledger = earlier.run.ledger
         while any(each.unsettled > 0 for each in ledger.accounts().values()):
             if await within(SETTLE_POLL_S, self._stopping):
-                return False
-        if self._stopping.is_set():
-            return False
+                return None
+        return None if self._stopping.is_set() else published
+
+    async def _finish(self, earlier: Predecessor, publisher: Publisher, published: int) -> None:
+        """Close a run of which nothing is left, unless the time is over before."""
         killed = earlier.count_residual()
         if not await self._publish_final(earlier, publisher):
-            return False
+            return
         earlier.books.end()
-        means.close_run(earlier.epoch)
+        self._means.close_run(earlier.epoch)
         self._ledgers.remove(earlier.epoch)
+        self._runs.remove(earlier)
         await asyncio.to_thread(earlier.leftovers.remove)
         log.info(
             "run_closed",
@@ -113,7 +118,6 @@ class Predecessors:
             records=published,
             in_doubt_packets=killed.packets,
         )
-        return True
 
     async def _publish(self, earlier: Predecessor, publisher: Publisher) -> int:
         """Publish what it left in the kernel; return the number of records."""
