@@ -157,4 +157,5 @@ def test_pins_of_interfaces_that_went_do_not_pile_up(host, recording_url):
         agent.stop()
     found = host.settle(recording_url)
     assert (found["seen"], found["lost"]) == (host.sent, 0)
-    assert found["published"] + found["killed"] == host.sent
+    # Of what was in doubt when the agent was killed, some may have arrived.
+    assert 0 <= host.sent - found["published"] <= found["killed"]
