@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +20,6 @@ from support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 # No deadline per example: a busy machine is slow. pytest-timeout bounds the whole test.
 settings.register_profile("flowstream", deadline=None)
@@ -43,6 +45,15 @@ def _keeps_its_privileges() -> Iterator[None]:
     yield
     if os.geteuid() != before:
         pytest.exit("this test gave up root in the tests' own process", returncode=1)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user can reach; what is made in it is root's alone."""
+    path = Path(tempfile.mkdtemp(prefix="flowstream-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +25,6 @@ if TYPE_CHECKING:
 
 PACKETS = 10_007
 FLOWS = 101
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that every user can reach; what is made in it is root's alone."""
-    path = Path(tempfile.mkdtemp(prefix="flowstream-secure-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,15 +51,6 @@ def write(file: Path, text: str, mode: int = 0o644) -> None:
     new.write_text(text, encoding="utf-8")
     new.chmod(mode)
     new.rename(file)
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that every user can reach."""
-    path = Path(tempfile.mkdtemp(prefix="flowstream-reload-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @contextmanager

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +10,7 @@ from support.chains import Chain, directory, load, sums
 from support.traffic import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from support.agent import Agent
 
@@ -22,12 +19,9 @@ PPS = 50_000
 
 
 @pytest.fixture
-def file() -> Iterator[Path]:
+def file(place) -> Path:
     """A configuration that every user can read."""
-    place = Path(tempfile.mkdtemp(prefix="flowstream-reload-"))
-    place.chmod(0o755)
-    yield place / "flowstream.toml"
-    shutil.rmtree(place)
+    return place / "flowstream.toml"
 
 
 def reload(agent: Agent, file: Path, sampling: int) -> None:
