@@ -86,7 +86,7 @@ def test_a_limit_of_threads_is_named(wire, recording_url):
         assert agent.wait() == 1
         (line,) = (each for each in agent.output().splitlines() if not each.startswith("{"))
     assert line == (
-        "flowstream: error: 3 threads are needed and cannot be started: ulimit -u allows this "
+        "flowstream: error: 4 threads are needed and cannot be started: ulimit -u allows this "
         "user 1, and a cgroup may limit tasks (TasksMax=, --pids-limit)"
     )
 
