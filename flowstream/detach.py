@@ -12,7 +12,7 @@ from flowstream.accounting import books
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.errors import KernelError
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.removal import remove_all
 from flowstream.layouts.constants import EndReason
 from flowstream.wording import counted

@@ -23,8 +23,8 @@ from flowstream.kernel import libbpf
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, Generation
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.pinned_link import PinnedLink
-from flowstream.kernel.pins import PinDirectory
 from flowstream.kernel.target import Target
 from flowstream.records import CountersRecord
 

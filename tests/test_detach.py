@@ -23,7 +23,7 @@ from flowstream.cli.main import main
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.generation import BOOKS
 from flowstream.kernel.link import mode_of
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 
 PACKETS = 1_009
 RUN = f"run of 2025-11-26 03:00:00 UTC (agent_epoch {FIRST_EPOCH}): "

@@ -19,7 +19,7 @@ from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.maps import ArrayMap
 from flowstream.kernel.object import MapSpec
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 
 ROOT = Owner(0, 0)
 NOBODY = Owner(65534, 65534)
@@ -77,7 +77,7 @@ def test_pins_outlive_their_process(bpffs):
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.generation import BOOKS
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 with PinDirectory({str(bpffs / "pins")!r}, Owner(0, 0)) as made, BooksMap() as books:
     generation = made.create({EPOCH})
     books.put(3, b"kept")
@@ -110,7 +110,7 @@ def test_everything_belongs_to_the_user_that_the_agent_becomes(bpffs, books):
     code = f"""
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 with PinDirectory({path!r}, Owner(65534, 65534)) as directory:
     (earlier,) = directory.generations()
     later = directory.create({LATER})
@@ -155,7 +155,7 @@ def test_without_the_right_to_give_it_away_nothing_is_left(bpffs):
     code = f"""
 from flowstream.errors import KernelError
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 try:
     PinDirectory({str(bpffs / "pins")!r}, Owner(65534, 65534))
 except KernelError as err:
@@ -215,7 +215,7 @@ def test_one_agent_at_a_time(bpffs, directory):
 def test_an_agent_that_is_about_to_end_is_waited_for(bpffs, directory):
     code = f"""
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 print("waits", flush=True)
 with PinDirectory({directory.path!r}, Owner(0, 0)):
     print("has it", flush=True)

@@ -18,7 +18,7 @@ from flowstream.errors import KernelError
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.generation import BOOKS
 from flowstream.kernel.link import Mode, mode_of
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.removal import remove_all
 from flowstream.layouts.constants import EndReason
 
@@ -133,7 +133,7 @@ def test_an_agent_that_waits_for_the_lock_is_told_that_the_directory_is_gone(pla
     code = f"""
 from flowstream.errors import KernelError
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 print("waits", flush=True)
 try:
     PinDirectory({str(place)!r}, Owner(0, 0))

@@ -19,8 +19,8 @@ from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, LinkPin, counters_pin, link_pin
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode, mode_of
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.pinned_link import PinnedLink
-from flowstream.kernel.pins import PinDirectory
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason
 from flowstream.streams import Stream

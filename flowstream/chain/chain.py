@@ -27,7 +27,7 @@ from flowstream.kernel.flow import NAME
 from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.layouts import xdp_flow as layout
 
 if TYPE_CHECKING:

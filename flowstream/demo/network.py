@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.errors import KernelError
-from flowstream.host import leftovers
+from flowstream.host import stale_namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +47,12 @@ def network(client: Host, server: Host) -> Iterator[None]:
 
     Hosts of demos that were killed are removed at the start.
     """
-    leftovers.sweep(_NAMES)
+    stale_namespaces.sweep(_NAMES)
     with contextlib.ExitStack() as stack:
         for host in (client, server):
             _ip("netns", "add", host.namespace)
             stack.callback(_remove, host.namespace)
-            stack.enter_context(leftovers.held(host.namespace))
+            stack.enter_context(stale_namespaces.held(host.namespace))
             _ip("-n", host.namespace, "link", "set", "lo", "up")
         _ip(
             *("-n", client.namespace, "link", "add", client.device, "type", "veth"),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.amounts import KernelCounts
     from flowstream.kernel.generation import Generation
     from flowstream.kernel.object import KernelObject
-    from flowstream.kernel.pins import PinDirectory
+    from flowstream.kernel.pin_directory import PinDirectory
 
 READ_RECORDS: Final = 8_192
 """Records taken out of a ring buffer at once."""

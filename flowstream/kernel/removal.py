@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.amounts import KernelCounts
     from flowstream.kernel.generation import Generation
-    from flowstream.kernel.pins import PinDirectory
+    from flowstream.kernel.pin_directory import PinDirectory
 
 
 @dataclass

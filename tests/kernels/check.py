@@ -39,7 +39,7 @@ from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
 from flowstream.kernel.map import Map
 from flowstream.kernel.object import MapSpec
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.structures import ProgInfo
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason, RecordType

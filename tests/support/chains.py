@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.removal import remove_all
 from flowstream.layouts.constants import EndReason
 from support.agent import Agent, audit, carried, on

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flowstream.host import leftovers
 from flowstream.host import namespaces as netns
+from flowstream.host import stale_namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ def own_network() -> None:
 @functools.cache
 def _sweep_once() -> None:
     """Remove what a killed test session has left."""
-    leftovers.sweep(_NAMES)
+    stale_namespaces.sweep(_NAMES)
 
 
 @contextlib.contextmanager

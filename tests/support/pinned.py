@@ -15,7 +15,7 @@ from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, LinkPin
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
-from flowstream.kernel.pins import PinDirectory
+from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason
 
