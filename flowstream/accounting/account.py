@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from flowstream.accounting.amounts import Amount, Count, RecordAmount
 from flowstream.streams import Stream
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 @dataclass(slots=True)
@@ -94,14 +91,10 @@ class Outcome:
             (self.losses, before.losses, after.losses),
             (self.in_doubt, before.in_doubt, after.in_doubt),
         ):
-            for cause in _causes((old, new)):
+            for cause in sorted({*old, *new}):
                 more_lost = new.get(cause, RecordAmount()).minus(old.get(cause, RecordAmount()))
                 total = mine_by_cause.get(cause, RecordAmount()).plus(more_lost)
                 mine_by_cause[cause] = total
-
-
-def _causes(amounts: Iterable[dict[str, RecordAmount]]) -> list[str]:
-    return sorted({cause for each in amounts for cause in each})
 
 
 @dataclass(slots=True)

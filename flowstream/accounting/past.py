@@ -12,8 +12,6 @@ from flowstream.accounting.account import Account  # noqa: TC001
 from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flowstream.accounting.tally import AttachmentKey
 
 KEPT: Final = 16_384
@@ -43,10 +41,6 @@ class Past:
         self._packed: dict[AttachmentKey, bytes] = {}
         self.seen_packets = 0
         self.sums: Counter[str] = Counter()
-
-    def __iter__(self) -> Iterator[tuple[AttachmentKey, Counts]]:
-        """Iterate over what is kept, the oldest first."""
-        return ((key, _DECODE(packed)) for key, packed in self._packed.items())
 
     def keep(self, key: AttachmentKey, counts: Counts) -> None:
         """Keep the counts of an attachment."""

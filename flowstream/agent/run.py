@@ -44,11 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowstream.attacher.process import Process
-    from flowstream.chain.taking_over import Attaches
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
     from flowstream.host.privileges import User
-    from flowstream.pipeline.probe import Probe
+    from flowstream.pipeline.probe import Attaches, Probe
 
 log = structlog.get_logger()
 

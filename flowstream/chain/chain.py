@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream import __version__
-from flowstream.accounting import books as records
+from flowstream.accounting import books
 from flowstream.accounting.run import Run
 from flowstream.chain.books import Books
 from flowstream.chain.predecessor import Predecessor
@@ -33,10 +33,10 @@ from flowstream.layouts import xdp_flow as layout
 if TYPE_CHECKING:
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.chain.predecessors import Predecessors
-    from flowstream.chain.taking_over import Attaches
     from flowstream.config.run import RunConfig
     from flowstream.host.privileges import User
     from flowstream.kernel.leftovers import Leftovers
+    from flowstream.pipeline.probe import Attaches
 
 log = structlog.get_logger()
 
@@ -66,10 +66,10 @@ class Chain(Closing):
             self.books = Books(self._store, self._header(), run)
             self._stack = stack.pop_all()
 
-    def _header(self) -> records.Header:
+    def _header(self) -> books.Header:
         identity = self._run.identity
-        return records.Header(
-            version=records.VERSION,
+        return books.Header(
+            version=books.VERSION,
             agent_version=__version__,
             agent_epoch=identity.agent_epoch,
             host_id=identity.host_id,
@@ -141,7 +141,7 @@ def _predecessor(leftovers: Leftovers, directory: str) -> Predecessor | None:
     remedy = f"remove what is pinned: flowstream detach {directory}"
     path = leftovers.generation.path
     try:
-        ended = records.read(leftovers.books.items())
+        ended = books.read(leftovers.books.items())
         run = Run.restore(ended)
     except ValueError as err:
         raise KernelError(f"{path}: its books cannot be read: {err}; {remedy}") from err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,16 +24,9 @@ if TYPE_CHECKING:
     from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target
-    from flowstream.pipeline.probe import Attachment
+    from flowstream.pipeline.probe import Attaches, Attachment
 
 log = structlog.get_logger()
-
-
-class Attaches(Protocol):
-    """The part of an attacher that is needed."""
-
-    def attach(self, target: Target) -> Attachment:
-        """Attach to a target; see ``attacher.client``."""
 
 
 class TakingOver:

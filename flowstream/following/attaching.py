@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -18,21 +18,13 @@ if TYPE_CHECKING:
     from flowstream.following.places import Place
     from flowstream.host.links import LinkFacts
     from flowstream.kernel.link import Mode
-    from flowstream.kernel.target import Target
-    from flowstream.pipeline.probe import Attachment
+    from flowstream.pipeline.probe import Attaches, Attachment
 
 # ENOLINK: of the link of an attachment.
 _GONE: Final = (errno.ENODEV, errno.ENXIO, errno.ENOLINK)
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
-
-
-class Attacher(Protocol):
-    """What attaches, with privileges that this process need not have."""
-
-    def attach(self, target: Target) -> Attachment:
-        """Attach; blocks. KernelError names the remedy."""
 
 
 class Attaching:
@@ -44,7 +36,7 @@ class Attaching:
 
     def __init__(
         self,
-        attacher: Attacher,
+        attacher: Attaches,
         mode: Mode,
         sampling: int,
         count_failed: Callable[[], object],

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowstream.errors import KernelError
+from flowstream.following.in_force import Attached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.following.attaching import Attaching
     from flowstream.following.places import Place
     from flowstream.host.links import LinkFacts
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-class Replaceable(Protocol):
+class Replaceable(Attached, Protocol):
     """The run whose attachments are replaced."""
-
-    def __getitem__(self, key: AttachmentKey) -> Attachment:
-        """Return an attachment."""
 
     def replace(self, attachment: Attachment) -> None:
         """Take in an attachment that took over the link of another one."""

@@ -122,6 +122,13 @@ class Attachment(Protocol):
         """Release everything, and detach unless it stays when the process ends."""
 
 
+class Attaches(Protocol):
+    """What attaches, with privileges that this process need not have."""
+
+    def attach(self, target: Target) -> Attachment:
+        """Attach to a target; blocks. KernelError names the remedy."""
+
+
 class Probe(Protocol):
     """A kernel program with the maps that its attachments share."""
 

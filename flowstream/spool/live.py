@@ -58,11 +58,6 @@ class LiveRun:
         self._left = self._confirmed = 0
 
     @property
-    def topic(self) -> str:
-        """Topic of its counters, empty before the first record."""
-        return self._topic
-
-    @property
     def noted(self) -> bool:
         """Whether it has anything for the checkpoint."""
         return bool(self._last or self._pending) or any(
@@ -151,12 +146,15 @@ class LiveRun:
         )
         for each in self._pending:
             _apply(each, ahead)
-        left = [(key, account.left) for key, account in ahead.accounts().items()]
+        left = [
+            (key, account.left)
+            for key, account in ahead.accounts().items()
+            if account.left != Outcome()
+        ]
         attachments = [
             LastCounters(last.record, last.due, [each.lost for each in self._lost.get(key, ())])
             for key, last in self._last.items()
         ]
-        left = [each for each in left if each[1] != Outcome()]
         return SavedRun(self._topic, next_seq, attachments, left), self._left
 
     def confirm(self, number: int) -> None:
