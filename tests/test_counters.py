@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.records import EPOCH, SAMPLER, flow_records
 
 from flowstream import __version__
 from flowstream.accounting import terms
 from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.books import Facts
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Ledger
-from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
+from flowstream.accounting.snapshot import Moment, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey, Tally
 from flowstream.messages import MessageBatch
 from flowstream.records import Amount as Packets
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 THREE_IN, THREE_OUT, FIVE_IN = AttachmentKey(3), AttachmentKey(3, 1), AttachmentKey(5)
+FACTS = Facts("eth0", mode="native", program_id=41, program_name="xdp_flow")
 PUBLISHING = [Stream.FLOWS, Stream.NEW_FLOWS]
 
 
@@ -177,10 +180,8 @@ def snapshot(**changes: object) -> Snapshot:
         losses={"overflow_lost": RecordAmount(5, 5, 302)},
     )
     taken = Snapshot(
-        interface="eth0",
         key=THREE_IN,
-        mode="native",
-        program=ProgramId(41, "xdp_flow"),
+        facts=FACTS,
         time=Moment(EPOCH + 7, 19),
         kernel=counts,
         account=ledger.account(THREE_IN),
@@ -229,7 +230,9 @@ def test_the_counters_record_has_every_count():
 
 
 def test_the_counters_record_tells_where_the_attachment_is_and_whose_link_it_took_over():
-    taken = snapshot(netns="/run/netns/\udcffblue", previous_epoch=EPOCH - 1_024)
+    taken = snapshot(
+        facts=replace(FACTS, netns="/run/netns/\udcffblue", previous_epoch=EPOCH - 1_024)
+    )
     found = record(taken)
     assert (found.netns, found.previous_epoch) == ("/run/netns/?blue", EPOCH - 1_024)
 
@@ -244,7 +247,7 @@ def test_every_term_is_there_when_nothing_happened():
 
 
 def test_a_name_that_is_no_utf8_is_published_as_far_as_it_goes():
-    assert record(snapshot(interface="eth\udcff")).if_name == "eth?"
+    assert record(snapshot(facts=replace(FACTS, interface="eth\udcff"))).if_name == "eth?"
 
 
 def test_every_term_has_a_meaning():

@@ -10,8 +10,9 @@ from support.records import flow_records
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.books import Facts
 from flowstream.accounting.identity import Identity, epoch_at
-from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
+from flowstream.accounting.snapshot import Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.records import RecordType
 from flowstream.records.text import V4_MAPPED
@@ -170,10 +171,10 @@ class Interface:
     def snapshot(self, account: Account, time: Moment) -> Snapshot:
         """All counts of the attachment at ``time``."""
         return Snapshot(
-            interface=INTERFACES[self.index],
             key=AttachmentKey(self.index),
-            mode="native",
-            program=ProgramId(41, "xdp_flow"),
+            facts=Facts(
+                INTERFACES[self.index], mode="native", program_id=41, program_name="xdp_flow"
+            ),
             time=time,
             kernel=self._counters(),
             account=account,

@@ -68,9 +68,11 @@ class Seqs(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Facts(msgspec.Struct, array_like=True, frozen=True):
-    """What an attachment is: ``interface`` has a name in the network namespace ``netns``.
+    """What an attachment is; ``interface`` is a name in the network namespace ``netns``.
 
-    ``previous_epoch`` is that of the run whose link it took over, 0 without one.
+    ``netns`` is as given to --netns, empty for the agent's own. ``mode`` is the attach mode
+    in force. ``previous_epoch`` is the ``agent_epoch`` of the run whose link it took over, 0
+    without one.
     """
 
     interface: str

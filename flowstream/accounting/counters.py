@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -47,8 +47,7 @@ def counters_record(
     ``spool`` is the state of the whole spool; what waits there of this attachment is in
     its account.
     """
-    counts, account = snapshot.kernel, snapshot.account
-    mode = cast("Literal['native', 'generic', 'offload', 'tcx']", snapshot.mode)
+    counts, account, facts = snapshot.kernel, snapshot.account, snapshot.facts
     return CountersRecord(
         record_type=RecordType.COUNTERS,
         schema_version=SCHEMA_VERSION,
@@ -59,11 +58,11 @@ def counters_record(
         host=identity.host,
         agent_version=__version__,
         if_index=snapshot.key.if_index,
-        if_name=interface_name(snapshot.interface),
+        if_name=interface_name(facts.interface),
         flow_direction=snapshot.key.flow_direction,
-        program_name=snapshot.program.name,
-        program_id=snapshot.program.id,
-        attach_mode=mode,
+        program_name=facts.program_name,
+        program_id=facts.program_id,
+        attach_mode=facts.mode,
         time_unix_ns=snapshot.time.unix_ns,
         time_boot_ns=snapshot.time.boot_ns,
         interval_ns=rhythm.interval_ns,
@@ -82,8 +81,8 @@ def counters_record(
         table_swaps=snapshot.table.swaps,
         final=final,
         spool=SpoolCounts(*account.spool, *spool),
-        netns=utf8_text(snapshot.netns),
-        previous_epoch=snapshot.previous_epoch,
+        netns=utf8_text(facts.netns),
+        previous_epoch=facts.previous_epoch,
     )
 
 

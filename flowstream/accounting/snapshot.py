@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from flowstream.accounting.account import Account
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.books import Facts
     from flowstream.accounting.tally import AttachmentKey
-
-
-class ProgramId(NamedTuple):
-    """A program's number in the kernel, 0 when it has none, and its name."""
-
-    id: int
-    name: str
 
 
 class TableState(NamedTuple):
@@ -52,20 +46,13 @@ class Moment(NamedTuple):
 class Snapshot:
     """Everything that is counted for one attachment.
 
-    ``mode`` is the attach mode in force: "native", "generic" or "offload". The
-    kernel's counts are read before the ledger's: the ledger is never ahead of the
-    kernel. ``netns`` is the network namespace as given to --netns, empty for the
-    agent's own. ``previous_epoch`` is the ``agent_epoch`` of the run whose link this
-    attachment took over, 0 for none.
+    The kernel's counts are read before the ledger's: the ledger is never ahead of the
+    kernel.
     """
 
-    interface: str
     key: AttachmentKey
-    mode: str
-    program: ProgramId
+    facts: Facts
     time: Moment
     kernel: KernelCounts
     account: Account
     table: TableState
-    netns: str = ""
-    previous_epoch: int = 0

@@ -7,8 +7,10 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from flowstream.accounting.run import Known
-from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
+from flowstream.accounting.snapshot import Snapshot, TableState
 from flowstream.errors import UsageError
 from flowstream.kernel import clock
 from flowstream.layouts.constants import EndReason
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.books import Facts
     from flowstream.accounting.run import Run
     from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.faults import Faults
@@ -73,7 +76,8 @@ class Attachments:
         else:
             earlier = self._run.reopen_account(key)
         previous = self._run.previous.get(key, 0)
-        self._present[key] = _Present(attachment, netns, earlier, previous)
+        its = facts(attachment, attachment.interface, netns, previous)
+        self._present[key] = _Present(attachment, its, earlier)
         self._run.names[key.if_index] = attachment.interface
         self._note(key)
         self._run.changes["attached"] += 1
@@ -82,9 +86,7 @@ class Attachments:
 
     def _note(self, key: AttachmentKey) -> None:
         present = self._present[key]
-        name = self._run.names[key.if_index]
-        known = facts(present.attachment, name, present.netns, present.previous_epoch)
-        self._run.know(key, Known(known, attached=True, kernel=present.earlier))
+        self._run.know(key, Known(present.facts, attached=True, kernel=present.earlier))
 
     def replace(self, attachment: Attachment) -> Former:
         """Take in an attachment that took over the link of the present one of its key.
@@ -95,6 +97,8 @@ class Attachments:
         shares_counters = attachment.counters_id == present.attachment.counters_id
         former = Former(present, present.attachment, present.readers, not shares_counters)
         present.attachment, present.readers = attachment, None
+        name, before = self._run.names[attachment.key.if_index], present.facts
+        present.facts = facts(attachment, name, before.netns, before.previous_epoch)
         present.former.append(former)
         former.attachment.let_go()
         self._note(attachment.key)
@@ -125,13 +129,7 @@ class Attachments:
             await self._shared.catch_up()
         if present.readers:
             await present.readers.finish()
-        departed = Departed(
-            present.program,
-            present.mode,
-            present.netns,
-            present.previous_epoch,
-            present.counters(),
-        )
+        departed = Departed(present.facts, present.counters())
         del self._present[key]
         self._departed[key] = departed
         # Before its own counters are gone.
@@ -184,21 +182,18 @@ class Attachments:
     def snapshot(self, key: AttachmentKey) -> Snapshot:
         """All counts of one attachment."""
         its = self._present.get(key) or self._departed[key]
+        name = self._run.names[key.if_index]
         # Before the ledger's.
         kernel = its.counters()
         return Snapshot(
-            interface=self._run.names[key.if_index],
             key=key,
-            mode=its.mode,
-            program=its.program,
+            facts=msgspec.structs.replace(its.facts, interface=name),
             time=clock.now(),
             kernel=kernel,
             account=copy.deepcopy(self._run.ledger.account(key)),
             table=TableState(
                 self._probe.table_entries(), self._probe.max_flows, self._probe.swaps
             ),
-            netns=its.netns,
-            previous_epoch=its.previous_epoch,
         )
 
     def close(self) -> None:
@@ -217,23 +212,15 @@ class Attachments:
 class _Present:
     """An attachment, the kernel's counts of an earlier one of its key, and its readers.
 
+    In ``facts`` the interface has the name that it had first; the run has the present one.
     ``former`` are those whose link it took over, until nothing of them is left in the kernel.
     """
 
     attachment: Attachment
-    netns: str
+    facts: Facts
     earlier: KernelCounts | None
-    previous_epoch: int = 0
     readers: Readers | None = None
     former: list[Former] = field(default_factory=list)
-
-    @property
-    def program(self) -> ProgramId:
-        return ProgramId(self.attachment.program.id, self.attachment.program.name)
-
-    @property
-    def mode(self) -> str:
-        return self.attachment.mode.value
 
     def counters(self) -> KernelCounts:
         counts = self.attachment.counters()
@@ -271,10 +258,7 @@ class Former:
 class Departed:
     """What remains of an attachment that went: ``kernel`` are its last counts."""
 
-    program: ProgramId
-    mode: str
-    netns: str
-    previous_epoch: int
+    facts: Facts
     kernel: KernelCounts
 
     def counters(self) -> KernelCounts:

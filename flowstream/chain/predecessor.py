@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.books import Facts
 from flowstream.accounting.run import Known, Run
-from flowstream.accounting.snapshot import ProgramId, Snapshot, TableState
+from flowstream.accounting.snapshot import Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.chain.books import Books
 from flowstream.errors import KernelError
@@ -129,17 +130,14 @@ class Predecessor:
         """Return all counts of one attachment."""
         kernel = self.counts(key)
         facts = self.run.known.get(key, _UNKNOWN).facts
+        name = facts.program_name or self._header.program
         return Snapshot(
-            interface=facts.interface,
             key=key,
-            mode=facts.mode,
-            program=ProgramId(facts.program_id, facts.program_name or self._header.program),
+            facts=msgspec.structs.replace(facts, program_name=name),
             time=clock.now(),
             kernel=kernel,
             account=self.run.ledger.account(key),
             table=TableState(0, self._header.max_flows, 0),
-            netns=facts.netns,
-            previous_epoch=facts.previous_epoch,
         )
 
 

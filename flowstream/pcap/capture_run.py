@@ -6,10 +6,10 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from flowstream.accounting.snapshot import Moment, ProgramId, Snapshot, TableState
+from flowstream.accounting.books import Facts
+from flowstream.accounting.snapshot import Moment, Snapshot, TableState
 from flowstream.accounting.tally import AttachmentKey
 from flowstream.kernel.flow import NAME
-from flowstream.kernel.link import Mode
 from flowstream.layouts.constants import EndReason
 from flowstream.pipeline.publisher import RecordBatch
 from flowstream.pipeline.readers import READ_RECORDS
@@ -68,12 +68,10 @@ class CaptureRun:
         """All counts of a capture whose ``run`` has ended, by the captures' clock."""
         now_ns = self._clock.read()
         return Snapshot(
-            interface=self.interface,
             key=self.key,
-            # The program runs on packets that were received before, as in generic mode.
-            mode=Mode.GENERIC.value,
-            # The kernel numbers its programs: the number would differ from run to run.
-            program=ProgramId(0, NAME),
+            # The program runs on packets that were received before, as in generic mode. The
+            # kernel numbers its programs: the number would differ from run to run.
+            facts=Facts(self.interface, mode="generic", program_id=0, program_name=NAME),
             time=Moment(now_ns, now_ns),
             kernel=self.counters(),
             account=account,

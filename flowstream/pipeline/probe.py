@@ -168,7 +168,7 @@ class Probe(Protocol):
 def facts(
     attachment: Attachment, interface: str, netns: str = "", previous_epoch: int = 0
 ) -> Facts:
-    """Return what a next run has to know of an attachment."""
+    """Return what counters records and a next run say of an attachment."""
     program = attachment.program
     return Facts(
         interface,
