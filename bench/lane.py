@@ -7,9 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, Self
 
 from bench.encoders import prefixes
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.run import Run
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.encode import make_encoder
 from flowstream.pipeline.publisher import Publisher, RecordBatch
 from flowstream.pipeline.readers import READ_RECORDS

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowstream.accounting import books
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.errors import KernelError
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.pin_directory import PinDirectory

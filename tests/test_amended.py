@@ -14,10 +14,11 @@ from flowstream.accounting import terms
 from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amended import amended
 from flowstream.accounting.amounts import Amount, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.snapshot import Moment, SpoolState
-from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.accounting.tally import Tally
 from flowstream.messages import MessageBatch
 from flowstream.records import CountersRecord, Loss, SpoolCounts, StageCounts, decode
 from flowstream.streams import Stream

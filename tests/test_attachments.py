@@ -11,7 +11,7 @@ from support.agent import audited, carried, delivered, records_of
 from support.rig import Rig, finals
 from support.traffic import flood
 
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.errors import UsageError
 from flowstream.kernel import libbpf
 

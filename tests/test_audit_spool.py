@@ -23,9 +23,9 @@ from support.published import (
 
 from flowstream.accounting.amended import amended
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.snapshot import Moment, SpoolState
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.audit import Amount
 from flowstream.records import CountersRecord, Loss, SpoolCounts, StageCounts
 from flowstream.streams import Stream

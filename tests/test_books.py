@@ -10,10 +10,10 @@ from support.records import SAMPLER
 from flowstream.accounting import books, terms
 from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Known, Run
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.chain.books import Books
 from flowstream.errors import KernelError
 from flowstream.streams import Stream

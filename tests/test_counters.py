@@ -13,12 +13,13 @@ from flowstream import __version__
 from flowstream.accounting import terms
 from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Facts
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.snapshot import Moment, Snapshot, TableState
-from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.accounting.tally import Tally
 from flowstream.messages import MessageBatch
 from flowstream.records import Amount as Packets
 from flowstream.records import CountersRecord, Loss, StageCounts, decode

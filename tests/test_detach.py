@@ -15,9 +15,9 @@ from support.users import AS_NOBODY, open_to_all
 from flowstream.accounting import books
 from flowstream.accounting.account import Account
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Entry, Facts
 from flowstream.accounting.identity import Identity
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.accounting.terms import NO_FLOW
 from flowstream.cli.main import main
 from flowstream.kernel.books_map import BooksMap

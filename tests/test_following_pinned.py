@@ -13,7 +13,7 @@ from support.following import PACKETS, Link, Site
 from support.net import namespace
 from support.traffic import wait_until
 
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.kernel.generation import BOOKS, SHARED
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from support.agent import delivered
 from support.net import namespace, veth_pair
 from support.traffic import flood
 
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.errors import AttachError, KernelError, LayoutError
 from flowstream.kernel import libbpf
 from flowstream.kernel.attaching import attach_here

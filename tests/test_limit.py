@@ -10,8 +10,8 @@ from support.records import random_flows
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.layouts.xdp_flow import FLOW_RECORD
 from flowstream.pipeline import limit
 from flowstream.pipeline.limit import RecordLimit

@@ -10,9 +10,9 @@ import pytest
 from support.outcomes import new_topic
 from support.records import random_flows
 
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Run
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.encode import make_encoder, partition_keys, partitions
 from flowstream.kafka.sink import KafkaSink
 from flowstream.layouts.xdp_flow import FLOW_RECORD

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flowstream.accounting.account import Account, StageCount
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.past import Counts, Past
 from flowstream.accounting.run import Run
-from flowstream.accounting.tally import AttachmentKey
 
 KERNEL = KernelCounts(
     Amount(101, 10_007), {"non_ip": Amount(3, 211)}, {"overflow_lost": RecordAmount(5, 5, 307)}

@@ -16,10 +16,10 @@ from support.records import COUNTERS, random_flows
 
 from flowstream.accounting import books, terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Facts
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Known, Run
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.chain.books import Books
 from flowstream.encode import make_encoder
 from flowstream.layouts.xdp_flow import FLOW_RECORD

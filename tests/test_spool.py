@@ -26,7 +26,8 @@ from support.spools import (
 )
 
 from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.accounting.attachment_key import AttachmentKey
+from flowstream.accounting.tally import Tally
 from flowstream.cli.main import main
 from flowstream.messages import MessageBatch
 from flowstream.segments.retention import Retention

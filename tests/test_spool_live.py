@@ -11,9 +11,10 @@ import pytest
 
 from flowstream.accounting.account import Account
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.outcomes import Gone
-from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.accounting.tally import Tally
 from flowstream.messages import MessageBatch
 from flowstream.spool import runs
 from flowstream.spool.live import LiveRun

@@ -8,11 +8,11 @@ from support.published import Published
 from support.records import EPOCH
 
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.outcomes import Gone
 from flowstream.accounting.snapshot import Moment, SpoolState
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.records import CountersRecord, Loss, SpoolCounts
 from flowstream.spool.books import Books
 from flowstream.spool.live import LiveRun

@@ -10,10 +10,10 @@ from support.records import flow_records
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Facts
 from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.snapshot import Snapshot, TableState
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.records import RecordType
 from flowstream.records.text import V4_MAPPED
 

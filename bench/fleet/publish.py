@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from bench.fleet.hosts import INTERFACES, Interface, announcements
 from bench.fleet.truth import Traffic, Truth
 from flowstream.accounting import terms
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.ledger import Ledger
 from flowstream.accounting.run import Run as AgentRun
 from flowstream.accounting.snapshot import Moment
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.encode import make_encoder
 from flowstream.pipeline.publisher import Publisher, RecordBatch
 from flowstream.records import FlowRecord, decode

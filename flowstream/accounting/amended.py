@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.records.counters import NO_STAGE, Loss, SpoolCounts
 from flowstream.streams import Stream
 

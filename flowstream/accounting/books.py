@@ -16,7 +16,7 @@ from flowstream.accounting import terms
 # msgspec reads the annotations at run time.
 from flowstream.accounting.account import Account  # noqa: TC001
 from flowstream.accounting.amounts import Count, KernelCounts  # noqa: TC001
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.streams import PREFIX, Stream
 from flowstream.undecodable import UNDECODABLE
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from flowstream.accounting.amounts import RecordAmount
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.outcomes import Gone
-    from flowstream.accounting.tally import AttachmentKey, Tally
+    from flowstream.accounting.tally import Tally
 
 
 class AccountedBatch(Protocol):

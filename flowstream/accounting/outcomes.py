@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.account import Outcome
     from flowstream.accounting.amounts import RecordAmount
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.streams import Stream
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)

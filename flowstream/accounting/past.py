@@ -12,7 +12,7 @@ from flowstream.accounting.account import Account  # noqa: TC001
 from flowstream.accounting.amounts import KernelCounts  # noqa: TC001
 
 if TYPE_CHECKING:
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
 
 KEPT: Final = 16_384
 """Attachments whose counts are kept: about 10 MB."""

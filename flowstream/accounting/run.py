@@ -16,8 +16,8 @@ from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.books import Ended, Facts
-    from flowstream.accounting.tally import AttachmentKey
 
 
 class Writer(Protocol):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from flowstream.accounting.account import Account
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.books import Facts
-    from flowstream.accounting.tally import AttachmentKey
 
 
 class TableState(NamedTuple):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-__all__ = ["AttachmentKey", "Tally", "attachment_codes"]
 
 
 def attachment_codes(if_index: NDArray[Any], flow_direction: NDArray[Any]) -> NDArray[np.uint64]:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.books import Facts
     from flowstream.accounting.run import Run
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.faults import Faults
     from flowstream.pipeline.probe import Attachment, Probe
     from flowstream.pipeline.publisher import Intake

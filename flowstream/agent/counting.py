@@ -13,9 +13,9 @@ from flowstream.waiting import within
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.run import Run
     from flowstream.accounting.snapshot import Snapshot, SpoolState
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attachments import Attachments
     from flowstream.agent.faults import Faults
     from flowstream.config.run import RunConfig

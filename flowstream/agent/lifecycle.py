@@ -34,9 +34,9 @@ from flowstream.waiting import within
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.run import Run
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.attacher.process import Process
     from flowstream.chain.chain import Chain
     from flowstream.config.run import RunConfig

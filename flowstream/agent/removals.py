@@ -9,8 +9,8 @@ from flowstream.layouts.constants import EndReason
 from flowstream.waiting import within
 
 if TYPE_CHECKING:
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.ledger import Ledger
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.agent.attachments import Attachments, Departed
     from flowstream.agent.counting import Counting
     from flowstream.pipeline.limit import RecordLimit

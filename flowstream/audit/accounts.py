@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.tally import AttachmentKey
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.audit.balance import balance
 from flowstream.audit.chains import chains
 from flowstream.audit.columns import RunKey, columns

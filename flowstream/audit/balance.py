@@ -17,7 +17,7 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.audit.columns import RunKey
     from flowstream.audit.sums import Begins, RunAccounts
     from flowstream.records import CountersRecord

@@ -21,9 +21,9 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.books import Header
     from flowstream.accounting.run import Run
-    from flowstream.accounting.tally import AttachmentKey
 
 _UNKNOWN = Known(Facts(""), attached=False, kernel=None)
 

@@ -9,10 +9,10 @@ import structlog
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Facts
 from flowstream.accounting.run import Known, Run
 from flowstream.accounting.snapshot import Snapshot, TableState
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.chain.books import Books
 from flowstream.errors import KernelError
 from flowstream.kernel import clock

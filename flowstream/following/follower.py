@@ -25,7 +25,7 @@ from flowstream.waiting import within
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.config.run import RunConfig
     from flowstream.following.attaching import Attaching
     from flowstream.following.places import Followed, Place

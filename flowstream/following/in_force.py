@@ -12,7 +12,7 @@ from flowstream.kernel.link import program_in_force
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.pipeline.probe import Attachment
 
 SUSPECT_S: Final = 1.0

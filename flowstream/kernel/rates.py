@@ -12,7 +12,7 @@ from flowstream.accounting.tally import attachment_codes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
 
 
 class _Known(NamedTuple):

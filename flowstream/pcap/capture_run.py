@@ -6,9 +6,9 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final
 
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Facts
 from flowstream.accounting.snapshot import Moment, Snapshot, TableState
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.kernel.flow import NAME
 from flowstream.layouts.constants import EndReason
 from flowstream.pipeline.publisher import RecordBatch

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.amounts import KernelCounts
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.books import AttachMode
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.kernel.creator import Creator
     from flowstream.kernel.link import Mode
     from flowstream.kernel.target import Target

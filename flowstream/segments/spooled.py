@@ -14,7 +14,7 @@ from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotat
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from flowstream.accounting.tally import AttachmentKey
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.messages import MessageBatch
     from flowstream.segments.tallies import Entry
 

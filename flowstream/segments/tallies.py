@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.accounting.attachment_key import AttachmentKey
+from flowstream.accounting.tally import Tally
 from flowstream.segments.batches import HEADER
 from flowstream.streams import Stream  # noqa: TC001 - msgspec reads the annotations
 from flowstream.undecodable import UNDECODABLE

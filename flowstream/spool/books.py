@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flowstream.accounting.amounts import RecordAmount
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.snapshot import Moment, SpoolState
-    from flowstream.accounting.tally import AttachmentKey
     from flowstream.records import CountersRecord
     from flowstream.segments.spooled import Lost, SpooledBatch, Waiting
     from flowstream.spool.drain import Drained, Refused

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.accounting.account import Account, Outcome
 from flowstream.accounting.amounts import RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.spool.runs import UNKNOWN_SEQS, LastCounters, LostRecords, SavedRun
 from flowstream.streams import Stream
 

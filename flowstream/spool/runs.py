@@ -15,8 +15,8 @@ import msgspec
 from flowstream.accounting.account import Outcome
 from flowstream.accounting.amended import amended
 from flowstream.accounting.amounts import RecordAmount  # noqa: TC001
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.outcomes import Gone
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.records import CountersRecord  # noqa: TC001
 from flowstream.streams import Stream
 from flowstream.undecodable import UNDECODABLE

@@ -11,10 +11,10 @@ from support.records import SAMPLER
 from flowstream.accounting import books, terms
 from flowstream.accounting.account import Account
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Entry, Facts, Seqs
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Run
-from flowstream.accounting.tally import AttachmentKey
 from flowstream.chain.books import Books
 from flowstream.streams import Stream
 

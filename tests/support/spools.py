@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from flowstream.accounting.amounts import RecordAmount
-from flowstream.accounting.tally import AttachmentKey, Tally
+from flowstream.accounting.attachment_key import AttachmentKey
+from flowstream.accounting.tally import Tally
 from flowstream.segments.retention import Retention
 from flowstream.segments.spool import Spool
 from flowstream.segments.spooled import Lost
