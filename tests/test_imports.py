@@ -62,8 +62,7 @@ ROOMS = {
         "messages encode delivery kafka segments sink source reading",
         "pipeline": "streams layouts records accounting kernel encode config sink",
         "following": "errors waiting host accounting kernel config pipeline",
-        "chain": "errors streams closing waiting layouts host records accounting kernel config "
-        "pipeline",
+        "chain": "errors streams closing waiting layouts host accounting kernel config pipeline",
         "agent": "errors files streams waiting log layouts host urls accounting messages kernel "
         "attacher encode registry kafka config segments spool sink pipeline following chain",
         "check": "errors streams wording closing host urls config kernel kafka",

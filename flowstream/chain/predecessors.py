@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.ledgers import Ledgers
-    from flowstream.accounting.snapshot import Snapshot
     from flowstream.chain.predecessor import Predecessor
     from flowstream.pipeline.publisher import Means, Publisher
-    from flowstream.records import CountersRecord
     from flowstream.streams import Stream
 
 SETTLE_POLL_S: Final = 0.02
@@ -136,10 +134,15 @@ class Predecessors:
         while True:
             failed = ledger.counters_failed
             for key in earlier.attachments():
-                counts = earlier.snapshot(key)
-                await publisher.publish_counters(
-                    functools.partial(self._final, earlier=earlier, counts=counts)
+                build = functools.partial(
+                    counters_record,
+                    identity=earlier.run.identity,
+                    rhythm=self._rhythm,
+                    snapshot=earlier.snapshot(key),
+                    final=True,
+                    spool=self._means.spool_state(),
                 )
+                await publisher.publish_counters(build)
             while not ledger.counters_settled:
                 if await within(SETTLE_POLL_S, self._stopping):
                     return False
@@ -149,16 +152,6 @@ class Predecessors:
             if await within(pause, self._stopping):
                 return False
             pause = min(2 * pause, _PAUSES_S[1])
-
-    def _final(self, seq: int, earlier: Predecessor, counts: Snapshot) -> CountersRecord:
-        return counters_record(
-            seq,
-            earlier.run.identity,
-            self._rhythm,
-            counts,
-            final=True,
-            spool=self._means.spool_state(),
-        )
 
 
 def _next(batches: Iterator[tuple[Stream, NDArray[np.void]]]) -> RecordBatch | None:
