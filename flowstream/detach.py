@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstream.accounting import books
 from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.errors import KernelError
+from flowstream.host.privileges import User
+from flowstream.kernel import earlier_books
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.removal import remove_all
@@ -35,9 +36,10 @@ def detach(path: str) -> Detached:
     KernelError, with the remedy, when there is no such directory, an agent uses it, or it
     belongs to another user.
     """
-    with PinDirectory(path, _owner_of(path), create=False) as directory:
+    owner = _owner_of(path)
+    with PinDirectory(path, owner, create=False) as directory:
         removal = remove_all(directory, EndReason.FORCED)
-    return Detached([_line(run) for run in removal.runs], removal.left)
+    return Detached([_line(run, User(*owner)) for run in removal.runs], removal.left)
 
 
 def _owner_of(path: str) -> Owner:
@@ -59,12 +61,12 @@ def _user(uid: int) -> str:
         return f"user {uid}"
 
 
-def _line(run: RemovedRun) -> str:
+def _line(run: RemovedRun, user: User) -> str:
     began = datetime.fromtimestamp(run.epoch / 1e9, UTC)
     ended, fault = None, run.fault
     if not fault:
         try:
-            ended = books.read(run.books.items())
+            ended = earlier_books.read(run.books.items(), user)
         except ValueError as err:
             fault = f"its books cannot be read: {err}"
     detached = [_interface(code, index, ended) for code, index in sorted(run.links.items())]

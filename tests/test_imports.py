@@ -70,7 +70,7 @@ ROOMS = {
         "records accounting messages kernel encode registry kafka sink pipeline agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "
         "encode kafka config segments sink source reading recording",
-        "detach": "errors wording layouts accounting kernel",
+        "detach": "errors wording layouts host accounting kernel",
         "demo": "errors streams host records kafka source reading audit",
         "cli": "errors extras streams wording signals log progress host urls records schemas "
         "messages kafka config reading audit recording attacher agent check pcap detach demo",

@@ -66,7 +66,7 @@ def test_a_process_that_ends_early_is_an_error(end, capfd):
 
 def test_an_answer_without_end_is_an_error():
     with pytest.raises(FlowstreamError, match="ended without an answer"):
-        unprivileged.call(NOBODY, lambda: "x" * (2 << 20), str)
+        unprivileged.call(NOBODY, lambda: "x" * (1 << 27), str)
 
 
 @pytest.mark.parametrize("wait", [lambda: time.sleep(60), signal.pause])

@@ -97,6 +97,14 @@ class Entry(msgspec.Struct, array_like=True):
     account: Account
 
 
+class Decoded(msgspec.Struct, frozen=True):
+    """All books of a run, entries by code, as the schema allows them; see ``checked``."""
+
+    header: Header
+    seqs: Seqs
+    entries: dict[int, Entry]
+
+
 class Ended(msgspec.Struct, frozen=True):
     """All books of a run that is no longer there."""
 
@@ -143,27 +151,39 @@ def read_header(octets: bytes) -> Header:
         raise ValueError(str(err)) from err
 
 
-def read(items: Iterable[tuple[int, bytes]]) -> Ended:
-    """Read all entries; ValueError for damage and for another version.
-
-    Whether the accounts agree with each other is not checked: they are counted as they are.
-    """
+def decode(items: Iterable[tuple[int, bytes]]) -> Decoded:
+    """Decode all entries; ValueError for damage and for another version."""
     found = dict(items)
     if HEADER not in found:
         raise ValueError("no header")
     header = read_header(found.pop(HEADER))
     try:
         seqs = _SEQS(found.pop(SEQS)) if SEQS in found else Seqs()
-        entries = dict(_entry(code, octets) for code, octets in found.items())
+        return Decoded(header, seqs, {code: _ENTRY(octets) for code, octets in found.items()})
     except UNDECODABLE as err:
         raise ValueError(str(err)) from err
-    return Ended(header, seqs, entries)
 
 
-def _entry(code: int, octets: bytes) -> tuple[AttachmentKey, Entry]:
-    if code >= _CODES:
+def checked(decoded: Decoded) -> Ended:
+    """Return what was decoded, perhaps elsewhere; ValueError for what no run notes.
+
+    Whether the accounts agree with each other is not checked: they are counted as they are.
+    """
+    header = decoded.header
+    if header.version != VERSION:
+        raise ValueError(f"version {header.version} of the format")
+    entries = dict(_checked(*each) for each in decoded.entries.items())
+    return Ended(header, decoded.seqs, entries)
+
+
+def read(items: Iterable[tuple[int, bytes]]) -> Ended:
+    """Read all entries; raises as ``decode`` and ``checked`` do."""
+    return checked(decode(items))
+
+
+def _checked(code: int, entry: Entry) -> tuple[AttachmentKey, Entry]:
+    if not 0 <= code < _CODES:
         raise ValueError(f"{code} is not the code of an attachment")
-    entry: Entry = _ENTRY(octets)
     found = entry.kernel
     if found and (set(found.no_flow), set(found.losses)) != (set(terms.NO_FLOW), _COUNTED):
         raise ValueError("other terms than the program counts")

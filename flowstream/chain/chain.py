@@ -21,6 +21,7 @@ from flowstream.chain.predecessor import Predecessor
 from flowstream.chain.taking_over import TakingOver
 from flowstream.closing import Closing
 from flowstream.errors import FlowstreamError, KernelError
+from flowstream.kernel import earlier_books
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.flow import NAME
@@ -57,7 +58,7 @@ class Chain(Closing):
             self.predecessors = [
                 found
                 for each in open_earlier(self._directory)
-                if (found := _predecessor(stack.enter_context(each), directory)) is not None
+                if (found := _predecessor(stack.enter_context(each), directory, user)) is not None
             ]
             for each in self.predecessors:
                 each.require_mode(Mode(config.mode))
@@ -136,12 +137,12 @@ def layouts() -> str:
     return hashlib.sha256(repr([each.descr for each in kinds]).encode()).hexdigest()[:16]
 
 
-def _predecessor(leftovers: Leftovers, directory: str) -> Predecessor | None:
+def _predecessor(leftovers: Leftovers, directory: str, user: User) -> Predecessor | None:
     """Return the run that left them; None, and remove them, if it was closed."""
     remedy = f"remove what is pinned: flowstream detach {directory}"
     path = leftovers.generation.path
     try:
-        ended = books.read(leftovers.books.items())
+        ended = earlier_books.read(leftovers.books.items(), user)
         run = Run.restore(ended)
     except ValueError as err:
         raise KernelError(f"{path}: its books cannot be read: {err}; {remedy}") from err

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_MOST: Final = 1 << 20
-"""Octets of an answer."""
+_MOST: Final = 1 << 26
+"""Octets of an answer: the largest are the books of a run with 16,384 attachments, 32 MiB."""
 _ERRORS: Final = {kind.__name__: kind for kind in (SinkError, SourceError, UsageError)}
 
 
