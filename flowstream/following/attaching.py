@@ -42,17 +42,17 @@ class Attaching:
         count_failed: Callable[[], object],
     ) -> None:
         self._attacher = attacher
-        self.mode, self.sampling = mode, sampling
+        self._mode, self.sampling = mode, sampling
         self._count_failed = count_failed
         self._retries = Retries()
 
     def attach(self, place: Place, link: LinkFacts) -> Attachment:
         """Attach to a link; blocks. KernelError when it is refused."""
-        attachment = self._attacher.attach(place.target(link, self.mode, self.sampling))
+        attachment = self._attacher.attach(place.target(link, self._mode, self.sampling))
         self._retries.forget(place.link_key(link))
         return attachment
 
-    def succeed(self, place: Place, link: LinkFacts, former: Attachment) -> Attachment:
+    def take_over(self, place: Place, link: LinkFacts, former: Attachment) -> Attachment:
         """Take over the link of an attachment, with the present ``sampling``; blocks.
 
         KernelError when it is refused: then the former attachment goes on.

@@ -49,7 +49,9 @@ class Resampling:
                 continue
             former = self._agent[place.attachment_key(link)]
             try:
-                attachment = await asyncio.to_thread(self._attaching.succeed, place, link, former)
+                attachment = await asyncio.to_thread(
+                    self._attaching.take_over, place, link, former
+                )
             except KernelError as err:
                 self._attaching.failed(place, link, err)
             else:
