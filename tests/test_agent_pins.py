@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from support.bpffs import mounted
 from support.chains import Chain, closed, directory, generations, published, sums
 from support.net import Namespace, namespace, veth_pair
 from support.pinned import ROOT, PinnedRun
+from support.traffic import wait_until
 from support.users import open_to_all
 
 from flowstream.accounting import books
@@ -23,6 +25,7 @@ from flowstream.kernel import libbpf
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, Generation
+from flowstream.kernel.link import mode_of
 from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.pinned_link import PinnedLink
 from flowstream.kernel.target import Target
@@ -102,6 +105,33 @@ def test_a_program_that_was_replaced_meanwhile_ends_the_chain(chain):
     )
     assert isinstance(last, CountersRecord)
     assert (last.previous_epoch, last.seen_packets) == (0, arrived)
+
+
+@pytest.mark.parametrize("what", ["directory", "link"])
+def test_programs_whose_pins_were_removed_are_not_said_to_go_on(chain, what):
+    with chain.agent() as agent:
+        agent.publishing()
+        if what == "directory":
+            shutil.rmtree(chain.pins)
+        else:
+            (link,) = chain.pins.glob("*/link-*")
+            link.unlink()
+        agent.signal(signal.SIGTERM)
+        assert agent.wait() == 1
+        assert agent.logs("pinned") == []
+        assert "pins of this run were removed: its programs end with it" in agent.output()
+        (attached,) = agent.logs("attached")
+    with chain.receiver.namespace.entered():
+        # The kernel releases a link in its own time.
+        assert wait_until(lambda: mode_of(chain.receiver.index, attached["program_id"]) is None)
+
+
+def test_a_run_that_observes_nothing_says_so(chain):
+    where = ("--netns", chain.receiver.namespace.name, "-i", "no-such-*", "--user", "root")
+    with Agent("--sink", chain.url, "--pin", str(chain.pins), *where) as agent:
+        agent.publishing()
+        agent.stop()
+        assert (agent.logs("pinned"), len(agent.logs("nothing_pinned"))) == ([], 1)
 
 
 def generation_link(generation: Generation) -> PinnedLink:

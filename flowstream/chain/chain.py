@@ -107,15 +107,36 @@ class Chain(Closing):
             raise self._taking_over.fault
 
     def leave(self, predecessors: Predecessors | None) -> None:
-        """Write all books, for the next run: this one has ended."""
+        """Write all books, for the next run: this one has ended.
+
+        KernelError when pins of its programs are not there any more: those end with the process.
+        """
         self.books.write()
         if predecessors:
             predecessors.write_books()
+        path = self._directory.path
+        attached = {key.code for key, known in self._run.known.items() if known.attached}
+        if not attached:
+            log.info("nothing_pinned", directory=path, reason="no interface was observed any more")
+            return
+        if attached - self._pinned_links():
+            raise KernelError(
+                f"{path}: pins of this run were removed: its programs end with it; "
+                "start the agent again"
+            )
         log.info(
             "pinned",
-            directory=self._directory.path,
-            remedy=f"to end the observation: flowstream detach {self._directory.path}",
+            directory=path,
+            remedy=f"to end the observation: flowstream detach {path}",
         )
+
+    def _pinned_links(self) -> set[int]:
+        """Codes of the attachments whose programs go on."""
+        try:
+            return {*self.generation.codes("link")}
+        except FileNotFoundError:
+            # Of a directory that was removed.
+            return set()
 
     def close(self) -> None:
         """Release everything, and the lock; harmless twice."""
