@@ -15,7 +15,8 @@ NODE := .cache/node
 LOWEST := .cache/lower-bounds
 C_SOURCES := $(shell find bpf examples -name '*.[ch]')
 
-RUN_PACKAGES := python3-venv libbpf1 python3-bpfcc ip=iproute2 ethtool=ethtool ping=iputils-ping
+RUN_PACKAGES := python3-venv libbpf1 libseccomp2 python3-bpfcc ip=iproute2 ethtool=ethtool \
+	ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
 # Without broker, kernel or root: half a minute on any interpreter.

@@ -310,6 +310,20 @@ def test_every_kernel_source_names_its_licence():
         assert path.read_text(encoding="utf-8").startswith(line), path
 
 
+def test_libraries_of_the_agent_are_installed_by_make_setup_and_in_the_image():
+    (row,) = re.findall(r"^\| libraries \|.*", OPERATIONS, re.MULTILINE)
+    packages = re.findall(r"Debian: `([^`]+)`", row)
+    assert packages == ["libbpf1", "libseccomp2"]
+    makefile = (TOP / "Makefile").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^RUN_PACKAGES := (.*)", makefile, re.MULTILINE)
+    assert set(packages) <= set(line.split())
+    dockerfile = (TOP / "Dockerfile").read_text(encoding="utf-8")
+    (image,) = re.findall(
+        r"install -y --no-install-recommends (libbpf1 .* python3 .*)", dockerfile
+    )
+    assert set(packages) <= set(image.split())
+
+
 def main() -> None:
     """Write the tables of options and properties."""
     for file, heading, rows in (
