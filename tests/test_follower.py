@@ -283,18 +283,22 @@ async def test_namespaces_by_name_path_and_process_with_equal_indexes(recording_
     )
 
 
-async def test_a_namespace_that_goes_is_released(recording_url):
+async def test_a_namespace_that_goes_is_released_and_without_another_the_run_ends(recording_url):
     """Else its devices would live on: the other ends of its veth pairs vanish with it."""
     with namespace() as here, ExitStack() as stack:
         place = stack.enter_context(namespace())
         link = Site(here, place).create()
-        async with following(recording_url, [place.name]) as rig:
+        async with following(recording_url, [place.name], status=1) as rig:
             await asyncio.to_thread(link.send)
             stack.close()
             await until(lambda: rig.events("namespace_gone"))
             await until(lambda: "near0" not in here.run("ip", "-br", "link"))
+            # By itself.
             while await finals(recording_url) != [link.index]:
                 pass
+    (fault,) = rig.events("a stage failed")
+    assert fault["error"].startswith("all network namespaces of --netns are gone: start the agent")
+    assert not rig.events("no_interface_matches")
     await accounted(recording_url, link)
 
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 DEBOUNCE_S: Final = 0.003
 """How long changes may gather after the first: a new link is reported several times."""
 _RESTART: Final = "restart the agent to observe a new one of this name"
+_ALL_GONE: Final = (
+    "all network namespaces of --netns are gone: start the agent again once one is there"
+)
 ALIVE_POLL_S: Final = 1.0
 """How often namespaces are checked for having gone: the kernel does not report it."""
 
@@ -117,7 +120,7 @@ class Follower:
         return min(map(names.index, self._selection.named(link)), default=len(names))
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follow until ``stopping`` is set and ``wake`` called."""
+        """Follow until ``stopping`` is set and ``wake`` called; KernelError without a place."""
         self._stopping = stopping
         self.wake()
         while not stopping.is_set():
@@ -282,6 +285,8 @@ class Follower:
                 asyncio.get_running_loop().remove_reader(place.monitor.fd)
                 await self._remove((place, its) for its in place.followed.values())
                 place.close()
+        if not self._places:
+            raise KernelError(_ALL_GONE)
 
     def close(self) -> None:
         """Release the namespaces; harmless twice."""

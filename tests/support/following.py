@@ -165,13 +165,16 @@ class FollowingRig(Rig):
 
 @contextlib.asynccontextmanager
 async def following(
-    url: str, labels: Sequence[str], **options: Any
+    url: str, labels: Sequence[str], status: int = 0, **options: Any
 ) -> AsyncIterator[FollowingRig]:
-    """Run an agent that follows the interfaces of these namespaces; its log is complete."""
+    """Run an agent that follows the interfaces of these namespaces; its log is complete.
+
+    It must end with this exit ``status``.
+    """
     with structlog.testing.capture_logs() as logs:
         rig = FollowingRig(url, labels, **options)
         rig.logs = logs
-        async with rig.running():
+        async with rig.running(status):
             yield rig
 
 
