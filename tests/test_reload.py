@@ -335,6 +335,9 @@ def test_interfaces_that_are_chosen_and_left_out(pairs, place, recording_url):
         site.write(choice("absent"))
         assert site.hang_up()["changes"]["interface"]["new"] == ["absent"]
         assert agent.saw("no_interface_matches", 10)
+        (doubtful,) = agent.logs("reload_doubtful")
+        assert doubtful["reason"].startswith("no interface 'absent'; there are: ")
+        assert {first.name, second.name} <= {*doubtful["reason"].replace(",", "").split()}
         site.write('interface-kind = ["veth"]\ninterval = 0.2\n')
         assert site.hang_up()["changes"] == {
             "interface": {"old": ["absent"], "new": []},

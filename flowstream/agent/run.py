@@ -27,7 +27,7 @@ from flowstream.chain.chain import Chain
 from flowstream.files import shown
 from flowstream.following.attaching import Attaching
 from flowstream.following.follower import Follower
-from flowstream.following.places import open_places
+from flowstream.following.places import links_by_label, open_places
 from flowstream.host import identity as host
 from flowstream.host import limits, privileges
 from flowstream.host.selection import Selection
@@ -76,7 +76,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     limits.require_descriptors()
     selection = Selection(config.interfaces, config.interface_kinds)
     places = open_places(config.netns)
-    selection.require_named({place.label: place.links().values() for place in places})
+    selection.require_named(links_by_label(places))
     chosen = sum(selection.chooses(link) for place in places for link in place.links().values())
     limits.require_descriptors(_descriptors(config, chosen))
     this = Run(_identity(config))

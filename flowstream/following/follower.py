@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from flowstream.errors import KernelError
+from flowstream.errors import FlowstreamError, KernelError
 from flowstream.following.in_force import InForce
 from flowstream.following.overlapping import Overlapping
+from flowstream.following.places import links_by_label
 from flowstream.following.resampling import Replaceable, Resampling
 from flowstream.host.selection import Selection
 from flowstream.waiting import within
@@ -82,14 +83,17 @@ class Follower:
         self._resampling = Resampling(agent, attaching, self._places)
         self._removing: set[asyncio.Task[None]] = set()
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
-        self._idle = False
-        self._alive_due = 0.0
+        self._idle, self._alive_due = False, 0.0
 
     def configure(self, config: RunConfig) -> None:
         """Follow another configuration: interfaces, sampling rate, time between checks."""
         self._selection = Selection(config.interfaces, config.interface_kinds)
         self._attaching.sampling = config.sampling
         self._in_force.set_period(config.counters_period_s)
+        try:
+            self._selection.require_named(links_by_label(self._places))
+        except FlowstreamError as err:
+            log.warning("reload_doubtful", reason=str(err))
         self.wake()
 
     def wake(self) -> None:
@@ -103,7 +107,7 @@ class Follower:
         that cannot be attached to, unless the run ``continues`` another by then; other
         failures are logged and tried again later.
         """
-        for place, link in sorted(self._wanted(), key=lambda each: self._rank(each[1])):
+        for place, link in sorted(self._wanted(), key=lambda each: self._selection.rank(each[1])):
             if is_over():
                 return
             try:
@@ -114,10 +118,6 @@ class Follower:
                 self._attaching.failed(place, link, err)
         self._note_idle()
         self._overlapping.look(self._places)
-
-    def _rank(self, link: LinkFacts) -> int:
-        names = self._selection.exact_names
-        return min(map(names.index, self._selection.named(link)), default=len(names))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follow until ``stopping`` is set and ``wake`` called; KernelError without a place."""

@@ -14,7 +14,7 @@ from flowstream.host.namespaces import open_all
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from flowstream.host.links import LinkFacts
     from flowstream.host.namespaces import Namespace
@@ -141,3 +141,8 @@ def open_places(labels: Sequence[str]) -> list[Place]:
         for each in namespaces:
             each.close()
         raise
+
+
+def links_by_label(places: Sequence[Place]) -> dict[str, Collection[LinkFacts]]:
+    """Return the links that there are, by the label of their namespace."""
+    return {place.label: place.links().values() for place in places}

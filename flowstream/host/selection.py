@@ -61,6 +61,11 @@ class Selection:
         """Return the exact names that are names of the interface."""
         return [name for name in self.exact_names if name in link.names]
 
+    def rank(self, link: LinkFacts) -> int:
+        """Return the position of the first exact name of the interface; without one, the last."""
+        names = self.exact_names
+        return min(map(names.index, self.named(link)), default=len(names))
+
     def require_named(self, there: Mapping[str, Collection[LinkFacts]]) -> None:
         """Check that each exact name is one of a chosen interface, and no two are of the same.
 
