@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -342,6 +344,23 @@ async def test_many_interfaces_at_the_start_and_all_gone_at_once(site, recording
     last = (await recorded(recording_url, "counters"))[-1]
     assert last.table_swaps < 40
     await accounted(recording_url, *links)
+
+
+async def test_threads_that_all_share_may_be_busy_when_an_interface_comes(site, recording_url):
+    """With detachments that wait for the kernel, or a sink's slow files."""
+    async with following(recording_url, [site.there.name]) as rig:
+        link = await asyncio.to_thread(site.create)
+        await until(lambda: rig.events("attached", link.receiver.name))
+        free = threading.Event()
+        busy = [asyncio.ensure_future(asyncio.to_thread(free.wait)) for _ in range(64)]
+        try:
+            with ThreadPoolExecutor(1) as own:
+                loop = asyncio.get_running_loop()
+                other = await loop.run_in_executor(own, site.create)
+            await until(lambda: rig.events("attached", other.receiver.name))
+        finally:
+            free.set()
+            await asyncio.gather(*busy)
 
 
 async def test_packets_without_a_link_layer_header_are_read_as_ip(site, recording_url):

@@ -3,8 +3,7 @@
     netlink → LinkMonitor → Follower → Attacher.attach → Agent.add, rename, remove
 
 After any change the links that there are are compared with the attachments, so that no
-change can be missed. Only one comparison runs at a time, and whatever may wait for the
-kernel runs in a worker thread.
+change can be missed. One comparison runs at a time; a thread waits for the kernel.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from flowstream.following.in_force import InForce
 from flowstream.following.overlapping import Overlapping
 from flowstream.following.places import links_by_label
 from flowstream.following.resampling import Replaceable, Resampling
+from flowstream.following.thread import OwnThread
 from flowstream.host.selection import Selection
 from flowstream.waiting import within
 
@@ -78,9 +78,9 @@ class Follower:
         period_s: float,
     ) -> None:
         self._agent, self._attaching = agent, attaching
-        self._places, self._selection = list(places), selection
-        self._in_force, self._overlapping = InForce(period_s, agent), Overlapping()
-        self._resampling = Resampling(agent, attaching, self._places)
+        self._places, self._selection, self._thread = list(places), selection, OwnThread()
+        self._in_force, self._overlapping = InForce(period_s, agent, self._thread), Overlapping()
+        self._resampling = Resampling(agent, attaching, self._places, self._thread)
         self._removing: set[asyncio.Task[None]] = set()
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._idle, self._alive_due = False, 0.0
@@ -158,11 +158,11 @@ class Follower:
         attached = True
         while attached and not self._stopping.is_set():
             for place in self._places:
-                await asyncio.to_thread(place.read)
+                await self._thread.run(place.read)
             self._note_changes()
             await self._remove(self._leaving())
             attached = await self._attach_next() or await self._resampling.next()
-        await asyncio.to_thread(self._overlapping.look, self._places)
+        await self._thread.run(self._overlapping.look, self._places)
         await self._check()
 
     async def _attach_next(self) -> bool:
@@ -173,7 +173,7 @@ class Follower:
             if self._attaching.due(place, link) > time.monotonic():
                 continue
             try:
-                attachment = await asyncio.to_thread(self._attaching.attach, place, link)
+                attachment = await self._thread.run(self._attaching.attach, place, link)
             except KernelError as err:
                 self._attaching.failed(place, link, err)
             else:
@@ -244,7 +244,7 @@ class Follower:
         if not gone:
             return
         # A link that moved can be attached to in its new namespace once it is free.
-        await asyncio.to_thread(_detach, [self._agent[its.key] for _, its in gone])
+        await self._thread.run(_detach, [self._agent[its.key] for _, its in gone])
         for place, its in gone:
             del place.followed[its.link.index]
             removal = asyncio.ensure_future(self._agent.remove(its.key))
@@ -290,6 +290,7 @@ class Follower:
 
     def close(self) -> None:
         """Release the namespaces; harmless twice."""
+        self._thread.close()
         for place in self._places:
             place.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flowstream.accounting.attachment_key import AttachmentKey
+    from flowstream.following.thread import OwnThread
     from flowstream.pipeline.probe import Attachment
 
 SUSPECT_S: Final = 1.0
@@ -29,8 +29,8 @@ class Attached(Protocol):
 class InForce:
     """Checks attachments every ``period_s``, and soon again where one seems detached."""
 
-    def __init__(self, period_s: float, attached: Attached) -> None:
-        self._period_s, self._attached = period_s, attached
+    def __init__(self, period_s: float, attached: Attached, thread: OwnThread) -> None:
+        self._period_s, self._attached, self._thread = period_s, attached, thread
         self._suspects: set[AttachmentKey] = set()
         self.due = time.monotonic() + period_s
 
@@ -42,7 +42,7 @@ class InForce:
     async def check(self, keys: Iterable[AttachmentKey]) -> list[tuple[AttachmentKey, int]]:
         """Return those that were taken off, with the program that is there now, 0 for none."""
         before = {key: self._attached[key] for key in keys}
-        programs = await asyncio.to_thread(_programs_of, [*before.values()])
+        programs = await self._thread.run(_programs_of, [*before.values()])
         suspects, self._suspects = self._suspects, set()
         taken_off = []
         for (key, attachment), program in zip(before.items(), programs, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from flowstream.following.attaching import Attaching
     from flowstream.following.places import Place
+    from flowstream.following.thread import OwnThread
     from flowstream.host.links import LinkFacts
     from flowstream.pipeline.probe import Attachment
 
@@ -32,8 +32,15 @@ class Replaceable(Attached, Protocol):
 class Resampling:
     """Keeps attachments at the rate of ``attaching``; ``places`` has their links."""
 
-    def __init__(self, agent: Replaceable, attaching: Attaching, places: Sequence[Place]) -> None:
-        self._agent, self._attaching, self._places = agent, attaching, places
+    def __init__(
+        self,
+        agent: Replaceable,
+        attaching: Attaching,
+        places: Sequence[Place],
+        thread: OwnThread,
+    ) -> None:
+        self._agent, self._attaching = agent, attaching
+        self._places, self._thread = places, thread
 
     def outdated(self) -> Iterator[tuple[Place, LinkFacts]]:
         """Links that are attached to with another rate."""
@@ -49,9 +56,7 @@ class Resampling:
                 continue
             former = self._agent[place.attachment_key(link)]
             try:
-                attachment = await asyncio.to_thread(
-                    self._attaching.take_over, place, link, former
-                )
+                attachment = await self._thread.run(self._attaching.take_over, place, link, former)
             except KernelError as err:
                 self._attaching.failed(place, link, err)
             else:
