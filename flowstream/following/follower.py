@@ -240,8 +240,7 @@ class Follower:
 
     async def _remove(self, leaving: Iterable[tuple[Place, Followed]]) -> None:
         """Detach all of them, then empty each in its own time."""
-        gone = [*leaving]
-        if not gone:
+        if not (gone := [*leaving]):
             return
         # A link that moved can be attached to in its new namespace once it is free.
         await self._thread.run(_detach, [self._agent[its.key] for _, its in gone])
