@@ -141,16 +141,16 @@ class Follower:
             loop.remove_reader(fd)
             self.wake()
 
-        loop.add_reader(fd, readable)
+        if place.answers:
+            loop.add_reader(fd, readable)
 
     def _pause(self) -> float:
         """Seconds until there may be something to do without a change."""
-        due = [self._in_force.due]
+        due = [self._in_force.due, *(place.due for place in self._places)]
         if any(place.may_go for place in self._places):
             due.append(self._alive_due)
-        due += [self._attaching.due(*wanted) for wanted in self._free()]
-        due += [self._attaching.due(*outdated) for outdated in self._resampling.outdated()]
-        return min(due) - time.monotonic()
+        tries = (*self._free(), *self._resampling.outdated())
+        return min([*due, *(self._attaching.due(*each) for each in tries)]) - time.monotonic()
 
     async def _compare(self) -> None:
         """Compare until nothing is left to do; attach to one link at a time."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from flowstream.errors import KernelError
 from flowstream.host.links import netnsids
 from flowstream.host.overlaps import Seen, overlaps
 
@@ -39,7 +40,12 @@ class Overlapping:
             return
         self._last = attached
         by_number = {place.namespace.number: place for place in places}
-        found = overlaps(attached, netnsids([(each.namespace, each.monitor) for each in places]))
+        try:
+            numbers = netnsids([(each.namespace, each.monitor) for each in places])
+        except KernelError:
+            # Of a namespace that has gone: a warning may be missing, nothing else.
+            numbers = {}
+        found = overlaps(attached, numbers)
         known, self._known = self._known, set()
         for each in found:
             place, link = by_number[each.interface.place], each.interface.link

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.errors import KernelError
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 _INDEX_BITS: Final = 24
 """Bits of an interface index in records, where a run observes several namespaces."""
+READ_AGAIN_S: Final = 2.0
+"""Pause before the kernel is asked again for links that it did not report."""
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -43,6 +51,13 @@ class Place:
     def __init__(self, namespace: Namespace, monitor: LinkMonitor, *, alone: bool = True) -> None:
         self.namespace, self.monitor, self._alone = namespace, monitor, alone
         self.followed: dict[int, Followed] = {}
+        self.due = math.inf
+        """When it has to be read again, since the kernel gave no answer; time.monotonic()."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the kernel answered when it was read."""
+        return self.due == math.inf
 
     @property
     def label(self) -> str:
@@ -59,8 +74,19 @@ class Place:
         return self.namespace.fd is not None
 
     def read(self) -> None:
-        """Take in what the kernel reported; may block."""
-        for link, moved in self.monitor.read():
+        """Take in what the kernel reported; may block.
+
+        Without an answer the links stay as they were, and it is ``due`` again.
+        """
+        try:
+            departures = self.monitor.read()
+        except KernelError as err:
+            if self.answers:
+                log.warning("links_not_read", netns=self.label, error=str(err))
+            self.due = time.monotonic() + READ_AGAIN_S
+            return
+        self.due = math.inf
+        for link, moved in departures:
             its = self.followed.get(link.index)
             if its and its.link.incarnation == link.incarnation:
                 its.gone, its.moved = True, moved

@@ -169,9 +169,9 @@ class LinkMonitor(Closing):
             except DamagedMessageError:
                 self._complete = False
             except OSError as err:
+                self._complete = False
                 if err.errno != errno.ENOBUFS:
                     raise failed(err) from err
-                self._complete = False
 
     def _take(self, message: Message, departures: list[Departure]) -> None:
         if message.kind == rtnetlink.RTM_NEWLINK:
