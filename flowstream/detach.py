@@ -94,11 +94,7 @@ def _unpublished(run: RemovedRun, ended: Ended | None, fault: str) -> str:
 def _of_attachment(run: RemovedRun, key: AttachmentKey, entry: Entry) -> int:
     """Packets that are neither published, lost for a cause, nor wait in the spool."""
     present = run.counts.get(key.code) if entry.attached else None
-    kernel = [counts for counts in (present, entry.kernel) if counts]
-    seen = sum(
-        counts.seen.packets
-        - sum(amount.packets for amount in counts.no_flow.values())
-        - sum(amount.packets for amount in counts.losses.values())
-        for counts in kernel
+    recorded = sum(
+        counts.recorded.packets for counts in (present, entry.kernel) if counts is not None
     )
-    return seen - entry.account.amount.packets - entry.account.spool.packets
+    return recorded - entry.account.amount.packets - entry.account.spool.packets

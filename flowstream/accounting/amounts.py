@@ -54,6 +54,16 @@ class KernelCounts:
     no_flow: dict[str, Amount]
     losses: dict[str, RecordAmount] = field(default_factory=dict)
 
+    @property
+    def recorded(self) -> Amount:
+        """What the program put into records: seen, less what it counted otherwise."""
+        rest = self.seen
+        for amount in self.no_flow.values():
+            rest = rest.minus(amount)
+        for lost in self.losses.values():
+            rest = rest.minus(Amount(lost.packets, lost.l2_bytes))
+        return rest
+
     def plus(self, other: KernelCounts) -> KernelCounts:
         """Sum of both, which have the same reasons and causes."""
         return KernelCounts(

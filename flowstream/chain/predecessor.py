@@ -108,7 +108,7 @@ class Predecessor:
         for key in self.attachments():
             account, counts = self.run.ledger.account(key), self.counts(key)
             spool = Amount(account.spool.packets, account.spool.l2_bytes)
-            rest = _records(counts).minus(account.amount).minus(spool)
+            rest = counts.recorded.minus(account.amount).minus(spool)
             if min(rest) < 0:
                 log.error("run_books_differ", agent_epoch=self.epoch, **rest._asdict())
                 rest = Amount(*(max(each, 0) for each in rest))
@@ -148,13 +148,3 @@ def require_same(mode: str, wanted: Mode, link: PinnedLink, interface: str) -> N
             f"{link.path}: interface {interface} is observed in mode {mode}: "
             f"use --mode {mode}, or remove what is pinned: flowstream detach"
         )
-
-
-def _records(counts: KernelCounts) -> Amount:
-    """Return what the program put into records: seen, less what it counted otherwise."""
-    rest = counts.seen
-    for amount in counts.no_flow.values():
-        rest = rest.minus(amount)
-    for lost in counts.losses.values():
-        rest = rest.minus(Amount(lost.packets, lost.l2_bytes))
-    return rest
