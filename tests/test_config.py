@@ -10,6 +10,7 @@ from flowstream.config.options import option_name, options_of
 from flowstream.config.pcap import CaptureConfig
 from flowstream.config.publish import PublishConfig
 from flowstream.config.run import OPTIONS, RunConfig, load
+from flowstream.config.source import ConfigSource
 from flowstream.encode import FORMATS, PROFILES
 from flowstream.errors import UsageError
 
@@ -20,9 +21,14 @@ def file_with(tmp_path: Path, content: str | bytes) -> Path:
     return path
 
 
+def loaded(given: dict[str, object], file: Path | None = None) -> RunConfig:
+    """As ``flowstream run`` does, with and without --config."""
+    return load(given) if file is None else ConfigSource(given, file).config
+
+
 def refusal(given: dict[str, object], file: Path | None = None) -> str:
     with pytest.raises(UsageError) as caught:
-        load({"interfaces": ["veth0"]} | given, file)
+        loaded({"interfaces": ["veth0"]} | given, file)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -78,7 +84,7 @@ def test_every_option_from_a_file(tmp_path):
         shutdown-timeout = 3.5
         """,
     )
-    config = load({}, file)
+    config = loaded({}, file)
     assert config == RunConfig(
         interfaces=("eth0", "eth1.17"),
         program="counter",
@@ -105,7 +111,7 @@ def test_every_option_from_a_file(tmp_path):
 
 def test_the_command_line_takes_precedence_over_the_file(tmp_path):
     file = file_with(tmp_path, 'interface = ["eth0"]\ninterval = 7\nsampling = 3')
-    config = load({"interfaces": ["eth1"], "interval_s": "11", "sampling": None}, file)
+    config = loaded({"interfaces": ["eth1"], "interval_s": "11", "sampling": None}, file)
     assert (config.interfaces, config.interval_s, config.sampling) == (("eth1",), 11.0, 3)
 
 
@@ -116,19 +122,19 @@ def test_names_of_no_option_are_ignored():
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"# nothing\n"])
 def test_an_empty_file_changes_nothing(tmp_path, content):
     given = {"interfaces": ["veth0"]}
-    assert load(given, file_with(tmp_path, content)) == load(given)
+    assert loaded(given, file_with(tmp_path, content)) == load(given)
 
 
 def test_interfaces_are_chosen_by_patterns_kinds_and_namespaces(tmp_path):
     """By default the physical ones of the agent's own namespace."""
-    config = load({}, file_with(tmp_path, "interval = 7"))
+    config = loaded({}, file_with(tmp_path, "interval = 7"))
     assert (config.interfaces, config.interface_kinds, config.netns) == ((), (), ())
     content = """
         interface = ["eth*", "en[ps]?*", "!eth7", "[!]odd", "an-altname-of-more-than-15-octets"]
         interface-kind = ["physical", "bond", "ip6_vti"]
         netns = ["blue", "/run/docker/netns/a b", "pid:4194304"]
     """
-    config = load({}, file_with(tmp_path, content))
+    config = loaded({}, file_with(tmp_path, content))
     assert config.interfaces[:2] == ("eth*", "en[ps]?*")
     assert config.interface_kinds == ("physical", "bond", "ip6_vti")
     assert config.netns == ("blue", "/run/docker/netns/a b", "pid:4194304")
@@ -269,7 +275,7 @@ def test_mistakes_in_a_file_name_the_key_and_what_is_allowed(tmp_path, content, 
 def test_a_file_of_exactly_one_mebibyte_is_read(tmp_path):
     text = "sampling = 3\n"
     file = file_with(tmp_path, text + "#" * ((1 << 20) - len(text)))
-    assert load({"interfaces": ["a"]}, file).sampling == 3
+    assert loaded({"interfaces": ["a"]}, file).sampling == 3
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -50,8 +50,9 @@ def site(tmp_path) -> Site:
     return Site(tmp_path / "flowstream.toml")
 
 
-def test_the_first_configuration_is_the_one_that_load_gives(site):
-    assert site.source.config == load({}, site.file)
+def test_the_first_configuration_is_that_of_a_command_line_with_the_same_options(site):
+    given = {"interfaces": ["eth0"], "sink": "kafka://10.0.0.1:9092", "interval_s": "7"}
+    assert site.source.config == load(given)
 
 
 def test_nothing_has_changed(site):

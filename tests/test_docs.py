@@ -21,8 +21,8 @@ from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 from flowstream.accounting import terms
 from flowstream.accounting.identity import Identity
 from flowstream.cli import main as command_line
-from flowstream.config import run as config
 from flowstream.config.run import OPTIONS
+from flowstream.config.source import ConfigSource
 from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.kafka.properties import PROPERTIES
@@ -244,7 +244,7 @@ def test_a_configuration_is_one(block, tmp_path, monkeypatch):
     monkeypatch.setenv("KAFKA_PASSWORD", "a password")
     file = tmp_path / "flowstream.toml"
     file.write_text(block, encoding="utf-8")
-    assert config.load({}, file).interfaces == tuple(tomllib.loads(block)["interface"])
+    assert ConfigSource({}, file).config.interfaces == tuple(tomllib.loads(block)["interface"])
 
 
 def anchor(heading: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import reprlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta
@@ -26,6 +25,7 @@ from flowstream.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from flowstream.kafka.configuration import Given
     from flowstream.kafka.settings import ClientSettings
@@ -210,17 +210,14 @@ _BY_NAME: Final = {option.name: option for option in OPTIONS.values()}
 _NAMES: Final = ", ".join(_BY_NAME)
 
 
-def load(given: Mapping[str, object], file: str | Path | None = None) -> RunConfig:
-    """Merge the values of the command line with a configuration file and the defaults.
+def load(given: Mapping[str, object]) -> RunConfig:
+    """Merge the values of the command line with the defaults; ``ConfigSource`` adds a file.
 
     ``given`` maps field names to texts (``interfaces`` to a list of texts), as
     ``vars()`` of a parsed command line does; None and other names are ignored.
     Raises ``UsageError``.
     """
-    if file is None:
-        return merged(given, {}, lambda sink: client_of(sink, given))
-    values, table = read(Path(file))
-    return merged(given, values, lambda sink: client_of(sink, given, table))
+    return merged(given, {}, lambda sink: client_of(sink, given))
 
 
 def merged(

@@ -63,9 +63,9 @@ def _toml(value: Any) -> str:
 def target(data: bytes) -> None:
     """Load a file; a valid one says the same on the command line, and is reloaded."""
     _FILE.write_bytes(data)
-    config = _load({}, _FILE)
+    config = _load({})
     _reload(config)
-    _load({"interfaces": ["eth0"]}, _FILE)
+    _load({"interfaces": ["eth0"]})
     if config is not None:
         # Limits at their defaults are refused where there is nothing to limit.
         given = {field: getattr(config, field) for field in OPTIONS}
@@ -93,9 +93,9 @@ def _reload(config: RunConfig | None) -> None:
     assert reload.config.kafka is before.kafka
 
 
-def _load(given: dict[str, object], file: Any) -> RunConfig | None:
+def _load(given: dict[str, object]) -> RunConfig | None:
     try:
-        return load(given, file)
+        return ConfigSource(given, _FILE).config
     except UsageError as err:
         assert "\n" not in str(err), str(err)
         return None
