@@ -53,9 +53,7 @@ def require_bpffs(fd: int, path: str) -> None:
     """KernelError unless an open directory is in a BPF file system."""
     found = filesystem(fd)
     if found != "bpf":
-        raise KernelError(
-            f"{path} is in a file system of type {found or 'unknown'}, not bpf: {remedy(found)}"
-        )
+        raise KernelError(f"{path} is in a file system of type {found}, not bpf: {remedy(found)}")
 
 
 def remedy(found: str) -> str:
@@ -66,13 +64,13 @@ def remedy(found: str) -> str:
 
 
 def filesystem(fd: int) -> str:
-    """Type of the file system that a descriptor is in (proc_pid_mountinfo(5)), "" if unknown."""
+    """Type of the file system that a descriptor is in (proc_pid_mountinfo(5)), or "unknown"."""
     device = os.fstat(fd).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
         if line.split()[2] == wanted:
             return line.rpartition(" - ")[2].split()[0]
-    return ""
+    return "unknown"
 
 
 def is_shared(fd: int) -> bool:
