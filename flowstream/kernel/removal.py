@@ -111,9 +111,9 @@ class _Doomed:
                 continue
             # Of another kind or version: it goes with the other pins.
             with contextlib.suppress(KernelError):
-                link = PinnedLink(self._generation, int(code))
-                index = link.if_index
-                link.detach()
+                with PinnedLink(self._generation, int(code)) as link:
+                    index = link.if_index
+                    link.detach()
                 self.run.links[int(code)] = index
 
     def count(self, end_reason: int) -> None:
