@@ -36,7 +36,7 @@ RUN apt-get update \
 COPY --from=build /opt/flowstream /opt/flowstream
 ENV PATH=/opt/flowstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Starts as root because attaching needs capabilities. The agent drops all of them and becomes
-# nobody, which is nobody else's in a container; its attacher keeps those for attaching.
+# nobody, a user that nothing else in the container has; its attacher keeps those for attaching.
 # compose/compose.yaml lists them.
 ENTRYPOINT ["flowstream"]
 CMD ["--help"]
