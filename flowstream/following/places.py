@@ -97,7 +97,7 @@ class Place:
 
     def has_left(self, its: Followed) -> bool:
         """Whether the link of an attachment is not there any more."""
-        now = self.links().get(its.link.index)
+        now = self.monitor.link(its.link.index)
         return its.gone or now is None or now.incarnation != its.link.incarnation
 
     def changes(self) -> Iterator[tuple[Followed, LinkFacts]]:

@@ -145,6 +145,10 @@ class LinkMonitor(Closing):
         """Return the links by index, as of the last ``read``."""
         return dict(self._table)
 
+    def link(self, index: int) -> LinkFacts | None:
+        """Return one of them, without a copy of all; None when there is none."""
+        return self._table.get(index)
+
     def read(self) -> list[Departure]:
         """Take in what the kernel reported; return the links that went, in order.
 
