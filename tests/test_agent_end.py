@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import pwd
 import re
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audit, audited, delivered, last_counters, on, records_of
-from support.traffic import generator, wait_until
+from support.traffic import load, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.net import Interface
 
 PACKETS = 100_003
@@ -27,18 +23,6 @@ def program_on(interface: Interface) -> int | None:
     shown = interface.namespace.run("ip", "link", "show", interface.name)
     found = re.search(r"prog/xdp id (\d+)", shown)
     return int(found[1]) if found else None
-
-
-@contextlib.contextmanager
-def full_load(sender: Interface) -> Iterator[None]:
-    """Send packets of many flows at full rate during the block."""
-    command = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", FLOWS)
-    flood = sender.namespace.popen(*command, stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        flood.kill()
-        flood.wait()
 
 
 def test_every_interface_leaves_a_trace_before_the_first_period_is_over(pairs, recording_url):
@@ -89,7 +73,7 @@ def counters_are_there(url: str) -> bool:
 def test_the_end_under_full_load_is_in_order(wire, recording_url, record_format):
     sender, receiver = wire
     options = ("--sink", recording_url, "--format", record_format, "--interval", 1)
-    with Agent(*on(receiver), *options) as agent, full_load(sender):
+    with Agent(*on(receiver), *options) as agent, load(sender, FLOWS):
         agent.publishing()
         first = receiver.statistic("rx_packets")
         assert wait_until(lambda: receiver.statistic("rx_packets") > first + PACKETS, 60)

@@ -8,17 +8,15 @@ so on, until one gets to its end.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
-import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from support.pinned import PinnedRun
-from support.traffic import generator, wait_until
+from support.traffic import load, wait_until
 
 from flowstream.attacher import attaching
 from flowstream.attacher.client import Attacher
@@ -29,12 +27,13 @@ from flowstream.kernel import libbpf
 from flowstream.kernel.link import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.net import Interface
 
 RATE = 100_000
+FLOWS = 1_009
 CALLS = (
     *("bpf_map_create", "bpf_prog_load", "bpf_link_create", "bpf_link_update", "bpf_obj_pin"),
     *("bpf_obj_get", "bpf_map_update_elem"),
@@ -43,17 +42,6 @@ FILES = ("mkdir", "rename", "unlink", "rmdir")
 ENDED = 7
 """Status of a process that ended all at once."""
 processes = multiprocessing.get_context("fork")
-
-
-@contextlib.contextmanager
-def traffic(sender: Interface) -> Iterator[None]:
-    argv = (generator(), "-i", sender.name, "-n", 10**9, "-f", 1009, "-p", RATE)
-    flood = sender.namespace.popen(*map(str, argv), stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        flood.kill()
-        flood.wait()
 
 
 def end_before(step: int, end: Callable[[], object]) -> None:
@@ -156,7 +144,7 @@ def test_killed_at_any_step_a_run_leaves_what_the_next_one_closes(stage, pairs, 
     with PinnedRun(stage.place) as run:
         run.attach(receiver, stage.mode)
     numbers = itertools.count(1)
-    with traffic(sender):
+    with load(sender, FLOWS, RATE):
         for step in itertools.count():
             ended = [ends(body, stage, next(numbers), step) for _ in range(2)]
             assert ends(whole_run, stage, next(numbers), -1)

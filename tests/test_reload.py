@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.agent import Agent, audited, carried, delivered, last_counters, on, records_of
-from support.traffic import generator, wait_until
+from support.traffic import load, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -358,19 +357,14 @@ def test_another_sampling_rate_under_traffic(wire, place, recording_url, program
     text = f'program = "{program}"\ninterval = 1\nsampling = {{}}\n'.format
     with configured(place, receiver, recording_url, text(1)) as site:
         before = receiver.statistic("rx_packets")
-        command = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", FLOWS)
-        flood = sender.namespace.popen(*command, stdout=subprocess.DEVNULL)
-        try:
-            old = 1
+        old = 1
+        with load(sender, FLOWS):
             for count, new in enumerate((7, 3, 1, 11), 1):
                 assert site.reload(text(new)) == {"sampling": {"old": old, "new": new}}
                 old = new
                 assert wait_until(lambda: len(site.agent.logs("resampled")) == count)  # noqa: B023
                 seen = receiver.statistic("rx_packets")
                 assert wait_until(lambda: receiver.statistic("rx_packets") > seen + PACKETS)  # noqa: B023
-        finally:
-            flood.kill()
-            flood.wait()
         # Whatever is still on its way arrives before these.
         delivered(sender, receiver, FLOWS)
         arrived = receiver.statistic("rx_packets") - before

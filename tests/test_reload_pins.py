@@ -6,8 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from support.chains import Chain, directory, load, sums
-from support.traffic import wait_until
+from support.chains import Chain, directory, sums
+from support.traffic import load, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ import pytest
 from broker.acls import ANYBODY, AUTHORIZING, allow, deny
 from support.agent import delivered, records_of
 from support.attached import attacher_of
-from support.chains import Chain, closed, directory, generations, load, published, sums
+from support.chains import Chain, closed, directory, generations, published, sums
 from support.net import namespace, veth_pair
-from support.traffic import wait_until
+from support.traffic import load, wait_until
 
 from flowstream.records import CountersRecord
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from broker import Broker
 from support.agent import records_of
+from support.traffic import load
 
 from flowstream.records import decode
 from flowstream.segments.source import SegmentSource
-from soak.stage import load, stage
+from soak.stage import stage
 
 if TYPE_CHECKING:
     import argparse

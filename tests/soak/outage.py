@@ -12,12 +12,12 @@ from broker.topics import create
 from confluent_kafka.admin import NewTopic
 from faults.scene import PARTITIONS
 from support.agent import audit
-from support.traffic import wait_until
+from support.traffic import load, wait_until
 
 from flowstream.records import FlowRecord, decode
 from flowstream.source import open_source
 from soak.measure import resident
-from soak.stage import load, stage
+from soak.stage import stage
 
 if TYPE_CHECKING:
     import argparse

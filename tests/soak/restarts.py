@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from broker import Broker
 from support.bpffs import mounted
-from support.chains import Chain, directory, generations, load, sums
+from support.chains import Chain, directory, generations, sums
 from support.net import namespace, veth_pair
-from support.traffic import wait_until
+from support.traffic import load, wait_until
 
 from soak.kills import outages
 

@@ -1,4 +1,4 @@
-"""Where a long run takes place: an agent on a veth pair, and its traffic."""
+"""Where a long run takes place: an agent on a veth pair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from faults.scene import Scene
 from support.net import namespace, veth_pair
-from support.traffic import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from broker import Broker
     from broker.cluster import Cluster
-    from support.net import Interface
 
 
 @contextmanager
@@ -37,14 +35,3 @@ def stage(cluster: AbstractContextManager[Broker | Cluster]) -> Iterator[Scene]:
             yield scene
         finally:
             scene.close()
-
-
-@contextmanager
-def load(sender: Interface, flows: int, pps: int, port: int = 9) -> Iterator[None]:
-    """Packets of so many flows to a port, without an end."""
-    argv = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps, "-P", port)
-    with sender.namespace.popen(*map(str, argv)) as process:
-        try:
-            yield
-        finally:
-            process.kill()

@@ -11,12 +11,12 @@ from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.removal import remove_all
 from flowstream.layouts.constants import EndReason
 from support.agent import Agent, audit, carried, on
-from support.traffic import generator, wait_until
+from support.traffic import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.net import Interface, Wire
+    from support.net import Wire
 
 CHAIN_GOES_ON = "the chain goes on"
 
@@ -96,17 +96,6 @@ def sums(runs: list[dict[str, Any]]) -> dict[str, int]:
 def published(url: str) -> int:
     """Packets in the flow records of all runs, without the audit."""
     return carried(url).total()
-
-
-@contextmanager
-def load(sender: Interface, flows: int, pps: int) -> Iterator[None]:
-    """Packets of so many flows, without an end."""
-    argv = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps)
-    with sender.namespace.popen(*map(str, argv)) as process:
-        try:
-            yield
-        finally:
-            process.kill()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scapy.utils import RawPcapWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from support.net import Interface
 
@@ -48,6 +49,17 @@ def flood(device: Interface, *options: str | float, timeout: float = 120) -> dic
     argv = (str(generator()), "-i", device.name, *map(str, options))
     report: dict[str, Any] = json.loads(device.namespace.run(*argv, timeout=timeout))
     return report
+
+
+@contextlib.contextmanager
+def load(sender: Interface, flows: int, pps: int = 0, port: int = 9) -> Iterator[None]:
+    """Packets of so many flows to a port, without an end; ``pps`` 0: at full rate."""
+    argv = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps, "-P", port)
+    with sender.namespace.popen(*map(str, argv)) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def replay(device: Interface, capture: Path, pps: int = REPLAY_PPS) -> None:
