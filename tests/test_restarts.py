@@ -41,15 +41,6 @@ def begin(chain: Chain) -> None:
         agent.stop()
 
 
-def quiet(chain: Chain) -> int:
-    """Wait until nothing is under way; return the packets that arrived."""
-    arrived = -1
-    while arrived != chain.arrived:
-        arrived = chain.arrived
-        time.sleep(0.1)
-    return arrived
-
-
 def test_what_arrives_without_an_agent_is_published_by_the_next(chain):
     with chain.agent() as agent:
         agent.publishing()
@@ -87,7 +78,7 @@ def test_orderly_restarts_under_load_lose_nothing(chain):
                 agent.publishing()
                 time.sleep(0.3)
                 agent.stop()
-    arrived = quiet(chain)
+    arrived = chain.quiet()
     runs = chain.close()
     assert len(runs) == 6
     assert sums(runs) == {"seen": arrived, "published": arrived, "lost": 0, "killed": 0}
@@ -103,7 +94,7 @@ def test_sigkill_under_load_leaves_nothing_unexplained(chain):
                 time.sleep(0.1 * n)
                 agent.signal(signal.SIGKILL)
                 agent.wait()
-    arrived = quiet(chain)
+    arrived = chain.quiet()
     runs = chain.close()
     found = sums(runs)
     assert (found["seen"], found["lost"]) == (arrived, 0)
@@ -248,7 +239,7 @@ def test_with_spool_and_broker_away_a_killed_agent_leaves_every_packet_explained
                     time.sleep(0.7 * n + 0.3)
                     agent.signal(signal.SIGKILL)
                     agent.wait()
-        arrived = quiet(chain)
+        arrived = chain.quiet()
         with chain.agent() as agent:
             agent.publishing()
             assert wait_until(lambda: len(generations(pins)) == 1, 60), agent.output()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FLOWS: Final = 2_003
 LONGEST_S: Final = 2.0
 """After its start an agent lives at most this long."""
-QUIET_S: Final = 0.2
 DRAINED_S: Final = 600.0
 
 
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> list[str]:
             _restart(chain, options)
         if broker:
             _drain(chain)
-        _wait_until_quiet(chain)
+        chain.quiet()
         return _missed(chain, kill=options.kill)
 
 
@@ -94,13 +93,6 @@ def _drain(chain: Chain) -> None:
         waiting = agent.logs("spool_found")
         assert wait_until(lambda: not waiting or bool(agent.logs("spool_drained")), DRAINED_S)
         agent.stop()
-
-
-def _wait_until_quiet(chain: Chain) -> None:
-    arrived = -1
-    while arrived != chain.arrived:
-        arrived = chain.arrived
-        time.sleep(QUIET_S)
 
 
 def _missed(chain: Chain, *, kill: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from support.net import Wire
 
 CHAIN_GOES_ON = "the chain goes on"
+QUIET_S = 0.2
 
 
 class Chain:
@@ -47,6 +49,14 @@ class Chain:
     def arrived(self) -> int:
         """Packets that the interface received so far."""
         return self.receiver.statistic("rx_packets") - self._before
+
+    def quiet(self) -> int:
+        """Wait until nothing is under way; return the packets that arrived."""
+        arrived = -1
+        while arrived != self.arrived:
+            arrived = self.arrived
+            time.sleep(QUIET_S)
+        return arrived
 
     def runs(self) -> list[dict[str, Any]]:
         """Runs of the chain, the oldest first; all but the last are closed and hold."""
