@@ -21,7 +21,7 @@ from flowstream.host.privileges import find_user
 from flowstream.host.selection import Selection
 from flowstream.kernel.link import Mode
 from support.agent import delivered
-from support.net import LARGEST_MTU, OFFLOADS_OFF, Interface
+from support.net import LARGEST_MTU, OFFLOADS_OFF, Interface, interface
 from support.rig import Rig
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Link:
     """One pair: ``sender``, ``receiver``, and how many packets have arrived."""
 
     def __init__(self, here: Namespace, near: str, there: Namespace, far: str) -> None:
-        self.sender = Interface(here, near, index_of(here, near))
-        self.receiver = Interface(there, far, index_of(there, far))
+        self.sender = interface(here, near)
+        self.receiver = interface(there, far)
         self.arrived = 0
 
     @property
@@ -87,18 +87,12 @@ class Link:
     def move(self, to: Namespace) -> None:
         """Move the observed end to another namespace, where it is up again."""
         self.set("netns", to.name)
-        name = self.receiver.name
-        self.receiver = Interface(to, name, index_of(to, name))
+        self.receiver = interface(to, self.receiver.name)
         self.set("up", "arp", "off", "multicast", "off")
 
     def delete(self) -> None:
         """Delete both ends."""
         self.receiver.namespace.run("ip", "link", "delete", self.receiver.name)
-
-
-def index_of(place: Namespace, name: str) -> int:
-    """Return the kernel's index of an interface."""
-    return int(place.run("cat", f"/sys/class/net/{name}/ifindex"))
 
 
 class FollowingRig(Rig):

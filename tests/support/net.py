@@ -137,7 +137,7 @@ def veth_pair(
             place.run("ethtool", "-K", name, *OFFLOADS_OFF)
             place.run("ip", "link", "set", name, "mtu", str(mtu), "arp", "off")
             place.run("ip", "link", "set", name, "multicast", "off", "up")
-        yield Wire(*(_interface(place, name) for place, name in ends))
+        yield Wire(*(interface(place, name) for place, name in ends))
     finally:
         # A test may have deleted or moved the device: its namespace takes it along.
         subprocess.run(
@@ -148,7 +148,8 @@ def veth_pair(
 _CONFS = ("all", "default")
 
 
-def _interface(place: Namespace, name: str) -> Interface:
+def interface(place: Namespace, name: str) -> Interface:
+    """Return the device of this name in a namespace."""
     index = int(place.run("cat", f"/sys/class/net/{name}/ifindex"))
     return Interface(place, name, index)
 

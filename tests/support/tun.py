@@ -9,12 +9,12 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from support.net import LARGEST_MTU, Interface
+from support.net import LARGEST_MTU, interface
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.net import Namespace
+    from support.net import Interface, Namespace
 
 # linux/if_tun.h
 IFF_NO_PI: Final = 0x1000
@@ -48,7 +48,6 @@ def tun_device(place: Namespace, name: str = "tun0", flags: int = IFF_NO_PI) -> 
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("=16sH22x", name.encode(), _IFF_TUN | flags))
         place.run("ip", "link", "set", name, "mtu", str(LARGEST_MTU), "up")
-        index = int(place.run("cat", f"/sys/class/net/{name}/ifindex"))
-        yield Tun(Interface(place, name, index), fd)
+        yield Tun(interface(place, name), fd)
     finally:
         os.close(fd)
