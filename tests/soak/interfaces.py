@@ -6,7 +6,6 @@ import random
 import socket
 import statistics
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +18,13 @@ from support.agent import Agent, audit
 from support.net import namespace
 from support.traffic import wait_until
 
+from soak.background import background
 from soak.bpf_objects import Objects
 from soak.measure import resident
 
 if TYPE_CHECKING:
     import argparse
+    import threading
     from collections.abc import Iterator
 
     from support.net import Namespace
@@ -134,9 +135,8 @@ class Links:
     @contextmanager
     def traffic(self, rng: random.Random) -> Iterator[None]:
         """Send bursts of packets to one pair after the other."""
-        end = threading.Event()
 
-        def work() -> None:
+        def work(end: threading.Event) -> None:
             while not end.wait(1 / BURSTS_PER_S):
                 # It may go meanwhile.
                 name = rng.choice(self.names or ["none"]).replace("far", "near")
@@ -147,13 +147,8 @@ class Links:
                         break
                     self.sent += 1
 
-        thread = threading.Thread(target=work, name="traffic")
-        thread.start()
-        try:
+        with background("traffic", work):
             yield
-        finally:
-            end.set()
-            thread.join()
 
 
 def _packet(port: int) -> bytes:

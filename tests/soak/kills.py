@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -15,10 +14,12 @@ from support.traffic import load
 
 from flowstream.records import decode
 from flowstream.segments.source import SegmentSource
+from soak.background import background
 from soak.stage import stage
 
 if TYPE_CHECKING:
     import argparse
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -66,21 +67,16 @@ def run(options: argparse.Namespace) -> list[str]:
 @contextmanager
 def outages(broker: Broker, seed: int) -> Iterator[None]:
     """The broker goes and comes, by its own clock; at the end it is there."""
-    rng, end = random.Random(seed + 1), threading.Event()
+    rng = random.Random(seed + 1)
 
-    def work() -> None:
+    def work(end: threading.Event) -> None:
         while not end.wait(rng.uniform(*AWAY_S)):
             broker.stop(rng.choice([signal.SIGTERM, signal.SIGKILL]))
             end.wait(rng.uniform(*AWAY_S))
             broker.start()
 
-    thread = threading.Thread(target=work, name="outages")
-    thread.start()
-    try:
+    with background("outages", work):
         yield
-    finally:
-        end.set()
-        thread.join()
 
 
 def _spooled(spool: Path) -> Iterator[tuple[str, int, int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soak.background import background
+
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
 
@@ -16,19 +18,13 @@ if TYPE_CHECKING:
 def resident(pid: int, period_s: float = 1.0) -> Iterator[list[int]]:
     """Resident octets of a process, a sample at once and one each period."""
     samples = [_resident(pid)]
-    end = threading.Event()
 
-    def work() -> None:
+    def work(end: threading.Event) -> None:
         while not end.wait(period_s):
             samples.append(_resident(pid))
 
-    thread = threading.Thread(target=work, name="resident")
-    thread.start()
-    try:
+    with background("resident", work):
         yield samples
-    finally:
-        end.set()
-        thread.join()
 
 
 def _resident(pid: int) -> int:
