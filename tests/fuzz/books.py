@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _HEAD = struct.Struct(">QH")
-_HEADER = header(Identity(1_763_800_000_000_000_000, bytes(16), "host-a", SAMPLER))
+HEADER = header(Identity(1_763_800_000_000_000_000, bytes(16), "host-a", SAMPLER))
 
 
 def seeds() -> Sequence[bytes]:
@@ -35,7 +35,7 @@ def seeds() -> Sequence[bytes]:
     account = Account(acknowledged=Amount(3, 301), spool=RecordAmount(1, 3, 300))
     account.doubt(RecordAmount(2, 5, 500), "shutdown")
     entry = Entry(Facts("eth0", "site", "native", 7, "xdp_flow"), False, kernel, account)
-    empty = {books.HEADER: books.encode(_HEADER)}
+    empty = {books.HEADER: books.encode(HEADER)}
     return [
         _packed(empty),
         _packed(empty | {books.SEQS: books.encode(Seqs(5, 7, 11)), 6: books.encode(entry)}),
@@ -51,7 +51,7 @@ def target(data: bytes) -> None:
         assert len(str(err)) < 1_000
         return
     kept = Kept()
-    again = Books(kept, _HEADER, run)
+    again = Books(kept, HEADER, run)
     for key in run.ledger.accounts():
         again.note(key)
     # What was read is what is kept.

@@ -6,23 +6,20 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
-from support.books import header
-from support.records import SAMPLER
 
 from flowstream.accounting import books
 from flowstream.accounting.account import Account
 from flowstream.accounting.books import Decoded, Entry, Facts, Seqs
-from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Run
 from flowstream.errors import FlowstreamError
 from flowstream.host import unprivileged
+from fuzz.books import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_HEADER = header(Identity(1_763_800_000_000_000_000, bytes(16), "host-a", SAMPLER))
-_BOOKS = Decoded(_HEADER, Seqs(5, 7, 11), {6: Entry(Facts("eth0"), False, None, Account())})
+_BOOKS = Decoded(HEADER, Seqs(5, 7, 11), {6: Entry(Facts("eth0"), False, None, Account())})
 
 
 def seeds() -> Sequence[bytes]:
