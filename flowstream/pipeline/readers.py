@@ -65,12 +65,11 @@ class RingReader:
         async with self._moving:
             pass  # The records that ``run`` has taken out are with the publisher now.
 
-    async def _move(self) -> int:
+    async def _move(self) -> None:
         async with self._moving:
             records = self._ring.read(READ_RECORDS)
             if len(records):
                 await self._intake.put(RecordBatch(self._ring.stream, records))
-        return len(records)
 
 
 class Readers:
