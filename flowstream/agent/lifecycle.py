@@ -132,7 +132,6 @@ class Agent:
     def succeed(self, chain: Chain, means: Means, ledgers: Ledgers) -> None:
         """Close the runs before this one, and leave the programs to the next."""
         self._chain, chain.books.on_fault = chain, self._faults.add
-        self._signals.pinned = True
         rhythm = rhythm_of(self._config)
         self._predecessors = Predecessors(
             chain.predecessors, means, ledgers, rhythm, self._faults.add

@@ -84,7 +84,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
     ledgers = Ledgers(this.identity.agent_epoch, this.ledger)
-    signals = Signals(reloads=source is not None)
+    signals = Signals(reloads=source is not None, pinned=config.pin is not None)
     with ExitStack() as stack:
         chain = stack.enter_context(Chain(config, config.pin, user, this)) if config.pin else None
         topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]

@@ -23,18 +23,16 @@ class Signals:
     """Remembers signals until somebody can act on them; the second that ends does so at once.
 
     With ``reloads`` SIGHUP does not end the run: it asks for the configuration to be read
-    again.
+    again. ``pinned``: a next run goes on with what this one leaves.
     """
 
-    def __init__(self, *, reloads: bool = False) -> None:
-        self._reloads = reloads
+    def __init__(self, *, reloads: bool = False, pinned: bool = False) -> None:
+        self._reloads, self._pinned = reloads, pinned
         self._reload_asked = False
         self._noted: Counter[int] = Counter()
         self._stop: Callable[[], object] | None = None
         self._reload: Callable[[], object] | None = None
         self.received = False
-        self.pinned = False
-        """Whether a next run goes on with what this one leaves."""
 
     def catch(self) -> None:
         """Handle the signals from now on, without an event loop."""
@@ -77,7 +75,7 @@ class Signals:
                 self._reload()
             return
         if self.received:
-            if self.pinned:
+            if self._pinned:
                 log.error("second signal: ending at once, the next run counts what is unpublished")
             else:
                 log.error("second signal: ending at once, unpublished records are lost")
