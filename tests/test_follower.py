@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -55,6 +56,13 @@ async def accounted(url: str, *links: Link) -> None:
     assert await asyncio.to_thread(carried, url) == {k: v for k, v in arrived.items() if v}
 
 
+async def until_final(url: str, *indexes: int) -> None:
+    """Wait until these interfaces, and no others, have final counters."""
+    deadline = time.monotonic() + 30
+    while (found := sorted(await finals(url))) != [*indexes]:
+        assert time.monotonic() < deadline, found
+
+
 async def test_an_interface_that_comes_is_observed_until_it_goes(site, recording_url):
     async with following(recording_url, [site.there.name]) as rig:
         await until(lambda: rig.events("no_interface_matches"))
@@ -63,8 +71,7 @@ async def test_an_interface_that_comes_is_observed_until_it_goes(site, recording
         await asyncio.to_thread(link.send)
         await asyncio.to_thread(link.delete)
         await until(lambda: rig.events("interface_gone", link.receiver.name))
-        while await finals(recording_url) != [link.index]:
-            pass
+        await until_final(recording_url, link.index)
         other = await asyncio.to_thread(site.create)
         await until(lambda: rig.events("attached", other.receiver.name))
         await asyncio.to_thread(other.send)
@@ -78,8 +85,9 @@ async def test_a_renamed_interface_is_observed_on_under_its_new_name(site, recor
     link = site.create()
     async with following(recording_url, [site.there.name]) as rig:
         await asyncio.to_thread(link.send)
-        while not await recorded(recording_url, "flows"):
-            pass
+        async with asyncio.timeout(30):
+            while not await recorded(recording_url, "flows"):
+                pass
         await asyncio.to_thread(link.rename, "farther")
         await until(lambda: rig.events("interface_renamed"))
         await asyncio.to_thread(link.send)
@@ -100,8 +108,7 @@ async def test_a_name_that_is_not_chosen_any_more_ends_the_attachment(site, reco
         await asyncio.to_thread(link.send)
         await asyncio.to_thread(link.rename, "other")
         await until(lambda: rig.events("interface_left_out"))
-        while await finals(recording_url) != [link.index]:
-            pass
+        await until_final(recording_url, link.index)
         arrived = link.arrived
         await asyncio.to_thread(link.send)
         link.arrived = arrived
@@ -119,8 +126,7 @@ async def test_an_interface_that_moves_away_and_back_is_counted_on(site, recordi
             await asyncio.to_thread(link.send)
             await asyncio.to_thread(link.move, elsewhere)
             await until(lambda: rig.events("interface_moved", "far0"))
-            while await finals(recording_url) != [index]:
-                pass
+            await until_final(recording_url, index)
             await asyncio.to_thread(link.move, site.there)
             assert link.index == index
             await until(lambda: len(rig.events("attached")) == 2)
@@ -296,8 +302,7 @@ async def test_a_namespace_that_goes_is_released_and_without_another_the_run_end
             await until(lambda: rig.events("namespace_gone"))
             await until(lambda: "near0" not in here.run("ip", "-br", "link"))
             # By itself.
-            while await finals(recording_url) != [link.index]:
-                pass
+            await until_final(recording_url, link.index)
     (fault,) = rig.events("a stage failed")
     assert fault["error"].startswith("all network namespaces of --netns are gone: start the agent")
     assert not rig.events("no_interface_matches")
@@ -336,8 +341,7 @@ async def test_many_interfaces_at_the_start_and_all_gone_at_once(site, recording
             site.here.run("ip", "link", "set", link.sender.name, "group", "211")
         await asyncio.to_thread(site.here.run, "ip", "link", "delete", "group", "211")
         await until(lambda: len(rig.events("interface_gone")) == 64)
-        while sorted(await finals(recording_url)) != [link.index for link in links]:
-            pass
+        await until_final(recording_url, *(link.index for link in links))
     (ended,) = rig.events("ended")
     assert (ended["attached"], ended["detached"]) == (64, 64)
     # They share the swaps of the tables.
