@@ -20,7 +20,7 @@ from flowstream.config.pcap import CaptureConfig
 from flowstream.host.privileges import find_user
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.packets import PacketFeed
-from flowstream.layouts.xdp_flow import CAPTURE_META
+from flowstream.layouts.flow import CAPTURE_META
 from flowstream.pcap.capture_run import CaptureRun, Clock
 from flowstream.pcap.identity import measure as measure_captures
 from flowstream.pcap.inputs import opened

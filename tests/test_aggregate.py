@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import FIELDS, flow_records, random_addresses, random_flows
 
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.pipeline.aggregate import ANY_PROTO, aggregate
 
 SUMMED = ("packets", "bytes", "l2_bytes", "flow_count")
@@ -291,7 +291,7 @@ def test_nothing_is_imported_while_records_are_merged():
         import sys
         import numpy as np
         from flowstream.pipeline.limit import _merged
-        from flowstream.layouts.xdp_flow import FLOW_RECORD
+        from flowstream.layouts.flow import FLOW_RECORD
         records = np.zeros(1009, FLOW_RECORD)
         records["src_addr"][:, 15] = records["if_index"] = np.arange(1009) % 251
         before = set(sys.modules)

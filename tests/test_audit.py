@@ -26,7 +26,7 @@ from support.records import random_flows
 from flowstream.audit import Amount, Audit, Result, audit
 from flowstream.encode import stamp
 from flowstream.errors import SourceError, UsageError
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import Amount as RecordAmount
 from flowstream.records import Loss, StageCounts
 

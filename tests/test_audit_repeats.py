@@ -26,7 +26,7 @@ from flowstream.audit.repeats import Repeats
 from flowstream.audit.sums import COUNTS, RunAccounts
 from flowstream.encode import stamp
 from flowstream.encode.hashes import hashes_of
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import Amount, Loss, SpoolCounts, StageCounts
 
 if TYPE_CHECKING:

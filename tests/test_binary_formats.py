@@ -33,7 +33,7 @@ from support.records import (
 from flowstream import schemas
 from flowstream.accounting.identity import Identity
 from flowstream.encode import Prefixes, make_encoder, stamp
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import FlowRecord, RecordType, SpoolCounts, community_id, decode
 from flowstream.records.describe import fields, named_fields, protobuf_fields
 from flowstream.records.fields import Kind

@@ -25,7 +25,7 @@ from support.records import random_flows
 from flowstream.cli.main import main
 from flowstream.errors import DecodeError, SourceError, UsageError
 from flowstream.kafka.sink import KafkaSink
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.reading import read
 from flowstream.reading.columnar import json_values
 from flowstream.reading.times import unix_ms

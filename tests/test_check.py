@@ -67,7 +67,7 @@ def driver(**changes) -> DriverFacts:
 def test_this_host_meets_every_requirement():
     findings = checked("!*")
     assert [finding.subject for finding in findings if finding.subject != "interfaces"] == [
-        *("kernel", "capabilities", "BPF JIT", "libbpf", "xdp_flow", "xdp_counter", "bcc")
+        *("kernel", "capabilities", "BPF JIT", "libbpf", "program flow", "program counter", "bcc")
     ]
     assert [finding for finding in findings if finding.status is Status.FAIL] == []
     assert only("kernel", findings).text.startswith(os.uname().release)

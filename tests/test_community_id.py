@@ -16,7 +16,7 @@ from support.records import EPOCH, SAMPLER, encoder_of, flow_records, random_flo
 from flowstream.accounting.identity import Identity
 from flowstream.encode import make_encoder, stamp
 from flowstream.encode.community_id import community_ids
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import community_id, decode, decode_many
 
 IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0"})

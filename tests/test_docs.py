@@ -26,7 +26,7 @@ from flowstream.config.source import ConfigSource
 from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError
 from flowstream.kafka.properties import PROPERTIES
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.describe import named_fields

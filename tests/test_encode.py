@@ -34,7 +34,7 @@ from flowstream.encode import (
     stamp,
 )
 from flowstream.errors import UsageError
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import decode, decode_many
 from flowstream.streams import Stream
 

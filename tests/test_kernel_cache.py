@@ -22,7 +22,7 @@ from flowstream.kernel import object as kernel_object
 
 NOBODY = find_user("nobody")
 DIGEST = "d" * 64
-OBJECT = msgspec.structs.replace(kernel_object.embedded("xdp_counter"), source_digest=DIGEST)
+OBJECT = msgspec.structs.replace(kernel_object.embedded("counter"), source_digest=DIGEST)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def stored(place: Path) -> Path:
 
 
 def load() -> kernel_object.KernelObject | None:
-    return cache.load("xdp_counter", DIGEST)
+    return cache.load("counter", DIGEST)
 
 
 def test_an_object_is_kept(place):
@@ -47,7 +47,7 @@ def test_an_object_is_kept(place):
     assert load() == OBJECT
     assert stat.S_IMODE(place.stat().st_mode) == 0o755
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
-    assert cache.load("xdp_counter", "e" * 64) is None
+    assert cache.load("counter", "e" * 64) is None
 
 
 def test_root_uses_the_systems_cache_whatever_the_environment(monkeypatch):
@@ -123,8 +123,8 @@ def test_an_object_that_is_damaged_is_not_taken(place, at):
 
 def test_an_object_under_anothers_name_is_not_taken(place):
     file = stored(place)
-    file.rename(file.with_name(file.name.replace("xdp_counter", "xdp_flow")))
-    assert cache.load("xdp_flow", DIGEST) is None
+    file.rename(file.with_name(file.name.replace("counter", "flow")))
+    assert cache.load("flow", DIGEST) is None
 
 
 @pytest.mark.parametrize("theirs", [True, False])
@@ -139,7 +139,7 @@ def test_another_user_has_a_cache_of_its_own(tmp_path, theirs):
         (home / "flowstream").chmod(0o777)
     code = (
         "import os, sys; from flowstream.kernel import cache, object as o;"
-        "obj = o.embedded('xdp_counter');"
+        "obj = o.embedded('counter');"
         "os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3);"
         "cache.store(obj); print(cache.load(obj.name, obj.source_digest) == obj)"
     )
@@ -157,7 +157,7 @@ def test_another_user_has_a_cache_of_its_own(tmp_path, theirs):
 def sources(tmp_path, monkeypatch) -> Path:
     copy = tmp_path / "bpf"
     shutil.copytree(bpf_compile.SOURCE_DIR, copy)
-    (copy / "xdp_counter.c").write_text("changed")
+    (copy / "counter.c").write_text("changed")
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.setattr(bpf_compile, "SOURCE_DIR", copy)
     return copy
@@ -165,7 +165,7 @@ def sources(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("change", ["owner", "mode", "header", "directory", "link"])
 def test_sources_that_others_can_change_are_not_compiled(place, sources, change):
-    source = sources / "xdp_counter.c"
+    source = sources / "counter.c"
     match change:
         case "owner":
             os.chown(source, *NOBODY)
@@ -181,7 +181,7 @@ def test_sources_that_others_can_change_are_not_compiled(place, sources, change)
             source.rename(sources.parent / "elsewhere")
             source.symlink_to(sources.parent / "elsewhere")
     with pytest.raises(CompileError) as caught:
-        bpf_compile.obtain("xdp_counter")
+        bpf_compile.obtain("counter")
     assert str(caught.value).startswith(
         f"{source} can be changed by users other than the owner of "
     )
@@ -191,10 +191,10 @@ def test_a_folder_called_bpf_beside_an_installed_package_is_not_its_source(tmp_p
     """As another package's in site-packages is."""
     shutil.copytree(Path(flowstream.__file__).parent, tmp_path / "flowstream")
     (tmp_path / "bpf").mkdir()
-    (tmp_path / "bpf" / "xdp_flow.c").write_text("int xdp_flow(struct xdp_md *ctx) {return 1;}")
+    (tmp_path / "bpf" / "flow.c").write_text("int xdp_flow(struct xdp_md *ctx) {return 1;}")
     code = (
         "from flowstream.kernel import compile, object; print(compile.SOURCE_DIR);"
-        "print(compile.obtain('xdp_flow') == object.embedded('xdp_flow'))"
+        "print(compile.obtain('flow') == object.embedded('flow'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False

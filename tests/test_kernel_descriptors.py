@@ -27,7 +27,7 @@ from flowstream.kernel.maps import ArrayMap, HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 
 U32, U64 = np.dtype(np.uint32), np.dtype(np.uint64)
 PAIR = np.dtype([("left", np.uint64), ("right", np.uint64)])
@@ -74,7 +74,7 @@ def test_a_ring_is_read_by_a_descriptor():
         bench.run(ether(0x0800, ip4(17, udp(), src="192.0.2.1")))
         bench.run(PACKET, repeat=101)
         ring = bench.probe.overflow.raw
-        ring_spec = kernel_object.embedded("xdp_flow").map("overflow")
+        ring_spec = kernel_object.embedded("flow").map("overflow")
         with RingBuffer.from_fd(os.dup(ring.fd), ring_spec, FLOW_RECORD, ring.size) as same:
             assert len(same.read(47)) == 47
         # The position is the ring's, whichever descriptor it is read by.
@@ -117,7 +117,7 @@ def test_a_ring_of_another_size_is_refused():
 
 
 def test_a_descriptor_of_another_kind_is_refused():
-    program_spec = kernel_object.embedded("xdp_flow").program("xdp_flow")
+    program_spec = kernel_object.embedded("flow").program("xdp_flow")
     with FlowBench() as bench, Path(os.devnull).open() as file:
         with pytest.raises(LayoutError, match=r"bpf-prog.*, not a bpf-map"):
             Map.from_fd(os.dup(bench.program.fd), spec(libbpf.MAP_TYPE_HASH))
@@ -132,13 +132,13 @@ def test_a_descriptor_of_another_kind_is_refused():
 
 
 def test_a_program_runs_by_a_descriptor_and_has_its_name():
-    flow = kernel_object.embedded("xdp_flow").program("xdp_flow")
-    counter = kernel_object.embedded("xdp_counter").program("count_ipv4")
+    flow = kernel_object.embedded("flow").program("xdp_flow")
+    counter = kernel_object.embedded("counter").program("xdp_counter")
     with FlowBench() as bench:
         with Program.from_fd(os.dup(bench.program.fd), flow) as same:
             assert (same.id, same.name) == (bench.program.id, "xdp_flow")
         fd = os.dup(bench.program.fd)
-        with pytest.raises(LayoutError, match="name xdp_flow, expected count_ipv4"):
+        with pytest.raises(LayoutError, match="name xdp_flow, expected xdp_counter"):
             Program.from_fd(fd, counter)
         assert not is_open(fd)
 
@@ -158,7 +158,7 @@ def test_a_link_is_held_and_ended_by_a_descriptor():
         # The link's last descriptor keeps the program there.
         attached = libbpf.attached_program(device.index)
         assert attached is not None
-        assert attached[1] == "count_ipv4"
+        assert attached[1] == "xdp_counter"
         link.close()
         assert wait_until(lambda: libbpf.attached_program(device.index) is None)
 

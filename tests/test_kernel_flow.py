@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flowstream.kernel.flow import FlowProbe
-from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts import flow as layout
 from flowstream.layouts.constants import EndReason
 
 if TYPE_CHECKING:

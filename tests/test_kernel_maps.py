@@ -225,5 +225,5 @@ def test_no_libbpf(monkeypatch):
 
 def test_the_programs_maps_are_the_objects():
     """Every map that the accessors expect is in the embedded object with its size."""
-    names = {each.name for each in bpf_compile.obtain("xdp_flow").maps}
+    names = {each.name for each in bpf_compile.obtain("flow").maps}
     assert {"counters", "table_fill", "flow_table", "active_table", "seen_flows"} <= names

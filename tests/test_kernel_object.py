@@ -24,7 +24,7 @@ from flowstream.kernel.target import Target
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAME = "xdp_counter"
+NAME = "counter"
 FRAME = ether(0x0800, ip4(17, udp()))
 
 
@@ -57,7 +57,7 @@ def edit(source: Path, old: str, new: str) -> None:
     source.write_text(text.replace(old, new), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["xdp_counter", "xdp_flow"])
+@pytest.mark.parametrize("name", ["counter", "flow"])
 def test_the_embedded_object_serves_unchanged_sources(sources, no_compiler, name):
     assert bpf_compile.obtain(name) == kernel_object.embedded(name)
     assert cached(sources) == []
@@ -71,7 +71,7 @@ def test_without_sources_the_embedded_object_serves(tmp_path, monkeypatch, no_co
 def test_changed_sources_are_compiled_once(sources, monkeypatch):
     edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 7);")
     fresh = bpf_compile.obtain(NAME)
-    assert fresh.program("count_ipv4") != kernel_object.embedded(NAME).program("count_ipv4")
+    assert fresh.program("xdp_counter") != kernel_object.embedded(NAME).program("xdp_counter")
     (file,) = cached(sources)
     assert fresh.source_digest in file.name
     with CounterProbe() as kernel, kernel.maps(if_index=7) as maps:
@@ -180,7 +180,7 @@ def test_missing_parts_of_an_object_are_named():
         obj.program("nothing")
     with pytest.raises(LayoutError):
         obj.map("nothing")
-    spec = obj.program("count_ipv4")
+    spec = obj.program("xdp_counter")
     with pytest.raises(LayoutError, match=r"map \w+ is missing"):
         spec.link({}, {})
     with pytest.raises(LayoutError, match="the constant of slot"):
@@ -188,7 +188,7 @@ def test_missing_parts_of_an_object_are_named():
 
 
 def test_the_end_of_the_verifiers_log_is_in_the_error():
-    spec = kernel_object.embedded(NAME).program("count_ipv4")
+    spec = kernel_object.embedded(NAME).program("xdp_counter")
     # r0 = *(u64 *)(r1 + 4096): far outside the context.
     load = bytes([0x79, 0x10, 0x00, 0x10, 0, 0, 0, 0])
     exit_ = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -214,6 +214,6 @@ def test_a_program_is_unloaded_with_its_block():
 
 
 def test_a_packet_that_the_kernel_refuses():
-    refused = pytest.raises(KernelError, match="program count_ipv4 on a packet of 3 octets")
+    refused = pytest.raises(KernelError, match="program xdp_counter on a packet of 3 octets")
     with CounterProbe() as kernel, kernel.maps(if_index=7) as maps, refused:
         run_packet(maps.program, b"abc")

@@ -24,7 +24,7 @@ from flowstream.kernel.link import Mode
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.target import Target
 from flowstream.layouts.constants import EndReason
-from flowstream.layouts.xdp_flow import FLOW_KEY
+from flowstream.layouts.flow import FLOW_KEY
 
 PACKETS = 10_007
 PROBES = pytest.mark.parametrize("probe_type", [FlowProbe, CounterProbe])

@@ -19,7 +19,7 @@ from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.ringbuf import BUSY, DISCARD, HEADER_SIZE, RingBuffer
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 
 SPEC = MapSpec("ring", libbpf.MAP_TYPE_RINGBUF, 0, 0, 0, 0)
 WORD = np.dtype(np.uint32)
@@ -263,5 +263,5 @@ def test_what_cannot_be_mapped_gives_its_descriptor_back(monkeypatch):
 
 
 def test_the_object_and_the_accessor_agree_on_the_record():
-    assert bpf_compile.obtain("xdp_flow").map("overflow").type == libbpf.MAP_TYPE_RINGBUF
+    assert bpf_compile.obtain("flow").map("overflow").type == libbpf.MAP_TYPE_RINGBUF
     assert FLOW_RECORD.itemsize % 8, "if it were, no padding would be tested here"

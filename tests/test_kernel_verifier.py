@@ -17,7 +17,7 @@ from flowstream.kernel.target import Target
     ("probe_type", "build", "most"),
     [
         (FlowProbe, {}, 15_000),
-        (FlowProbe, {"build": "xdp_flow_capture"}, 15_000),
+        (FlowProbe, {"build": "flow_capture"}, 15_000),
         (CounterProbe, {}, 1_000),
     ],
 )

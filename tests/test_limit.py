@@ -12,7 +12,7 @@ from flowstream.accounting import terms
 from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.ledger import Ledger
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.pipeline import limit
 from flowstream.pipeline.limit import RecordLimit
 from flowstream.pipeline.publisher import RecordBatch

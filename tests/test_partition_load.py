@@ -15,7 +15,7 @@ from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Run
 from flowstream.encode import make_encoder, partition_keys, partitions
 from flowstream.kafka.sink import KafkaSink
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.pipeline.publisher import Publisher, RecordBatch
 from flowstream.source import open_source
 from flowstream.streams import Stream

@@ -22,7 +22,7 @@ from flowstream.accounting.identity import Identity
 from flowstream.accounting.run import Known, Run
 from flowstream.chain.books import Books
 from flowstream.encode import make_encoder
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.pipeline.publisher import (
     ENCODE_RECORDS,
     QUEUE_BATCHES,

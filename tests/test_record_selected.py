@@ -22,7 +22,7 @@ from yacryptopan import CryptoPAn
 from flowstream.audit import audit
 from flowstream.cli.main import main
 from flowstream.encode import counters_key, partition_keys
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.messages import Message
 from flowstream.reading import read
 from flowstream.recording.anonymise import Anonymiser

@@ -14,7 +14,7 @@ from support.records import COUNTERS, EPOCH, PREFIXES, SAMPLER, encoder_of, rand
 from flowstream.accounting.identity import Identity
 from flowstream.encode import stamp
 from flowstream.errors import UsageError
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import decode, encode, to_dict
 from flowstream.records.decoding import flow_extras, prefix_of
 

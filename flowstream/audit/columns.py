@@ -20,7 +20,7 @@ from flowstream.accounting.tally import Tally, attachment_codes
 from flowstream.encode.fixed_layout import octets_of, published_flows
 from flowstream.encode.hashes import hashes_of
 from flowstream.errors import DecodeError
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.reading.selection import decoded
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType
 from flowstream.records.decoding import format_of

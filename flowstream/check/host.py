@@ -70,13 +70,14 @@ def _libbpf() -> Finding:
 
 
 def _objects() -> Iterator[Finding]:
-    for name in ("xdp_flow", "xdp_counter"):
+    for name in ("flow", "counter"):
         try:
             order = kernel_object.embedded(name).byte_order
         except FlowstreamError as err:
-            yield Finding(Status.FAIL, name, str(err))
+            yield Finding(Status.FAIL, f"program {name}", str(err))
         else:
-            yield Finding(Status.OK, name, f"embedded object, {order}-endian like this host")
+            text = f"embedded object, {order}-endian like this host"
+            yield Finding(Status.OK, f"program {name}", text)
 
 
 def _bcc() -> Finding:

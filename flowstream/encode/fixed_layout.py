@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from flowstream.errors import DecodeError
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import SCHEMA_VERSION, FlowRecord, RecordType, decode
 
 if TYPE_CHECKING:

@@ -38,9 +38,9 @@ class Build(NamedTuple):
 
 
 BUILDS = {
-    "xdp_counter": Build("xdp_counter"),
-    "xdp_flow": Build("xdp_flow"),
-    "xdp_flow_capture": Build("xdp_flow", ("CAPTURE",)),
+    "counter": Build("counter"),
+    "flow": Build("flow"),
+    "flow_capture": Build("flow", ("CAPTURE",)),
 }
 """Every embedded object by its name."""
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from flowstream.kernel.object import KernelObject
 
-NAME = "xdp_counter"
-PROGRAM = "count_ipv4"
+BUILD = "counter"
+PROGRAM = "xdp_counter"
 MAPS = ("pkt_count", "seen_ips", "new_flow_events")
 """Maps of each attachment, in the order in which their descriptors are handed over."""
 EVENTS_SIZE = 1 << 20
@@ -190,7 +190,7 @@ class CounterProbe(Closing):
     def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
         features.require_kernel()
         features.raise_memlock()
-        self._object = bpf_compile.obtain(NAME)
+        self._object = bpf_compile.obtain(BUILD)
         self.max_flows, self.sampling = max_flows, sampling
         sizes = (0, max_flows, EVENTS_SIZE)
         self.creator = Creator(self._object, PROGRAM, {}, dict(zip(MAPS, sizes, strict=True)))

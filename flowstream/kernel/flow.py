@@ -30,7 +30,7 @@ from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.kernel.run_pins import RunPins
 from flowstream.kernel.tables import SLOT, FlowTables
 from flowstream.kernel.target import Target
-from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts import flow as layout
 from flowstream.layouts.constants import NoFlowReason
 from flowstream.streams import Stream
 
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from flowstream.kernel.object import KernelObject
 
 
-NAME = "xdp_flow"
+BUILD = "flow"
+PROGRAM = "xdp_flow"
 COUNTERS = "counters"
 """The map of each attachment."""
 OVERFLOW_SIZE = 16 << 20
@@ -160,7 +161,7 @@ class FlowProbe(Closing):
         *,
         max_flows: int = 131_072,
         sampling: int = 1,
-        build: str = NAME,
+        build: str = BUILD,
         pins: Generation | None = None,
     ) -> None:
         features.require_kernel()
@@ -201,7 +202,7 @@ class FlowProbe(Closing):
         }
         fds = {name: each.fd for name, each in shared.items()}
         pins = RunPins(self.pins.above, self.pins.epoch) if self.pins else None
-        return Creator(self._object, NAME, fds, {COUNTERS: 0}, pins)
+        return Creator(self._object, PROGRAM, fds, {COUNTERS: 0}, pins)
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
         """Load the program for ``target`` with counters of its own, without attaching it."""
@@ -212,7 +213,8 @@ class FlowProbe(Closing):
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> FlowAttachment:
         """Return the attachment that was created; see ``Attachable``."""
         with owned(fds, 3) as left, ExitStack() as stack:
-            program = stack.enter_context(Program.from_fd(left.pop(0), self._object.program(NAME)))
+            spec = self._object.program(PROGRAM)
+            program = stack.enter_context(Program.from_fd(left.pop(0), spec))
             link = stack.enter_context(Link.from_fd(left.pop(0), target.if_index, mode))
             counters = PerCpuArray.from_fd(
                 left.pop(0), self._object.map(COUNTERS), layout.COUNTERS

@@ -17,12 +17,12 @@ from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import generation as pins
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.books_map import BooksMap
-from flowstream.kernel.flow import NAME, flow_ring, kernel_counts
+from flowstream.kernel.flow import BUILD, flow_ring, kernel_counts
 from flowstream.kernel.maps import HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.pinned_link import PinnedLink
 from flowstream.kernel.rates import Rates
 from flowstream.kernel.tables import SLOT, TABLE, FlowTables
-from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts import flow as layout
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def open_earlier(directory: PinDirectory) -> list[Leftovers]:
 
     A generation whose run ended before it attached to anything is removed.
     """
-    obj = bpf_compile.obtain(NAME)
+    obj = bpf_compile.obtain(BUILD)
     with ExitStack() as stack:
         found: list[Leftovers] = []
         for generation in directory.generations():

@@ -1,7 +1,7 @@
 """xdp_flow over the packets of a capture: the same program, without an interface.
 
 Packets go in one by one by BPF_PROG_TEST_RUN, with their time, length and interface as XDP
-metadata (the build with CAPTURE, bpf/xdp_flow.c). Nothing else runs the program
+metadata (the build with CAPTURE, bpf/flow.c). Nothing else runs the program
 meanwhile, so the table is drained without a swap.
 """
 
@@ -23,7 +23,7 @@ from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records, structures
 from flowstream.kernel.flow import EARLY_SWAP, FlowProbe, kernel_counts
 from flowstream.kernel.target import Target
-from flowstream.layouts.xdp_flow import CAPTURE_META, FLOW_RECORD
+from flowstream.layouts.flow import CAPTURE_META, FLOW_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Packet = tuple[int, int, memoryview]
 """Unix time in ns, length on the wire in octets, and the octets that were captured."""
 
-BUILD = "xdp_flow_capture"
+BUILD = "flow_capture"
 MIN_PACKET = 14
 """BPF_PROG_TEST_RUN refuses packets shorter than an Ethernet header."""
 MAX_PACKET = 65_535

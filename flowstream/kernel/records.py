@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts import flow as layout
 from flowstream.layouts.constants import (
     FLOW_RECORD_FIELDS,
     SCHEMA_VERSION,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flowstream.errors import KernelError
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel.bpffs import listed
-from flowstream.kernel.flow import NAME
+from flowstream.kernel.flow import BUILD
 from flowstream.kernel.generation import is_epoch
 from flowstream.kernel.leftovers import Leftovers
 from flowstream.kernel.pinned_link import PinnedLink
@@ -99,7 +99,7 @@ class _Doomed:
         self._generation = generation
         self._leftovers: Leftovers | None = None
         try:
-            self._leftovers = Leftovers(generation, bpf_compile.obtain(NAME))
+            self._leftovers = Leftovers(generation, bpf_compile.obtain(BUILD))
         except KernelError as err:
             self.run.fault = str(err)
 

@@ -10,7 +10,7 @@ from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import clock, records
 from flowstream.kernel.maps import HashMap, MapOfMaps
-from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts import flow as layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

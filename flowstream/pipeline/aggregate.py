@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 
 from flowstream.encode.hashes import hashes_of
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records.text import ETYPE_IPV4
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.pipeline.aggregate import aggregate
 from flowstream.pipeline.publisher import RecordBatch
 from flowstream.pipeline.readers import READ_RECORDS

@@ -33,7 +33,7 @@ ENCODE_RECORDS: Final = 4_096
 class RecordBatch:
     """Records of one stream, on their way from a probe to the publisher.
 
-    ``records`` has shape (n,) and the dtype ``flowstream.layouts.xdp_flow.FLOW_RECORD``
+    ``records`` has shape (n,) and the dtype ``flowstream.layouts.flow.FLOW_RECORD``
     (packed, big-endian fields, MessagePack tags in place). The array owns its
     memory: nothing in it aliases a kernel buffer. Times are Unix nanoseconds;
     ``agent_epoch``, ``host_id`` and ``seq`` are not stamped yet.

@@ -17,7 +17,7 @@ import numpy as np
 from yacryptopan import CryptoPAn
 
 from flowstream.encode import counters_key, partition_keys
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.reading import decoded
 from flowstream.records import CountersRecord, FlowRecord, community_id, encode
 from flowstream.records.decoding import flow_extras, format_of, prefix_of

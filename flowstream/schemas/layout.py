@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from flowstream.layouts.xdp_flow_offsets import FLOW_RECORD, FLOW_RECORD_OCTETS
+from flowstream.layouts.flow_offsets import FLOW_RECORD, FLOW_RECORD_OCTETS
 from flowstream.records import SCHEMA_VERSION, FlowRecord
 from flowstream.records.describe import fields
 from flowstream.records.fields import Kind

@@ -11,7 +11,7 @@ from flowstream.accounting.identity import Identity
 from flowstream.encode import Prefixes, make_encoder, partition_keys, partitions
 from flowstream.encode.partition import counters_key, counters_partition
 from flowstream.kernel.records import TEMPLATE
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.messages import Message
 from flowstream.records import FlowRecord, RecordType
 from flowstream.testing.fields import FIRST_NS, SAMPLER

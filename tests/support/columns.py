@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from hypothesis import strategies as st
 
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from support.records import FIELDS
 
 

@@ -22,7 +22,7 @@ from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import HashMap
 from flowstream.kernel.program import Program
 from flowstream.kernel.ringbuf import RingBuffer
-from flowstream.layouts import xdp_flow as layout
+from flowstream.layouts import flow as layout
 
 NOBODY = 65534
 MAX_FLOWS = 101
@@ -31,7 +31,7 @@ MAX_FLOWS = 101
 def main(sock: socket.socket, index: int) -> dict[str, object]:
     """Use what comes by the socket; return what was found."""
     # First: the installation may be below a directory that only root can read, as /root.
-    obj = kernel_object.embedded("xdp_flow")
+    obj = kernel_object.embedded("flow")
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

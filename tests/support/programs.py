@@ -67,7 +67,7 @@ class FlowBench(Closing):
         return run_packet(self.program, packet, repeat)
 
     def counters(self) -> dict[str, Any]:
-        """Fields of struct counters (bpf/xdp_flow.c), summed over all possible CPUs."""
+        """Fields of struct counters (bpf/flow.c), summed over all possible CPUs."""
         total = self._counters.total()
         return {name: total[name] for name in total if not name.startswith("clock_")}
 

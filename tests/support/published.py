@@ -12,7 +12,7 @@ import numpy as np
 from flowstream.accounting.identity import Identity
 from flowstream.accounting.tally import Tally
 from flowstream.encode.stamp import stamp
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.messages import Message, MessageBatch
 from flowstream.records import Amount, CountersRecord, Loss, SpoolCounts, StageCounts
 from flowstream.sink import open_sink

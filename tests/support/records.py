@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowstream.encode import Encoder, Prefixes, make_encoder
-from flowstream.layouts.xdp_flow import FLOW_RECORD
+from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.records import Amount, CountersRecord, Loss, RecordType, SpoolCounts, StageCounts
 
 if TYPE_CHECKING:

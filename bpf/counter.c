@@ -76,7 +76,7 @@ INLINE void count_source(u32 source)
 		first_packet(source);
 }
 
-int count_ipv4(struct xdp_md *ctx)
+int xdp_counter(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
