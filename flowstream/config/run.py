@@ -6,17 +6,16 @@ Every mistake is a ``UsageError`` that names the key and what is allowed.
 
 from __future__ import annotations
 
-import ipaddress
 import reprlib
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
+from flowstream.config.agent import AgentConfig
 from flowstream.config.kafka import KAFKA_TABLE, client_of, properties_of
 from flowstream.config.options import Option, described, options_of
-from flowstream.config.spool import SpoolConfig, with_spool
+from flowstream.config.spool import with_spool
 from flowstream.config.toml import read_table
-from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
 from flowstream.host.selection import Selection
 from flowstream.kafka.properties import PROPERTIES
@@ -46,7 +45,7 @@ _NETNS = Annotated[
 ]
 
 
-class RunConfig(SpoolConfig, frozen=True, kw_only=True):
+class RunConfig(AgentConfig, frozen=True, kw_only=True):
     """One run of the agent. Names ending in ``_s`` are seconds.
 
     The constructor checks that fields agree with each other (``UsageError``);
@@ -96,82 +95,6 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
             max_length=256,
         ),
     ] = ()
-    agent_address: (
-        Annotated[
-            str,
-            described(
-                "ADDRESS",
-                "sampler_address of the records; by default the source address of the "
-                "default route",
-                title="an IPv4 or IPv6 address",
-            ),
-        ]
-        | None
-    ) = None
-    pin: (
-        Annotated[
-            str,
-            described(
-                "DIR",
-                "a directory below /sys/fs/bpf in which programs and their counts stay when the "
-                "agent ends, for the next one to go on without a gap",
-                title="a directory such as /sys/fs/bpf/flowstream",
-                pattern=r"\A[^\0]{1,4096}\Z",
-            ),
-        ]
-        | None
-    ) = None
-    max_records: Annotated[
-        int,
-        described(
-            "N",
-            "limit per second, averaged over an interval: flow records beyond it are "
-            "aggregated, announcements beyond it are dropped and counted",
-            ge=1,
-            le=100_000_000,
-        ),
-    ] = 100_000
-    recording_size: Annotated[
-        str,
-        described(
-            "SIZE",
-            "limit of a recording (sink file:), whose oldest segments are deleted",
-            title=SIZE_FORMS,
-            pattern=SIZE_PATTERN,
-        ),
-    ] = "1GiB"
-    recording_age: Annotated[
-        str,
-        described(
-            "TIME",
-            "age at which segments of a recording are deleted",
-            title=AGE_FORMS,
-            pattern=AGE_PATTERN,
-        ),
-    ] = "unlimited"
-    counters_period_s: Annotated[
-        float,
-        described("SECONDS", "time between two counters records", ge=0.1, le=3600),
-    ] = 1.0
-    duration_s: (
-        Annotated[
-            float,
-            described("SECONDS", "stop after this time", ge=0.1, le=1_000_000_000),
-        ]
-        | None
-    ) = None
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        described("LEVEL", "lowest level of messages to log"),
-    ] = "info"
-    log_format: Annotated[
-        Literal["auto", "console", "json"],
-        described("FORMAT", "auto is console on a terminal and JSON lines elsewhere"),
-    ] = "auto"
-    shutdown_timeout_s: Annotated[
-        float,
-        described("SECONDS", "time limit for publishing everything at the end", ge=0.1, le=3600),
-    ] = 10.0
 
     def __post_init__(self) -> None:
         for name in self.interfaces:
@@ -183,24 +106,7 @@ class RunConfig(SpoolConfig, frozen=True, kw_only=True):
                 f"pin: program {self.program} keeps nothing for a next run; leave it out, or use "
                 "--program flow"
             )
-        if self.agent_address is not None:
-            _check_address(self.agent_address)
         super().__post_init__()
-
-
-def _check_address(text: str) -> None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError as err:
-        raise UsageError(
-            f"agent-address: {reprlib.repr(text)} is not an IPv4 or IPv6 address"
-        ) from err
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if mapped.is_unspecified or mapped.is_multicast:
-        raise UsageError(
-            f"agent-address: {text} is not the address of a host; name one of its addresses, or "
-            "leave it out"
-        )
 
 
 OPTIONS: Final[Mapping[str, Option]] = options_of(RunConfig)
