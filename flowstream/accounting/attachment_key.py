@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
     from flowstream.records import CountersRecord
 
 
+INGRESS: Final = 0
+EGRESS: Final = 1
+
+
 class AttachmentKey(NamedTuple):
-    """An interface in one direction: 0 ingress, 1 egress (IPFIX 61)."""
+    """An interface in one direction, ``INGRESS`` or ``EGRESS`` (IPFIX 61)."""
 
     if_index: int
-    flow_direction: int = 0
+    flow_direction: int = INGRESS
 
     @classmethod
     def of_code(cls, code: int) -> Self:

@@ -33,7 +33,7 @@ _COUNTED: Final = {terms.OVERFLOW_LOST, terms.ANNOUNCEMENT_LOST}
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-AttachMode = Literal["native", "generic", "offload", "tcx"]
+AttachMode = Literal["native", "generic", "offload", "tcx", "clsact"]
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True):

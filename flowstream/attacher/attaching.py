@@ -112,7 +112,7 @@ class _Attacher:
         obj = bpf_compile.obtain(setup.build)
         pins = RunPins(shared[-1], setup.epoch) if setup.epoch else None
         fds = dict(zip(setup.shared, shared, strict=pins is None))
-        self._creator = Creator(obj, setup.program, fds, setup.own, pins)
+        self._creator = Creator(obj, setup.programs, fds, setup.own, pins)
         self._home = namespaces.own()
         self._permitted = Permitted(self._home, setup.namespaces, pins)
         # libbpf looks at the kernel before it creates its first map.
@@ -184,6 +184,8 @@ def _target(request: Request, fds: list[int]) -> Target:
         raise ValueError("the number of descriptors is another one")
     if request.link and request.mode is Mode.AUTO:
         raise ValueError("the mode of a link is known")
+    if request.mode is Mode.CLSACT:
+        raise ValueError("clsact is a mode in force, not one to ask for")
     if request.earlier and not request.link:
         raise ValueError("a pin of no link")
     return Target(

@@ -67,7 +67,7 @@ class Attacher(Generic[Made]):
         creator = probe.creator
         setup = Setup(
             user.uid, user.gid, [os.fstat(fd).st_ino for fd in namespaces],
-            creator.build, creator.program, list(creator.shared), dict(creator.own),
+            creator.build, dict(creator.programs), list(creator.shared), dict(creator.own),
             creator.pins.epoch if creator.pins else 0,
         )  # fmt: skip
         directory = [creator.pins.fd] if creator.pins else []

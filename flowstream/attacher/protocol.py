@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from flowstream.kernel.link import Mode
+from flowstream.kernel.link import Hook, Mode
 
 LARGEST: Final = 4096
 """Octets of a message."""
@@ -37,7 +37,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True):
     gid: int
     namespaces: list[int]
     build: str
-    program: str
+    programs: dict[Hook, str]
     shared: list[str]
     own: dict[str, int]
     epoch: int
@@ -52,7 +52,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     op: Literal["attach"]
     if_index: _INDEX
     record_index: _U32
-    direction: Annotated[int, Meta(ge=0, le=0)]
+    direction: Annotated[int, Meta(ge=0, le=1)]
     mode: Mode
     sampling: _U32
     raw: bool

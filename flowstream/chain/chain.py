@@ -24,7 +24,7 @@ from flowstream.errors import FlowstreamError, KernelError
 from flowstream.kernel import earlier_books
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
-from flowstream.kernel.flow import PROGRAM
+from flowstream.kernel.flow import BUILD
 from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Mode
@@ -77,7 +77,7 @@ class Chain(Closing):
             host=identity.host,
             sampler_address=identity.sampler_address,
             topic_prefix=self._config.topic_prefix,
-            program=PROGRAM,
+            program=BUILD,
             layouts=layouts(),
             max_flows=self._config.max_flows,
         )
@@ -172,7 +172,7 @@ def _predecessor(leftovers: Leftovers, directory: str, user: User) -> Predecesso
     if ended.header.closed:
         leftovers.remove()
         return None
-    if (ended.header.program, ended.header.layouts) != (PROGRAM, layouts()):
+    if (ended.header.program, ended.header.layouts) != (BUILD, layouts()):
         raise KernelError(
             f"{path}: left by flowstream {ended.header.agent_version}, whose program "
             f"{ended.header.program} has other layouts; {remedy}"

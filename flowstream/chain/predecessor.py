@@ -16,7 +16,8 @@ from flowstream.accounting.snapshot import Snapshot, TableState
 from flowstream.chain.books import Books
 from flowstream.errors import KernelError
 from flowstream.kernel import clock
-from flowstream.kernel.link import Mode
+from flowstream.kernel.flow import PROGRAMS
+from flowstream.kernel.link import Hook, Mode
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Predecessor:
         """Return all counts of one attachment."""
         kernel = self.counts(key)
         facts = self.run.known.get(key, _UNKNOWN).facts
-        name = facts.program_name or self._header.program
+        name = facts.program_name or PROGRAMS[Hook.TC if key.flow_direction else Hook.XDP]
         return Snapshot(
             key=key,
             facts=msgspec.structs.replace(facts, program_name=name),

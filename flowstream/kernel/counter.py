@@ -10,18 +10,20 @@ import threading
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import INGRESS
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, libbpf, records, structures
+from flowstream.kernel.attached import adopted
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
-from flowstream.kernel.link import Link, Mode
+from flowstream.kernel.link import Hook, Mode
 from flowstream.kernel.maps import HashMap, PerCpuArray
 from flowstream.kernel.parts import owned
 from flowstream.kernel.program import Program
@@ -36,10 +38,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowstream.kernel.link import Link
     from flowstream.kernel.object import KernelObject
 
 BUILD = "counter"
-PROGRAM = "xdp_counter"
+PROGRAMS: Final = {Hook.XDP: "xdp_counter", Hook.TC: "tc_counter"}
 MAPS = ("pkt_count", "seen_ips", "new_flow_events")
 """Maps of each attachment, in the order in which their descriptors are handed over."""
 EVENTS_SIZE = 1 << 20
@@ -58,13 +61,19 @@ class CounterMaps(Closing):
     """
 
     def __init__(
-        self, obj: KernelObject, target: Target, max_sources: int, fds: Sequence[int]
+        self,
+        obj: KernelObject,
+        target: Target,
+        max_sources: int,
+        fds: Sequence[int],
+        hook: Hook = Hook.XDP,
     ) -> None:
         self._found_full = self._forgotten = 0
         self._emptying = threading.Lock()
         with owned(fds, 1 + len(MAPS)) as left, ExitStack() as stack:
             enter = stack.enter_context
-            self.program = enter(Program.from_fd(left.pop(0), obj.program(PROGRAM)))
+            spec = obj.program(PROGRAMS[hook])
+            self.program = enter(Program.from_fd(left.pop(0), spec, hook))
             self.pkt_count = enter(
                 PerCpuArray.from_fd(left.pop(0), obj.map("pkt_count"), np.dtype(np.uint64))
             )
@@ -193,7 +202,7 @@ class CounterProbe(Closing):
         self._object = bpf_compile.obtain(BUILD)
         self.max_flows, self.sampling = max_flows, sampling
         sizes = (0, max_flows, EVENTS_SIZE)
-        self.creator = Creator(self._object, PROGRAM, {}, dict(zip(MAPS, sizes, strict=True)))
+        self.creator = Creator(self._object, PROGRAMS, {}, dict(zip(MAPS, sizes, strict=True)))
         self.swaps = 0
         """How often a table of sources was full and emptied."""
         self._attached: list[CounterAttachment] = []
@@ -203,17 +212,19 @@ class CounterProbe(Closing):
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> CounterAttachment:
         """Return the attachment that was created; see ``Attachable``."""
         with owned(fds, 2 + len(MAPS)) as left, ExitStack() as stack:
-            link = stack.enter_context(Link.from_fd(left.pop(1), target.if_index, mode))
+            link = stack.enter_context(adopted(left.pop(1), target, mode))
             rest, left[:] = list(left), []
-            maps = CounterMaps(self._object, target, self.max_flows, rest)
+            maps = CounterMaps(self._object, target, self.max_flows, rest, mode.hook)
             stack.pop_all()
         made = CounterAttachment(self, target, maps, link)
         self._attached.append(made)
         return made
 
-    def attach(self, interface: str, mode: Mode = Mode.AUTO) -> CounterAttachment:
+    def attach(
+        self, interface: str, mode: Mode = Mode.AUTO, direction: int = INGRESS
+    ) -> CounterAttachment:
         """Load and attach to ``interface`` in this process; KernelError names the remedy."""
-        return attach_here(self, Target.named(interface, mode, self.sampling))
+        return attach_here(self, Target.named(interface, mode, self.sampling, direction))
 
     def maps(self, if_index: int) -> CounterMaps:
         """Load the program for an interface index, without attaching it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from flowstream.kernel.link import Link
+from flowstream.kernel.attached import linked
 from flowstream.kernel.map import Map
 from flowstream.kernel.parts import Parts
 from flowstream.kernel.program import Program
@@ -17,13 +17,14 @@ from flowstream.kernel.stages import Stage, at
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowstream.kernel.link import Hook
     from flowstream.kernel.object import KernelObject
     from flowstream.kernel.run_pins import RunPins
     from flowstream.kernel.target import Target
 
 
 class Creator:
-    """Creates attachments of one program of an object.
+    """Creates attachments of the programs of an object: ``programs`` are their names.
 
     ``shared`` are descriptors of the maps that all attachments share, by name; they stay
     the caller's. ``own`` are the capacities of each attachment's own maps, by name, 0 for
@@ -33,14 +34,14 @@ class Creator:
     def __init__(
         self,
         obj: KernelObject,
-        program: str,
+        programs: Mapping[Hook, str],
         shared: Mapping[str, int],
         own: Mapping[str, int],
         pins: RunPins | None = None,
     ) -> None:
-        self.build, self.program = obj.name, program
+        self.build, self.programs = obj.name, programs
         self.shared, self.own, self.pins = shared, own, pins
-        self._spec = obj.program(program)
+        self._object = obj
         self._maps = {name: obj.map(name) for name in own}
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, list[Map]]:
@@ -52,7 +53,8 @@ class Creator:
             ]
         fds = {**self.shared, **{each.name: each.fd for each in maps}}
         with at(Stage.LOADING, target.mode):
-            return stack.enter_context(Program(self._spec, fds, target)), maps
+            spec = self._object.program(self.programs[target.mode.hook])
+            return stack.enter_context(Program(spec, fds, target)), maps
 
     def _own_map(self, name: str, entries: int, target: Target) -> Map:
         spec = self._maps[name]
@@ -67,17 +69,10 @@ class Creator:
         with ExitStack() as stack:
             program, maps = self.load(target, stack)
             if self.pins is None:
-                link = stack.enter_context(_linked(program.fd, target))
+                link = stack.enter_context(linked(program.fd, target))
             else:
                 with self.pins.attaching(target, maps[0].fd) as pin:
-                    link = stack.enter_context(_linked(program.fd, target))
+                    link = stack.enter_context(linked(program.fd, target))
                     pin(link)
             stack.pop_all()
         return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))
-
-
-def _linked(program_fd: int, target: Target) -> Link:
-    with at(Stage.ATTACHING, target.mode):
-        if target.link_fd is None:
-            return Link(program_fd, target.if_index, target.mode)
-        return Link.take_over(target.link_fd, program_fd, target.if_index, target.mode)

@@ -8,19 +8,21 @@ the program, counters and a link of its own.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from flowstream.accounting import terms
 from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
+from flowstream.accounting.attachment_key import INGRESS
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features, libbpf, records, structures
+from flowstream.kernel.attached import adopted
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.generation import counters_pin, link_pin
-from flowstream.kernel.link import Link, Mode
+from flowstream.kernel.link import Hook, Mode
 from flowstream.kernel.maps import ArrayMap, HashMap, PerCpuArray
 from flowstream.kernel.parts import owned
 from flowstream.kernel.program import Program
@@ -41,11 +43,12 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.kernel.generation import Generation
+    from flowstream.kernel.link import Link
     from flowstream.kernel.object import KernelObject
 
 
 BUILD = "flow"
-PROGRAM = "xdp_flow"
+PROGRAMS: Final = {Hook.XDP: "xdp_flow", Hook.TC: "tc_flow"}
 COUNTERS = "counters"
 """The map of each attachment."""
 OVERFLOW_SIZE = 16 << 20
@@ -202,7 +205,7 @@ class FlowProbe(Closing):
         }
         fds = {name: each.fd for name, each in shared.items()}
         pins = RunPins(self.pins.above, self.pins.epoch) if self.pins else None
-        return Creator(self._object, PROGRAM, fds, {COUNTERS: 0}, pins)
+        return Creator(self._object, PROGRAMS, fds, {COUNTERS: 0}, pins)
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
         """Load the program for ``target`` with counters of its own, without attaching it."""
@@ -213,9 +216,9 @@ class FlowProbe(Closing):
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> FlowAttachment:
         """Return the attachment that was created; see ``Attachable``."""
         with owned(fds, 3) as left, ExitStack() as stack:
-            spec = self._object.program(PROGRAM)
-            program = stack.enter_context(Program.from_fd(left.pop(0), spec))
-            link = stack.enter_context(Link.from_fd(left.pop(0), target.if_index, mode))
+            spec = self._object.program(PROGRAMS[mode.hook])
+            program = stack.enter_context(Program.from_fd(left.pop(0), spec, mode.hook))
+            link = stack.enter_context(adopted(left.pop(0), target, mode))
             counters = PerCpuArray.from_fd(
                 left.pop(0), self._object.map(COUNTERS), layout.COUNTERS
             )
@@ -226,9 +229,11 @@ class FlowProbe(Closing):
         self._attached[target.key] = made = FlowAttachment(self, target, program, counters, link)
         return made
 
-    def attach(self, interface: str, mode: Mode = Mode.AUTO) -> FlowAttachment:
+    def attach(
+        self, interface: str, mode: Mode = Mode.AUTO, direction: int = INGRESS
+    ) -> FlowAttachment:
         """Load and attach to ``interface`` in this process; KernelError names the remedy."""
-        return attach_here(self, Target.named(interface, mode, self.sampling))
+        return attach_here(self, Target.named(interface, mode, self.sampling, direction))
 
     def forget(self, attachment: FlowAttachment) -> None:
         """No longer know the rate of an attachment that is closed, and was not replaced."""

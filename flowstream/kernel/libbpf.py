@@ -31,9 +31,14 @@ SONAME = "libbpf.so.1"
 
 BPF_ANY = 0
 BPF_NOEXIST = 1
+BPF_PROG_TYPE_SCHED_CLS = 3
 BPF_PROG_TYPE_XDP = 6
 BPF_LINK_TYPE_XDP = 6
+BPF_LINK_TYPE_TCX = 11
 BPF_XDP = 37  # enum bpf_attach_type
+BPF_TCX_INGRESS = 46
+BPF_TCX_EGRESS = 47
+BPF_F_BEFORE = 1 << 3
 BPF_F_XDP_HAS_FRAGS = 1 << 5
 BPF_F_NO_PREALLOC = 1
 MAP_TYPE_HASH = 1
@@ -45,6 +50,8 @@ MAP_TYPE_RINGBUF = 27
 Info = TypeVar("Info", MapInfo, ProgInfo, LinkInfo)
 
 LICENSE = b"Dual BSD/GPL"
+MOST_TCX = 64
+"""Programs of one direction of an interface (BPF_MPROG_MAX, linux/bpf_mprog.h)."""
 LOG_SIZE = 1 << 20
 
 
@@ -65,6 +72,8 @@ def library() -> ctypes.CDLL:
     ]  # fmt: skip
     lib.bpf_link_create.argtypes = [c_int, c_int, c_int, POINTER(LinkCreateOpts)]
     lib.bpf_link_update.argtypes = [c_int, c_int, c_void_p]
+    numbers = POINTER(c_uint32)
+    lib.bpf_prog_query.argtypes = [c_int, c_int, c_uint32, numbers, numbers, numbers]
     lib.bpf_map_lookup_elem.argtypes = [c_int, c_void_p, c_void_p]
     lib.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, c_uint64]
     lib.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
@@ -94,21 +103,23 @@ def possible_cpus() -> int:
     return check(library().libbpf_num_possible_cpus(), "reading the number of possible CPUs")
 
 
-def prog_load(name: str, code: bytes, flags: int = 0, ifindex: int = 0) -> int:
-    """Load an XDP program and return its descriptor.
+def prog_load(
+    name: str, code: bytes, flags: int = 0, ifindex: int = 0, kind: int = BPF_PROG_TYPE_XDP
+) -> int:
+    """Load a program of type ``kind`` (enum bpf_prog_type) and return its descriptor.
 
     ``ifindex`` other than 0 loads it into that interface's hardware (offload).
     KernelError contains the end of the verifier's log when it refuses the program.
     """
     lib = library()
     count = len(code) // 8
-    options = ProgLoadOpts(prog_flags=flags, prog_ifindex=ifindex, expected_attach_type=BPF_XDP)
+    options = ProgLoadOpts(prog_flags=flags, prog_ifindex=ifindex)
+    if kind == BPF_PROG_TYPE_XDP:
+        options.expected_attach_type = BPF_XDP
 
     def load() -> int:
         return int(
-            lib.bpf_prog_load(
-                BPF_PROG_TYPE_XDP, name.encode()[:15], LICENSE, code, count, byref(options)
-            )
+            lib.bpf_prog_load(kind, name.encode()[:15], LICENSE, code, count, byref(options))
         )
 
     fd = load()
@@ -181,3 +192,15 @@ def attached_program(ifindex: int) -> tuple[int, str] | None:
         return prog_info(fd)
     finally:
         os.close(fd)
+
+
+def tcx_programs(ifindex: int, attach_type: int) -> list[int]:
+    """Ids of the programs on one direction of an interface, in the order in which they run.
+
+    ``attach_type`` is BPF_TCX_INGRESS or BPF_TCX_EGRESS. Needs CAP_NET_ADMIN. KernelError,
+    with EINVAL before Linux 6.6.
+    """
+    found, count = (c_uint32 * MOST_TCX)(), c_uint32(MOST_TCX)
+    done = library().bpf_prog_query(ifindex, attach_type, 0, None, found, byref(count))
+    check(done, "querying the interface's TCX programs")
+    return list(found[: count.value])

@@ -9,23 +9,42 @@ import socket
 from ctypes import byref, c_uint32
 from typing import Final, Self
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.closing import Closing
 from flowstream.errors import AttachError, KernelError
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.stages import Stage
 
 
+class Hook(enum.StrEnum):
+    """Where in the kernel a program runs: a program is written for one of them."""
+
+    XDP = "xdp"
+    TC = "tc"
+
+
 class Mode(enum.StrEnum):
-    """How XDP runs a program. AUTO is native, else generic."""
+    """How a program is attached. AUTO is native XDP, else generic.
+
+    TCX is a link at the TC hook (Linux 6.6), CLSACT a filter there, on earlier kernels.
+    """
 
     AUTO = "auto"
     NATIVE = "native"
     GENERIC = "generic"
     OFFLOAD = "offload"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+    @property
+    def hook(self) -> Hook:
+        """The hook that it is a way of attaching to."""
+        return Hook.TC if self in (Mode.TCX, Mode.CLSACT) else Hook.XDP
 
 
 # linux/if_link.h: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE
 _FLAGS: Final = {Mode.GENERIC: 1 << 1, Mode.NATIVE: 1 << 2, Mode.OFFLOAD: 1 << 3}
+_TCX: Final = {INGRESS: libbpf.BPF_TCX_INGRESS, EGRESS: libbpf.BPF_TCX_EGRESS}
 # EEXIST: another program is attached in another mode.
 TAKEN: Final = frozenset({errno.EBUSY, errno.EEXIST})
 """Errors of an interface that has another program."""
@@ -71,18 +90,16 @@ def mode_of(index: int, program_id: int) -> Mode | None:
 class Link(Closing):
     """A program attached to interface ``index``, until it is closed or the process ends.
 
-    ``mode`` is the mode in force. Raises AttachError. A context manager; closing twice is
-    harmless. The kernel keeps the program there while any process has a descriptor.
+    ``mode`` is the mode in force; ``direction`` is EGRESS by Mode.TCX alone. Programs of
+    other TCX links run after this one. Raises AttachError. A context manager; closing twice
+    is harmless. The kernel keeps the program there while any process has a descriptor.
     """
 
-    def __init__(self, program_fd: int, index: int, mode: Mode) -> None:
+    def __init__(self, program_fd: int, index: int, mode: Mode, direction: int = INGRESS) -> None:
         self.index = index
         tries = (Mode.NATIVE, Mode.GENERIC) if mode is Mode.AUTO else (mode,)
         for self.mode in tries:
-            options = structures.LinkCreateOpts(flags=_FLAGS[self.mode])
-            result = libbpf.library().bpf_link_create(
-                program_fd, index, libbpf.BPF_XDP, byref(options)
-            )
+            result = _create(program_fd, index, self.mode, direction)
             if result >= 0 or -result in _IN_ANY_MODE:
                 break
         if result < 0:
@@ -90,35 +107,37 @@ class Link(Closing):
         self.fd: int = result
 
     @classmethod
-    def from_fd(cls, fd: int, index: int, mode: Mode) -> Self:
-        """Use the link behind ``fd``, which must be an XDP link on interface ``index``.
+    def from_fd(cls, fd: int, index: int, mode: Mode, direction: int = INGRESS) -> Self:
+        """Use the link behind ``fd``, which must be one of that hook and interface ``index``.
 
-        The kernel does not report the mode of a link: the caller states it.
+        The kernel does not report the mode of an XDP link: the caller states it.
         Raises LayoutError that names the difference, AttachError when the interface is
         gone. Owns ``fd`` from the call on, also when it raises.
         """
         link = cls.__new__(cls)
         link.fd, link.index, link.mode = fd, index, mode
         try:
-            _compare(libbpf.object_info(structures.LinkInfo, fd), index, mode)
+            _compare(libbpf.object_info(structures.LinkInfo, fd), index, mode, direction)
         except BaseException:
             link.close()
             raise
         return link
 
     @classmethod
-    def take_over(cls, fd: int, program_fd: int, index: int, mode: Mode) -> Self:
+    def take_over(
+        cls, fd: int, program_fd: int, index: int, mode: Mode, direction: int = INGRESS
+    ) -> Self:
         """Replace the program of the link behind ``fd``, which stays the caller's.
 
         In one step: every packet is seen by the former program or by the new one. The
         result has a descriptor of its own of the same link. Raises LayoutError where it is
-        no XDP link on interface ``index``, AttachError when the kernel refuses or the
-        interface is gone (ENODEV).
+        no link of that hook and interface ``index``, AttachError when the kernel refuses or
+        the interface is gone (ENODEV).
         """
         # A descriptor of another BPF object could look like a link here; the kernel then
         # refuses the update.
         info = libbpf.described(structures.LinkInfo, fd)
-        _compare(info, index, mode)
+        _compare(info, index, mode, direction)
         link = cls.__new__(cls)
         # Before: nothing may fail once the link has the new program.
         link.fd, link.index, link.mode = _duplicate(fd), index, mode
@@ -155,8 +174,23 @@ def program_in_force(link_fd: int) -> int:
     return info.prog_id if info.ifindex else 0
 
 
-def _compare(info: structures.LinkInfo, index: int, mode: Mode) -> None:
-    libbpf.compare("link", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
+def _create(program_fd: int, index: int, mode: Mode, direction: int) -> int:
+    """Return the descriptor of a new link, or below 0 the kernel's error."""
+    if mode is Mode.TCX:
+        # Before no other one in particular: before all that are there.
+        kind, flags = _TCX[direction], libbpf.BPF_F_BEFORE
+    else:
+        kind, flags = libbpf.BPF_XDP, _FLAGS[mode]
+    options = structures.LinkCreateOpts(flags=flags)
+    return int(libbpf.library().bpf_link_create(program_fd, index, kind, byref(options)))
+
+
+def _compare(info: structures.LinkInfo, index: int, mode: Mode, direction: int) -> None:
+    is_tcx = mode is Mode.TCX
+    kind = libbpf.BPF_LINK_TYPE_TCX if is_tcx else libbpf.BPF_LINK_TYPE_XDP
+    libbpf.compare("link", "type", info.type, kind)
+    if is_tcx:
+        libbpf.compare("link", "attach type", info.attach_type, _TCX[direction])
     if not info.ifindex:
         raise _refused(errno.ENODEV, mode)
     libbpf.compare("link", "interface index", info.ifindex, index)

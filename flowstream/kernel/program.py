@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from flowstream.closing import Closing
 from flowstream.kernel import features, libbpf, structures
-from flowstream.kernel.link import Mode
+from flowstream.kernel.link import Hook, Mode
 from flowstream.layouts.constants import PatchSlot
 
 if TYPE_CHECKING:
@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from flowstream.kernel.object import ProgramSpec
     from flowstream.kernel.target import Target
 
+_KINDS: Final = {
+    Hook.XDP: libbpf.BPF_PROG_TYPE_XDP,
+    Hook.TC: libbpf.BPF_PROG_TYPE_SCHED_CLS,
+}
+"""The type of a hook's programs."""
+
 
 class Program(Closing):
-    """One load of an XDP program, with its maps and the constants of a target filled in.
+    """One load of a program, with its maps and the constants of a target filled in.
+
+    ``spec`` is that of the target's hook.
 
     Raises KernelError, with the end of the verifier's log when it refuses the program.
     A context manager; closing twice is harmless. The caller keeps the maps.
@@ -26,7 +34,8 @@ class Program(Closing):
 
     def __init__(self, spec: ProgramSpec, map_fds: Mapping[str, int], target: Target) -> None:
         offload = target.mode is Mode.OFFLOAD
-        frags = features.has_frags() and not offload
+        is_xdp = target.mode.hook is Hook.XDP
+        frags = features.has_frags() and is_xdp and not offload
         code = spec.link(
             map_fds,
             {
@@ -38,12 +47,13 @@ class Program(Closing):
             },
         )
         flags = libbpf.BPF_F_XDP_HAS_FRAGS if frags else 0
-        self.fd = libbpf.prog_load(spec.name, code, flags, target.if_index if offload else 0)
+        ifindex = target.if_index if offload else 0
+        self.fd = libbpf.prog_load(spec.name, code, flags, ifindex, _KINDS[target.mode.hook])
         self.id, self.name = libbpf.prog_info(self.fd)
 
     @classmethod
-    def from_fd(cls, fd: int, spec: ProgramSpec) -> Self:
-        """Use the program behind ``fd``, which must be an XDP program of the same name.
+    def from_fd(cls, fd: int, spec: ProgramSpec, hook: Hook = Hook.XDP) -> Self:
+        """Use the program behind ``fd``, which must be one for ``hook``, of the same name.
 
         Raises LayoutError that names the difference. Owns ``fd`` from the call on, also
         when it raises.
@@ -53,7 +63,7 @@ class Program(Closing):
         try:
             info = libbpf.object_info(structures.ProgInfo, fd)
             program.id, program.name = info.id, info.name.decode(errors="replace")
-            libbpf.compare(f"program {spec.name}", "type", info.type, libbpf.BPF_PROG_TYPE_XDP)
+            libbpf.compare(f"program {spec.name}", "type", info.type, _KINDS[hook])
             libbpf.compare(f"program {spec.name}", "name", program.name, spec.name[:15])
         except BaseException:
             program.close()

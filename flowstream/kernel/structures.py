@@ -64,7 +64,7 @@ class ProgLoadOpts(_Opts):
 
 
 class LinkCreateOpts(_Opts):
-    """struct bpf_link_create_opts, up to what XDP needs."""
+    """struct bpf_link_create_opts, up to what XDP and TCX need."""
 
     _fields_: ClassVar[Any] = [
         ("sz", c_size_t),
@@ -112,7 +112,7 @@ class MapInfo(ctypes.Structure):
 
 
 class LinkInfo(ctypes.Structure):
-    """struct bpf_link_info of an XDP link."""
+    """struct bpf_link_info of an XDP or TCX link; of the latter is ``attach_type``."""
 
     _fields_: ClassVar[Any] = [
         ("type", c_uint32),
@@ -120,6 +120,7 @@ class LinkInfo(ctypes.Structure):
         ("prog_id", c_uint32),
         ("pad", c_uint32),
         ("ifindex", c_uint32),
+        ("attach_type", c_uint32),
     ]
 
 

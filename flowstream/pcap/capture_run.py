@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.books import Facts
 from flowstream.accounting.snapshot import Moment, Snapshot, TableState
-from flowstream.kernel.flow import PROGRAM
+from flowstream.kernel.flow import PROGRAMS
+from flowstream.kernel.link import Hook
 from flowstream.layouts.constants import EndReason
 from flowstream.pipeline.publisher import RecordBatch
 from flowstream.pipeline.readers import READ_RECORDS
@@ -71,7 +72,9 @@ class CaptureRun:
             key=self.key,
             # The program runs on packets that were received before, as in generic mode. The
             # kernel numbers its programs: the number would differ from run to run.
-            facts=Facts(self.interface, mode="generic", program_id=0, program_name=PROGRAM),
+            facts=Facts(
+                self.interface, mode="generic", program_id=0, program_name=PROGRAMS[Hook.XDP]
+            ),
             time=Moment(now_ns, now_ns),
             kernel=self.counters(),
             account=account,

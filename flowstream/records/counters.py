@@ -97,7 +97,8 @@ class CountersRecord(Struct, array_like=True, frozen=True):
     program_name: Annotated[str, Meta(description="name of the kernel program")]
     program_id: Annotated[U32, Meta(description="id of the kernel program, 0 when it has none")]
     attach_mode: Annotated[
-        Literal["native", "generic", "offload", "tcx"], Meta(description="attach mode in force")
+        Literal["native", "generic", "offload", "tcx", "clsact"],
+        Meta(description="attach mode in force"),
     ]
     time_unix_ns: Annotated[U64, Meta(description="Unix ns at which the counters were read")]
     time_boot_ns: Annotated[U64, Meta(description="the same moment in ns since boot")]

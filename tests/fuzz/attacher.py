@@ -24,8 +24,8 @@ from flowstream.attacher.process import Process
 from flowstream.attacher.protocol import Request
 from flowstream.host.privileges import User
 from flowstream.kernel import libbpf, structures
-from flowstream.kernel.counter import PROGRAM, CounterProbe
-from flowstream.kernel.link import Mode
+from flowstream.kernel.counter import PROGRAMS, CounterProbe
+from flowstream.kernel.link import Hook, Mode
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _USER: Final = 54_321
 _MOST: Final = 8
 """Messages of an input."""
 _LOOPBACK: Final = 1
+_LINK_TYPES: Final = {Hook.XDP: libbpf.BPF_LINK_TYPE_XDP, Hook.TC: libbpf.BPF_LINK_TYPE_TCX}
 
 
 class _Running(NamedTuple):
@@ -85,6 +86,8 @@ def seeds() -> Sequence[bytes]:
         _items((0x34, _request(link=True, mode="generic")), (3, _request(link=True))),
         _items((0x14, _request(link=True, mode="native", earlier=(5, 6)))),
         _items((4, _request(if_index=1_009)), (4, _request(mode="offload"))),
+        _items((4, _request(mode="tcx")), (4, _request(mode="tcx", direction=1))),
+        _items((0x14, _request(link=True, mode="tcx")), (4, _request(mode="clsact"))),
         _items((4, _request(direction=1)), (4, _request(sampling=0)), (4, _request(op="detach"))),
         _items((0xFF, _request()), (0, _request()), (4, _request(netns=False))),
         _items((4, _request(if_index=-1)), (4, _request(record_index=1 << 32))),
@@ -114,6 +117,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
         True,
         None,
         "native",
+        "tcx",
         "detach",
         [1, 2],
         b"",
@@ -145,7 +149,7 @@ def target(data: bytes) -> None:
     _check(running, b"\x90", [])
     assert attached.descriptors(running.process.pid) == running.descriptors
     for number, name, user in _programs_after(before):
-        assert user != _USER or name == PROGRAM, f"program {number} is {name}"
+        assert user != _USER or name in PROGRAMS.values(), f"program {number} is {name}"
 
 
 def _descriptors(running: _Running, kinds: int) -> list[int]:
@@ -169,9 +173,10 @@ def _check(running: _Running, body: bytes, fds: list[int]) -> None:
         else:
             assert may_attach
             program, link, *maps = received
-            assert libbpf.prog_info(program)[1] == PROGRAM
+            hook = reply.mode.hook
+            assert libbpf.prog_info(program)[1] == PROGRAMS[hook]
             info = libbpf.object_info(structures.LinkInfo, link)
-            assert info.type == libbpf.BPF_LINK_TYPE_XDP
+            assert info.type == _LINK_TYPES[hook]
             assert len(maps) == len(running.probe.creator.own)
     finally:
         protocol.close(received)
