@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowstream.accounting.attachment_key import AttachmentKey
+from flowstream.accounting.attachment_key import EGRESS, AttachmentKey
 from flowstream.errors import KernelError
 from flowstream.host.privileges import User
 from flowstream.kernel import earlier_books
@@ -81,6 +81,8 @@ def _interface(code: int, index: int, ended: Ended | None) -> str:
     entry = ended.entries.get(AttachmentKey.of_code(code)) if ended else None
     name = entry.facts.interface if entry else f"interface {index}" if index else "an interface"
     where = f" in {entry.facts.netns}" if entry and entry.facts.netns else ""
+    if AttachmentKey.of_code(code).flow_direction == EGRESS:
+        where += " (egress)"
     return f"{name}{where}" if index else f"{name}{where}, which is gone"
 
 

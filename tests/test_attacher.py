@@ -116,7 +116,8 @@ def test_an_agent_without_privileges_attaches_and_changes_the_sampling(wire, pro
         # A second program; and an interface that is not there (any more).
         assert ask("attach") == {
             "error": f"attaching to {receiver.name} (native): another XDP program is already "
-            "there: stop its owner, or, if it has none, remove it by: ip link set dev "
+            "there: use --hook tcx to observe beside it, or stop its owner, or, if it has none, "
+            "remove it by: ip link set dev "
             f"{receiver.name} xdp off",
             "errno": 16,
         }

@@ -29,6 +29,11 @@ class AttachmentKey(NamedTuple):
         return cls(record.if_index, record.flow_direction)
 
     @property
+    def direction(self) -> str:
+        """The direction in words, for messages."""
+        return "egress" if self.flow_direction == EGRESS else "ingress"
+
+    @property
     def code(self) -> int:
         """Code in a ``Tally``."""
         return 2 * self.if_index + self.flow_direction

@@ -15,6 +15,7 @@ import structlog
 
 from flowstream import __version__
 from flowstream.accounting import books
+from flowstream.accounting.attachment_key import INGRESS
 from flowstream.accounting.run import Run
 from flowstream.chain.books import Books
 from flowstream.chain.predecessor import Predecessor
@@ -52,6 +53,7 @@ class Chain(Closing):
 
     def __init__(self, config: RunConfig, directory: str, user: User, run: Run) -> None:
         self._config, self._run = config, run
+        self._wanted = {INGRESS: {Mode(config.mode)}}
         self._taking_over: TakingOver | None = None
         with ExitStack() as stack:
             self._directory = stack.enter_context(PinDirectory(directory, Owner(*user)))
@@ -61,7 +63,7 @@ class Chain(Closing):
                 if (found := _predecessor(stack.enter_context(each), directory, user)) is not None
             ]
             for each in self.predecessors:
-                each.require_mode(Mode(config.mode))
+                each.require_modes(self._wanted)
             self.generation = stack.enter_context(self._directory.create(run.identity.agent_epoch))
             self._store = stack.enter_context(BooksMap())
             self.books = Books(self._store, self._header(), run)
@@ -98,7 +100,9 @@ class Chain(Closing):
         The probe has pinned its maps by now, and nothing is attached so far.
         """
         self.generation.pin(BOOKS, self._store.fd)
-        self._taking_over = TakingOver(attacher, self.predecessors, self._run, self.books)
+        self._taking_over = TakingOver(
+            attacher, self.predecessors, self._run, self.books, self._wanted
+        )
         return self._taking_over
 
     def require_taken_over(self) -> None:

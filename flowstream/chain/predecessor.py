@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from flowstream.kernel.leftovers import Leftovers
     from flowstream.kernel.pinned_link import PinnedLink
 
+Wanted = Mapping[int, Collection[Mode]]
+"""Attach modes of each direction that is observed; AUTO is any of XDP."""
 _UNKNOWN = Known(Facts(""), attached=True, kernel=None)
 
 log = structlog.get_logger()
@@ -57,13 +60,13 @@ class Predecessor:
         self.links.remove(link)
         link.close()
 
-    def require_mode(self, wanted: Mode) -> None:
+    def require_modes(self, wanted: Wanted) -> None:
         """KernelError where a link has another attach mode: before any is taken over."""
         for link in self.links:
             its = self._facts(link)
             # Killed before it noted its program, it did not note the mode either.
-            if its.program_id and link.if_index:
-                require_same(its.mode, wanted, link, its.interface)
+            if its.program_id and link.if_index and link.direction in wanted:
+                require_wanted(Mode(its.mode), wanted, link, its.interface)
 
     def runs_its_program(self, link: PinnedLink) -> bool:
         """Whether a link had the program of this run, as far as its books say, or it missed some.
@@ -85,7 +88,13 @@ class Predecessor:
             link = self.links.pop()
             its = self._facts(link)
             where = {"netns": its.netns} if its.netns else {}
-            log.info("earlier_link_detached", interface=its.interface, **where, link=link.path)
+            log.info(
+                "earlier_link_detached",
+                interface=its.interface,
+                **where,
+                direction=AttachmentKey.of_code(link.code).direction,
+                link=link.path,
+            )
             link.detach()
 
     def attachments(self) -> list[AttachmentKey]:
@@ -142,10 +151,19 @@ class Predecessor:
         )
 
 
-def require_same(mode: str, wanted: Mode, link: PinnedLink, interface: str) -> None:
-    """KernelError unless a link's attach mode is the wanted one."""
-    if wanted not in (Mode.AUTO, mode):
-        raise KernelError(
-            f"{link.path}: interface {interface} is observed in mode {mode}: "
-            f"use --mode {mode}, or remove what is pinned: flowstream detach"
-        )
+def require_wanted(mode: Mode, wanted: Wanted, link: PinnedLink, interface: str) -> None:
+    """KernelError unless a link's attach mode is wanted for its direction.
+
+    It cannot be changed without a gap, or packets that both programs count.
+    """
+    modes = wanted[link.direction]
+    if mode in modes or (mode.hook is Hook.XDP and Mode.AUTO in modes):
+        return
+    if mode.hook is Hook.TC:
+        option = "--hook tcx"
+    else:
+        option = f"--mode {mode}" if any(each.hook is Hook.XDP for each in modes) else "--hook xdp"
+    raise KernelError(
+        f"{link.path}: interface {interface} is observed in mode {mode}: "
+        f"use {option}, or remove what is pinned: flowstream detach"
+    )

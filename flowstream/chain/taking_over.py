@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.accounting.books import Facts
-from flowstream.chain.predecessor import require_same
+from flowstream.chain.predecessor import require_wanted
 from flowstream.errors import KernelError
 from flowstream.host import namespaces
 from flowstream.kernel.generation import LinkPin
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.run import Run
     from flowstream.chain.books import Books
-    from flowstream.chain.predecessor import Predecessor
+    from flowstream.chain.predecessor import Predecessor, Wanted
     from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target
@@ -32,14 +32,21 @@ log = structlog.get_logger()
 class TakingOver:
     """An attacher that gives a link of an earlier run the new program, if there is one.
 
-    ``books`` are those of this run, which know an attachment before a packet is seen. From
-    any thread.
+    ``books`` are those of this run, which know an attachment before a packet is seen. A
+    target gets the link of its interface and direction, whose mode is one of ``wanted``.
+    From any thread.
     """
 
     def __init__(
-        self, attacher: Attaches, predecessors: Sequence[Predecessor], run: Run, books: Books
+        self,
+        attacher: Attaches,
+        predecessors: Sequence[Predecessor],
+        run: Run,
+        books: Books,
+        wanted: Wanted,
     ) -> None:
         self._attacher, self._run, self._books = attacher, run, books
+        self._wanted = wanted
         # The newest first: where a run was killed while it took links over, it may have
         # made one of its own.
         self._predecessors = [*reversed(predecessors)]
@@ -69,7 +76,7 @@ class TakingOver:
         if found is None:
             return self._attacher.attach(target)
         predecessor, link, mode = found
-        require_same(mode, target.mode, link, target.interface)
+        require_wanted(mode, self._wanted, link, target.interface)
         pin = LinkPin(predecessor.epoch, link.code)
         try:
             attachment = self._attacher.attach(
@@ -79,13 +86,14 @@ class TakingOver:
             if link.if_index:
                 self.fault = self.fault or err
             raise
+        where = {"interface": target.interface, "direction": target.key.direction}
         if predecessor.runs_its_program(link):
             self._run.previous[target.key] = predecessor.epoch
-            log.info("took_over", interface=target.interface, previous_epoch=predecessor.epoch)
+            log.info("took_over", **where, previous_epoch=predecessor.epoch)
         else:
             log.warning(
                 "program_replaced",
-                interface=target.interface,
+                **where,
                 previous_epoch=predecessor.epoch,
                 program_id=link.program_id,
             )
@@ -93,12 +101,13 @@ class TakingOver:
         return attachment
 
     def _find(self, target: Target) -> tuple[Predecessor, PinnedLink, Mode] | None:
-        """Return the link of an earlier run on the target's interface, and its mode."""
+        """Return the link that an earlier run has where the target is, and its mode."""
         if not any(each.links for each in self._predecessors):
             return None
         with namespaces.inside(target.netns_fd):
             for predecessor in self._predecessors:
                 for link in predecessor.links:
-                    if link.if_index == target.if_index and (mode := link.mode_here()):
+                    point = (link.if_index, link.direction)
+                    if point == (target.if_index, target.direction) and (mode := link.mode_here()):
                         return predecessor, link, mode
         return None

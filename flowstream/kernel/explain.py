@@ -63,9 +63,14 @@ def removal(name: str, interface: str) -> str:
 
 
 def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -> str:
+    if err.mode == Mode.TCX:
+        return _attaching_tcx(err, interface)
     if err.errno in TAKEN:
         holder = named(*held) if held else "another XDP program"
-        return f"{holder} is already there: {removal(held[1] if held else '', interface)}"
+        return (
+            f"{holder} is already there: use --hook tcx to observe beside it, or "
+            f"{removal(held[1] if held else '', interface)}"
+        )
     if err.errno in NO_NATIVE and err.mode == Mode.NATIVE:
         return (
             "the driver has no native XDP (or not with this MTU or these queues): "
@@ -73,6 +78,18 @@ def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -
         )
     if err.errno in NO_NATIVE and err.mode == Mode.OFFLOAD:
         return "the device cannot run XDP programs: use --mode native"
+    return _other(err)
+
+
+def _attaching_tcx(err: AttachError, interface: str) -> str:
+    if err.errno == errno.EINVAL:
+        return f"kernel {os.uname().release} has no TCX: Linux 6.6 or later is needed"
+    if err.errno == errno.ERANGE:
+        return f"no more programs can be attached there: bpftool net show dev {interface}"
+    return _other(err)
+
+
+def _other(err: AttachError) -> str:
     if err.errno == errno.EPERM:
         return "needs root or CAP_BPF and CAP_NET_ADMIN"
     return os.strerror(err.errno) if err.errno else str(err)

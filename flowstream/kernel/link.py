@@ -87,6 +87,19 @@ def mode_of(index: int, program_id: int) -> Mode | None:
     return None
 
 
+def runs_by_tcx(index: int, program_id: int, direction: int) -> bool:
+    """Whether a TCX link runs a program on interface ``index`` in this direction.
+
+    The index is one of the calling thread's network namespace. Needs CAP_NET_ADMIN.
+    """
+    try:
+        return program_id in libbpf.tcx_programs(index, _TCX[direction])
+    except KernelError as err:
+        if err.errno == errno.ENODEV:
+            return False
+        raise
+
+
 class Link(Closing):
     """A program attached to interface ``index``, until it is closed or the process ends.
 
@@ -163,6 +176,20 @@ class Link(Closing):
 def number_of(link_fd: int) -> int:
     """Return the kernel's number of a link, which no other link gets."""
     return int(libbpf.described(structures.LinkInfo, link_fd).id)
+
+
+def hook_of(info: structures.LinkInfo) -> Hook:
+    """Return the hook of a link; LayoutError when it is another one's."""
+    if info.type == libbpf.BPF_LINK_TYPE_TCX:
+        return Hook.TC
+    libbpf.compare("link", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
+    return Hook.XDP
+
+
+def direction_of(info: structures.LinkInfo) -> int:
+    """Return the direction of a link."""
+    is_egress = info.type == libbpf.BPF_LINK_TYPE_TCX and info.attach_type == _TCX[EGRESS]
+    return EGRESS if is_egress else INGRESS
 
 
 def program_in_force(link_fd: int) -> int:

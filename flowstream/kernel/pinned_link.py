@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.closing import Closing
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.generation import link_pin
-from flowstream.kernel.link import mode_of
+from flowstream.kernel.link import Hook, Mode, direction_of, hook_of, mode_of, runs_by_tcx
 
 if TYPE_CHECKING:
     from flowstream.kernel.generation import Generation
-    from flowstream.kernel.link import Mode
 
 
 class PinnedLink(Closing):
     """The link of attachment ``code`` of a generation. LayoutError when it is another object.
 
-    ``fd`` is its descriptor, ``program_id`` the number of its program. Closing it, also
-    twice, leaves the pin.
+    ``fd`` is its descriptor, ``program_id`` the number of its program, ``hook`` and
+    ``direction`` are what the program sees. Closing it, also twice, leaves the pin.
     """
 
     def __init__(self, generation: Generation, code: int) -> None:
@@ -28,7 +28,9 @@ class PinnedLink(Closing):
         self.fd = generation.open(link_pin(code))
         try:
             info = self._info()
-            libbpf.compare(f"pin {link_pin(code)}", "type", info.type, libbpf.BPF_LINK_TYPE_XDP)
+            self.hook, self.direction = hook_of(info), direction_of(info)
+            direction = AttachmentKey.of_code(code).flow_direction
+            libbpf.compare(f"pin {link_pin(code)}", "direction", self.direction, direction)
         except BaseException:
             self.close()
             raise
@@ -43,9 +45,16 @@ class PinnedLink(Closing):
         return int(self._info().ifindex)
 
     def mode_here(self) -> Mode | None:
-        """Attach mode, if its interface is in the calling thread's network namespace."""
+        """Attach mode, if its interface is in the calling thread's network namespace.
+
+        Needs CAP_NET_ADMIN for a TCX link.
+        """
         index = self.if_index
-        return mode_of(index, self.program_id) if index else None
+        if not index:
+            return None
+        if self.hook is Hook.XDP:
+            return mode_of(index, self.program_id)
+        return Mode.TCX if runs_by_tcx(index, self.program_id, self.direction) else None
 
     def detach(self) -> None:
         """Take its program off the interface, at once, and remove the pin; closes it.
