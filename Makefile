@@ -20,7 +20,7 @@ RUN_PACKAGES := python3-venv libbpf1 libseccomp2 python3-bpfcc ip=iproute2 ethto
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
 # Without broker, kernel or root: half a minute on any interpreter.
-UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats community_id config \
+UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow community_id config \
 	config_source encode extras imports kafka_pauses kafka_properties link_types log overlaps partition \
 	past pipeline profiles records reference registry retries schemas selection sink_kafka_lanes \
 	sink_stdout spool spool_damage spool_live spool_model spool_pace spool_runs wording)

@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 from collections import Counter
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,6 +48,7 @@ EXACT = 2**53
 class Read(NamedTuple):
     """Everything that was published, by topic."""
 
+    recording: Path
     sums: capture.Sums
     flows: list[Message]
     new_flows: list[Message]
@@ -78,7 +78,9 @@ def published(directory: Path, record_format: str) -> Read:
         source = open_source(recording, [f"flowstream.{stream}"])
         return [each async for batch in source.batches() for each in batch]
 
-    return Read(sums, *(asyncio.run(messages(stream)) for stream in Stream))
+    return Read(
+        directory / "recording", sums, *(asyncio.run(messages(stream)) for stream in Stream)
+    )
 
 
 def blocks(language: str) -> list[str]:
@@ -96,8 +98,8 @@ def documented(function: str):
 def test_every_python_block_is_run_here():
     defined = set(re.findall(r"^def (\w+)", "".join(blocks("python")), re.MULTILINE))
     assert defined == {
-        *("octets_by_source", "octets_by_network", "once", "accounts", "lost", "conversations"),
-        "interface_name",
+        *("octets_by_source", "octets_by_network", "once", "accounts", "lost"),
+        *("connections", "ended", "interface_name"),
     }
 
 
@@ -197,17 +199,36 @@ def test_finding_losses(read):
     assert documented("lost")(newer) == {"made_up": 3}
 
 
-def test_joining_both_directions(read):
-    """Each conversation within one partition, by its key; the sums are those of the ends."""
-    found = documented("conversations")(read.all())
-    assert len(found) == capture.CONNECTIONS + 1
-    packets = Counter()
-    for (_, *ends), both in found.items():
-        for (address, _), count in zip(ends, both, strict=True):
-            packets[address] += count
-    server = bytes(10) + b"\xff\xff" + IPv4Address(capture.SERVER).packed
-    assert packets[server] == read.sums.packets[capture.SERVER]
-    assert sum(packets.values()) == capture.PACKETS + 1
+def test_both_directions_of_a_connection(read):
+    found = list(documented("connections")(f"{read.recording}"))
+    lines = [
+        re.fullmatch(r"(.+):(\d+) -> (.+), (\d+) packets, (\d+) back \((.+)\)", line)
+        for line in found
+    ]
+    assert len(lines) == capture.CONNECTIONS + 1
+    assert Counter(line[6] for line in lines) == {"first_packet": capture.CONNECTIONS, "none": 1}
+    answers = sum(int(line[4] if line[1] == capture.SERVER else line[5]) for line in lines)
+    assert answers == read.sums.packets[capture.SERVER]
+    packets = sum(int(line[4]) + int(line[5]) for line in lines)
+    assert packets == capture.PACKETS + 1
+
+
+def test_connections_that_are_over(read):
+    """In the order of the records; the last packet of the capture comes long after the others."""
+    messages = sorted([*read.flows, *read.new_flows], key=lambda each: each.timestamp_ms)
+    found = documented("ended")(messages)
+    before = [next(found) for _ in range(capture.CONNECTIONS)]
+    assert {each.time_flow_end_ns < capture.CLOSING_S * 10**9 for each in before} == {True}
+    (closing,) = found
+    assert (str(closing.source), closing.reverse) == (capture.CLOSING_SOURCE, None)
+    sums = Counter()
+    for each in before:
+        sums[str(each.source)] += each.forward.packets
+        sums[str(each.destination)] += each.reverse.packets
+    assert sums == read.sums.packets
+
+
+def test_both_directions_have_one_key_and_partition(read):
     places = {}
     for message in [*read.flows, *read.new_flows]:
         record = decode(message.value)

@@ -27,15 +27,16 @@ WITH_PORTS: Final = (
 """Protocols whose ports, or ICMP types, are part of the ID."""
 
 
-def _both_ways(pairs: dict[int, int]) -> dict[int, int]:
-    return pairs | {answer: asked for asked, answer in pairs.items()}
-
-
-ICMP_ANSWERS: Final = {
-    _ICMP: _both_ways({8: 0, 13: 14, 15: 16, 10: 9, 17: 18}),
-    _ICMPV6: _both_ways({128: 129, 130: 131, 133: 134, 135: 136, 139: 140, 144: 145}),
+ICMP_REQUESTS: Final = {
+    _ICMP: {8: 0, 13: 14, 15: 16, 10: 9, 17: 18},
+    _ICMPV6: {128: 129, 130: 131, 133: 134, 135: 136, 139: 140, 144: 145},
 }
-"""For each ICMP type the type of its answer; flows of other types have one direction."""
+"""For each ICMP type that asks the type that answers."""
+ICMP_ANSWERS: Final = {
+    proto: pairs | {answer: request for request, answer in pairs.items()}
+    for proto, pairs in ICMP_REQUESTS.items()
+}
+"""For each ICMP type the type of the other direction; flows of other types have one."""
 
 
 def community_id(record: FlowRecord) -> str:
@@ -44,7 +45,7 @@ def community_id(record: FlowRecord) -> str:
     A fragment past the first counts with the ports 0, as in its record. The ID
     of an aggregated record (``flow_count`` above 1) is that of its masked fields.
     """
-    src_port, dst_port, one_way = _ports(record)
+    src_port, dst_port, one_way = ports(record)
     source, destination = (record.src_addr, src_port), (record.dst_addr, dst_port)
     if not one_way and destination < source:
         source, destination = destination, source
@@ -58,8 +59,11 @@ def community_id(record: FlowRecord) -> str:
     return "1:" + b64encode(sha1(hashed, usedforsecurity=False).digest()).decode()
 
 
-def _ports(record: FlowRecord) -> tuple[int, int, bool]:
-    """Ports, or for ICMP the numbers in their place; whether the flow has one direction only."""
+def ports(record: FlowRecord) -> tuple[int, int, bool]:
+    """Ports, or for ICMP the numbers in their place; whether the flow has one direction only.
+
+    ICMP has the type of either direction, or, where no type answers, type and code.
+    """
     answers = ICMP_ANSWERS.get(record.proto)
     if answers is None:
         return record.src_port, record.dst_port, False
