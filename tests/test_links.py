@@ -19,11 +19,12 @@ import pytest
 from support.net import Namespace as Place
 from support.net import namespace
 
-from flowstream.host import rtnetlink
+from flowstream.host import netlink, rtnetlink
 from flowstream.host.link_types import Framing
 from flowstream.host.links import Departure, LinkFacts, LinkMonitor, facts_of
 from flowstream.host.namespaces import Namespace
-from flowstream.host.rtnetlink import Attribute, DamagedMessageError
+from flowstream.host.netlink import DamagedMessageError
+from flowstream.host.rtnetlink import Attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -396,7 +397,7 @@ def facts(body: bytes) -> LinkFacts | None:
 def test_a_message_of_the_kernel():
     expected = LinkFacts(7, "x0", altnames=("x1", "x2"), kind="veth", mtu=1500)
     assert facts(WHOLE) == expected
-    (read_back,) = rtnetlink.messages(message(16, WHOLE, seq=7, flags=2))
+    (read_back,) = netlink.messages(message(16, WHOLE, seq=7, flags=2))
     assert (read_back.kind, read_back.flags, read_back.seq) == (16, 2, 7)
     assert bytes(read_back.body) == WHOLE
 
@@ -419,9 +420,9 @@ def test_a_message_that_is_cut_off(end):
 
 def test_several_messages_with_the_last_cut_off():
     octets = message(16, WHOLE) + message(3, bytes(4))
-    assert [each.kind for each in rtnetlink.messages(octets)] == [16, 3]
+    assert [each.kind for each in netlink.messages(octets)] == [16, 3]
     for end in range(len(octets) - 19, len(octets)):
-        found = rtnetlink.messages(octets[:end])
+        found = netlink.messages(octets[:end])
         assert next(found).kind == 16
         with pytest.raises(DamagedMessageError):
             next(found)
@@ -433,13 +434,13 @@ def test_numbers_of_another_size():
 
 
 def test_the_end_of_an_answer():
-    done, failed, fine, other = rtnetlink.messages(
+    done, failed, fine, other = netlink.messages(
         message(3, struct.pack("=i", 0))
         + message(2, struct.pack("=i", -16))
         + message(2, struct.pack("=i", 0))
         + message(16, WHOLE)
     )
-    assert [*map(rtnetlink.error_of, (done, failed, fine, other))] == [0, 16, 0, 0]
+    assert [*map(netlink.error_of, (done, failed, fine, other))] == [0, 16, 0, 0]
 
 
 def test_attributes_have_the_numbers_of_the_kernels_header():

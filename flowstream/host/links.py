@@ -15,14 +15,16 @@ from flowstream.closing import Closing
 from flowstream.host import rtnetlink
 from flowstream.host.kernel_version import kernel_version
 from flowstream.host.link_types import LOOPBACK, Reading, reading
+from flowstream.host.netlink import DamagedMessageError
 from flowstream.host.route_socket import RouteSocket, failed
-from flowstream.host.rtnetlink import Attribute, DamagedMessageError
+from flowstream.host.rtnetlink import Attribute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowstream.host.namespaces import Namespace
-    from flowstream.host.rtnetlink import LinkMessage, Message
+    from flowstream.host.netlink import Message
+    from flowstream.host.rtnetlink import LinkMessage
 
 # linux/if.h
 _IFF_UP: Final = 1

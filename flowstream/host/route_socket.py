@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
-from flowstream.host import rtnetlink
-from flowstream.host.rtnetlink import DamagedMessageError
+from flowstream.host import netlink
+from flowstream.host.netlink import DamagedMessageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowstream.host.rtnetlink import Message
+    from flowstream.host.netlink import Message
 
 _BUFFER: Final = 1 << 17
 _QUEUE: Final = 8 << 20
@@ -68,7 +68,7 @@ class RouteSocket(Closing):
         octets, _, flags, (port, _) = self._socket.recvmsg(_BUFFER)
         if flags & socket.MSG_TRUNC:
             raise DamagedMessageError(f"larger than {_BUFFER} octets")
-        return list(rtnetlink.messages(octets)) if port == 0 else []
+        return list(netlink.messages(octets)) if port == 0 else []
 
     def ask(self, request: Callable[[int], bytes]) -> tuple[list[Message], bool]:
         """Send a request, made for its sequence number; return the answer, and if it is whole.
@@ -88,10 +88,10 @@ class RouteSocket(Closing):
                 for message in received:
                     if message.seq != seq:
                         continue
-                    if number := rtnetlink.error_of(message):
+                    if number := netlink.error_of(message):
                         raise failed(OSError(number, os.strerror(number)))
-                    whole = whole and not message.flags & rtnetlink.NLM_F_DUMP_INTR
-                    if message.kind in (rtnetlink.NLMSG_DONE, rtnetlink.NLMSG_ERROR):
+                    whole = whole and not message.flags & netlink.NLM_F_DUMP_INTR
+                    if message.kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
                         return answer, whole
                     answer.append(message)
         except OSError as err:

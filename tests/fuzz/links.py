@@ -6,7 +6,7 @@ import contextlib
 import struct
 from typing import TYPE_CHECKING
 
-from flowstream.host import rtnetlink
+from flowstream.host import netlink, rtnetlink
 from flowstream.host.links import facts_of
 
 if TYPE_CHECKING:
@@ -41,18 +41,18 @@ def _message(kind: int, body: bytes) -> bytes:
 
 def target(data: bytes) -> None:
     """Read all messages; names hold no NUL, and nothing but the octets that there are."""
-    with contextlib.suppress(rtnetlink.DamagedMessageError):
-        for message in rtnetlink.messages(data):
+    with contextlib.suppress(netlink.DamagedMessageError):
+        for message in netlink.messages(data):
             assert len(message.body) <= len(data)
-            assert isinstance(rtnetlink.error_of(message), int)
-            with contextlib.suppress(rtnetlink.DamagedMessageError):
+            assert isinstance(netlink.error_of(message), int)
+            with contextlib.suppress(netlink.DamagedMessageError):
                 _check(message)
-            with contextlib.suppress(rtnetlink.DamagedMessageError):
+            with contextlib.suppress(netlink.DamagedMessageError):
                 number = rtnetlink.netnsid_of([message])
                 assert number is None or 0 <= number < 2**31
 
 
-def _check(message: rtnetlink.Message) -> None:
+def _check(message: netlink.Message) -> None:
     told = rtnetlink.link_message(message.body)
     facts = facts_of(told, reports_parents=True)
     if facts is None:
