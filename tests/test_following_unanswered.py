@@ -27,7 +27,7 @@ async def test_links_that_cannot_be_read_are_read_later(recording_url, monkeypat
         if silent:
             unread += 1
             monitor._complete = False
-            raise KernelError("asking for the links by rtnetlink: timed out")
+            raise KernelError("asking the kernel by rtnetlink: timed out")
         return read(monitor)
 
     monkeypatch.setattr(LinkMonitor, "read", unanswered)
@@ -47,7 +47,7 @@ async def test_links_that_cannot_be_read_are_read_later(recording_url, monkeypat
             await until(lambda: rig.events("attached", second.receiver.name))
             await asyncio.to_thread(second.send)
         (told,) = rig.events("links_not_read")
-        assert told["error"] == "asking for the links by rtnetlink: timed out"
+        assert told["error"] == "asking the kernel by rtnetlink: timed out"
         seen = await asyncio.to_thread(audited, recording_url)
         assert {each["if_index"]: each["seen"]["packets"] for each in seen} == {
             each.index: each.arrived for each in (first, second)

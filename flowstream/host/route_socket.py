@@ -21,18 +21,19 @@ _BUFFER: Final = 1 << 17
 _QUEUE: Final = 8 << 20
 """Octets of messages that may wait, of which the kernel counts 2 to 4 KiB each."""
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
-_TIMEOUT_S: Final = 10
+_TIMEOUT_S: Final = 10.0
 
 
 class RouteSocket(Closing):
     """A socket to the network namespace in which it was opened, whoever uses it later.
 
-    With ``groups`` (RTMGRP_*) it receives notices and never blocks, else it asks.
+    With ``groups`` (RTMGRP_*) it receives notices and never blocks, else it asks, and waits for
+    an answer, which the kernel gives within the request, for ``timeout_s``, None without end.
     Raises ``KernelError`` when the kernel does not answer, or has no such sockets for this
     process.
     """
 
-    def __init__(self, groups: int = 0) -> None:
+    def __init__(self, groups: int = 0, timeout_s: float | None = _TIMEOUT_S) -> None:
         self._seqs = itertools.count(1)
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -43,7 +44,8 @@ class RouteSocket(Closing):
                 raise
         except OSError as err:
             raise failed(err) from err
-        self._socket.settimeout(0 if groups else _TIMEOUT_S)
+        if groups or timeout_s is not None:
+            self._socket.settimeout(0 if groups else timeout_s)
         if groups:
             self._enlarge()
 
@@ -73,7 +75,7 @@ class RouteSocket(Closing):
     def ask(self, request: Callable[[int], bytes]) -> tuple[list[Message], bool]:
         """Send a request, made for its sequence number; return the answer, and if it is whole.
 
-        Blocks as long as the kernel holds its lock of links.
+        Blocks as long as the kernel holds its lock of links. KernelError when it refuses.
         """
         seq, whole = next(self._seqs), True
         answer: list[Message] = []
@@ -104,4 +106,4 @@ class RouteSocket(Closing):
 
 def failed(err: OSError) -> KernelError:
     """Return the error to raise for one of a socket."""
-    return KernelError(f"asking for the links by rtnetlink: {err.strerror}", err.errno or 0)
+    return KernelError(f"asking the kernel by rtnetlink: {err.strerror}", err.errno or 0)

@@ -1,4 +1,4 @@
-"""Messages of the kernel about links: facts, or damage."""
+"""Messages of the kernel about links and filters: facts, or damage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import struct
 from typing import TYPE_CHECKING
 
-from flowstream.host import netlink, rtnetlink
+from flowstream.host import netlink, rtnetlink, tc_messages
 from flowstream.host.links import facts_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,20 @@ def seeds() -> Sequence[bytes]:
     failed = _message(2, struct.pack("=i", -16))
     netnsid = _message(88, bytes(4) + _attribute(1, number))
     asked = [rtnetlink.dump_links(7), rtnetlink.get_netnsid(7, 3)]
-    return [_message(16, link), _message(17, link) + done, failed, netnsid, *asked]
+    told = [
+        _message(16, link),
+        _message(17, link) + done,
+        failed,
+        netnsid,
+        _message(44, _filter()),
+    ]
+    return [*told, *asked]
+
+
+def _filter() -> bytes:
+    options = _attribute(7, b"flowstream\0") + _attribute(11, struct.pack("=I", 7))
+    fixed = struct.pack("=BxxxiIII", 0, 7, 0x12, 0xFFFFFFF3, 1 << 16 | 0x0300)
+    return fixed + _attribute(1, b"bpf\0") + _attribute(2 | 0x8000, options)
 
 
 def _attribute(key: int, octets: bytes) -> bytes:
@@ -50,6 +63,16 @@ def target(data: bytes) -> None:
             with contextlib.suppress(netlink.DamagedMessageError):
                 number = rtnetlink.netnsid_of([message])
                 assert number is None or 0 <= number < 2**31
+            with contextlib.suppress(netlink.DamagedMessageError):
+                _check_filter(message)
+
+
+def _check_filter(message: netlink.Message) -> None:
+    found = tc_messages.filter_of(message)
+    if found is not None:
+        assert found.kind == tc_messages.BPF or not (found.name or found.program_id)
+        assert len(found.name) + len(found.kind) <= len(message.body)
+        assert 0 <= found.place.priority < 2**16
 
 
 def _check(message: netlink.Message) -> None:

@@ -1,0 +1,92 @@
+"""Filters and programs at the TC hook that are not flowstream's."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from ctypes import byref, c_uint32, c_uint64
+from typing import TYPE_CHECKING, Final
+
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
+from flowstream.closing import Closing
+from flowstream.kernel import libbpf
+from flowstream.kernel.map import Map
+from flowstream.kernel.object import MapSpec
+
+if TYPE_CHECKING:
+    from support.net import Interface
+
+NEXT: Final = -1
+"""TC_ACT_UNSPEC: what the program returns leaves the packet to the next filter."""
+TAKE: Final = 0
+"""TC_ACT_OK: no further filter sees the packet."""
+
+
+POINTS: Final = {INGRESS: "ingress", EGRESS: "egress"}
+
+
+def _instruction(code: int, registers: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("<BBhi", code, registers, offset, value)
+
+
+class CountingProgram(Closing):
+    """A program that counts the packets that it sees, of any length, and returns ``verdict``."""
+
+    def __init__(self, verdict: int = NEXT) -> None:
+        self._map = Map(MapSpec("counted", libbpf.MAP_TYPE_ARRAY, 4, 8, 1, 0))
+        code = b"".join(
+            (
+                _instruction(0x62, 10, -4, 0),  # *(u32 *)(r10 - 4) = 0
+                _instruction(0xBF, 0xA2),  # r2 = r10
+                _instruction(0x07, 2, 0, -4),  # r2 += -4
+                _instruction(0x18, 0x11, 0, self._map.fd),  # r1 = map
+                _instruction(0),
+                _instruction(0x85, 0, 0, 1),  # r0 = bpf_map_lookup_elem
+                _instruction(0x15, 0, 2, 0),  # if r0 == 0 goto +2
+                _instruction(0xB7, 1, 0, 1),  # r1 = 1
+                _instruction(0xDB, 0x10, 0, 0),  # lock *(u64 *)r0 += r1
+                _instruction(0xB7, 0, 0, verdict),  # r0 = verdict
+                _instruction(0x95),  # exit
+            )
+        )
+        self.fd = libbpf.prog_load("counting", code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
+        self.id, _ = libbpf.prog_info(self.fd)
+
+    @property
+    def packets(self) -> int:
+        """Packets seen so far."""
+        key, value = c_uint32(0), c_uint64(0)
+        done = libbpf.library().bpf_map_lookup_elem(self._map.fd, byref(key), byref(value))
+        libbpf.check(done, "reading the count")
+        return value.value
+
+    def close(self) -> None:
+        """Release it; a filter keeps it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self._map.close()
+
+
+def tc(device: Interface, command: str) -> str:
+    """Run tc(8) in a device's namespace, DEV stands for the device; return its output."""
+    return device.namespace.run("tc", *command.replace("DEV", f"dev {device.name}").split())
+
+
+def qdiscs(device: Interface) -> list[str]:
+    """Kinds of the qdiscs with filters at the TC hook."""
+    return re.findall(r"^qdisc (clsact|ingress) ", tc(device, "qdisc show DEV"), re.MULTILINE)
+
+
+def filters(device: Interface, direction: int) -> list[tuple[int, str]]:
+    """Priority and name of each BPF filter, in the order in which they run."""
+    shown = tc(device, f"filter show DEV {POINTS[direction]}")
+    found = re.findall(r"pref (\d+) bpf chain 0 handle 0x[0-9a-f]+ (\S+) direct-action", shown)
+    return [(int(priority), name) for priority, name in found]
+
+
+def add_foreign(device: Interface, direction: int, priority: int) -> None:
+    """Add a filter of another kind, which takes no packet."""
+    where = f"DEV {POINTS[direction]} prio {priority} protocol ip"
+    tc(device, f"filter add {where} u32 match u8 0 0 classid 1:1")
