@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Shared by both programs: constants set at load time, byte order, a packet's length. */
+/* Shared by all programs: constants set at load time, the filter, byte order, a packet's length. */
 #ifndef COMMON_H
 #define COMMON_H
 
@@ -20,6 +20,30 @@ enum {
 		asm volatile("%0 = %1 ll" : "=r"(value_) : "i"(PATCH_MAGIC | (slot)));             \
 		value_;                                                                            \
 	})
+
+/*
+ * The packet filter: a function that the loader appends to the bytecode and puts
+ * in the place of this call. Without a filter it puts FILTER_ACCEPT there, which
+ * the verifier then knows.
+ *
+ * `data` and `end` are the part of the frame that can be read, `length` are the
+ * octets of the whole frame, with the tag in metadata. `tag` is 0 or FILTER_TAG |
+ * TPID << 16 | TCI: a VLAN tag that the kernel keeps in the packet's metadata, so
+ * that octet 12 of the frame on the wire is its first, and what is at `data` + 12
+ * comes behind it.
+ */
+enum {
+	FILTER_CALL = 0x7ead,
+	FILTER_TAG = 0x100000000,
+};
+static u64 (*filter)(void *data, void *end, u64 length, u64 tag) = (void *)FILTER_CALL;
+
+/* Answers of the filter. */
+enum filter_answer {
+	FILTER_REJECT,
+	FILTER_ACCEPT,
+	FILTER_CUT, /* it needs an octet of the frame that is behind `end` */
+};
 
 /* Constants that the loader sets. */
 enum patch_slot {

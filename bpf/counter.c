@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * xdp_counter: counts packets, and packets per IPv4 source; announces each
- * source when it is first seen. Cheap: no flow records. Always XDP_PASS.
+ * xdp_counter and tc_counter: count packets, and packets per IPv4 source;
+ * announce each source when it is first seen. Cheap: no flow records. Packets
+ * go on: XDP_PASS, or the next program of the TC hook.
  */
 #include "common.h"
 #include "parsing.h"
+#include "skb.h"
 
 /* Keys of pkt_count; the counters only grow. l2_bytes are frame octets. */
 enum pkt_counter {
@@ -18,6 +20,8 @@ enum pkt_counter {
 	SAMPLED_OUT_L2_BYTES,
 	COUNTED_PACKETS, /* IPv4 */
 	COUNTED_L2_BYTES,
+	FILTERED_OUT_PACKETS,
+	FILTERED_OUT_L2_BYTES,
 	ANNOUNCED,
 	ANNOUNCEMENT_LOST, /* new_flow_events was full */
 	SOURCE_TABLE_FULL, /* packets whose source found no room in seen_ips */
@@ -42,9 +46,9 @@ INLINE void count(u32 which, u64 amount)
  * A source enters seen_ips only together with its announcement, so that a full
  * ring buffer delays the announcement and never swallows it.
  */
-INLINE void first_packet(u32 source)
+INLINE void first_packet(u32 source, u64 amount)
 {
-	u64 one = 1, *packets;
+	u64 *packets;
 	u32 *event = new_flow_events.ringbuf_reserve(sizeof(*event));
 
 	if (!event) {
@@ -52,7 +56,7 @@ INLINE void first_packet(u32 source)
 		return;
 	}
 	*event = source;
-	if (!seen_ips.insert(&source, &one)) {
+	if (!seen_ips.insert(&source, &amount)) {
 		new_flow_events.ringbuf_submit(event, 0);
 		count(ANNOUNCED, 1);
 		return;
@@ -61,48 +65,97 @@ INLINE void first_packet(u32 source)
 	/* Another CPU was first, or there is no room. */
 	packets = seen_ips.lookup(&source);
 	if (packets)
-		__sync_fetch_and_add(packets, 1);
+		__sync_fetch_and_add(packets, amount);
 	else
-		count(SOURCE_TABLE_FULL, 1);
+		count(SOURCE_TABLE_FULL, amount);
 }
 
-INLINE void count_source(u32 source)
+INLINE void count_source(u32 source, u64 amount)
 {
 	u64 *packets = seen_ips.lookup(&source);
 
 	if (packets)
-		__sync_fetch_and_add(packets, 1);
+		__sync_fetch_and_add(packets, amount);
 	else
-		first_packet(source);
+		first_packet(source, amount);
+}
+
+/* `which` is the counter of packets; that of octets follows it. */
+INLINE void count_packet(u32 which, const struct packet *packet)
+{
+	count(which, packet->packets);
+	count(which + 1, packet->l2_bytes);
+}
+
+/* Counts a packet; whether its source counts is for the filter first, then for sampling. */
+INLINE bool admit(const struct packet *packet, u64 answer)
+{
+	count_packet(SEEN_PACKETS, packet);
+	if (answer != FILTER_ACCEPT) {
+		count_packet(FILTERED_OUT_PACKETS, packet);
+		return false;
+	}
+	if (sampled_out()) {
+		count_packet(SAMPLED_OUT_PACKETS, packet);
+		return false;
+	}
+	return true;
+}
+
+INLINE void count_verdict(enum verdict verdict, const struct flow_key *key,
+			  const struct packet *packet)
+{
+	if (verdict == VERDICT_MALFORMED) {
+		count_packet(MALFORMED_PACKETS, packet);
+	} else if (verdict == VERDICT_NON_IP || key->etype != ETHER_TYPE_IPV4) {
+		count_packet(NON_IP_PACKETS, packet);
+	} else {
+		count_packet(COUNTED_PACKETS, packet);
+		count_source(key->src_addr[3], packet->packets);
+	}
 }
 
 int xdp_counter(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
+	u64 length = full_length(ctx);
+	struct packet packet = {.length = length, .packets = 1, .l2_bytes = length};
 	struct flow_key key = {};
-	struct packet packet = {.length = full_length(ctx)};
-	enum verdict verdict;
 
-	count(SEEN_PACKETS, 1);
-	count(SEEN_L2_BYTES, packet.length);
-	if (PATCHED(PATCH_SAMPLING) > 1 &&
-	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0) {
-		count(SAMPLED_OUT_PACKETS, 1);
-		count(SAMPLED_OUT_L2_BYTES, packet.length);
-		return XDP_PASS;
-	}
-	verdict = parse_headers(data, end, &key, &packet);
-	if (verdict == VERDICT_MALFORMED) {
-		count(MALFORMED_PACKETS, 1);
-		count(MALFORMED_L2_BYTES, packet.length);
-	} else if (verdict == VERDICT_NON_IP || key.etype != ETHER_TYPE_IPV4) {
-		count(NON_IP_PACKETS, 1);
-		count(NON_IP_L2_BYTES, packet.length);
-	} else {
-		count(COUNTED_PACKETS, 1);
-		count(COUNTED_L2_BYTES, packet.length);
-		count_source(key.src_addr[3]);
-	}
+	if (admit(&packet, filter(data, end, length, 0)))
+		count_verdict(parse_headers(data, end, &key, &packet), &key, &packet);
 	return XDP_PASS;
+}
+
+int tc_counter(struct __sk_buff *skb)
+{
+	struct packet packet;
+	struct flow_key key;
+	enum verdict verdict;
+	u64 answer, tag = tag_of(skb);
+
+#pragma clang loop unroll(disable)
+	for (int reading = 0; reading < READINGS; reading++) {
+		void *data = (void *)(long)skb->data;
+		void *end = (void *)(long)skb->data_end;
+
+		__builtin_memset(&key, 0, sizeof(key));
+		__builtin_memset(&packet, 0, sizeof(packet));
+		packet.length = skb->len;
+		packet.tagged = tag != 0;
+		verdict = parse_headers(data, end, &key, &packet);
+		if (verdict == VERDICT_FLOW && skb->gso_size)
+			parse_transport(data, end, &key, &packet);
+		answer = filter(data, end, packet.length + (tag ? VLAN_TAG_LEN : 0), tag);
+		if (likely(!packet.cut && answer != FILTER_CUT))
+			break;
+		if (!pull(skb, answer == FILTER_CUT || key.etype != ETHER_TYPE_IPV4 ? PULL_MAX
+										    : PULL_IPV4))
+			break;
+	}
+	wire_size(skb, &key, &packet);
+	if (admit(&packet, answer))
+		count_verdict(verdict, &key, &packet);
+	return TC_NEXT;
 }

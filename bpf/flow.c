@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * xdp_flow: turns packets into flow records.
+ * xdp_flow and tc_flow: turn packets into flow records.
  *
  * A packet that belongs to a flow of the active table is added to it. A new
  * flow is inserted and announced. When the table is full the packet travels
  * as a record of its own; when that ring buffer is full too, its packets and
- * octets are counted as lost. The program only observes: always XDP_PASS.
+ * octets are counted as lost. The programs only observe: always XDP_PASS, or the
+ * next program of the TC hook.
  *
  * The active table is the inner map in the one slot of `active_table`. User
  * space puts an empty twin there; after the grace period that the kernel's
@@ -14,6 +15,7 @@
 #include "common.h"
 #include "flow_record.h"
 #include "parsing.h"
+#include "skb.h"
 
 struct flow_value {
 	u64 packets;
@@ -193,7 +195,7 @@ INLINE void add_packet(struct flow_value *flow, const struct flow_value *packet)
 {
 	u8 fresh = packet->tcp_flags & ~flow->tcp_flags;
 
-	__sync_fetch_and_add(&flow->packets, 1);
+	__sync_fetch_and_add(&flow->packets, packet->packets);
 	__sync_fetch_and_add(&flow->bytes, packet->bytes);
 	__sync_fetch_and_add(&flow->l2_bytes, packet->l2_bytes);
 	if (packet->time_end_ns > flow->time_end_ns)
@@ -210,17 +212,18 @@ INLINE void add_packet(struct flow_value *flow, const struct flow_value *packet)
 }
 
 #ifdef CAPTURE
-INLINE u64 exact_time(struct xdp_md *ctx)
+INLINE u64 exact_time(void *hook)
 {
+	struct xdp_md *ctx = hook;
 	struct capture_meta *meta = (void *)(long)ctx->data_meta;
 
 	return (void *)(meta + 1) <= (void *)(long)ctx->data ? meta->time_ns : 0;
 }
 
-INLINE u64 packet_time(struct xdp_md *ctx, struct counters *count)
+INLINE u64 packet_time(void *hook, struct counters *count)
 {
 	(void)count;
-	return exact_time(ctx);
+	return exact_time(hook);
 }
 
 INLINE u64 packet_length(struct xdp_md *ctx)
@@ -237,9 +240,9 @@ INLINE u32 interface_index(struct xdp_md *ctx)
 	return (void *)(meta + 1) <= (void *)(long)ctx->data ? meta->if_index : 0;
 }
 #else
-INLINE u64 exact_time(struct xdp_md *ctx)
+INLINE u64 exact_time(void *hook)
 {
-	(void)ctx;
+	(void)hook;
 	return bpf_ktime_get_boot_ns();
 }
 
@@ -248,12 +251,12 @@ INLINE u64 exact_time(struct xdp_md *ctx)
  * this CPU: reading the clock costs as much as the hash lookup, jiffies cost
  * nothing. A CPU that gets less than a packet per tick reads it every time.
  */
-INLINE u64 packet_time(struct xdp_md *ctx, struct counters *count)
+INLINE u64 packet_time(void *hook, struct counters *count)
 {
 	u64 jiffies = bpf_jiffies64();
 
 	if (count->clock_jiffies != jiffies || count->clock_uses >= CLOCK_USES_MAX) {
-		count->clock_ns = exact_time(ctx);
+		count->clock_ns = exact_time(hook);
 		count->clock_jiffies = jiffies;
 		count->clock_uses = 0;
 	}
@@ -320,31 +323,110 @@ INLINE void overflow_packet(struct counters *count, const struct flow_key *key,
 	struct flow_record *record = overflow.ringbuf_reserve(sizeof(*record));
 
 	if (!record) {
-		count->overflow_lost_packets += 1;
+		count->overflow_lost_packets += packet->packets;
 		count->overflow_lost_l2_bytes += packet->l2_bytes;
 		return;
 	}
 	fill_record(record, RECORD_FLOW, END_LACK_OF_RESOURCES, key, packet);
 	overflow.ringbuf_submit(record, 0);
-	count->overflow_packets += 1;
+	count->overflow_packets += packet->packets;
 	count->overflow_l2_bytes += packet->l2_bytes;
 }
 
-INLINE void count_no_flow(struct counters *count, enum no_flow_reason reason, u64 length)
+INLINE void count_no_flow(struct counters *count, enum no_flow_reason reason,
+			  const struct packet *packet)
 {
-	count->no_flow_packets[reason] += 1;
-	count->no_flow_l2_bytes[reason] += length;
+	count->no_flow_packets[reason] += packet->packets;
+	count->no_flow_l2_bytes[reason] += packet->l2_bytes;
+}
+
+/* Counts a packet; whether it gets into a flow is for the filter first, then for sampling. */
+INLINE bool admit(struct counters *count, const struct packet *packet, u64 answer)
+{
+	count->seen_packets += packet->packets;
+	count->seen_l2_bytes += packet->l2_bytes;
+	if (answer != FILTER_ACCEPT) {
+		count_no_flow(count, NO_FLOW_FILTERED_OUT, packet);
+		return false;
+	}
+	if (sampled_out()) {
+		count_no_flow(count, NO_FLOW_SAMPLED_OUT, packet);
+		return false;
+	}
+	return true;
+}
+
+INLINE enum verdict read_packet(void *data, void *end, struct flow_key *key, struct packet *packet)
+{
+	enum verdict verdict = parse_headers(data, end, key, packet);
+
+	if (verdict == VERDICT_FLOW)
+		parse_transport(data, end, key, packet);
+	return verdict;
+}
+
+/* Adds a packet that was read to its flow, or counts it as one without. */
+INLINE void record_packet(void *hook, void *data, void *end, struct counters *count, void *table,
+			  enum verdict verdict, struct flow_key *key, const struct packet *read)
+{
+	struct flow_value *flow, packet = {};
+	struct eth_header *eth = data;
+
+	if (verdict != VERDICT_FLOW) {
+		count_no_flow(count, verdict == VERDICT_NON_IP ? NO_FLOW_NON_IP : NO_FLOW_MALFORMED,
+			      read);
+		return;
+	}
+	packet.packets = read->packets;
+	packet.bytes = read->bytes;
+	packet.l2_bytes = read->l2_bytes;
+	packet.time_end_ns = packet_time(hook, count);
+	packet.tcp_flags = read->tcp_flags;
+	packet.ip_tos = read->ip_tos;
+	packet.ip_ttl = read->ip_ttl;
+
+	flow = bpf_map_lookup_elem(table, key);
+	if (likely(flow)) {
+		add_packet(flow, &packet);
+		return;
+	}
+
+	/* A flow begins exactly. */
+	packet.time_start_ns = packet.time_end_ns = exact_time(hook);
+	if (!PATCHED(PATCH_RAW_IP)) {
+		/* The verifier has forgotten the check in parse_ethernet(). */
+		if ((void *)(eth + 1) > end)
+			return;
+		__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
+		__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));
+	}
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		packet.flag_seen[i] = packet.tcp_flags >> i & 1;
+
+	if (!bpf_map_update_elem(table, key, &packet, BPF_NOEXIST)) {
+		note_insert();
+	} else {
+		/* Another CPU was first, or there is no room. */
+		flow = bpf_map_lookup_elem(table, key);
+		if (flow) {
+			add_packet(flow, &packet);
+			return;
+		}
+		overflow_packet(count, key, &packet);
+	}
+	announce(count, key, &packet);
 }
 
 int xdp_flow(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct eth_header *eth = data;
+	u64 length = packet_length(ctx);
+	struct packet packet = {.length = length, .packets = 1, .l2_bytes = length};
 	struct flow_key key = {};
-	struct packet read = {.length = packet_length(ctx)};
-	struct flow_value *flow, packet = {};
 	struct counters *count;
+	enum verdict verdict;
 	void *table;
 	u32 zero = 0;
 
@@ -353,67 +435,57 @@ int xdp_flow(struct xdp_md *ctx)
 	table = active_table.lookup(&zero);
 	if (!count || !table)
 		return XDP_PASS;
-	count->seen_packets += 1;
-	count->seen_l2_bytes += read.length;
-
-	if (PATCHED(PATCH_SAMPLING) > 1 &&
-	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0) {
-		count_no_flow(count, NO_FLOW_SAMPLED_OUT, read.length);
+	if (!admit(count, &packet, filter(data, end, length, 0)))
 		return XDP_PASS;
-	}
 
 	key.if_index = interface_index(ctx);
 	key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
-	switch (parse_headers(data, end, &key, &read)) {
-	case VERDICT_FLOW:
-		parse_transport(data, end, &key, &read);
-		break;
-	case VERDICT_NON_IP:
-		count_no_flow(count, NO_FLOW_NON_IP, read.length);
-		return XDP_PASS;
-	case VERDICT_MALFORMED:
-		count_no_flow(count, NO_FLOW_MALFORMED, read.length);
-		return XDP_PASS;
-	}
-
-	packet.packets = 1;
-	packet.bytes = read.bytes;
-	packet.l2_bytes = read.length;
-	packet.time_end_ns = packet_time(ctx, count);
-	packet.tcp_flags = read.tcp_flags;
-	packet.ip_tos = read.ip_tos;
-	packet.ip_ttl = read.ip_ttl;
-
-	flow = bpf_map_lookup_elem(table, &key);
-	if (likely(flow)) {
-		add_packet(flow, &packet);
-		return XDP_PASS;
-	}
-
-	/* A flow begins exactly. */
-	packet.time_start_ns = packet.time_end_ns = exact_time(ctx);
-	if (!PATCHED(PATCH_RAW_IP)) {
-		/* The verifier has forgotten the check in parse_ethernet(). */
-		if ((void *)(eth + 1) > end)
-			return XDP_PASS;
-		__builtin_memcpy(packet.src_mac, eth->src_mac, sizeof(packet.src_mac));
-		__builtin_memcpy(packet.dst_mac, eth->dst_mac, sizeof(packet.dst_mac));
-	}
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-		packet.flag_seen[i] = packet.tcp_flags >> i & 1;
-
-	if (!bpf_map_update_elem(table, &key, &packet, BPF_NOEXIST)) {
-		note_insert();
-	} else {
-		/* Another CPU was first, or there is no room. */
-		flow = bpf_map_lookup_elem(table, &key);
-		if (flow) {
-			add_packet(flow, &packet);
-			return XDP_PASS;
-		}
-		overflow_packet(count, &key, &packet);
-	}
-	announce(count, &key, &packet);
+	verdict = read_packet(data, end, &key, &packet);
+	record_packet(ctx, data, end, count, table, verdict, &key, &packet);
 	return XDP_PASS;
 }
+
+#ifndef CAPTURE
+int tc_flow(struct __sk_buff *skb)
+{
+	struct packet packet;
+	struct flow_key key;
+	struct counters *count;
+	enum verdict verdict;
+	void *table, *data, *end;
+	u64 answer, tag = tag_of(skb);
+	u32 zero = 0;
+
+	count = counters.lookup(&zero);
+	table = active_table.lookup(&zero);
+	if (!count || !table)
+		return TC_NEXT;
+
+#pragma clang loop unroll(disable)
+	for (int reading = 0; reading < READINGS; reading++) {
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		__builtin_memset(&key, 0, sizeof(key));
+		__builtin_memset(&packet, 0, sizeof(packet));
+		key.if_index = (u32)PATCHED(PATCH_IF_INDEX);
+		key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
+		key.vlan_id = (u16)tag & VLAN_VID_MASK;
+		packet.length = skb->len;
+		packet.tagged = tag != 0;
+		verdict = read_packet(data, end, &key, &packet);
+		answer = filter(data, end, packet.length + (tag ? VLAN_TAG_LEN : 0), tag);
+		if (likely(!packet.cut && answer != FILTER_CUT))
+			break;
+		if (!pull(skb, answer == FILTER_CUT || key.etype != ETHER_TYPE_IPV4 ? PULL_MAX
+										    : PULL_IPV4))
+			break;
+	}
+	/* A pull that failed has made the pointers invalid, too. */
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	wire_size(skb, &key, &packet);
+	if (admit(count, &packet, answer))
+		record_packet(skb, data, end, count, table, verdict, &key, &packet);
+	return TC_NEXT;
+}
+#endif

@@ -110,15 +110,20 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
 
-/* The fields that are read beside the key. */
+/* What is read beside the key. */
 struct packet {
-	u64 length;    /* of the whole packet; set by the caller */
-	u64 bytes;     /* IP octets, see ip_octets() */
+	u64 length;    /* octets of the whole packet; set by the caller */
+	u64 packets;   /* on the wire, of which there may be several: see skb.h */
+	u64 bytes;     /* IP octets of all of them, see ip_octets() */
+	u64 l2_bytes;  /* frame octets of all of them */
 	u32 network;   /* offset of the IP header */
 	u32 transport; /* offset of the transport header, 0: none */
+	bool tagged;   /* the outer VLAN tag is in metadata; set by the caller */
+	bool cut;      /* a header ends behind the octets that can be read */
 	u8 ip_tos;
 	u8 ip_ttl;
 	u8 tcp_flags;
+	u8 tcp_offset; /* octet 12 of the TCP header: its length in the high half */
 };
 
 /* Why a packet is in no flow record. docs/records.md: no_flow. */
@@ -126,7 +131,8 @@ enum no_flow_reason {
 	NO_FLOW_NON_IP,
 	NO_FLOW_MALFORMED,
 	NO_FLOW_SAMPLED_OUT,
-	NO_FLOW_COUNTED, /* counted by xdp_counter, which makes no flow records */
+	NO_FLOW_COUNTED, /* by the counter programs, which make no flow records */
+	NO_FLOW_FILTERED_OUT,
 	NO_FLOW_REASONS,
 };
 
@@ -136,6 +142,22 @@ enum verdict {
 	VERDICT_NON_IP,
 	VERDICT_MALFORMED,
 };
+
+/* Whether sampling passes over the packet. */
+INLINE bool sampled_out(void)
+{
+	return PATCHED(PATCH_SAMPLING) > 1 &&
+	       bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0;
+}
+
+/* Whether what stands before `pos` cannot all be read; notes that. */
+INLINE bool cut(struct packet *packet, void *pos, void *end)
+{
+	if (pos <= end)
+		return false;
+	packet->cut = true;
+	return true;
+}
 
 /*
  * IP octets of the packet. The header's length is 0 for a segment that has not
@@ -161,10 +183,10 @@ INLINE enum verdict parse_ipv4(void *data, void *end, struct flow_key *key, stru
 	struct ipv4_header *ip = data + packet->network;
 	u32 header_len;
 
-	if ((void *)(ip + 1) > end || ip->version_ihl >> 4 != 4)
+	if (cut(packet, ip + 1, end) || ip->version_ihl >> 4 != 4)
 		return VERDICT_MALFORMED;
 	header_len = (ip->version_ihl & 0x0f) * 4;
-	if (header_len < sizeof(*ip) || (void *)ip + header_len > end)
+	if (header_len < sizeof(*ip) || cut(packet, (void *)ip + header_len, end))
 		return VERDICT_MALFORMED;
 
 	map_ipv4(key->src_addr, ip->src_addr);
@@ -224,11 +246,10 @@ INLINE void skip_extensions(void *data, void *end, struct flow_key *key, struct 
 
 		if (!is_extension(proto))
 			break;
-		/* The packet was cut in this header. */
-		if ((void *)(ext + 1) > end)
+		if (cut(packet, ext + 1, end))
 			break;
 		length = extension_length(proto, ext->length);
-		if ((void *)ext + length > end)
+		if (cut(packet, (void *)ext + length, end))
 			break;
 		if (proto == PROTO_FRAGMENT && ext->fragment & IPV6_OFFSET_MASK) {
 			key->proto = ext->next_header;
@@ -246,7 +267,7 @@ INLINE enum verdict parse_ipv6(void *data, void *end, struct flow_key *key, stru
 {
 	struct ipv6_header *ip = data + packet->network;
 
-	if ((void *)(ip + 1) > end || ip->version_class >> 4 != 6)
+	if (cut(packet, ip + 1, end) || ip->version_class >> 4 != 6)
 		return VERDICT_MALFORMED;
 
 	__builtin_memcpy(key->src_addr, ip->src_addr, sizeof(key->src_addr));
@@ -270,7 +291,7 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 	struct eth_header *eth = data;
 	void *pos = eth + 1;
 
-	if (pos > end)
+	if (cut(packet, pos, end))
 		return VERDICT_MALFORMED;
 	packet->network = sizeof(*eth);
 	*etype = eth->etype;
@@ -281,9 +302,12 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 		if (*etype != to_be16(ETHER_TYPE_VLAN) &&
 		    *etype != to_be16(ETHER_TYPE_SERVICE_VLAN))
 			break;
-		if ((void *)(tag + 1) > end)
+		/* A tag in metadata is the first one. */
+		if (packet->tagged && i == VLAN_TAGS_MAX - 1)
+			break;
+		if (cut(packet, tag + 1, end))
 			return VERDICT_MALFORMED;
-		if (i == 0)
+		if (i == 0 && !packet->tagged)
 			key->vlan_id = from_be16(tag->tci) & VLAN_VID_MASK;
 		*etype = tag->etype;
 		packet->network += sizeof(*tag);
@@ -293,11 +317,11 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 }
 
 /* The EtherType that the IP version stands for, 0 for any other; in network order. */
-INLINE enum verdict parse_ip_version(void *data, void *end, u16 *etype)
+INLINE enum verdict parse_ip_version(void *data, void *end, struct packet *packet, u16 *etype)
 {
 	u8 *version = data;
 
-	if ((void *)(version + 1) > end)
+	if (cut(packet, version + 1, end))
 		return VERDICT_MALFORMED;
 	*etype = 0;
 	if (*version >> 4 == 4)
@@ -309,14 +333,15 @@ INLINE enum verdict parse_ip_version(void *data, void *end, u16 *etype)
 
 /*
  * Reads the headers up to that of the transport protocol. Fills key (zeroed but
- * for if_index and flow_direction) and packet (zeroed but for length).
+ * for if_index, flow_direction and the VLAN of a tag in metadata) and packet
+ * (zeroed but for length and tagged).
  */
 INLINE enum verdict parse_headers(void *data, void *end, struct flow_key *key,
 				  struct packet *packet)
 {
 	u16 etype;
 	enum verdict verdict = PATCHED(PATCH_RAW_IP)
-				       ? parse_ip_version(data, end, &etype)
+				       ? parse_ip_version(data, end, packet, &etype)
 				       : parse_ethernet(data, end, key, packet, &etype);
 
 	if (verdict != VERDICT_FLOW)
@@ -340,7 +365,7 @@ INLINE void parse_transport(void *data, void *end, struct flow_key *key, struct 
 	switch (proto) {
 	case PROTO_ICMP:
 	case PROTO_ICMPV6:
-		if ((void *)(head + 2) > end)
+		if (cut(packet, head + 2, end))
 			return;
 		key->icmp_type = head[0];
 		key->icmp_code = head[1];
@@ -350,13 +375,15 @@ INLINE void parse_transport(void *data, void *end, struct flow_key *key, struct 
 	case PROTO_DCCP:
 	case PROTO_SCTP:
 	case PROTO_UDPLITE:
-		if ((void *)(head + 4) > end)
+		if (cut(packet, head + 4, end))
 			return;
 		key->src_port = from_be16(*(u16 *)head);
 		key->dst_port = from_be16(*(u16 *)(head + 2));
 		/* RFC 9293: the flags are byte 13. */
-		if (proto == PROTO_TCP && (void *)(head + 14) <= end)
+		if (proto == PROTO_TCP && !cut(packet, head + 14, end)) {
+			packet->tcp_offset = head[12];
 			packet->tcp_flags = head[13];
+		}
 		return;
 	}
 }

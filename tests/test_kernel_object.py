@@ -69,7 +69,7 @@ def test_without_sources_the_embedded_object_serves(tmp_path, monkeypatch, no_co
 
 
 def test_changed_sources_are_compiled_once(sources, monkeypatch):
-    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 7);")
+    edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", "count(SEEN_PACKETS, 7);")
     fresh = bpf_compile.obtain(NAME)
     assert fresh.program("xdp_counter") != kernel_object.embedded(NAME).program("xdp_counter")
     (file,) = cached(sources)
@@ -89,7 +89,7 @@ def test_a_changed_comment_changes_no_bytecode(sources):
 
 
 def test_a_broken_cache_is_written_anew(sources):
-    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", "count(SEEN_PACKETS, 3);")
     fresh = bpf_compile.obtain(NAME)
     (file,) = cached(sources)
     whole = file.read_bytes()
@@ -100,7 +100,7 @@ def test_a_broken_cache_is_written_anew(sources):
 
 def test_a_cache_that_cannot_be_written_only_costs_time(sources):
     (sources.parent / "cache").write_text("a file where a directory should be")
-    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", "count(SEEN_PACKETS, 3);")
     assert bpf_compile.obtain(NAME).name == NAME
 
 
@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(sources):
     [("count(SEEN_PACKETS, 1)", "expected ';'"), ("undeclared(1);", "undeclared")],
 )
 def test_clangs_messages_are_in_the_error(sources, broken, message):
-    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", broken)
+    edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", broken)
     with pytest.raises(CompileError, match=f"bcc refused .*{NAME}") as refused:
         bpf_compile.obtain(NAME)
     assert message in str(refused.value)
@@ -118,7 +118,7 @@ def test_clangs_messages_are_in_the_error(sources, broken, message):
 def test_the_wrong_bcc_gives_the_remedy(sources, monkeypatch):
     """A Python without the BPF compiler collection: the test's own."""
     monkeypatch.setattr(bpf_compile, "_interpreters", lambda: [sys.executable])
-    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", "count(SEEN_PACKETS, 3);")
     with pytest.raises(CompileError, match="install Debian's python3-bpfcc") as refused:
         bpf_compile.obtain(NAME)
     assert "PyPI's bcc is an unrelated package" in str(refused.value)
@@ -138,7 +138,7 @@ def test_the_unrelated_bcc_package_gives_the_remedy(sources, tmp_path, monkeypat
     )
     python.chmod(0o755)
     monkeypatch.setattr(bpf_compile, "_interpreters", lambda: [str(python)])
-    edit(sources / f"{NAME}.c", "count(SEEN_PACKETS, 1);", "count(SEEN_PACKETS, 3);")
+    edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", "count(SEEN_PACKETS, 3);")
     with pytest.raises(CompileError, match="pip uninstall bcc"):
         bpf_compile.obtain(NAME)
 
@@ -192,7 +192,9 @@ def test_the_end_of_the_verifiers_log_is_in_the_error():
     # r0 = *(u64 *)(r1 + 4096): far outside the context.
     load = bytes([0x79, 0x10, 0x00, 0x10, 0, 0, 0, 0])
     exit_ = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
-    bad = msgspec.structs.replace(spec, code=load + exit_, relocations={}, patches={})
+    bad = msgspec.structs.replace(
+        spec, code=load + exit_, relocations={}, patches={}, filter_calls=[]
+    )
     with pytest.raises(KernelError, match="the verifier says") as refused:
         Program(bad, {}, Target("", 0, 0))
     text = str(refused.value)

@@ -9,22 +9,25 @@ import pytest
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
+from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
 
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize(
-    ("probe_type", "build", "most"),
+    ("probe_type", "build", "mode", "most"),
     [
-        (FlowProbe, {}, 15_000),
-        (FlowProbe, {"build": "flow_capture"}, 15_000),
-        (CounterProbe, {}, 1_000),
+        (FlowProbe, {}, Mode.AUTO, 15_000),
+        (FlowProbe, {"build": "flow_capture"}, Mode.AUTO, 15_000),
+        (CounterProbe, {}, Mode.AUTO, 1_000),
+        (FlowProbe, {}, Mode.TCX, 40_000),
+        (CounterProbe, {}, Mode.TCX, 25_000),
     ],
 )
-def test_programs_are_verified_in_few_instructions(probe_type, build, most, raw):
+def test_programs_are_verified_in_few_instructions(probe_type, build, mode, most, raw):
     """Of all paths together; an instruction takes 0.3 µs on a quiet machine."""
     with probe_type(max_flows=1_009, **build) as probe, ExitStack() as stack:
-        program, maps = probe.creator.load(Target("", 1, 1, raw=raw), stack)
+        program, maps = probe.creator.load(Target("", 1, 1, mode, raw=raw), stack)
         for each in maps:
             stack.enter_context(each)
         processed = libbpf.object_info(structures.ProgInfo, program.fd).verified_insns

@@ -19,7 +19,8 @@ NO_FLOW: Final[Mapping[str, str]] = {
     "non_ip": "neither IPv4 nor IPv6; with --program counter: not IPv4",
     "malformed": "cut, or with an impossible header",
     "sampled_out": "passed over by sampling",
-    "counted": "counted by xdp_counter, which makes no flow records",
+    "counted": "counted by the counter program, which makes no flow records",
+    "filtered_out": "rejected by --filter",
 }
 """Reasons for a packet to be in no flow record (enum no_flow_reason of bpf/parsing.h)."""
 
@@ -47,7 +48,7 @@ AGENT_KILLED: Final = "agent_killed"
 LOSSES: Final[Mapping[str, str]] = {
     OVERFLOW_LOST: "packets that found the flow table and its ring buffer full",
     ANNOUNCEMENT_LOST: "announcements that found their ring buffer full; no packets",
-    SOURCE_TABLE_FULL: "packets whose source found xdp_counter's table of sources full; their "
+    SOURCE_TABLE_FULL: "packets whose source found the table of sources full; their "
     "packets are in no_flow.counted",
     ANNOUNCEMENT_LIMITED: "announcements beyond --max-records; no packets",
     DELIVERY_TIMEOUT: "records that the sink could not store in time",

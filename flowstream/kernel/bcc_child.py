@@ -17,7 +17,6 @@ import ctypes
 import json
 import os
 import pathlib
-import re
 import sys
 
 LAYOUT_PREFIX = "layout_"
@@ -55,6 +54,17 @@ def tables(bpf: object, lib: ctypes.CDLL) -> list[dict[str, object]]:
     ]
 
 
+def programs(bpf: object, lib: ctypes.CDLL) -> list[str]:
+    """Names of the programs: functions that are not static."""
+    module = bpf.module  # type: ignore[attr-defined]
+    lib.bpf_num_functions.restype = ctypes.c_size_t
+    lib.bpf_num_functions.argtypes = [ctypes.c_void_p]
+    lib.bpf_function_name.restype = ctypes.c_char_p
+    lib.bpf_function_name.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    count = lib.bpf_num_functions(module)
+    return sorted(lib.bpf_function_name(module, i).decode() for i in range(count))
+
+
 def main(source: str, include: str, shim: str, *defines: str) -> int:
     """Compile ``source``; see the module's docstring."""
     # Without this bcc requires kernel headers.
@@ -78,10 +88,9 @@ def main(source: str, include: str, shim: str, *defines: str) -> int:
         # clang's and the kernel's messages are on standard error already.
         print(err, file=sys.stderr)  # noqa: T201
         return FAILED
-    programs = re.findall(r"^int (\w+)\(struct xdp_md \*", text, re.MULTILINE)
     json.dump(
         {
-            "programs": {name: bpf.dump_func(name).hex() for name in programs},
+            "programs": {name: bpf.dump_func(name).hex() for name in programs(bpf, lib)},
             "maps": tables(bpf, lib),
             "byte_order": sys.byteorder,
         },

@@ -226,14 +226,14 @@ class CounterProbe(Closing):
         """Load and attach to ``interface`` in this process; KernelError names the remedy."""
         return attach_here(self, Target.named(interface, mode, self.sampling, direction))
 
-    def maps(self, if_index: int) -> CounterMaps:
-        """Load the program for an interface index, without attaching it."""
-        target = Target("", if_index, if_index, sampling=self.sampling)
+    def maps(self, if_index: int, mode: Mode = Mode.AUTO) -> CounterMaps:
+        """Load the mode's program for an interface index, without attaching it."""
+        target = Target("", if_index, if_index, mode, sampling=self.sampling)
         with ExitStack() as stack:
             program, maps = self.creator.load(target, stack)
             stack.pop_all()
         fds = (program.fd, *(each.fd for each in maps))
-        return CounterMaps(self._object, target, self.max_flows, fds)
+        return CounterMaps(self._object, target, self.max_flows, fds, mode.hook)
 
     def forget(self, attachment: CounterAttachment) -> None:
         """No longer count an attachment that is closed."""

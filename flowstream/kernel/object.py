@@ -1,8 +1,9 @@
 """The embedded object: bytecode of kernel programs with relocations.
 
 An object names the byte order that it was compiled for. Its bytecode refers to
-maps by name (relocations) and to constants by slot (patches). The loader fills
-in both, so that one object serves every interface and option.
+maps by name (relocations), to constants by slot (patches), and calls the packet
+filter (filter calls). The loader fills in all three, so that one object serves
+every interface and option.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from flowstream.errors import LayoutError
-from flowstream.layouts.constants import PATCH_MAGIC
+from flowstream.layouts.constants import FILTER_CALL, PATCH_MAGIC, FilterAnswer
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 INSTRUCTION_SIZE = 8
 LD_IMM64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM, linux/bpf.h: takes two instructions
+CALL = 0x85  # BPF_JMP | BPF_CALL
+MOV_IMM = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K
 PSEUDO_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 PATCH_MASK = 0xFFFFFFFFFFFFFF00  # the low octet of a patched constant is its slot
 
@@ -46,17 +49,24 @@ class ProgramSpec(msgspec.Struct, frozen=True):
 
     ``relocations`` maps a map's name, ``patches`` a constant's slot (enum
     patch_slot of bpf/common.h) to positions, in instructions of 8 octets.
+    ``filter_calls`` are the positions of calls of the packet filter (bpf/common.h):
+    the code has an instruction there that accepts every packet, r0 = FILTER_ACCEPT.
     """
 
     name: str
     code: bytes
     relocations: dict[str, list[int]]
     patches: dict[int, list[int]]
+    filter_calls: list[int] = []
 
     def __post_init__(self) -> None:
         for positions in (*self.relocations.values(), *self.patches.values()):
             for position in positions:
                 self._check_position(position)
+        for position in self.filter_calls:
+            at = position * INSTRUCTION_SIZE
+            if self.code[at : at + INSTRUCTION_SIZE] != ACCEPT:
+                raise ValueError(f"program {self.name} has no filter call at {position}")
 
     def _check_position(self, position: int) -> None:
         """Raise ValueError unless an LD_IMM64 of two instructions stands there."""
@@ -107,6 +117,15 @@ class KernelObject(msgspec.Struct, frozen=True):
         raise LayoutError(f"object {self.name} has no map {name}")
 
 
+def _instruction(opcode: int, imm: int) -> bytes:
+    """An instruction with registers and offset 0, in this host's byte order."""
+    return bytes([opcode, 0, 0, 0]) + imm.to_bytes(4, sys.byteorder)
+
+
+ACCEPT = _instruction(MOV_IMM, FilterAnswer.ACCEPT)
+_FILTER_CALL = _instruction(CALL, FILTER_CALL)
+
+
 def _put_imm64(code: bytearray, position: int, value: int) -> None:
     """Write the immediate of the 16-octet LD_IMM64 at ``position`` (native byte order)."""
     at = position * INSTRUCTION_SIZE
@@ -115,18 +134,23 @@ def _put_imm64(code: bytearray, position: int, value: int) -> None:
 
 
 def scan(name: str, code: bytes, map_names: Mapping[int, str]) -> ProgramSpec:
-    """Find map references and constants to patch in new bytecode of this host's byte order.
+    """Find what the loader fills in in new bytecode of this host's byte order.
 
-    ``map_names`` maps the compiler's descriptors to names. Both are zeroed in the
-    result, so that equal sources give equal objects.
+    ``map_names`` maps the compiler's descriptors to names. Map references and constants
+    are zeroed in the result, so that equal sources give equal objects; calls of the filter
+    are replaced.
     """
     clean = bytearray(code)
     relocations: dict[str, list[int]] = {}
     patches: dict[int, list[int]] = {}
+    filter_calls: list[int] = []
     position = 0
     while position < len(code) // INSTRUCTION_SIZE:
         at = position * INSTRUCTION_SIZE
         if code[at] != LD_IMM64:
+            if code[at : at + INSTRUCTION_SIZE] == _FILTER_CALL:
+                filter_calls.append(position)
+                clean[at : at + INSTRUCTION_SIZE] = ACCEPT
             position += 1
             continue
         low = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
@@ -139,7 +163,7 @@ def scan(name: str, code: bytes, map_names: Mapping[int, str]) -> ProgramSpec:
             patches.setdefault(value & ~PATCH_MASK, []).append(position)
             _put_imm64(clean, position, 0)
         position += 2
-    return ProgramSpec(name, bytes(clean), relocations, patches)
+    return ProgramSpec(name, bytes(clean), relocations, patches, filter_calls)
 
 
 def encode(obj: KernelObject) -> bytes:

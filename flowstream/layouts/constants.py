@@ -6,6 +6,8 @@ import enum
 from typing import Final
 
 PATCH_MAGIC: Final = 0xf10a57e000000000
+FILTER_CALL: Final = 0x7ead
+FILTER_TAG: Final = 0x100000000
 SCHEMA_VERSION: Final = 1  # of every record
 FLOW_RECORD_FIELDS: Final = 34  # elements of the MessagePack array
 
@@ -26,6 +28,14 @@ class EtherType(enum.IntEnum):
     VLAN = 0x8100  # 802.1Q
     IPV6 = 0x86dd
     SERVICE_VLAN = 0x88a8  # 802.1ad
+
+
+class FilterAnswer(enum.IntEnum):
+    """Answers of the filter."""
+
+    REJECT = 0
+    ACCEPT = 1
+    CUT = 2  # it needs an octet of the frame that is behind `end`
 
 
 class IpProtocol(enum.IntEnum):
@@ -66,7 +76,8 @@ class NoFlowReason(enum.IntEnum):
     NON_IP = 0
     MALFORMED = 1
     SAMPLED_OUT = 2
-    COUNTED = 3  # counted by xdp_counter, which makes no flow records
+    COUNTED = 3  # by the counter programs, which make no flow records
+    FILTERED_OUT = 4
 
 
 class PatchSlot(enum.IntEnum):
@@ -92,9 +103,11 @@ class PktCounter(enum.IntEnum):
     SAMPLED_OUT_L2_BYTES = 7
     COUNTED_PACKETS = 8  # IPv4
     COUNTED_L2_BYTES = 9
-    ANNOUNCED = 10
-    ANNOUNCEMENT_LOST = 11  # new_flow_events was full
-    SOURCE_TABLE_FULL = 12  # packets whose source found no room in seen_ips
+    FILTERED_OUT_PACKETS = 10
+    FILTERED_OUT_L2_BYTES = 11
+    ANNOUNCED = 12
+    ANNOUNCEMENT_LOST = 13  # new_flow_events was full
+    SOURCE_TABLE_FULL = 14  # packets whose source found no room in seen_ips
 
 
 class RecordType(enum.IntEnum):

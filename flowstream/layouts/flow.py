@@ -101,13 +101,13 @@ def capture_meta(order: str) -> np.dtype[np.void]:
 
 
 def counters(order: str) -> np.dtype[np.void]:
-    """Layout of struct counters, 152 octets; order "<" or ">"."""
+    """Layout of struct counters, 168 octets; order "<" or ">"."""
     return np.dtype(
         [
             ("seen_packets", order + "u8"),
             ("seen_l2_bytes", order + "u8"),
-            ("no_flow_packets", order + "u8", (4,)),
-            ("no_flow_l2_bytes", order + "u8", (4,)),
+            ("no_flow_packets", order + "u8", (5,)),
+            ("no_flow_l2_bytes", order + "u8", (5,)),
             ("overflow_packets", order + "u8"),
             ("overflow_l2_bytes", order + "u8"),
             ("overflow_lost_packets", order + "u8"),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import numpy as np
-from support.programs import XDP_PASS, FlowBench
+from support.programs import TCX_NEXT, XDP_PASS, FlowBench
 
+from flowstream.kernel.link import Mode
 from packets.build import ether as ethernet
 from packets.build import ip4, udp
 from packets.reference import Reading
@@ -70,8 +71,9 @@ class Kernel:
     leaves as a record of its own. ``raw``: packets begin with their IP header.
     """
 
-    def __init__(self, max_flows: int = 1, *, raw: bool = False) -> None:
-        self.bench = FlowBench(max_flows=max_flows, if_index=IF_INDEX, raw=raw)
+    def __init__(self, max_flows: int = 1, *, raw: bool = False, mode: Mode = Mode.AUTO) -> None:
+        self.bench = FlowBench(max_flows=max_flows, if_index=IF_INDEX, raw=raw, mode=mode)
+        self._passed = TCX_NEXT if mode is Mode.TCX else XDP_PASS
         if max_flows == 1:
             self.run(OCCUPANT[ETHERNET:] if raw else OCCUPANT)
 
@@ -80,7 +82,7 @@ class Kernel:
         before = self.bench.counters()
         ran = self.bench.run(frame)
         after = self.bench.counters()
-        assert ran.verdict == XDP_PASS
+        assert ran.verdict == self._passed
         assert ran.packet == frame
         assert after["seen_packets"] - before["seen_packets"] == 1
         assert after["seen_l2_bytes"] - before["seen_l2_bytes"] == len(frame)

@@ -6,17 +6,19 @@ import ctypes
 import os
 from contextlib import ExitStack
 from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from flowstream.closing import Closing
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.flow import FlowProbe
+from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
     from flowstream.kernel.program import Program
 
 XDP_PASS = 2
+TCX_NEXT = 0xFFFFFFFF
 PASSING = bytes([0xB7, 0, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
 """r0 = XDP_PASS; exit"""
 
@@ -28,8 +30,33 @@ class PacketRun(NamedTuple):
     packet: bytes
 
 
-def run_packet(program: Program, packet: bytes, repeat: int = 1) -> PacketRun:
-    """Run ``program`` on ``packet`` (at least 14 octets) ``repeat`` times, in the kernel."""
+class SocketBuffer(ctypes.Structure):
+    """struct __sk_buff (linux/bpf.h): what a packet is at the TC hook, beside its octets.
+
+    BPF_PROG_TEST_RUN takes ``wire_len``, ``gso_segs``, ``gso_size``, ``mark`` and some more;
+    everything else has to be 0.
+    """
+
+    _fields_: ClassVar[Any] = [
+        ("fields", ctypes.c_uint32 * 36),
+        ("flow_keys", ctypes.c_uint64),
+        ("tstamp", ctypes.c_uint64),
+        ("wire_len", ctypes.c_uint32),
+        ("gso_segs", ctypes.c_uint32),
+        ("sk", ctypes.c_uint64),
+        ("gso_size", ctypes.c_uint32),
+        ("others", ctypes.c_uint32),
+        ("hwtstamp", ctypes.c_uint64),
+    ]
+
+
+def run_packet(
+    program: Program, packet: bytes, repeat: int = 1, skb: SocketBuffer | None = None
+) -> PacketRun:
+    """Run ``program`` on ``packet`` (at least 14 octets) ``repeat`` times, in the kernel.
+
+    ``skb``: what a program at the TC hook finds beside the octets.
+    """
     out = ctypes.create_string_buffer(len(packet) + 256)
     options = structures.TestRunOpts(
         data_in=ctypes.cast(ctypes.c_char_p(packet), c_void_p),
@@ -37,6 +64,9 @@ def run_packet(program: Program, packet: bytes, repeat: int = 1) -> PacketRun:
         data_out=ctypes.cast(out, c_void_p),
         repeat=1,
     )
+    if skb is not None:
+        options.ctx_in = ctypes.cast(byref(skb), c_void_p)
+        options.ctx_size_in = ctypes.sizeof(skb)
     run, reference = libbpf.library().bpf_prog_test_run_opts, byref(options)
     # A call that repeats by itself ends early on any pending signal, with EINTR.
     for _ in range(repeat):
@@ -47,7 +77,10 @@ def run_packet(program: Program, packet: bytes, repeat: int = 1) -> PacketRun:
 
 
 class FlowBench(Closing):
-    """xdp_flow without an interface; its records carry interface index ``if_index``."""
+    """A flow program without an interface; its records carry interface index ``if_index``.
+
+    The mode tells whether it is the one for XDP or the one for the TC hook.
+    """
 
     def __init__(
         self,
@@ -56,15 +89,19 @@ class FlowBench(Closing):
         sampling: int = 1,
         if_index: int = 1,
         raw: bool = False,
+        mode: Mode = Mode.AUTO,
+        direction: int = 0,
     ) -> None:
         self.probe = FlowProbe(max_flows=max_flows, sampling=sampling)
         self._stack = ExitStack()
-        target = Target("", if_index, if_index, sampling=sampling, raw=raw)
+        target = Target(
+            "", if_index, if_index, mode, sampling=sampling, direction=direction, raw=raw
+        )
         self.program, self._counters = self.probe.load(target, self._stack)
 
-    def run(self, packet: bytes, repeat: int = 1) -> PacketRun:
+    def run(self, packet: bytes, repeat: int = 1, skb: SocketBuffer | None = None) -> PacketRun:
         """Hand ``packet`` to the program ``repeat`` times."""
-        return run_packet(self.program, packet, repeat)
+        return run_packet(self.program, packet, repeat, skb)
 
     def counters(self) -> dict[str, Any]:
         """Fields of struct counters (bpf/flow.c), summed over all possible CPUs."""
