@@ -11,11 +11,11 @@ ETH0 = LinkFacts(2, "eth0", parent_device="0000:01:00.0")
 ETH1 = LinkFacts(3, "eth1", parent_device="0000:01:00.1")
 
 
-def found(*links: LinkFacts, netns: str = "") -> list[tuple[str, str, str]]:
+def found(*links: LinkFacts, both: bool = False) -> list[tuple[str, str, str]]:
     """Interface, others and text of each overlap in one namespace."""
     return [
         (each.interface.name, " ".join(other.name for other in each.others), each.text)
-        for each in overlaps([Seen(0, netns, link) for link in links], {})
+        for each in overlaps([Seen(0, "", link) for link in links], {}, both=both)
     ]
 
 
@@ -100,6 +100,25 @@ def test_both_ends_of_a_veth():
     ]
     assert found(*ends, ETH0) == [("veth0", "p", OTHER_END.format("p"))]
     assert found(ends[0], ETH0) == []
+    text = "is the other end of p: each receives what the other sends, so every packet is seen at "
+    assert found(*ends, ETH0, both=True) == [("veth0", "p", f"{text}both ends")]
+    assert found(ends[0], ETH0, both=True) == []
+
+
+def test_a_loopback_receives_what_it_sends():
+    loopback = LinkFacts(1, "lo", link_type=772)
+    assert found(loopback, ETH0) == []
+    (only,) = overlaps([Seen(0, "", loopback), Seen(0, "", ETH0)], {}, both=True)
+    assert (only.interface.name, only.others) == ("lo", ())
+    assert only.text == "receives what it sends: both directions see each packet"
+    assert only.remedy == "leave it out, for example by -i '!lo', or observe one direction"
+
+
+def test_what_a_host_forwards_is_no_overlap_in_both_directions():
+    """Its records differ in the direction. Links above others see packets twice in each."""
+    assert found(ETH0, ETH1, both=True) == []
+    vlan = LinkFacts(9, "upper", kind="vlan", lower=2)
+    assert found(vlan, ETH0, both=True) == found(vlan, ETH0)
 
 
 def test_links_of_other_namespaces():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowstream.host.link_types import Framing
+from flowstream.host.link_types import LOOPBACK, Framing
 from flowstream.wording import listed
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _TUNNELS: Final = frozenset(
 )
 _BRIDGES: Final = frozenset(("bridge", "openvswitch"))
 _SHOWN: Final = 4
+_EITHER: Final = "leave out one or the other, for example by -i '!NAME'"
+_ONE_DIRECTION: Final = "leave it out, for example by -i '!{}', or observe one direction"
 
 
 class Seen(NamedTuple):
@@ -40,29 +42,46 @@ class Seen(NamedTuple):
 class Overlap(NamedTuple):
     """``interface`` sees packets that ``others``, which are chosen too, see as well.
 
-    ``text`` says which packets.
+    ``text`` says which packets. Without others it sees them twice itself.
     """
 
     interface: Seen
     others: tuple[Seen, ...]
     text: str
 
+    @property
+    def remedy(self) -> str:
+        """What to choose instead."""
+        return _EITHER if self.others else _ONE_DIRECTION.format(self.interface.link.name)
 
-def overlaps(chosen: Iterable[Seen], places: Mapping[tuple[int, int], int]) -> list[Overlap]:
+
+def overlaps(
+    chosen: Iterable[Seen], places: Mapping[tuple[int, int], int], *, both: bool = False
+) -> list[Overlap]:
     """Return the overlaps among the chosen interfaces.
 
     ``places``: number of a namespace by that of another one and by the number that it has
-    there (LinkFacts.lower_netnsid).
+    there (LinkFacts.lower_netnsid). ``both``: received and sent packets are observed. A
+    packet that the host forwards, which it receives and sends, is none: the directions
+    of its records differ.
     """
     by_index = {(each.place, each.link.index): each for each in chosen}
     return [
+        *(_of_loopbacks(by_index) if both else ()),
         *_of_masters(by_index),
-        *_of_lower_links(by_index, places),
+        *_of_lower_links(by_index, places, both=both),
         *_of_tunnels(by_index, places),
     ]
 
 
 _Chosen = dict[tuple[int, int], Seen]
+
+
+def _of_loopbacks(chosen: _Chosen) -> Iterator[Overlap]:
+    for each in chosen.values():
+        if each.link.link_type == LOOPBACK:
+            text = "receives what it sends: both directions see each packet"
+            yield Overlap(each, (), text)
 
 
 def _of_masters(chosen: _Chosen) -> Iterator[Overlap]:
@@ -81,7 +100,9 @@ def _of_masters(chosen: _Chosen) -> Iterator[Overlap]:
         yield Overlap(master, tuple(others), text)
 
 
-def _of_lower_links(chosen: _Chosen, places: Mapping[tuple[int, int], int]) -> Iterator[Overlap]:
+def _of_lower_links(
+    chosen: _Chosen, places: Mapping[tuple[int, int], int], *, both: bool
+) -> Iterator[Overlap]:
     """Find VLANs, macvlans, ipvlans and the like with the link below, and pairs of veth."""
     for each in chosen.values():
         lower = _lower(each, chosen, places)
@@ -90,11 +111,18 @@ def _of_lower_links(chosen: _Chosen, places: Mapping[tuple[int, int], int]) -> I
         if each.link.kind != "veth":
             yield Overlap(each, (lower,), f"all its packets are seen on {lower.name} too")
         elif (each.place, each.link.index) < (lower.place, lower.link.index):
-            text = (
-                f"is the other end of {lower.name}: packets that the host forwards through the "
-                "pair are seen where they came in, and again behind it"
-            )
-            yield Overlap(each, (lower,), text)
+            yield Overlap(each, (lower,), _veth_pair(lower.name, both=both))
+
+
+def _veth_pair(other: str, *, both: bool) -> str:
+    if both:
+        text = "each receives what the other sends, so every packet is seen at both ends"
+    else:
+        text = (
+            "packets that the host forwards through the pair are seen where they came in, and "
+            "again behind it"
+        )
+    return f"is the other end of {other}: {text}"
 
 
 def _of_tunnels(chosen: _Chosen, places: Mapping[tuple[int, int], int]) -> Iterator[Overlap]:
