@@ -219,7 +219,7 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
         *("--duration", "17", "--topic-prefix", "site", "--user", "flow", "--log-level", "debug"),
         *("--log-format", "json", "--shutdown-timeout", "3", "--config", str(file)),
         *("--agent-address", "192.0.2.17", "--interface-kind", "veth", "--netns", "blue"),
-        *("--netns", "pid:7"),
+        *("--netns", "pid:7", "--direction", "both", "--hook", "xdp"),
     ]
     assert main(["run", *arguments]) == 0
     assert agent_runs == [
@@ -229,6 +229,8 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
             netns=("blue", "pid:7"),
             program="counter",
             mode="generic",
+            direction="both",
+            hook="xdp",
             sink="kafka://10.0.0.1:9092",
             format="avro",
             names="goflow2",

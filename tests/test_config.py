@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.config.options import option_name, options_of
 from flowstream.config.pcap import CaptureConfig
 from flowstream.config.publish import PublishConfig
@@ -13,6 +14,7 @@ from flowstream.config.run import OPTIONS, RunConfig, load
 from flowstream.config.source import ConfigSource
 from flowstream.encode import FORMATS, PROFILES
 from flowstream.errors import UsageError
+from flowstream.kernel.link import Mode
 
 
 def file_with(tmp_path: Path, content: str | bytes) -> Path:
@@ -39,6 +41,8 @@ def test_defaults():
         interfaces=("veth0",),
         program="flow",
         mode="auto",
+        direction="ingress",
+        hook="auto",
         sink="file:flowstream-recording",
         format="json",
         names="goflow2",
@@ -66,6 +70,8 @@ def test_every_option_from_a_file(tmp_path):
         interface = ["eth0", "eth1.17"]
         program = "counter"
         mode = "offload"
+        direction = "both"
+        hook = "xdp"
         sink = "kafka://10.0.0.1:9092,[::1]:9093"
         format = "protobuf"
         community-id = true
@@ -89,6 +95,8 @@ def test_every_option_from_a_file(tmp_path):
         interfaces=("eth0", "eth1.17"),
         program="counter",
         mode="offload",
+        direction="both",
+        hook="xdp",
         sink="kafka://10.0.0.1:9092,[::1]:9093",
         format="protobuf",
         community_id=True,
@@ -356,6 +364,59 @@ def test_protobuf_with_and_without_a_registry():
 def test_offload_with_the_counter_is_no_contradiction():
     config = load({"interfaces": ["a"], "mode": "offload", "program": "counter"})
     assert (config.mode, config.program) == ("offload", "counter")
+
+
+@pytest.mark.parametrize(
+    ("given", "modes"),
+    [
+        ({}, {INGRESS: ("auto", "tcx")}),
+        ({"mode": "native"}, {INGRESS: ("native", "tcx")}),
+        ({"hook": "xdp", "mode": "generic"}, {INGRESS: ("generic",)}),
+        ({"hook": "tcx"}, {INGRESS: ("tcx",)}),
+        ({"direction": "egress"}, {EGRESS: ("tcx",)}),
+        ({"direction": "egress", "hook": "tcx"}, {EGRESS: ("tcx",)}),
+        ({"direction": "both"}, {INGRESS: ("auto", "tcx"), EGRESS: ("tcx",)}),
+        (
+            {"direction": "both", "hook": "xdp", "mode": "offload"},
+            {INGRESS: ("offload",), EGRESS: ("tcx",)},
+        ),
+        ({"direction": "both", "hook": "tcx"}, {INGRESS: ("tcx",), EGRESS: ("tcx",)}),
+    ],
+)
+def test_the_attach_modes_of_each_direction(given, modes):
+    config = load({"interfaces": ["a"]} | given)
+    assert config.attach_modes == modes
+    assert {Mode(each) for several in modes.values() for each in several} <= set(Mode)
+    assert load({"interfaces": ["a"], "program": "counter"} | given).attach_modes == modes
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"direction": "egress", "hook": "xdp"},
+            (
+                "hook: xdp sees received packets only and the direction is egress; leave it out "
+                "or use tcx"
+            ),
+        ),
+        (
+            {"mode": "native", "hook": "tcx"},
+            "mode: native is a mode of xdp and the hook is tcx; leave one out",
+        ),
+        (
+            {"mode": "generic", "direction": "egress"},
+            (
+                "mode: generic is a mode of xdp, which sees received packets only, and the "
+                "direction is egress; leave it out"
+            ),
+        ),
+        ({"direction": "out"}, "--direction: 'out' is not allowed; it takes ingress, egress or"),
+        ({"hook": "tc"}, "--hook: 'tc' is not allowed; it takes auto, xdp or tcx"),
+    ],
+)
+def test_hooks_and_directions_that_contradict_each_other(given, text):
+    assert refusal(given).startswith(text)
 
 
 def test_one_option_alone():

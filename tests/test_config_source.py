@@ -88,6 +88,8 @@ def test_an_option_that_may_change(site, field):
 RESTART = {
     "program": 'program = "counter"',
     "mode": 'mode = "generic"',
+    "direction": 'direction = "both"',
+    "hook": 'hook = "tcx"',
     "netns": 'netns = ["blue"]',
     "format": 'format = "msgpack"',
     "max-flows": "max-flows = 1009",

@@ -28,7 +28,7 @@ from flowstream.host.namespaces import Namespace as Observed
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
-from flowstream.kernel.target import Target
+from flowstream.kernel.target import INGRESS, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -391,17 +391,17 @@ def test_what_has_no_known_header_is_refused_clearly():
     with Observed("") as own, LinkMonitor(own) as monitor:
         place = Place(own, monitor)
         with pytest.raises(KernelError, match=re.escape(text)):
-            place.target(LinkFacts(3, "can0", link_type=280), Mode.AUTO, 1)
-        assert place.target(LinkFacts(3, "tun0", link_type=65534), Mode.AUTO, 1).raw
-        assert not place.target(LinkFacts(3, "eth0"), Mode.AUTO, 1).raw
+            place.target(LinkFacts(3, "can0", link_type=280), INGRESS, Mode.AUTO, 1)
+        assert place.target(LinkFacts(3, "tun0", link_type=65534), INGRESS, Mode.AUTO, 1).raw
+        assert not place.target(LinkFacts(3, "eth0"), INGRESS, Mode.AUTO, 1).raw
 
 
 def test_an_index_that_does_not_fit_beside_the_number_of_the_namespace():
     link = LinkFacts(1 << 24, "eth0")
     with Observed("") as own, LinkMonitor(own) as monitor:
-        assert Place(own, monitor).target(link, Mode.AUTO, 1).record_index == 1 << 24
+        assert Place(own, monitor).target(link, INGRESS, Mode.AUTO, 1).record_index == 1 << 24
         with pytest.raises(KernelError, match="interface eth0 has index 16777216: with several"):
-            Place(own, monitor, alone=False).target(link, Mode.AUTO, 1)
+            Place(own, monitor, alone=False).target(link, INGRESS, Mode.AUTO, 1)
 
 
 async def recorded(url: str, stream: str) -> list[Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowstream.following.retries import LinkKey, Retries
+from flowstream.following.places import LinkKey
+from flowstream.following.points import PointKey
+from flowstream.following.retries import Retries
 from flowstream.host.links import LinkFacts
 
-KEY, LINK = LinkKey(0, 3, 1), LinkFacts(3, "eth0")
+KEY, LINK = PointKey(LinkKey(0, 3, 1), 0), LinkFacts(3, "eth0")
 
 
 def test_each_pause_is_twice_the_last_up_to_a_minute():
@@ -37,7 +39,7 @@ def test_a_reason_is_new_once():
 
 
 def test_what_is_not_there_any_more_or_attached_is_forgotten():
-    retries, other = Retries(), LinkKey(1, 3, 1)
+    retries, other = Retries(), PointKey(LinkKey(0, 3, 1), 1)
     for key in (KEY, other):
         retries.failed(key, LINK, "busy", 1_000.0)
     retries.keep({other})

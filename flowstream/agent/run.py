@@ -78,7 +78,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     places = open_places(config.netns)
     selection.require_named(links_by_label(places))
     chosen = sum(selection.chooses(link) for place in places for link in place.links().values())
-    limits.require_descriptors(_descriptors(config, chosen))
+    limits.require_descriptors(_descriptors(config, chosen * len(config.attach_modes)))
     this = Run(_identity(config))
     _warn(config, user, name, source)
     # Before the sink creates anything: a registry may refuse.
@@ -107,9 +107,10 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         agent.depend_on(process)
         if chain:
             agent.succeed(chain, means, ledgers)
+        modes = {way: [*map(Mode, each)] for way, each in config.attach_modes.items()}
         follower = Follower(
             agent,
-            Attaching(attacher, Mode(config.mode), config.sampling, this.count_failed_attach),
+            Attaching(attacher, modes, config.sampling, this.count_failed_attach),
             places,
             selection,
             period_s=config.counters_period_s,
@@ -163,7 +164,7 @@ def _identity(config: RunConfig) -> Identity:
     )
 
 
-def _descriptors(config: RunConfig, interfaces: int) -> int:
+def _descriptors(config: RunConfig, attachments: int) -> int:
     """Return the number of descriptors that a run has open, apart from a broker's connections."""
     shared, each = _DESCRIPTORS[config.program]
     if config.pin is not None:
@@ -175,4 +176,4 @@ def _descriptors(config: RunConfig, interfaces: int) -> int:
     elif config.spool is not None:
         # A directory, a segment and its sidecar of each partition; the spool and its lock.
         files = 3 * config.partitions * len(Stream) + 2
-    return limits.DESCRIPTORS + shared + each * interfaces + files
+    return limits.DESCRIPTORS + shared + each * attachments + files

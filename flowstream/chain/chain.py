@@ -15,7 +15,6 @@ import structlog
 
 from flowstream import __version__
 from flowstream.accounting import books
-from flowstream.accounting.attachment_key import INGRESS
 from flowstream.accounting.run import Run
 from flowstream.chain.books import Books
 from flowstream.chain.predecessor import Predecessor
@@ -53,7 +52,7 @@ class Chain(Closing):
 
     def __init__(self, config: RunConfig, directory: str, user: User, run: Run) -> None:
         self._config, self._run = config, run
-        self._wanted = {INGRESS: {Mode(config.mode)}}
+        self._wanted = {way: [*map(Mode, each)] for way, each in config.attach_modes.items()}
         self._taking_over: TakingOver | None = None
         with ExitStack() as stack:
             self._directory = stack.enter_context(PinDirectory(directory, Owner(*user)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from msgspec import Meta
 
 from flowstream.config.agent import AgentConfig
+from flowstream.config.hooks import attach_modes, check_hook
 from flowstream.config.kafka import KAFKA_TABLE, client_of, properties_of
 from flowstream.config.options import Option, described, options_of
 from flowstream.config.spool import with_spool
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from flowstream.config.hooks import AttachModes
     from flowstream.kafka.configuration import Given
     from flowstream.kafka.settings import ClientSettings
 
@@ -81,7 +83,22 @@ class RunConfig(AgentConfig, frozen=True, kw_only=True):
     ] = "flow"
     mode: Annotated[
         Literal["auto", "native", "generic", "offload"],
-        described("MODE", "attach mode; auto tries native, then generic, and logs which"),
+        described("MODE", "attach mode of XDP; auto tries native, then generic, and logs which"),
+    ] = "auto"
+    direction: Annotated[
+        Literal["ingress", "egress", "both"],
+        described(
+            "DIRECTION",
+            "packets to observe: ingress is what an interface receives, egress what it sends",
+        ),
+    ] = "ingress"
+    hook: Annotated[
+        Literal["auto", "xdp", "tcx"],
+        described(
+            "HOOK",
+            "where received packets are observed; auto is xdp, and tcx where another XDP program "
+            "is attached; what is sent is always observed by tcx",
+        ),
     ] = "auto"
     netns: Annotated[
         tuple[_NETNS, ...],
@@ -101,12 +118,18 @@ class RunConfig(AgentConfig, frozen=True, kw_only=True):
             if self.interfaces.count(name) > 1:
                 raise UsageError(f"interface: {name} is named more than once")
         Selection(self.interfaces, self.interface_kinds)
+        check_hook(self.direction, self.hook, self.mode)
         if self.pin is not None and self.program != "flow":
             raise UsageError(
                 f"pin: program {self.program} keeps nothing for a next run; leave it out, or use "
                 "--program flow"
             )
         super().__post_init__()
+
+    @property
+    def attach_modes(self) -> AttachModes:
+        """Modes to attach with, by direction."""
+        return attach_modes(self.direction, self.hook, self.mode)
 
 
 OPTIONS: Final[Mapping[str, Option]] = options_of(RunConfig)

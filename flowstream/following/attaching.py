@@ -2,95 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
+from flowstream.errors import KernelError
 from flowstream.following.retries import Retries
+from flowstream.host import namespaces
+from flowstream.kernel import libbpf
+from flowstream.kernel.explain import named
+from flowstream.kernel.link import TAKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flowstream.errors import KernelError
-    from flowstream.following.places import Place
-    from flowstream.host.links import LinkFacts
+    from flowstream.following.points import Point
     from flowstream.kernel.link import Mode
     from flowstream.pipeline.probe import Attaches, Attachment
 
 # ENOLINK: of the link of an attachment.
 _GONE: Final = (errno.ENODEV, errno.ENXIO, errno.ENOLINK)
+_PROGRAMS: Final = ("xdp_flow", "xdp_counter")
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
 
 
-class Attaching:
-    """Attaches with ``mode`` and ``sampling``; ``count_failed`` is called for each failure.
+class Made(NamedTuple):
+    """An attachment; ``reason`` says why its mode is not the first of its direction, or ""."""
 
-    A failure is logged once per link and reason, and tried again after growing pauses,
-    at once when the link changes.
+    attachment: Attachment
+    reason: str
+
+
+class Attaching:
+    """Attaches with ``modes`` and ``sampling``; ``count_failed`` is called for each failure.
+
+    ``modes`` has the modes of each direction that is observed; the second, if there is one,
+    is for links on which another program holds the hook of the first, unless it is an
+    agent's. A failure is logged once per point and reason, and tried again after growing
+    pauses, at once when the link changes.
     """
 
     def __init__(
         self,
         attacher: Attaches,
-        mode: Mode,
+        modes: Mapping[int, Sequence[Mode]],
         sampling: int,
         count_failed: Callable[[], object],
     ) -> None:
         self._attacher = attacher
-        self._mode, self.sampling = mode, sampling
+        self._modes, self.sampling = modes, sampling
         self._count_failed = count_failed
         self._retries = Retries()
+        self._of_agents: set[int] = set()
 
-    def attach(self, place: Place, link: LinkFacts) -> Attachment:
+    @property
+    def directions(self) -> tuple[int, ...]:
+        """Directions that are observed."""
+        return tuple(self._modes)
+
+    def attach(self, point: Point) -> Made:
         """Attach to a link; blocks. KernelError when it is refused."""
-        attachment = self._attacher.attach(place.target(link, self._mode, self.sampling))
-        self._retries.forget(place.link_key(link))
-        return attachment
+        first, *others = self._modes[point.direction]
+        reason = ""
+        try:
+            attachment = self._attacher.attach(point.target(first, self.sampling))
+        except KernelError as err:
+            if err.errno not in TAKEN or not others:
+                raise
+            held = _holder(point)
+            if held and self._is_of_agent(*held):
+                raise
+            reason = f"{named(*held)} is attached" if held else str(err)
+            attachment = self._attacher.attach(point.target(others[0], self.sampling))
+        self._retries.forget(point.key)
+        return Made(attachment, reason)
 
-    def take_over(self, place: Place, link: LinkFacts, former: Attachment) -> Attachment:
+    def _is_of_agent(self, number: int, name: str) -> bool:
+        """Whether a program is flowstream's own: beside it, packets would be published twice."""
+        if name in _PROGRAMS:
+            # Its name cannot be read any more without privileges.
+            self._of_agents.add(number)
+        return number in self._of_agents
+
+    def take_over(self, point: Point, former: Attachment) -> Attachment:
         """Take over the link of an attachment, with the present ``sampling``; blocks.
 
         KernelError when it is refused: then the former attachment goes on.
         """
-        target = place.target(link, former.mode, self.sampling)
+        target = point.target(former.mode, self.sampling)
         attachment = self._attacher.attach(replace(target, link_fd=former.link_fd))
-        self._retries.forget(place.link_key(link))
+        self._retries.forget(point.key)
         return attachment
 
-    def failed(self, place: Place, link: LinkFacts, err: KernelError) -> None:
+    def failed(self, point: Point, err: KernelError) -> None:
         """Note that ``attach`` failed. That a link is gone is no error: its notice follows.
 
         In other network namespaces the first EINVAL may mean that.
         """
-        key = place.link_key(link)
+        key = point.key
         gone = err.errno in _GONE or (
-            err.errno == errno.EINVAL and place.may_go and not self._retries.has(key)
+            err.errno == errno.EINVAL and point.place.may_go and not self._retries.has(key)
         )
         reason = "" if gone else str(err)
         if err.errno in _NO_DESCRIPTOR:
             reason += ": raise the limit of descriptors, by ulimit -Hn or LimitNOFILE="
         # Without privileges the same error may have fewer words: the name of a program.
         same = "" if gone else str(err.errno or err)
-        new = self._retries.failed(key, link, same, time.monotonic())
+        new = self._retries.failed(key, point.link, same, time.monotonic())
         if gone:
             return
         self._count_failed()
         if new:
-            log.warning("attach_failed", **place.named(link), error=reason)
+            log.warning("attach_failed", **point.named(), error=reason)
 
-    def displaced(self, place: Place, link: LinkFacts) -> None:
+    def displaced(self, point: Point) -> None:
         """Note that another process took the program off a link: try again after a pause."""
-        self._retries.failed(place.link_key(link), link, "", time.monotonic())
+        self._retries.failed(point.key, point.link, "", time.monotonic())
 
-    def due(self, place: Place, link: LinkFacts) -> float:
-        """Return the monotonic time from which on to try a link."""
-        return self._retries.due(place.link_key(link), link)
+    def due(self, point: Point) -> float:
+        """Return the monotonic time from which on to try to attach."""
+        return self._retries.due(point.key, point.link)
 
-    def keep(self, wanted: Iterable[tuple[Place, LinkFacts]]) -> None:
-        """Forget the failures of all other links."""
-        self._retries.keep({place.link_key(link) for place, link in wanted})
+    def keep(self, wanted: Iterable[Point]) -> None:
+        """Forget the failures of all others."""
+        self._retries.keep({point.key for point in wanted})
+
+
+def _holder(point: Point) -> tuple[int, str] | None:
+    """Id and name of the XDP program on a link, None where this process cannot tell."""
+    with contextlib.suppress(KernelError), namespaces.inside(point.place.namespace.fd):
+        return libbpf.attached_program(point.link.index)
+    return None

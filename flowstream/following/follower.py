@@ -15,22 +15,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from flowstream.errors import FlowstreamError, KernelError
+from flowstream.following.changes import Renames, leaving, note_changes
 from flowstream.following.in_force import InForce
 from flowstream.following.overlapping import Overlapping
 from flowstream.following.places import links_by_label
+from flowstream.following.points import Point, attached
+from flowstream.following.removing import Removable, Removing
 from flowstream.following.resampling import Replaceable, Resampling
 from flowstream.following.thread import OwnThread
 from flowstream.host.selection import Selection
 from flowstream.waiting import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.config.run import RunConfig
-    from flowstream.following.attaching import Attaching
-    from flowstream.following.places import Followed, Place
-    from flowstream.host.links import LinkFacts
+    from flowstream.following.attaching import Attaching, Made
+    from flowstream.following.places import Place
     from flowstream.pipeline.probe import Attachment
 
 DEBOUNCE_S: Final = 0.003
@@ -45,7 +47,7 @@ ALIVE_POLL_S: Final = 1.0
 log = structlog.get_logger()
 
 
-class Followable(Replaceable, Protocol):
+class Followable(Replaceable, Removable, Renames, Protocol):
     """The run that attachments are added to."""
 
     def __contains__(self, key: AttachmentKey) -> bool:
@@ -53,12 +55,6 @@ class Followable(Replaceable, Protocol):
 
     def add(self, attachment: Attachment, netns: str = "") -> None:
         """Take in an attachment."""
-
-    def rename(self, if_index: int, name: str) -> None:
-        """Name an interface from now on."""
-
-    async def remove(self, key: AttachmentKey) -> None:
-        """Take out an attachment; return once it is emptied."""
 
 
 class Follower:
@@ -79,9 +75,10 @@ class Follower:
     ) -> None:
         self._agent, self._attaching = agent, attaching
         self._places, self._selection, self._thread = list(places), selection, OwnThread()
-        self._in_force, self._overlapping = InForce(period_s, agent, self._thread), Overlapping()
+        self._in_force = InForce(period_s, agent, self._thread)
+        self._overlapping = Overlapping(both=len(attaching.directions) > 1)
         self._resampling = Resampling(agent, attaching, self._places, self._thread)
-        self._removing: set[asyncio.Task[None]] = set()
+        self._removing = Removing(agent, self._thread, self.wake)
         self._news, self._stopping = asyncio.Event(), asyncio.Event()
         self._idle, self._alive_due = False, 0.0
 
@@ -107,15 +104,15 @@ class Follower:
         that cannot be attached to, unless the run ``continues`` another by then; other
         failures are logged and tried again later.
         """
-        for place, link in sorted(self._wanted(), key=lambda each: self._selection.rank(each[1])):
+        for point in sorted(self._wanted(), key=lambda each: self._selection.rank(each.link)):
             if is_over():
                 return
             try:
-                self._take(place, link, self._attaching.attach(place, link))
+                self._take(point, self._attaching.attach(point))
             except KernelError as err:
-                if self._selection.named(link) and not continues():
+                if self._selection.named(point.link) and not continues():
                     raise
-                self._attaching.failed(place, link, err)
+                self._attaching.failed(point, err)
         self._note_idle()
         self._overlapping.look(self._places)
 
@@ -150,7 +147,7 @@ class Follower:
         if any(place.may_go for place in self._places):
             due.append(self._alive_due)
         tries = (*self._free(), *self._resampling.outdated())
-        return min([*due, *(self._attaching.due(*each) for each in tries)]) - time.monotonic()
+        return min([*due, *(self._attaching.due(each) for each in tries)]) - time.monotonic()
 
     async def _compare(self) -> None:
         """Compare until nothing is left to do; attach to one link at a time."""
@@ -159,53 +156,53 @@ class Follower:
         while attached and not self._stopping.is_set():
             for place in self._places:
                 await self._thread.run(place.read)
-            self._note_changes()
-            await self._remove(self._leaving())
+            note_changes(self._agent, self._places)
+            await self._removing.remove(leaving(self._places, self._selection))
             attached = await self._attach_next() or await self._resampling.next()
         await self._thread.run(self._overlapping.look, self._places)
         await self._check()
 
     async def _attach_next(self) -> bool:
-        """Attach to one more link, if there is one; return whether it was tried."""
+        """Attach once more, if there is something to; return whether it was tried."""
         self._note_idle()
         self._attaching.keep((*self._wanted(), *self._resampling.outdated()))
-        for place, link in self._free():
-            if self._attaching.due(place, link) > time.monotonic():
+        for point in self._free():
+            if self._attaching.due(point) > time.monotonic():
                 continue
             try:
-                attachment = await self._thread.run(self._attaching.attach, place, link)
+                made = await self._thread.run(self._attaching.attach, point)
             except KernelError as err:
-                self._attaching.failed(place, link, err)
+                self._attaching.failed(point, err)
             else:
-                self._take(place, link, attachment)
+                self._take(point, made)
             return True
         return False
 
-    def _take(self, place: Place, link: LinkFacts, attachment: Attachment) -> None:
-        place.follow(link)
-        self._agent.add(attachment, place.label)
+    def _take(self, point: Point, made: Made) -> None:
+        attachment, reason = made
+        point.place.follow(point.link, point.direction)
+        self._agent.add(attachment, point.place.label)
         log.info(
             "attached",
-            **place.named(link),
+            **point.named(),
             mode=str(attachment.mode),
             program=attachment.program.name,
             program_id=attachment.program.id,
+            **({"reason": reason} if reason else {}),
         )
 
-    def _wanted(self) -> Iterator[tuple[Place, LinkFacts]]:
-        """Links that are chosen and have no attachment."""
+    def _wanted(self) -> Iterator[Point]:
+        """Links that are chosen, in the directions that have no attachment."""
         for place in self._places:
-            for index, link in place.links().items():
-                if index not in place.followed and self._selection.chooses(link):
-                    yield place, link
+            for link in place.links().values():
+                if self._selection.chooses(link):
+                    for direction in self._attaching.directions:
+                        if not place.is_followed(link, direction):
+                            yield Point(place, link, direction)
 
-    def _free(self) -> list[tuple[Place, LinkFacts]]:
-        """Wanted links, but for those whose former attachment is being removed."""
-        return [
-            (place, link)
-            for place, link in self._wanted()
-            if place.attachment_key(link) not in self._agent
-        ]
+    def _free(self) -> list[Point]:
+        """Return what is wanted, but for what has a former attachment that is being removed."""
+        return [each for each in self._wanted() if each.attachment_key not in self._agent]
 
     def _note_idle(self) -> None:
         idle = not any(place.followed for place in self._places) and not any(self._wanted())
@@ -213,64 +210,19 @@ class Follower:
             log.warning("no_interface_matches", remedy="flowstream check lists the interfaces")
         self._idle = idle
 
-    def _note_changes(self) -> None:
-        for place in self._places:
-            for its, now in place.changes():
-                if now.name != its.link.name:
-                    self._agent.rename(its.key.if_index, now.name)
-                    log.info("interface_renamed", **place.named(now), before=its.link.name)
-                if now.up != its.link.up:
-                    log.info("interface_up" if now.up else "interface_down", **place.named(now))
-                its.link = now
-
-    def _leaving(self) -> Iterator[tuple[Place, Followed]]:
-        """Attachments whose link went or is not chosen any more."""
-        for place in self._places:
-            for its in [*place.followed.values()]:
-                if place.has_left(its):
-                    log.info(
-                        "interface_moved" if its.moved else "interface_gone",
-                        **place.named(its.link),
-                    )
-                elif not self._selection.chooses(its.link):
-                    log.info("interface_left_out", **place.named(its.link))
-                else:
-                    continue
-                yield place, its
-
-    async def _remove(self, leaving: Iterable[tuple[Place, Followed]]) -> None:
-        """Detach all of them, then empty each in its own time."""
-        if not (gone := [*leaving]):
-            return
-        # A link that moved can be attached to in its new namespace once it is free.
-        await self._thread.run(_detach, [self._agent[its.key] for _, its in gone])
-        for place, its in gone:
-            del place.followed[its.link.index]
-            removal = asyncio.ensure_future(self._agent.remove(its.key))
-            self._removing.add(removal)
-            removal.add_done_callback(self._removed)
-
-    def _removed(self, removal: asyncio.Task[None]) -> None:
-        self._removing.discard(removal)
-        if not removal.cancelled():
-            removal.exception()  # it is a fault of the run already
-        self.wake()
-
     async def _check(self) -> None:
         """Give up attachments whose program another process has replaced or detached."""
         if time.monotonic() < self._in_force.due:
             return
-        followed = {
-            its.key: (place, its) for place in self._places for its in place.followed.values()
-        }
+        followed = {each.attachment_key: each for each in attached(self._places)}
         replaced = []
         for key, program in await self._in_force.check(followed):
-            place, its = followed[key]
-            if not place.has_left(its):
-                log.warning("program_replaced", **place.named(its.link), program_id=program)
-                self._attaching.displaced(place, its.link)
-                replaced.append((place, its))
-        await self._remove(replaced)
+            point = followed[key]
+            if not point.place.has_left(point.place.followed[point.link.index]):
+                log.warning("program_replaced", **point.named(), program_id=program)
+                self._attaching.displaced(point)
+                replaced.append(point)
+        await self._removing.remove(replaced)
 
     async def _release_gone(self) -> None:
         """Close what keeps a namespace alive that has gone by name, path or process."""
@@ -282,7 +234,7 @@ class Follower:
                 log.warning("namespace_gone", netns=place.label, remedy=_RESTART)
                 self._places.remove(place)
                 asyncio.get_running_loop().remove_reader(place.monitor.fd)
-                await self._remove((place, its) for its in place.followed.values())
+                await self._removing.remove(attached([place]))
                 place.close()
         if not self._places:
             raise KernelError(_ALL_GONE)
@@ -292,8 +244,3 @@ class Follower:
         self._thread.close()
         for place in self._places:
             place.close()
-
-
-def _detach(attachments: Sequence[Attachment]) -> None:
-    for each in attachments:
-        each.detach()

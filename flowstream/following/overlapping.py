@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,18 +13,19 @@ from flowstream.host.overlaps import Seen, overlaps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowstream.following.places import Place
-    from flowstream.following.retries import LinkKey
-
-_REMEDY: Final = "leave out one or the other, for example by -i '!NAME'"
+    from flowstream.following.places import LinkKey, Place
 
 log = structlog.get_logger()
 
 
 class Overlapping:
-    """Logs each interface that sees what others see too once, as long as it is attached."""
+    """Logs each interface that sees what others see too once, as long as it is attached.
 
-    def __init__(self) -> None:
+    ``both``: received and sent packets are observed.
+    """
+
+    def __init__(self, *, both: bool) -> None:
+        self._both = both
         self._last: list[Seen] = []
         self._known: set[LinkKey] = set()
 
@@ -45,12 +46,15 @@ class Overlapping:
         except KernelError:
             # Of a namespace that has gone: a warning may be missing, nothing else.
             numbers = {}
-        found = overlaps(attached, numbers)
+        found = overlaps(attached, numbers, both=self._both)
         known, self._known = self._known, set()
         for each in found:
             place, link = by_number[each.interface.place], each.interface.link
             self._known.add(key := place.link_key(link))
             if key not in known:
                 log.warning(
-                    "interfaces_overlap", **place.named(link), overlap=each.text, remedy=_REMEDY
+                    "interfaces_overlap",
+                    **place.named(link),
+                    overlap=each.text,
+                    remedy=each.remedy,
                 )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
 from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.errors import KernelError
-from flowstream.following.retries import LinkKey
 from flowstream.host.link_types import Framing
 from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import open_all
@@ -32,15 +31,23 @@ READ_AGAIN_S: Final = 2.0
 log = structlog.get_logger()
 
 
+class LinkKey(NamedTuple):
+    """A link of a run: number of its namespace, index, and incarnation."""
+
+    namespace: int
+    if_index: int
+    incarnation: int
+
+
 @dataclass(slots=True)
 class Followed:
-    """The key of an attachment of the run and its link, as it was last seen.
+    """A link with attachments, as it was last seen, and the directions that have one.
 
     ``gone``: it went, ``moved``: to another namespace.
     """
 
-    key: AttachmentKey
     link: LinkFacts
+    directions: set[int] = field(default_factory=set)
     gone: bool = False
     moved: bool = False
 
@@ -91,17 +98,29 @@ class Place:
             if its and its.link.incarnation == link.incarnation:
                 its.gone, its.moved = True, moved
 
-    def follow(self, link: LinkFacts) -> None:
-        """Note that a link is attached to."""
-        self.followed[link.index] = Followed(self.attachment_key(link), link)
+    def follow(self, link: LinkFacts, direction: int) -> None:
+        """Note that a link is attached to in a direction."""
+        self.followed.setdefault(link.index, Followed(link)).directions.add(direction)
+
+    def release(self, link: LinkFacts, direction: int) -> None:
+        """Note that a link is not attached to any more in a direction."""
+        directions = self.followed[link.index].directions
+        directions.remove(direction)
+        if not directions:
+            del self.followed[link.index]
+
+    def is_followed(self, link: LinkFacts, direction: int) -> bool:
+        """Whether a link is attached to in a direction."""
+        its = self.followed.get(link.index)
+        return its is not None and direction in its.directions
 
     def has_left(self, its: Followed) -> bool:
-        """Whether the link of an attachment is not there any more."""
+        """Whether a link with attachments is not there any more."""
         now = self.monitor.link(its.link.index)
         return its.gone or now is None or now.incarnation != its.link.incarnation
 
     def changes(self) -> Iterator[tuple[Followed, LinkFacts]]:
-        """Attachments whose links have changed, with the link as it is now."""
+        """Links with attachments that have changed, with the link as it is now."""
         links = self.links()
         for its in self.followed.values():
             now = links.get(its.link.index)
@@ -117,18 +136,18 @@ class Place:
         """Key of a link among those of all places."""
         return LinkKey(self.namespace.number, link.index, link.incarnation)
 
-    def attachment_key(self, link: LinkFacts) -> AttachmentKey:
-        """Key of the attachment of a link."""
-        return AttachmentKey(self._record_index(link))
+    def attachment_key(self, link: LinkFacts, direction: int) -> AttachmentKey:
+        """Key of the attachment of a link in a direction."""
+        return AttachmentKey(self.record_index(link), direction)
 
-    def target(self, link: LinkFacts, mode: Mode, sampling: int) -> Target:
+    def target(self, link: LinkFacts, direction: int, mode: Mode, sampling: int) -> Target:
         """Return what to attach to. KernelError when its packets or index cannot be recorded."""
         framing, reason = link.reading
         if framing is None:
             raise KernelError(
                 f"interface {link.name}: {reason}; leave it out by -i '!{link.name}'"
             )
-        index = self._record_index(link)
+        index = self.record_index(link)
         if not self._alone and link.index >> _INDEX_BITS:
             raise KernelError(
                 f"interface {link.name} has index {link.index}: with several --netns, records "
@@ -140,11 +159,13 @@ class Place:
             index,
             mode,
             sampling,
+            direction,
             raw=framing is Framing.RAW_IP,
             netns_fd=self.namespace.fd,
         )
 
-    def _record_index(self, link: LinkFacts) -> int:
+    def record_index(self, link: LinkFacts) -> int:
+        """Index of a link in records."""
         if self._alone:
             return link.index
         return self.namespace.number << _INDEX_BITS | link.index

@@ -9,14 +9,15 @@ import structlog
 
 from flowstream.errors import KernelError
 from flowstream.following.in_force import Attached
+from flowstream.following.points import attached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from flowstream.following.attaching import Attaching
     from flowstream.following.places import Place
+    from flowstream.following.points import Point
     from flowstream.following.thread import OwnThread
-    from flowstream.host.links import LinkFacts
     from flowstream.pipeline.probe import Attachment
 
 log = structlog.get_logger()
@@ -42,25 +43,24 @@ class Resampling:
         self._agent, self._attaching = agent, attaching
         self._places, self._thread = places, thread
 
-    def outdated(self) -> Iterator[tuple[Place, LinkFacts]]:
-        """Links that are attached to with another rate."""
-        for place in self._places:
-            for its in place.followed.values():
-                if self._agent[its.key].sampling != self._attaching.sampling:
-                    yield place, its.link
+    def outdated(self) -> Iterator[Point]:
+        """What is attached to with another rate."""
+        for point in attached(self._places):
+            if self._agent[point.attachment_key].sampling != self._attaching.sampling:
+                yield point
 
     async def next(self) -> bool:
-        """Replace the program of one more link; return whether it was tried."""
-        for place, link in self.outdated():
-            if self._attaching.due(place, link) > time.monotonic():
+        """Replace one more program; return whether it was tried."""
+        for point in self.outdated():
+            if self._attaching.due(point) > time.monotonic():
                 continue
-            former = self._agent[place.attachment_key(link)]
+            former = self._agent[point.attachment_key]
             try:
-                attachment = await self._thread.run(self._attaching.take_over, place, link, former)
+                attachment = await self._thread.run(self._attaching.take_over, point, former)
             except KernelError as err:
-                self._attaching.failed(place, link, err)
+                self._attaching.failed(point, err)
             else:
                 self._agent.replace(attachment)
-                log.info("resampled", **place.named(link), sampling=attachment.sampling)
+                log.info("resampled", **point.named(), sampling=attachment.sampling)
             return True
         return False

@@ -1,25 +1,18 @@
-"""When to try again to attach to a link that refused."""
+"""When to try again to attach to a link that refused, in one direction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from flowstream.following.points import PointKey
     from flowstream.host.links import LinkFacts
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
-
-
-class LinkKey(NamedTuple):
-    """A link of a run: number of its namespace, index, and incarnation."""
-
-    namespace: int
-    if_index: int
-    incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +24,21 @@ class _Failure:
 
 
 class Retries:
-    """Failed attachments by link; times are those of one monotonic clock, seconds."""
+    """Failed attachments; times are those of one monotonic clock, seconds."""
 
     def __init__(self) -> None:
-        self._failures: dict[LinkKey, _Failure] = {}
+        self._failures: dict[PointKey, _Failure] = {}
 
-    def due(self, key: LinkKey, link: LinkFacts) -> float:
+    def due(self, key: PointKey, link: LinkFacts) -> float:
         """Return the time of the next try: 0 for the first one, and when the link has changed."""
         failure = self._failures.get(key)
         return failure.due if failure and link == failure.link else 0.0
 
-    def has(self, key: LinkKey) -> bool:
-        """Whether a link has failed."""
+    def has(self, key: PointKey) -> bool:
+        """Whether it has failed."""
         return key in self._failures
 
-    def failed(self, key: LinkKey, link: LinkFacts, reason: str, now: float) -> bool:
+    def failed(self, key: PointKey, link: LinkFacts, reason: str, now: float) -> bool:
         """Note a failure; return whether its reason is another than the last one's.
 
         Each pause is twice the one before, as long as the link does not change.
@@ -57,10 +50,10 @@ class Retries:
         self._failures[key] = _Failure(link, reason, pause_s, now + pause_s)
         return last is None or last.reason != reason
 
-    def keep(self, present: Container[LinkKey]) -> None:
-        """Forget all links but these."""
+    def keep(self, present: Container[PointKey]) -> None:
+        """Forget all but these."""
         self._failures = {key: each for key, each in self._failures.items() if key in present}
 
-    def forget(self, key: LinkKey) -> None:
-        """Forget a link: it is attached."""
+    def forget(self, key: PointKey) -> None:
+        """Forget one: it is attached."""
         self._failures.pop(key, None)

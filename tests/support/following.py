@@ -12,6 +12,7 @@ import structlog.testing
 
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
+from flowstream.config.run import load
 from flowstream.following.attaching import Attaching
 from flowstream.following.follower import Follower
 from flowstream.following.places import Place
@@ -118,7 +119,9 @@ class FollowingRig(Rig):
             [each.fd for each in self.observed if each.fd is not None],
         )
         places = [Place(each, LinkMonitor(each), alone=len(labels) == 1) for each in self.observed]
-        self.attaching = Attaching(self, Mode.AUTO, 1, self.count_failed)
+        config = load({"interfaces": (pattern,), **options})
+        modes = {way: [*map(Mode, each)] for way, each in config.attach_modes.items()}
+        self.attaching = Attaching(self, modes, 1, self.count_failed)
         self.failed = 0
         self.logs: Sequence[Any] = ()
         self.follower = Follower(
