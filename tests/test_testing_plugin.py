@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
 import re
 import subprocess
@@ -297,6 +298,41 @@ def test_audit_of_made_records_finds_no_difference(
     result = audit.result()
     assert result.holds
     assert [list(run.problems) for run in result.runs] == [[]]
+
+
+def test_each_direction_has_its_own_counters(
+    flow_factory: FlowFactory, counters_factory: CountersFactory
+) -> None:
+    ingress = flow_factory.batch(31, packets=7, if_index=5, if_name="wan")
+    egress = flow_factory.batch(13, packets=3, if_index=5, if_name="wan", flow_direction=1)
+    finals = [counters_factory(flows, final=True) for flows in (ingress, egress)]
+    assert [(each.if_index, each.if_name, each.flow_direction) for each in finals] == [
+        *((5, "wan", 0), (5, "wan", 1))
+    ]
+    assert [(each.program_name, each.attach_mode) for each in finals] == [
+        *(("xdp_flow", "native"), ("tc_flow", "tcx"))
+    ]
+    assert [each.seen_packets for each in finals] == [217, 39]
+    audit = Audit()
+    audit.add(flow_factory.messages([*ingress, *egress]))
+    audit.add(counters_factory.messages(finals))
+    result = audit.result()
+    assert result.holds
+    assert [each.label for each in result.runs[0].interfaces] == ["wan ingress", "wan egress"]
+    with pytest.raises(ValueError, match=r"^flows: of wan ingress, wan egress; an interface and"):
+        counters_factory([*ingress, *egress])
+    tcx = counters_factory(ingress, program_name="tc_flow", attach_mode="tcx")
+    assert (tcx.flow_direction, tcx.program_name, tcx.attach_mode) == (0, "tc_flow", "tcx")
+
+
+@pytest.mark.parametrize("record_format", ["json", "protobuf", "avro"])
+def test_egress_has_an_outgoing_interface(flow_factory: FlowFactory, record_format: str) -> None:
+    flows = [flow_factory(if_index=5, flow_direction=direction) for direction in (0, 1)]
+    read = [decode(value) for value in flow_factory.values(flows, record_format)]
+    assert read == flows
+    if record_format == "json":
+        objects = [json.loads(value) for value in flow_factory.values(flows)]
+        assert [(each["in_if"], each["out_if"]) for each in objects] == [(5, 0), (0, 5)]
 
 
 def test_audit_of_made_records_finds_those_that_are_unanswered(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.accounting.terms import AGENT_KILLED
 
 # msgspec reads the annotations at run time.
@@ -97,7 +98,8 @@ class Interface(Struct, frozen=True, kw_only=True):
         """Name, direction and namespace, for people."""
         name = self.if_name or f"ifindex {self.if_index}"
         place = f" (netns {self.netns})" if self.netns else ""
-        return f"{name} {'egress' if self.flow_direction else 'ingress'}{place}"
+        key = AttachmentKey(self.if_index, self.flow_direction)
+        return f"{name} {key.direction}{place}"
 
     @property
     def doubtful(self) -> Amount:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowstream import __version__
 from flowstream.accounting import terms
+from flowstream.accounting.attachment_key import EGRESS, INGRESS, AttachmentKey
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
 from flowstream.records.counters import EMPTY_SPOOL, Amount, Loss, SpoolCounts, StageCounts
 from flowstream.testing import encoding
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from flowstream.records import FlowRecord
 
 _PERIOD_NS = 1_000_000_000
+_PROGRAMS: Final = {
+    INGRESS: {"program_name": "xdp_flow", "attach_mode": "native"},
+    EGRESS: {"program_name": "tc_flow", "attach_mode": "tcx"},
+}
+"""What an agent has by default, by ``flow_direction``."""
 _AMOUNTS: Final[dict[str, type[Struct]]] = {"no_flow": Amount, "losses": Loss, "in_doubt": Loss}
 
 
@@ -36,17 +42,21 @@ class CountersFactory:
     def __call__(self, flows: Iterable[FlowRecord] = (), **overrides: Any) -> CountersRecord:
         """Make a record that accounts for ``flows``, with some fields as given.
 
-        ``flows`` are all flow records and announcements that the interface has
-        published so far; records ``in_doubt`` and in the ``spool`` are others, of the
+        ``flows`` are all flow records and announcements that one interface has
+        published so far in one direction: ``if_index``, ``if_name`` and ``flow_direction`` are
+        theirs. Records ``in_doubt`` and in the ``spool`` are others, of the
         stream flows, that are not published. The maps ``no_flow``, ``losses`` and
         ``in_doubt`` may be given in part; other known keys, and numbers of an amount that
         are left out, are 0. ``seen_packets``, ``seen_l2_bytes`` and ``stages`` follow, so the
         loss equation holds unless they are given. Raises TypeError for an unknown field,
-        ValueError for a value that its field cannot have.
+        ValueError for a value that its field cannot have, and for ``flows`` of several
+        interfaces or directions: they have a record each.
         """
         in_full = {name: _in_full(name, value) for name, value in overrides.items()}
         given = checked(CountersRecord, in_full)
         flows = list(flows)
+        place, if_name = _place(flows)
+        direction = given.get("flow_direction", place.flow_direction)
         given["no_flow"] = _whole(terms.NO_FLOW, given.get("no_flow", {}), Amount(0, 0))
         for name, known in (("losses", terms.LOSSES), ("in_doubt", terms.IN_DOUBT)):
             given[name] = _whole(known, given.get(name, {}), Loss(0, 0, 0))
@@ -63,12 +73,11 @@ class CountersFactory:
             "seq": self._seq,
             "host": self.host,
             "agent_version": __version__,
-            "if_index": 2,
-            "if_name": "eth0",
-            "flow_direction": 0,
-            "program_name": "xdp_flow",
+            "if_index": place.if_index,
+            "if_name": if_name,
+            "flow_direction": direction,
             "program_id": 7,
-            "attach_mode": "native",
+            **_PROGRAMS[direction],
             "time_unix_ns": FIRST_NS + elapsed_ns,
             "time_boot_ns": 3_600 * _PERIOD_NS + elapsed_ns,
             "interval_ns": 10 * _PERIOD_NS,
@@ -116,6 +125,15 @@ class CountersFactory:
         records = list(records)
         values = self.values(records, record_format)
         return encoding.counters_messages(values, records, topic, partition_count)
+
+
+def _place(flows: list[FlowRecord]) -> tuple[AttachmentKey, str]:
+    """Interface and direction of ``flows``, and the interface's name."""
+    places = {(AttachmentKey(each.if_index, each.flow_direction), each.if_name) for each in flows}
+    if len(places) > 1:
+        names = ", ".join(f"{if_name} {key.direction}" for key, if_name in sorted(places))
+        raise ValueError(f"flows: of {names}; an interface and direction has its own counters")
+    return places.pop() if places else (AttachmentKey(2), "eth0")
 
 
 def _in_full(name: str, value: Any) -> Any:
