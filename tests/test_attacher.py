@@ -15,8 +15,9 @@ import pytest
 import structlog.testing
 from support import attached
 from support.agent import Agent, audited, delivered, on
-from support.traffic import wait_until
+from support.traffic import THROUGH_TC, wait_until
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.attacher.client import Attacher
 from flowstream.errors import KernelError
 from flowstream.host import privileges, seccomp
@@ -89,9 +90,18 @@ def test_the_attacher_holds_maps_its_namespace_and_one_end_of_a_socket(wire, rec
 
 
 @PROGRAMS
-def test_an_agent_without_privileges_attaches_and_changes_the_sampling(wire, program):
+@pytest.mark.parametrize(
+    ("mode", "direction"),
+    [(Mode.NATIVE, INGRESS), (Mode.TCX, INGRESS), (Mode.TCX, EGRESS)],
+    ids=["native", "tcx-ingress", "tcx-egress"],
+)
+def test_an_agent_without_privileges_attaches_and_changes_the_sampling(
+    wire, program, mode, direction
+):
     sender, receiver = wire
-    command = [sys.executable, HELPER, program, receiver.namespace.name, receiver.name]
+    device = sender if direction == EGRESS else receiver
+    point = (device.namespace.name, device.name, mode, str(direction))
+    command = [sys.executable, HELPER, program, *point]
     received = receiver.statistic("rx_packets")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -103,25 +113,27 @@ def test_an_agent_without_privileges_attaches_and_changes_the_sampling(wire, pro
             print(line, file=agent.stdin, flush=True)
             return json.loads(agent.stdout.readline())
 
-        assert ask("attach") == "native"
-        delivered(sender, receiver, PACKETS)
+        assert ask("attach") == mode
+        delivered(sender, receiver, PACKETS, *THROUGH_TC)
         assert ask("sample 7") == []
-        delivered(sender, receiver, PACKETS)
+        delivered(sender, receiver, PACKETS, *THROUGH_TC)
         assert ask("sample 1") == []
-        delivered(sender, receiver, PACKETS)
+        delivered(sender, receiver, PACKETS, *THROUGH_TC)
         counts = ask("count")
         assert isinstance(counts, list)
         assert all(counts)
         assert sum(counts) == receiver.statistic("rx_packets") - received
-        # A second program; and an interface that is not there (any more).
-        assert ask("attach") == {
-            "error": f"attaching to {receiver.name} (native): another XDP program is already "
-            "there: use --hook tcx to observe beside it, or stop its owner, or, if it has none, "
-            "remove it by: ip link set dev "
-            f"{receiver.name} xdp off",
-            "errno": 16,
-        }
-        assert ask("missing 1009") == {"error": f"{receiver.name} is gone", "errno": 19}
+        assert ask("missing 1009") == {"error": f"{device.name} is gone", "errno": 19}
+        if mode is Mode.TCX:
+            # Each program has its place there.
+            assert ask("attach") == mode
+        else:
+            assert ask("attach") == {
+                "error": f"attaching to {receiver.name} (native): another XDP program is already "
+                "there: use --hook tcx to observe beside it, or stop its owner, or, if it has "
+                f"none, remove it by: ip link set dev {receiver.name} xdp off",
+                "errno": 16,
+            }
     assert agent.returncode == 0
 
 

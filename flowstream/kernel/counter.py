@@ -88,9 +88,7 @@ class CounterMaps(Closing):
             self.ring = RecordRing(
                 self.new_flow_events,
                 Stream.NEW_FLOWS,
-                partial(
-                    records.from_sources, if_index=target.record_index, sampling=target.sampling
-                ),
+                partial(records.from_sources, key=target.key, sampling=target.sampling),
             )
             self._stack = stack.pop_all()
 

@@ -50,8 +50,8 @@ MAP_TYPE_RINGBUF = 27
 Info = TypeVar("Info", MapInfo, ProgInfo, LinkInfo)
 
 LICENSE = b"Dual BSD/GPL"
-MOST_TCX = 64
-"""Programs of one direction of an interface (BPF_MPROG_MAX, linux/bpf_mprog.h)."""
+MOST_TCX = 63
+"""Programs of one direction of an interface (bpf_mprog_max(), linux/bpf_mprog.h)."""
 LOG_SIZE = 1 << 20
 
 

@@ -18,6 +18,7 @@ from flowstream.layouts.constants import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.snapshot import Moment
 
 _TAGS = {1: MsgpackTag.U8, 2: MsgpackTag.U16, 4: MsgpackTag.U32, 8: MsgpackTag.U64}
@@ -99,7 +100,7 @@ def with_unix_times(records: NDArray[np.void], now: Moment) -> NDArray[np.void]:
 
 
 def from_sources(
-    sources: NDArray[np.uint32], now: Moment, *, if_index: int, sampling: int
+    sources: NDArray[np.uint32], now: Moment, *, key: AttachmentKey, sampling: int
 ) -> NDArray[np.void]:
     """New-flow records with only the IPv4 source set (network byte order, shape (n,))."""
     records = _blank(len(sources))
@@ -111,7 +112,8 @@ def from_sources(
     for name in ("src_addr", "dst_addr"):
         records[name][:, 10:12] = 0xFF
     records["src_addr"][:, 12:] = sources.view(np.uint8).reshape(-1, 4)
-    records["if_index"], records["sampling_rate"] = if_index, sampling
+    records["if_index"], records["flow_direction"] = key
+    records["sampling_rate"] = sampling
     for name in ("time_flow_start_ns", "time_flow_end_ns", "time_received_ns"):
         records[name] = now.unix_ns
     return records

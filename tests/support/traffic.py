@@ -26,6 +26,8 @@ CACHE = TESTS.parent / ".cache"
 # A veth's queue holds 256 packets: at this rate none is lost, even when the receiving
 # CPU is busy for a while.
 REPLAY_PPS = 4999
+THROUGH_TC = ("-q", "-p", 50_000)
+"""Options of a flood that passes the TC hook, as most programs send, and loses no packet."""
 
 
 @functools.cache

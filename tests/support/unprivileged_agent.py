@@ -1,6 +1,6 @@
 """An agent's side without privileges: attaches by its attacher and counts what is sent to it.
 
-    unprivileged_agent.py PROGRAM NAMESPACE INTERFACE
+    unprivileged_agent.py PROGRAM NAMESPACE INTERFACE MODE DIRECTION
 
 Gives up its privileges before it attaches. For each line on standard input it does what the
 line says and answers by a line of JSON: "attach", "sample N", "count", "missing INDEX".
@@ -23,20 +23,24 @@ from flowstream.errors import KernelError  # noqa: E402
 from flowstream.host import privileges  # noqa: E402
 from flowstream.host.namespaces import Namespace  # noqa: E402
 from flowstream.kernel import features  # noqa: E402
+from flowstream.kernel.link import Mode  # noqa: E402
 from flowstream.kernel.target import Target  # noqa: E402
 
 
 class Agent:
     """Attachments of one interface, made one after the other."""
 
-    def __init__(self, program: str, label: str, interface: str) -> None:
+    def __init__(
+        self, program: str, label: str, interface: str, mode: Mode, direction: int
+    ) -> None:
         probe = PROBES[program](max_flows=1_009)
         user = privileges.find_user("nobody")
         namespace = Namespace.open(label)
         assert namespace.fd
         self._attacher = Attacher(process, probe, user, [namespace.fd])
         with namespace.entered():
-            self._target = replace(Target.named(interface), netns_fd=namespace.fd)
+            target = Target.named(interface, mode, direction=direction)
+            self._target = replace(target, netns_fd=namespace.fd)
         privileges.give_up(user)
         self._attachments: list[Any] = []
 
@@ -62,9 +66,9 @@ class Agent:
         self._attacher.attach(replace(self._target, if_index=int(index)))
 
 
-def main(program: str, label: str, interface: str) -> None:
+def main(program: str, label: str, interface: str, mode: str, direction: str) -> None:
     """Answer each line."""
-    agent = Agent(program, label, interface)
+    agent = Agent(program, label, interface, Mode(mode), int(direction))
     for line in sys.stdin:
         command, *arguments = line.split()
         try:
