@@ -133,7 +133,7 @@ int tc_counter(struct __sk_buff *skb)
 	struct packet packet;
 	struct flow_key key;
 	enum verdict verdict;
-	u64 answer, tag = tag_of(skb);
+	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
 
 #pragma clang loop unroll(disable)
 	for (int reading = 0; reading < READINGS; reading++) {
@@ -147,11 +147,9 @@ int tc_counter(struct __sk_buff *skb)
 		verdict = parse_headers(data, end, &key, &packet);
 		if (verdict == VERDICT_FLOW && skb->gso_size)
 			parse_transport(data, end, &key, &packet);
-		answer = filter(data, end, packet.length + (tag ? VLAN_TAG_LEN : 0), tag);
-		if (likely(!packet.cut && answer != FILTER_CUT))
+		if (likely(!packet.cut))
 			break;
-		if (!pull(skb, answer == FILTER_CUT || key.etype != ETHER_TYPE_IPV4 ? PULL_MAX
-										    : PULL_IPV4))
+		if (!pull(skb, key.etype != ETHER_TYPE_IPV4 ? PULL_MAX : PULL_IPV4))
 			break;
 	}
 	wire_size(skb, &key, &packet);

@@ -453,7 +453,7 @@ int tc_flow(struct __sk_buff *skb)
 	struct counters *count;
 	enum verdict verdict;
 	void *table, *data, *end;
-	u64 answer, tag = tag_of(skb);
+	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
 	u32 zero = 0;
 
 	count = counters.lookup(&zero);
@@ -473,11 +473,9 @@ int tc_flow(struct __sk_buff *skb)
 		packet.length = skb->len;
 		packet.tagged = tag != 0;
 		verdict = read_packet(data, end, &key, &packet);
-		answer = filter(data, end, packet.length + (tag ? VLAN_TAG_LEN : 0), tag);
-		if (likely(!packet.cut && answer != FILTER_CUT))
+		if (likely(!packet.cut))
 			break;
-		if (!pull(skb, answer == FILTER_CUT || key.etype != ETHER_TYPE_IPV4 ? PULL_MAX
-										    : PULL_IPV4))
+		if (!pull(skb, key.etype != ETHER_TYPE_IPV4 ? PULL_MAX : PULL_IPV4))
 			break;
 	}
 	/* A pull that failed has made the pointers invalid, too. */

@@ -45,6 +45,25 @@ INLINE bool pull(struct __sk_buff *skb, u32 octets)
 	return !bpf_skb_pull_data(skb, skb->len < octets ? skb->len : octets);
 }
 
+/*
+ * The filter's answer, once what it needs of the packet is readable. It comes
+ * before anything else is read: the verifier goes through the filter for each
+ * state that it has before the call.
+ */
+INLINE u64 ask_filter(struct __sk_buff *skb, u64 tag)
+{
+	u64 length = (u64)skb->len + (tag ? VLAN_TAG_LEN : 0);
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	u64 answer = filter(data, end, length, tag);
+
+	if (likely(answer != FILTER_CUT) || !pull(skb, PULL_MAX))
+		return answer;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	return filter(data, end, length, tag);
+}
+
 /* Octets of the headers that every segment gets, 0: not known. */
 INLINE u32 segment_headers(const struct flow_key *key, const struct packet *packet)
 {
