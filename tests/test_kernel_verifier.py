@@ -21,7 +21,7 @@ from flowstream.kernel.target import Target
         (FlowProbe, {"build": "flow_capture"}, Mode.AUTO, 15_000),
         (CounterProbe, {}, Mode.AUTO, 1_000),
         (FlowProbe, {}, Mode.TCX, 40_000),
-        (CounterProbe, {}, Mode.TCX, 25_000),
+        (CounterProbe, {}, Mode.TCX, 30_000),
     ],
 )
 def test_programs_are_verified_in_few_instructions(probe_type, build, mode, most, raw):
