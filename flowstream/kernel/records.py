@@ -102,7 +102,10 @@ def with_unix_times(records: NDArray[np.void], now: Moment) -> NDArray[np.void]:
 def from_sources(
     sources: NDArray[np.uint32], now: Moment, *, key: AttachmentKey, sampling: int
 ) -> NDArray[np.void]:
-    """New-flow records with only the IPv4 source set (network byte order, shape (n,))."""
+    """New-flow records with only the attachment and the IPv4 source set.
+
+    ``sources`` are in network byte order, shape (n,).
+    """
     records = _blank(len(sources))
     records["record_type"] = RecordType.NEW_FLOW
     records["etype"] = _ETYPE_IPV4
