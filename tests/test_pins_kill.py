@@ -18,6 +18,7 @@ import pytest
 from support.pinned import PinnedRun
 from support.traffic import load, wait_until
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.attacher import attaching
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
@@ -73,13 +74,24 @@ class Stage(NamedTuple):
     closed: Path
     interface: Interface
     mode: Mode
+    direction: int
+
+    def begin(self, run: PinnedRun, **options: Any) -> None:
+        """Let a run attach, or take over."""
+        run.attach(self.interface, self.mode, direction=self.direction, **options)
+
+    @property
+    def passed(self) -> int:
+        """Packets that the interface has received, or tried to send, so far."""
+        names = ("tx_packets", "tx_dropped") if self.direction == EGRESS else ("rx_packets",)
+        return sum(map(self.interface.statistic, names))
 
 
 def whole_run(stage: Stage, number: int, step: int) -> None:
     """Body of a process: a run that is killed before ``step``."""
     end_before(step, kill)
     with PinnedRun(stage.place, number) as run:
-        run.attach(stage.interface, stage.mode)
+        stage.begin(run)
         close_earlier(run, stage)
 
 
@@ -97,7 +109,7 @@ def attachers_run(stage: Stage, number: int, step: int) -> None:
         try:
             with stage.interface.namespace.path.open() as place:
                 attacher = Attacher(process, run.probe, User(0, 0), [place.fileno()])
-            run.attach(stage.interface, stage.mode, attach=attacher.attach)
+            stage.begin(run, attach=attacher.attach)
         except KernelError as err:
             if "has ended" in str(err):
                 os._exit(ENDED)
@@ -125,11 +137,17 @@ def ends(body: Callable[[Stage, int, int], None], *arguments: Any) -> bool:
     return process.exitcode == 0
 
 
-@pytest.fixture(params=[Mode.NATIVE, Mode.GENERIC])
+@pytest.fixture(
+    params=[(Mode.NATIVE, INGRESS), (Mode.GENERIC, INGRESS), (Mode.TCX, EGRESS)],
+    ids=["native", "generic", "tcx"],
+)
 def stage(request, bpffs, tmp_path, pairs) -> Stage:
     closed = tmp_path / "closed"
     closed.mkdir()
-    return Stage(bpffs / "flowstream", closed, pairs[0][1], request.param)
+    mode, direction = request.param
+    sender, receiver = pairs[0]
+    interface = sender if direction == EGRESS else receiver
+    return Stage(bpffs / "flowstream", closed, interface, mode, direction)
 
 
 BODIES = pytest.mark.parametrize(
@@ -139,12 +157,11 @@ BODIES = pytest.mark.parametrize(
 
 @BODIES
 def test_killed_at_any_step_a_run_leaves_what_the_next_one_closes(stage, pairs, body, least):
-    sender, receiver = pairs[0]
-    before = receiver.statistic("rx_packets")
+    before = stage.passed
     with PinnedRun(stage.place) as run:
-        run.attach(receiver, stage.mode)
+        stage.begin(run)
     numbers = itertools.count(1)
-    with load(sender, FLOWS, RATE):
+    with load(pairs[0][0], FLOWS, RATE, through_tc=stage.mode is Mode.TCX):
         for step in itertools.count():
             ended = [ends(body, stage, next(numbers), step) for _ in range(2)]
             assert ends(whole_run, stage, next(numbers), -1)
@@ -153,15 +170,15 @@ def test_killed_at_any_step_a_run_leaves_what_the_next_one_closes(stage, pairs, 
     with PinnedRun(stage.place, next(numbers)) as run:
         (last,) = run.earlier
         (link,) = last.links.values()
-        received = receiver.statistic("rx_packets")
-        assert wait_until(lambda: receiver.statistic("rx_packets") == received)
+        passed = stage.passed
+        assert wait_until(lambda: stage.passed == passed)
         link.detach()
         last.freeze()
         (code,) = last.codes
         seen = [int(file.read_text()) for file in stage.closed.iterdir()]
         seen.append(last.counters(code).seen.packets)
         last.remove()
-    assert sum(seen) == receiver.statistic("rx_packets") - before
+    assert sum(seen) == stage.passed - before
     assert step >= least
     # Also runs that were killed after they had taken the link over.
     assert sum(packets > 0 for packets in seen) > step + 1
@@ -173,7 +190,7 @@ def test_killed_at_any_step_of_its_first_attaching_a_run_is_in_nobodys_way(stage
     for step in itertools.count():
         ended = ends(body, stage, next(numbers), step)
         with PinnedRun(stage.place, next(numbers)) as run:
-            run.attach(stage.interface, stage.mode)
+            stage.begin(run)
             for earlier in run.earlier:
                 earlier.freeze()
                 earlier.remove()

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flowstream.accounting.attachment_key import INGRESS
 from flowstream.closing import Closing
 from flowstream.host.namespaces import Namespace
 from flowstream.kernel.attaching import attach_here
@@ -33,7 +34,10 @@ EPOCH_STEP = 1_024
 
 
 class PinnedRun(Closing):
-    """One run; ``earlier`` is what those before it have left. Closing it is a kill."""
+    """One run; ``earlier`` is what those before it have left. Closing it is a kill.
+
+    ``attachment`` is the one that it has made last.
+    """
 
     def __init__(self, place: Path, number: int = 0, *, max_flows: int = 1_009) -> None:
         self.epoch = FIRST_EPOCH + number * EPOCH_STEP
@@ -52,6 +56,7 @@ class PinnedRun(Closing):
         interface: Interface,
         mode: Mode = Mode.AUTO,
         sampling: int = 1,
+        direction: int = INGRESS,
         *,
         attach: Callable[[Target], FlowAttachment] | None = None,
     ) -> None:
@@ -60,10 +65,10 @@ class PinnedRun(Closing):
         ``attach`` does so in another process; without it, this one does.
         """
         with interface.namespace.entered():
-            target = Target.named(interface.name, mode, sampling)
+            target = Target.named(interface.name, mode, sampling, direction)
             for earlier in self.earlier:
                 for link in earlier.links.values():
-                    if found := link.mode_here():
+                    if link.direction == direction and (found := link.mode_here()):
                         target = replace(
                             target,
                             mode=found,

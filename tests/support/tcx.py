@@ -26,9 +26,10 @@ class OtherProgram(CountingProgram):
     ) -> None:
         super().__init__(verdict)
         options = structures.LinkCreateOpts(flags=libbpf.BPF_F_BEFORE if first else 0)
-        made = libbpf.library().bpf_link_create(
-            self.fd, device.index, ATTACH_TYPES[direction], byref(options)
-        )
+        with device.namespace.entered():
+            made = libbpf.library().bpf_link_create(
+                self.fd, device.index, ATTACH_TYPES[direction], byref(options)
+            )
         self._link = libbpf.check(made, "attaching another program")
 
     def close(self) -> None:
@@ -39,4 +40,5 @@ class OtherProgram(CountingProgram):
 
 def programs(device: Interface, direction: int) -> list[int]:
     """Ids of the TCX programs there, in their order."""
-    return libbpf.tcx_programs(device.index, ATTACH_TYPES[direction])
+    with device.namespace.entered():
+        return libbpf.tcx_programs(device.index, ATTACH_TYPES[direction])

@@ -54,9 +54,15 @@ def flood(device: Interface, *options: str | float, timeout: float = 120) -> dic
 
 
 @contextlib.contextmanager
-def load(sender: Interface, flows: int, pps: int = 0, port: int = 9) -> Iterator[None]:
-    """Packets of so many flows to a port, without an end; ``pps`` 0: at full rate."""
-    argv = (generator(), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps, "-P", port)
+def load(
+    sender: Interface, flows: int, pps: int = 0, port: int = 9, *, through_tc: bool = False
+) -> Iterator[None]:
+    """Packets of so many flows to a port, without an end; ``pps`` 0: at full rate.
+
+    ``through_tc``: they pass the TC hook of the sender, as those of most programs do.
+    """
+    argv = [generator(), "-i", sender.name, "-n", 1 << 40, "-f", flows, "-p", pps, "-P", port]
+    argv += ["-q"] * through_tc
     with sender.namespace.popen(*map(str, argv)) as process:
         try:
             yield
