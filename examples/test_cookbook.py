@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from broker import Broker
 from support.agent import FLOWSTREAM, records_of
-from support.site import ANSWERED, CLIENTS, PORT, SERVER, Burst, site
+from support.site import ANSWERED, CLIENTS, EDGE, PORT, SERVER, Burst, site
 
 from bench.fleet.check import ENGINES
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.records import CountersRecord
 
 if TYPE_CHECKING:
@@ -25,12 +26,17 @@ TOP = Path(__file__).parent.parent
 TEXT = (TOP / "docs" / "cookbook.md").read_text(encoding="utf-8")
 CAPTURES = ("dns-edns-ecs.pcap", "http_09.pcap", "sctp.pcap")
 A, B = CLIENTS
-# Sent by the first client in two bursts, its answers, by the second one, and in the second run.
-FIRST, SECOND, ANSWERS, OTHER, LATE = 60, 41, 53, 67, 31
+# Sent by the first client in two bursts, its answers, by the second one, in the second run, and
+# by the host that forwards.
+FIRST, SECOND, ANSWERS, OTHER, LATE, OWN = 60, 41, 53, 67, 31, 17
 SENT = FIRST + SECOND + OTHER + LATE
 IP_UDP = 28
 OCTETS = {A: (FIRST + SECOND) * (100 + IP_UDP), B: (OTHER + LATE) * (50 + IP_UDP)}
-EVERYTHING = 2 * SENT + ANSWERS
+ANSWERS_OCTETS, OWN_OCTETS = ANSWERS * (200 + IP_UDP), OWN * (30 + IP_UDP)
+# Forwarded packets are seen coming in and going out, and by the server.
+EVERYTHING = 3 * (SENT + ANSWERS) + 2 * OWN
+ONCE = SENT + ANSWERS + OWN
+ONCE_OCTETS = OCTETS[A] + OCTETS[B] + ANSWERS_OCTETS + OWN_OCTETS
 CLOCK = "SET VARIABLE now_ns = epoch_ns(now());"
 
 
@@ -61,16 +67,22 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
         edge, server = (hosts.agent(name, "--interval", 1) for name in ("edge", "server"))
         to, client = (SERVER, PORT), (A, ANSWERED)
         hosts.send(Burst(*client, to, FIRST, 100), Burst(*to, client, ANSWERS, 200))
-        hosts.published(2 * FIRST + ANSWERS)
-        hosts.send(Burst(*client, to, SECOND, 100), Burst(B, 40_002, to, OTHER, 50))
-        hosts.published(EVERYTHING - 2 * LATE)
+        hosts.published(3 * (FIRST + ANSWERS))
+        hosts.send(
+            Burst(*client, to, SECOND, 100),
+            Burst(B, 40_002, to, OTHER, 50),
+            Burst(EDGE, 42_000, to, OWN, 30),
+        )
+        hosts.published(EVERYTHING - 3 * LATE)
         edge.stop()
-        # A new run, with a limit that the announcements of so many flows exceed.
-        edge = hosts.agent("edge", "--interval", 5, "--max-records", 1)
+        server.stop()
+        # New runs, one with a limit that the announcements of so many flows exceed.
+        edge = hosts.agent("edge", "--interval", 1)
+        server = hosts.agent("server", "--interval", 5, "--max-records", 1)
         hosts.send(*(Burst(B, 41_000 + n, to, 1, 50) for n in range(LATE)))
         edge.stop()
         hosts.published(EVERYTHING)
-        hosts.counted("server", SENT)
+        hosts.counted("server", ONCE)
         server.process.kill()
         server.wait()
         hosts.again("flows")
@@ -135,17 +147,32 @@ def asked(directory: Path, counters: list[CountersRecord]) -> dict[str, list[Any
     return found
 
 
+TOTALS: list[list[Any]] = [
+    ["edge", "lan", 0, ANSWERS],
+    ["edge", "lan", 1, SENT + OWN],
+    ["edge", "wan", 0, SENT],
+    ["edge", "wan", 1, ANSWERS],
+    ["server", "eth0", 0, SENT + OWN],
+    ["server", "eth0", 1, ANSWERS],
+]
+"""What the agents counted: host, interface, direction, packets."""
 EXPECTED: dict[str, list[Any]] = {
     "wrong: every record (DuckDB)": [[2 * EVERYTHING]],
     "each record once (DuckDB)": [[EVERYTHING]],
     "wrong: every record (ClickHouse)": [[2 * EVERYTHING]],
     "each record once (ClickHouse)": [[EVERYTHING]],
     "wrong: all interfaces (DuckDB)": [
-        [A, 2 * (FIRST + SECOND), 2 * OCTETS[A]],
-        [B, 2 * (OTHER + LATE), 2 * OCTETS[B]],
-        [SERVER, ANSWERS, ANSWERS * (200 + IP_UDP)],
+        [A, 3 * (FIRST + SECOND), 3 * OCTETS[A]],
+        [SERVER, 3 * ANSWERS, 3 * ANSWERS_OCTETS],
+        [B, 3 * (OTHER + LATE), 3 * OCTETS[B]],
+        [EDGE, 2 * OWN, 2 * OWN_OCTETS],
     ],
     "one interface (DuckDB)": [[A, FIRST + SECOND, OCTETS[A]], [B, OTHER + LATE, OCTETS[B]]],
+    "wrong: both directions (DuckDB)": [[2 * (SENT + ANSWERS) + OWN]],
+    "each packet of a host once (DuckDB)": [
+        [host, ONCE, ONCE_OCTETS] for host in ("edge", "server")
+    ],
+    "each packet of a host once (ClickHouse)": [["edge", ONCE], ["server", ONCE]],
     "wrong: a join of records (DuckDB)": [[A, ANSWERED, FIRST + SECOND, 2 * ANSWERS]],
     "both directions (DuckDB)": [
         [
@@ -156,6 +183,7 @@ EXPECTED: dict[str, list[Any]] = {
             ANSWERS,
         ],
         [17, {"addr": B, "port": 40_002}, {"addr": SERVER, "port": PORT}, OTHER, 0],
+        [17, {"addr": EDGE, "port": 42_000}, {"addr": SERVER, "port": PORT}, OWN, 0],
     ],
     "both directions (ClickHouse)": [
         [
@@ -163,18 +191,11 @@ EXPECTED: dict[str, list[Any]] = {
             *(FIRST + SECOND, ANSWERS),
         ],
         [17, [f"::ffff:{B}", 40_002], [f"::ffff:{SERVER}", PORT], OTHER, 0],
+        [17, [f"::ffff:{EDGE}", 42_000], [f"::ffff:{SERVER}", PORT], OWN, 0],
     ],
-    "wrong: differences across runs (DuckDB)": [[2]],
-    "totals over restarts (DuckDB)": [
-        ["edge", "lan", 0, ANSWERS],
-        ["edge", "wan", 0, SENT],
-        ["server", "eth0", 0, SENT],
-    ],
-    "wrong: agents that ended in order too (DuckDB)": [
-        ["edge", "lan"],
-        ["edge", "wan"],
-        ["server", "eth0"],
-    ],
+    "wrong: differences across runs (DuckDB)": [[6]],
+    "totals over restarts (DuckDB)": TOTALS,
+    "wrong: agents that ended in order too (DuckDB)": [row[:3] for row in TOTALS],
     "nobody silent yet": [],
     "prefixes of IPv4 (DuckDB)": [
         ["10.1.0.0/24", FIRST + SECOND, OCTETS[A]],
@@ -184,11 +205,7 @@ EXPECTED: dict[str, list[Any]] = {
         [120, "::ffff:10.1.0.0", FIRST + SECOND, OCTETS[A]],
         [120, "::ffff:10.1.1.0", OTHER + LATE, OCTETS[B]],
     ],
-    "prefixes": [
-        ["10.1.0.0/24", 2 * OCTETS[A]],
-        ["10.1.1.0/24", 2 * OCTETS[B]],
-        ["10.2.0.0/24", ANSWERS * (200 + IP_UDP)],
-    ],
+    "prefixes": [["10.1.0.0/24", OCTETS[A]], ["10.1.1.0/24", OCTETS[B]]],
     "captures (DuckDB)": [
         ["sctp", 74, 66_780, "2005-02-18 08:49:58.686079", "2005-02-18 08:49:58.771526"],
         ["dns-edns-ecs", 89, 35_597, "2016-05-18 08:15:50.492846", "2019-06-18 14:58:36.475993"],
@@ -203,6 +220,7 @@ COMPARED = {"rates (DuckDB)", "rates", "losses (DuckDB)", "silent hosts (DuckDB)
 VIEWS = {
     "flows, each once (DuckDB)",
     "counters, each once (DuckDB)",
+    "flows of a host, each packet once (DuckDB)",
     "the present time (DuckDB)",
     "early",
 }
@@ -224,10 +242,10 @@ def test_rates(answered: Answered, name: str) -> None:
     rows = answered.rows[name]
     runs: dict[Any, list[CountersRecord]] = defaultdict(list)
     for record in sorted(answered.counters, key=lambda each: each.seq):
-        runs[record.agent_epoch, record.if_index, record.host].append(record)
+        runs[record.agent_epoch, AttachmentKey.of_record(record), record.host].append(record)
     expected = [
         (
-            *(after.host, after.if_name, 0, after.time_unix_ns),
+            *(after.host, after.if_name, after.flow_direction, after.time_unix_ns),
             pytest.approx(
                 (after.seen_packets - before.seen_packets)
                 / ((after.time_boot_ns - before.time_boot_ns) / 1e9)
@@ -243,30 +261,25 @@ def test_rates(answered: Answered, name: str) -> None:
 
 
 def test_losses(answered: Answered) -> None:
-    """Announcements beyond the limit of the second run; its counters have their sum."""
+    """Announcements beyond the limit of the server's second run; its counters have their sum."""
     rows = answered.rows["losses (DuckDB)"]
-    (last,) = (
-        record
-        for record in answered.counters
-        if record.final and record.if_name == "wan" and record.seen_packets == LATE
-    )
+    ingress = [
+        each for each in answered.counters if (each.host, each.flow_direction) == ("server", 0)
+    ]
+    last = max(ingress, key=lambda each: (each.agent_epoch, each.seq))
     lost = last.losses["announcement_limited"].records
     announced = last.stages["new_flows"].acknowledged
     assert (lost + announced, 0 < announced < LATE) == (LATE, True)
-    assert {(*row[:3], row[4]) for row in rows} == {("edge", "wan", 0, "announcement_limited")}
+    assert {(*row[:3], row[4]) for row in rows} == {("server", "eth0", 0, "announcement_limited")}
     assert (sum(row[5] for row in rows), sum(row[6] for row in rows)) == (lost, 0)
 
 
 def test_silent_hosts(answered: Answered) -> None:
     """The server's agent was killed; that of the other host ended in order."""
-    ((host, if_name, _),) = answered.rows["silent hosts (DuckDB)"]
-    assert (host, if_name) == ("server", "eth0")
+    rows = answered.rows["silent hosts (DuckDB)"]
+    assert [row[:3] for row in rows] == [["server", "eth0", 0], ["server", "eth0", 1]]
 
 
 def test_packets_by_namespace(answered: Answered) -> None:
     places = {record.host: record.netns for record in answered.counters}
-    assert answered.rows[PLACES] == [
-        ["edge", places["edge"], "lan", 0, ANSWERS],
-        ["edge", places["edge"], "wan", 0, SENT],
-        ["server", places["server"], "eth0", 0, SENT],
-    ]
+    assert answered.rows[PLACES] == [[host, places[host], *rest] for host, *rest in TOTALS]

@@ -13,7 +13,7 @@ CREATE TABLE flowstream_counters (
   `agent_version` STRING COMMENT 'version of flowstream',
   `if_index` BIGINT COMMENT 'index of the interface in its network namespace, where a run observes several, plus 2^24 times the number of the namespace',
   `if_name` STRING COMMENT 'name of the interface (IPFIX 82)',
-  `flow_direction` SMALLINT COMMENT '0 ingress, 1 egress (IPFIX 61)',
+  `flow_direction` SMALLINT COMMENT '0 ingress (received), 1 egress (sent) (IPFIX 61)',
   `program_name` STRING COMMENT 'name of the kernel program',
   `program_id` BIGINT COMMENT 'id of the kernel program, 0 when it has none',
   `attach_mode` STRING COMMENT 'attach mode in force',

@@ -39,7 +39,7 @@ CREATE TABLE flowstream_flows (
   `flow_count` BIGINT COMMENT 'flows that this record stands for: 1, more where records were aggregated (IPFIX 3)',
   `sampling_rate` BIGINT COMMENT '1 = every packet, N = one in N',
   `end_reason` SMALLINT COMMENT '2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and swapped early, or full and this packet had no entry, 0 in announcements (IPFIX 136)',
-  `flow_direction` SMALLINT COMMENT '0 ingress, 1 egress (IPFIX 61)',
+  `flow_direction` SMALLINT COMMENT '0 ingress (received), 1 egress (sent) (IPFIX 61)',
   `community_id` STRING COMMENT 'Community ID, version 1: "1:" and base64, only where it was asked for',
   `partition` INT METADATA VIRTUAL,
   `offset` BIGINT METADATA VIRTUAL,

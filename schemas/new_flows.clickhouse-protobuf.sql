@@ -91,7 +91,7 @@ CREATE TABLE flowstream_new_flows
     `flow_count` UInt32 COMMENT 'flows that this record stands for: 1, more where records were aggregated (IPFIX 3)',
     `sampling_rate` UInt32 COMMENT '1 = every packet, N = one in N',
     `end_reason` UInt8 COMMENT '2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and swapped early, or full and this packet had no entry, 0 in announcements (IPFIX 136)',
-    `flow_direction` UInt8 COMMENT '0 ingress, 1 egress (IPFIX 61)',
+    `flow_direction` UInt8 COMMENT '0 ingress (received), 1 egress (sent) (IPFIX 61)',
     `community_id` String COMMENT 'Community ID, version 1: "1:" and base64, only where it was asked for',
     `sampler_ip` String ALIAS replaceRegexpOne(toString(`sampler_address`), '^::ffff:([0-9.]+)$', '\\1'),
     `src_ip` String ALIAS if(`etype` = 0x0800, replaceRegexpOne(toString(`src_addr`), '^::ffff:([0-9.]+)$', '\\1'), toString(`src_addr`)),

@@ -64,7 +64,7 @@ HostId = Annotated[
 Mac = Annotated[bytes, _kind(Kind.MAC, min_length=6, max_length=6)]
 PrefixLength = Annotated[int, _kind(Kind.U8, ge=0, le=128)]
 Direction = Annotated[
-    int, _kind(Kind.U8, ge=0, le=1, description="0 ingress, 1 egress (IPFIX 61)")
+    int, _kind(Kind.U8, ge=0, le=1, description="0 ingress (received), 1 egress (sent) (IPFIX 61)")
 ]
 IfIndex = Annotated[
     U32,

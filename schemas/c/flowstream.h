@@ -134,7 +134,7 @@ struct flowstream_flow {
 	 * full and swapped early, or full and this packet had no entry; 0 in announcements
 	 * (IPFIX 136) */
 	uint8_t end_reason;
-	/* 0 ingress, 1 egress (IPFIX 61) */
+	/* 0 ingress (received), 1 egress (sent) (IPFIX 61) */
 	uint8_t flow_direction;
 };
 

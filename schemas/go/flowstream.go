@@ -133,7 +133,7 @@ type Flow struct {
 	// 2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and
 	// swapped early, or full and this packet had no entry; 0 in announcements (IPFIX 136)
 	EndReason uint8
-	// 0 ingress, 1 egress (IPFIX 61)
+	// 0 ingress (received), 1 egress (sent) (IPFIX 61)
 	FlowDirection uint8
 }
 

@@ -122,7 +122,7 @@ export interface Flow {
   /** 2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full
    *  and swapped early, or full and this packet had no entry; 0 in announcements (IPFIX 136) */
   end_reason: number;
-  /** 0 ingress, 1 egress (IPFIX 61) */
+  /** 0 ingress (received), 1 egress (sent) (IPFIX 61) */
   flow_direction: number;
 }
 

@@ -1,8 +1,9 @@
 """A small site with real traffic: a host that forwards, a server, an agent on each.
 
 ``client`` (10.1.0.1, 10.1.1.1) sends by ``edge``, which forwards from its interface wan to
-lan, to ``server`` (10.2.0.1). The agents observe wan and lan, and the server's eth0, so they
-see every packet of a client twice and every answer once.
+lan, to ``server`` (10.2.0.1). The agents observe wan and lan, and the server's eth0, in both
+directions, so they see every packet of a client and every answer three times, and what
+``edge`` itself sends (from 10.1.254.1) twice.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.records import CountersRecord
 from support import net
 from support.agent import FLOWSTREAM, Agent, carried, records_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from broker import Broker
 
 CLIENTS = ("10.1.0.1", "10.1.1.1")
+EDGE = "10.1.254.1"
 SERVER, PORT = "10.2.0.1", 5353
 ANSWERED = 40_001
 """Port of a client that takes answers."""
@@ -85,6 +88,7 @@ class Site:
         self.edge.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         for address in CLIENTS:
             self.client.run("ip", "address", "add", f"{address}/32", "dev", "eth0")
+        self.edge.run("ip", "address", "add", f"{EDGE}/32", "dev", "lan")
         self.server.run("ip", "address", "add", f"{SERVER}/32", "dev", "eth0")
         for near, far, device, peer, network in (
             (self.client, self.edge, "eth0", "wan", "10.2.0.0/16"),
@@ -117,14 +121,15 @@ class Site:
         names = {"edge": ("wan", "lan"), "server": ("eth0",)}[host]
         interfaces = [option for name in names for option in ("-i", name)]
         to = ("--netns", namespace.name, "--sink", self.url, "--partitions", "3")
-        period = ("--counters-period", "0.3")
+        period = ("--counters-period", "0.3", "--direction", "both")
         agent = Agent(*interfaces, *to, *period, *options, before=before)
         return self._stack.enter_context(agent).publishing()
 
     def send(self, *bursts: Burst) -> None:
-        """Send datagrams, in their order, of the client and of the server."""
+        """Send datagrams, in their order, each from the host that has its source."""
+        hosts = {EDGE: self.edge, SERVER: self.server}
         for source, several in itertools.groupby(bursts, lambda burst: burst.source):
-            host = self.server if source == SERVER else self.client
+            host = hosts.get(source, self.client)
             host.run(sys.executable, "-c", _SEND, json.dumps(list(several)))
 
     def published(self, packets: int) -> None:
@@ -132,14 +137,15 @@ class Site:
         assert wait_until(lambda: carried(self.url).total() == packets, 30), carried(self.url)
 
     def counted(self, host: str, packets: int) -> None:
-        """Wait until a counters record of ``host`` has so many packets, over all interfaces."""
+        """Wait until counters of ``host`` have so many packets, over interfaces and directions."""
 
         def seen() -> bool:
-            found: Counter[int] = Counter()
+            found: Counter[tuple[int, AttachmentKey]] = Counter()
             for record in records_of(self.url, "flowstream.counters"):
                 if isinstance(record, CountersRecord) and record.host == host:
                     # Counters of a run only grow.
-                    found[record.if_index] = max(found[record.if_index], record.seen_packets)
+                    key = record.agent_epoch, AttachmentKey.of_record(record)
+                    found[key] = max(found[key], record.seen_packets)
             return found.total() == packets
 
         assert wait_until(seen, 30)
