@@ -73,6 +73,32 @@ class Burst(NamedTuple):
     """Octets of payload."""
 
 
+@contextlib.contextmanager
+def network() -> Iterator[tuple[net.Namespace, net.Namespace, net.Namespace]]:
+    """Make the namespaces of client, edge and server, with their addresses and routes."""
+    with contextlib.ExitStack() as stack:
+        client, edge, server = (stack.enter_context(net.namespace()) for _ in range(3))
+        stack.enter_context(net.veth_pair(client, edge, names=("eth0", "wan")))
+        stack.enter_context(net.veth_pair(edge, server, names=("lan", "eth0")))
+        edge.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for address in CLIENTS:
+            client.run("ip", "address", "add", f"{address}/32", "dev", "eth0")
+        edge.run("ip", "address", "add", f"{EDGE}/32", "dev", "lan")
+        server.run("ip", "address", "add", f"{SERVER}/32", "dev", "eth0")
+        for near, far, device, peer, destination in (
+            (client, edge, "eth0", "wan", "10.2.0.0/16"),
+            (edge, client, "wan", "eth0", "10.1.0.0/16"),
+            (edge, server, "lan", "eth0", "10.2.0.0/16"),
+            (server, edge, "eth0", "lan", "10.1.0.0/16"),
+        ):
+            mac = far.run("cat", f"/sys/class/net/{peer}/address").strip()
+            way = ("via", _ROUTER, "dev", device, "onlink")
+            near.run("ip", "link", "set", device, "arp", "on")
+            near.run("ip", "neigh", "add", _ROUTER, "lladdr", mac, "dev", device)
+            near.run("ip", "route", "add", destination, *way)
+        yield client, edge, server
+
+
 class Site:
     """The three hosts; ``edge`` and ``server`` have agents once they are started."""
 
@@ -80,27 +106,7 @@ class Site:
         self.url = broker.url
         self._stack = stack
         self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self.client, self.edge, self.server = (
-            stack.enter_context(net.namespace()) for _ in range(3)
-        )
-        stack.enter_context(net.veth_pair(self.client, self.edge, names=("eth0", "wan")))
-        stack.enter_context(net.veth_pair(self.edge, self.server, names=("lan", "eth0")))
-        self.edge.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        for address in CLIENTS:
-            self.client.run("ip", "address", "add", f"{address}/32", "dev", "eth0")
-        self.edge.run("ip", "address", "add", f"{EDGE}/32", "dev", "lan")
-        self.server.run("ip", "address", "add", f"{SERVER}/32", "dev", "eth0")
-        for near, far, device, peer, network in (
-            (self.client, self.edge, "eth0", "wan", "10.2.0.0/16"),
-            (self.edge, self.client, "wan", "eth0", "10.1.0.0/16"),
-            (self.edge, self.server, "lan", "eth0", "10.2.0.0/16"),
-            (self.server, self.edge, "eth0", "lan", "10.1.0.0/16"),
-        ):
-            mac = far.run("cat", f"/sys/class/net/{peer}/address").strip()
-            way = ("via", _ROUTER, "dev", device, "onlink")
-            near.run("ip", "link", "set", device, "arp", "on")
-            near.run("ip", "neigh", "add", _ROUTER, "lladdr", mac, "dev", device)
-            near.run("ip", "route", "add", network, *way)
+        self.client, self.edge, self.server = stack.enter_context(network())
         for host, port in ((self.server, PORT), (self.client, ANSWERED)):
             receiver = stack.enter_context(
                 host.popen(
