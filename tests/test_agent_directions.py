@@ -10,7 +10,7 @@ import pytest
 from support.agent import Agent, audited, delivered, flowstream, on, records_of
 from support.following import Site
 from support.net import namespace
-from support.traffic import flood, wait_until
+from support.traffic import sent, wait_until
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.records import CountersRecord, FlowRecord
@@ -35,16 +35,10 @@ class Traffic(NamedTuple):
         return {(index, INGRESS): self.received, (index, EGRESS): self.sent}
 
 
-def sent(device: Interface, packets: int) -> int:
-    """Send packets by the device's queue; how many its program saw: all, whatever arrives."""
-    report = flood(device, "-q", "-n", packets, "-f", FLOWS, "-l", FRAME)
-    return int(report["sent"]) + int(report["err"])
-
-
 def exchanged(peer: Interface, device: Interface, received: int = RECEIVED) -> Traffic:
     """Let the device receive packets from its peer, and send others."""
     arrived = delivered(peer, device, received, "-f", FLOWS, "-l", FRAME)
-    return Traffic(arrived, sent(device, SENT))
+    return Traffic(arrived, sent(device, SENT, "-f", FLOWS, "-l", FRAME))
 
 
 def by_point(found: list[dict[str, Any]], term: str = "seen") -> dict[tuple[int, int], int]:

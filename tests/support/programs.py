@@ -21,6 +21,8 @@ XDP_PASS = 2
 TCX_NEXT = 0xFFFFFFFF
 PASSING = bytes([0xB7, 0, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
 """r0 = XDP_PASS; exit"""
+NEXT = bytes([0xB7, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0x95, 0, 0, 0, 0, 0, 0, 0])
+"""r0 = TCX_NEXT; exit"""
 
 
 class PacketRun(NamedTuple):
@@ -115,7 +117,7 @@ class FlowBench(Closing):
 
 
 def take_off(program_id: int, how: str) -> None:
-    """Take the XDP program off its interface by way of its link, as another process would.
+    """Take a program off its interface by way of its link, as another process would.
 
     ``how``: "detached" (BPF_LINK_DETACH) or "replaced", by a program that passes every packet.
     """
@@ -124,13 +126,20 @@ def take_off(program_id: int, how: str) -> None:
         if how == "detached":
             libbpf.check(libbpf.library().bpf_link_detach(fd), "detaching a link")
             return
-        passing = libbpf.prog_load("passing", PASSING, libbpf.BPF_F_XDP_HAS_FRAGS)
+        passing = _passing(libbpf.described(structures.LinkInfo, fd).type)
         try:
             libbpf.check(libbpf.library().bpf_link_update(fd, passing, None), "updating a link")
         finally:
             os.close(passing)
     finally:
         os.close(fd)
+
+
+def _passing(link_type: int) -> int:
+    """Descriptor of a program that passes every packet, for a kind of link."""
+    if link_type == libbpf.BPF_LINK_TYPE_TCX:
+        return libbpf.prog_load("passing", NEXT, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
+    return libbpf.prog_load("passing", PASSING, libbpf.BPF_F_XDP_HAS_FRAGS)
 
 
 def _link_of(program_id: int) -> int:

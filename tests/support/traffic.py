@@ -53,6 +53,16 @@ def flood(device: Interface, *options: str | float, timeout: float = 120) -> dic
     return report
 
 
+def sent(device: Interface, packets: int, *options: str | float) -> int:
+    """Send ``packets`` as the stack sends them; return how many a program for egress saw.
+
+    Those are all of them, whether the device then takes them or not. ``flood`` hands them
+    to the driver, which no program sees.
+    """
+    report = flood(device, "-q", "-n", packets, *options)
+    return int(report["sent"]) + int(report["err"])
+
+
 @contextlib.contextmanager
 def load(
     sender: Interface, flows: int, pps: int = 0, port: int = 9, *, through_tc: bool = False
