@@ -20,7 +20,10 @@ from support import attached
 from support.agent import Agent, on
 from support.pinned import PinnedRun
 
+from flowstream.accounting.attachment_key import EGRESS
+from flowstream.attacher import protocol
 from flowstream.attacher.client import Attacher
+from flowstream.attacher.protocol import Request
 from flowstream.errors import KernelError
 from flowstream.host.namespaces import Namespace
 from flowstream.host.privileges import User
@@ -110,6 +113,32 @@ def test_the_program_of_a_foreign_link_is_not_replaced(wire):
             with attacher.attach(again) as successor:
                 assert program_in_force(own.link_fd) == successor.program.id
         assert is_alive(process)
+
+
+def test_a_direction_that_a_hook_does_not_see_is_refused(wire):
+    """Whatever the agent checks before: the request comes as it is."""
+    _, receiver = wire
+    with (
+        receiver.namespace.entered(),
+        CounterProbe(max_flows=101) as probe,
+        attaching(probe) as (process, attacher),
+    ):
+        for mode in (Mode.AUTO, Mode.NATIVE, Mode.GENERIC, Mode.OFFLOAD):
+            request = Request(
+                "attach", receiver.index, 7, EGRESS, mode, 1, raw=False, netns=False, link=False,
+                earlier=None,
+            )  # fmt: skip
+            protocol.send(process.socket, request, [])
+            data, fds = protocol.receive(process.socket, 16)
+            assert fds == []
+            reply = protocol.decode_reply(data)
+            assert (reply.errno, reply.text) == (errno.EINVAL, "XDP sees received packets only")
+        # The link of one direction does not get the program of the other.
+        with attacher.attach(target_of(receiver, mode=Mode.TCX)) as own:
+            other = target_of(receiver, mode=Mode.TCX, direction=EGRESS, link_fd=own.link_fd)
+            with pytest.raises(KernelError, match=r"far \(tcx\): Invalid argument"):
+                attacher.attach(other)
+            assert program_in_force(own.link_fd) == own.program.id
 
 
 def test_with_pins_a_link_is_the_one_that_is_pinned(wire, bpffs):

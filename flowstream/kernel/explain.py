@@ -82,8 +82,6 @@ def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -
 
 
 def _attaching_tcx(err: AttachError, interface: str) -> str:
-    if err.errno == errno.EINVAL:
-        return f"kernel {os.uname().release} has no TCX: Linux 6.6 or later is needed"
     if err.errno == errno.ERANGE:
         return f"no more programs can be attached there: bpftool net show dev {interface}"
     return _other(err)
