@@ -59,6 +59,48 @@ def test_json_lines_names_the_place_of_what_is_no_json(published, value):
     assert (done.returncode, done.stderr) == (1, f"{place}: {reason}\n")
 
 
+def test_connections(published):
+    """Both directions of each, all records once."""
+    lines = run(*connections(published), "--quiet", "300")
+    assert len(lines) == capture.CONNECTIONS + 1
+    packets: Counter[str] = Counter()
+    for line in lines:
+        packets[line["src_addr"]] += line["forward"]["packets"]
+        packets[line["dst_addr"]] += line["reverse"]["packets"]
+    evidence = Counter(line["evidence"] for line in lines)
+    assert evidence == {"first_packet": capture.CONNECTIONS, "none": 1}
+    assert packets.pop(capture.CLOSING_SOURCE) == 1
+    assert packets == published.sums.packets
+
+
+def test_connections_are_printed_when_they_are_over(published):
+    """Later records are lines of their own, as in less time than an interval; sums stay."""
+    lines = run(*connections(published), "--quiet", "1")
+    assert len(lines) > capture.CONNECTIONS + 1
+    both = Counter(
+        {
+            name: sum(line[way][name] for line in lines for way in ("forward", "reverse"))
+            for name in ("packets", "bytes")
+        }
+    )
+    assert both["packets"] == published.packets
+    assert both["bytes"] == published.sums.octets.total() + 28
+
+
+@pytest.mark.parametrize("name", ["tombstone", "no JSON", "later version", "unknown type"])
+def test_connections_names_the_place_of_what_is_no_record(published, name):
+    with bad_topic(published.broker, BAD[name]) as topic:
+        done = ended(*connections(published), "--topic", topic.topic)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{topic.topic}, partition 1, offset 2: ")
+    assert done.stderr.count("\n") == 1
+
+
+def connections(published: Published) -> list[str | Path]:
+    program = HERE / "connections.py"
+    return [sys.executable, program, "--once", "--brokers", published.broker.address]
+
+
 def test_bytewax(published):
     # As long as the topic spans: the partition with the closing record may be read first.
     lines = run(*bytewax(published), "--wait", "4000")
