@@ -35,6 +35,7 @@ enum {
 enum {
 	FILTER_CALL = 0x7ead,
 	FILTER_TAG = 0x100000000,
+	FILTER_TAG_BIT = 32,
 };
 static u64 (*filter)(void *data, void *end, u64 length, u64 tag) = (void *)FILTER_CALL;
 
@@ -53,6 +54,19 @@ enum patch_slot {
 	PATCH_HAS_FRAGS, /* 1 where bpf_xdp_get_buff_len() exists (kernel 5.18) */
 	PATCH_RAW_IP,    /* 1 on links without a link-layer header */
 };
+
+/*
+ * `value`, of which the verifier then knows nothing: paths that differ in nothing
+ * else are one to it. To the verifier, the difference of two pointers is any number.
+ */
+#define FORGOTTEN(value, pointer)                                                                  \
+	({                                                                                         \
+		u64 any_;                                                                          \
+		asm volatile("%0 = %2\n\t%0 -= %2\n\t%0 ^= %1"                                     \
+			     : "=&r"(any_)                                                         \
+			     : "r"((u64)(value)), "r"(pointer));                                   \
+		any_;                                                                              \
+	})
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define to_be16(x) __builtin_bswap16(x)

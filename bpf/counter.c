@@ -130,29 +130,11 @@ int xdp_counter(struct xdp_md *ctx)
 
 int tc_counter(struct __sk_buff *skb)
 {
+	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
 	struct packet packet;
 	struct flow_key key;
-	enum verdict verdict;
-	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
+	enum verdict verdict = read_skb(skb, tag, false, &key, &packet);
 
-#pragma clang loop unroll(disable)
-	for (int reading = 0; reading < READINGS; reading++) {
-		void *data = (void *)(long)skb->data;
-		void *end = (void *)(long)skb->data_end;
-
-		__builtin_memset(&key, 0, sizeof(key));
-		__builtin_memset(&packet, 0, sizeof(packet));
-		packet.length = skb->len;
-		packet.tagged = tag != 0;
-		verdict = parse_headers(data, end, &key, &packet);
-		if (verdict == VERDICT_FLOW && skb->gso_size)
-			parse_transport(data, end, &key, &packet);
-		if (likely(!packet.cut))
-			break;
-		if (!pull(skb, key.etype != ETHER_TYPE_IPV4 ? PULL_MAX : PULL_IPV4))
-			break;
-	}
-	wire_size(skb, &key, &packet);
 	if (admit(&packet, answer))
 		count_verdict(verdict, &key, &packet);
 	return TC_NEXT;

@@ -448,42 +448,24 @@ int xdp_flow(struct xdp_md *ctx)
 #ifndef CAPTURE
 int tc_flow(struct __sk_buff *skb)
 {
+	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
 	struct packet packet;
 	struct flow_key key;
 	struct counters *count;
 	enum verdict verdict;
 	void *table, *data, *end;
-	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
 	u32 zero = 0;
 
 	count = counters.lookup(&zero);
 	table = active_table.lookup(&zero);
 	if (!count || !table)
 		return TC_NEXT;
-
-#pragma clang loop unroll(disable)
-	for (int reading = 0; reading < READINGS; reading++) {
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		__builtin_memset(&key, 0, sizeof(key));
-		__builtin_memset(&packet, 0, sizeof(packet));
-		key.if_index = (u32)PATCHED(PATCH_IF_INDEX);
-		key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
-		key.vlan_id = (u16)tag & VLAN_VID_MASK;
-		packet.length = skb->len;
-		packet.tagged = tag != 0;
-		verdict = read_packet(data, end, &key, &packet);
-		if (likely(!packet.cut))
-			break;
-		if (!pull(skb, key.etype != ETHER_TYPE_IPV4 ? PULL_MAX : PULL_IPV4))
-			break;
-	}
-	/* A pull that failed has made the pointers invalid, too. */
+	verdict = read_skb(skb, tag, true, &key, &packet);
+	if (!admit(count, &packet, answer))
+		return TC_NEXT;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	wire_size(skb, &key, &packet);
-	if (admit(count, &packet, answer))
-		record_packet(skb, data, end, count, table, verdict, &key, &packet);
+	record_packet(skb, data, end, count, table, verdict, &key, &packet);
 	return TC_NEXT;
 }
 #endif

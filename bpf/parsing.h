@@ -6,8 +6,9 @@
  *
  * Every interface has a load of its own, so verifying must be cheap. The
  * verifier follows each path, unless it has been at the same place with the
- * same knowledge before; offset_of() and the read of `proto` in
- * parse_transport() make it forget how a packet got there.
+ * same knowledge before. So where paths meet it is made to forget how a packet
+ * got there: FORGOTTEN(), offset_of(), and the read of `proto` in
+ * parse_transport(). tests/test_kernel_verifier.py has what that amounts to.
  */
 #ifndef PARSING_H
 #define PARSING_H
@@ -17,7 +18,8 @@
 /* EtherTypes (IEEE 802 Numbers, IANA). */
 enum ether_type {
 	ETHER_TYPE_IPV4 = 0x0800,
-	ETHER_TYPE_VLAN = 0x8100, /* 802.1Q */
+	ETHER_TYPE_BRIDGED = 0x6558, /* Ethernet in a tunnel (RFC 1701) */
+	ETHER_TYPE_VLAN = 0x8100,    /* 802.1Q */
 	ETHER_TYPE_IPV6 = 0x86dd,
 	ETHER_TYPE_SERVICE_VLAN = 0x88a8, /* 802.1ad */
 };
@@ -28,17 +30,21 @@ enum ether_type {
 #define IPV6_OFFSET_MASK to_be16(0xfff8) /* RFC 8200, section 4.5 */
 #define IPV6_EXT_MAX 8
 #define IPV6_HEADER_LEN 40
+#define LINK_MASK 0x1f     /* the IP header begins within 22 octets */
 #define OFFSET_MASK 0x7fff /* the last header to read begins within 16,446 octets */
 
 /* IANA protocol numbers. */
 enum ip_protocol {
 	PROTO_HOPOPTS = 0,
 	PROTO_ICMP = 1,
+	PROTO_IPV4 = 4, /* in IP */
 	PROTO_TCP = 6,
 	PROTO_UDP = 17,
 	PROTO_DCCP = 33,
+	PROTO_IPV6 = 41, /* in IP */
 	PROTO_ROUTING = 43,
 	PROTO_FRAGMENT = 44,
+	PROTO_GRE = 47,
 	PROTO_AH = 51,
 	PROTO_ICMPV6 = 58,
 	PROTO_DSTOPTS = 60,
@@ -110,6 +116,16 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
 
+/* Sets the key to 0. Of what is written over later the verifier knows as little before. */
+INLINE void clear_key(struct flow_key *key, void *data)
+{
+	u64 zero = FORGOTTEN(0, data), *words = (u64 *)key;
+
+#pragma unroll
+	for (int i = 0; i < sizeof(*key) / sizeof(*words); i++)
+		words[i] = zero;
+}
+
 /* What is read beside the key. */
 struct packet {
 	u64 length;    /* octets of the whole packet; set by the caller */
@@ -118,7 +134,7 @@ struct packet {
 	u64 l2_bytes;  /* frame octets of all of them */
 	u32 network;   /* offset of the IP header */
 	u32 transport; /* offset of the transport header, 0: none */
-	bool tagged;   /* the outer VLAN tag is in metadata; set by the caller */
+	u8 tagged;     /* the outer VLAN tag is in metadata; set by the caller */
 	bool cut;      /* a header ends behind the octets that can be read */
 	u8 ip_tos;
 	u8 ip_ttl;
@@ -289,15 +305,14 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 				   struct packet *packet, u16 *etype)
 {
 	struct eth_header *eth = data;
-	void *pos = eth + 1;
 
-	if (cut(packet, pos, end))
+	if (cut(packet, eth + 1, end))
 		return VERDICT_MALFORMED;
 	packet->network = sizeof(*eth);
 	*etype = eth->etype;
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
-		struct vlan_tag *tag = pos;
+		struct vlan_tag *tag = data + (FORGOTTEN(packet->network, data) & LINK_MASK);
 
 		if (*etype != to_be16(ETHER_TYPE_VLAN) &&
 		    *etype != to_be16(ETHER_TYPE_SERVICE_VLAN))
@@ -311,7 +326,6 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 			key->vlan_id = from_be16(tag->tci) & VLAN_VID_MASK;
 		*etype = tag->etype;
 		packet->network += sizeof(*tag);
-		pos = tag + 1;
 	}
 	return VERDICT_FLOW;
 }
@@ -346,6 +360,9 @@ INLINE enum verdict parse_headers(void *data, void *end, struct flow_key *key,
 
 	if (verdict != VERDICT_FLOW)
 		return verdict;
+	packet->network = FORGOTTEN(packet->network, data) & LINK_MASK;
+	key->vlan_id = FORGOTTEN(key->vlan_id, data);
+	etype = FORGOTTEN(etype, data);
 	if (etype == to_be16(ETHER_TYPE_IPV4))
 		return parse_ipv4(data, end, key, packet);
 	if (etype == to_be16(ETHER_TYPE_IPV6))

@@ -18,8 +18,24 @@
 #define VLAN_TAG_LEN 4
 #define UDP_HEADER_LEN 8
 #define SCTP_HEADER_LEN 12
-#define JUMBO_HEADER_LEN 8  /* RFC 2675, as an only option */
+#define OPTION_JUMBO 0xc2   /* RFC 2675, section 2 */
 #define GSO_BY_FRAGS 0xffff /* linux/skbuff.h: segments are not of one size */
+
+/* UDP ports of tunnels: IANA, and Linux's own (drivers/net/vxlan/vxlan_core.c). */
+enum tunnel_port {
+	PORT_VXLAN = 4789,
+	PORT_GENEVE = 6081,
+	PORT_VXLAN_LINUX = 8472,
+};
+
+/* A hop-by-hop header that has the jumbo payload option alone. */
+struct ipv6_jumbo {
+	u8 next_header;
+	u8 length;
+	u8 option;
+	u8 option_length;
+	u32 payload_length;
+};
 
 /* Headers are read again at most once, after the kernel has made them readable. */
 #define READINGS 2
@@ -30,9 +46,9 @@
 /* What the filter is told of a VLAN tag in metadata. */
 INLINE u64 tag_of(struct __sk_buff *skb)
 {
-	if (!skb->vlan_present)
-		return 0;
-	return FILTER_TAG | (u32)from_be16((u16)skb->vlan_proto) << 16 | (u16)skb->vlan_tci;
+	u64 tag = FILTER_TAG | (u32)from_be16((u16)skb->vlan_proto) << 16 | (u16)skb->vlan_tci;
+
+	return FORGOTTEN(skb->vlan_present ? tag : 0, (void *)(long)skb->data);
 }
 
 /* Makes more of the packet readable; pointers into it are no longer valid. */
@@ -52,7 +68,7 @@ INLINE bool pull(struct __sk_buff *skb, u32 octets)
  */
 INLINE u64 ask_filter(struct __sk_buff *skb, u64 tag)
 {
-	u64 length = (u64)skb->len + (tag ? VLAN_TAG_LEN : 0);
+	u64 length = skb->len + (tag >> FILTER_TAG_BIT) * VLAN_TAG_LEN;
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 	u64 answer = filter(data, end, length, tag);
@@ -64,8 +80,92 @@ INLINE u64 ask_filter(struct __sk_buff *skb, u64 tag)
 	return filter(data, end, length, tag);
 }
 
-/* Octets of the headers that every segment gets, 0: not known. */
-INLINE u32 segment_headers(const struct flow_key *key, const struct packet *packet)
+/*
+ * Segments. A packet of gso_size octets or more behind its headers stands for
+ * several: the kernel or the device cuts it after the TC hook of egress, or
+ * GRO has joined it before that of ingress. Each has all the headers. Sources:
+ * tcp_gso_segment(), __udp_gso_segment(), sctp_gso_segment(), skb_segment() and
+ * the gro_complete() functions beside them; virtio_net_hdr_to_skb() for packets
+ * of guests, whose gso_segs is 0 (SKB_GSO_DODGY).
+ */
+
+/* Offset of what follows the inner transport header, 0: not known. */
+INLINE u32 inner_headers(void *data, void *end, u16 etype, u32 offset)
+{
+	struct ipv4_header *ipv4 = data + offset;
+	struct ipv6_header *ipv6 = data + offset;
+	u8 proto, *head;
+
+	if (etype == to_be16(ETHER_TYPE_IPV4)) {
+		if ((void *)(ipv4 + 1) > end)
+			return 0;
+		proto = ipv4->proto;
+		offset += (ipv4->version_ihl & 0x0f) * 4;
+	} else if (etype == to_be16(ETHER_TYPE_IPV6)) {
+		if ((void *)(ipv6 + 1) > end)
+			return 0;
+		proto = ipv6->next_header;
+		offset += sizeof(*ipv6);
+	} else {
+		return 0;
+	}
+	head = data + offset;
+	if (proto == PROTO_UDP)
+		return offset + UDP_HEADER_LEN;
+	if (proto != PROTO_TCP || (void *)(head + 13) > end)
+		return 0;
+	return offset + (head[12] >> 4) * 4;
+}
+
+/* The same for a tunnel: the inner packet is what is cut. 0: none, or not known. */
+INLINE u32 tunnel_headers(void *data, void *end, const struct flow_key *key,
+			  const struct packet *packet)
+{
+	u32 offset = packet->transport & OFFSET_MASK;
+	u8 *head = data + offset;
+	struct eth_header *eth;
+	u16 etype;
+
+	switch (key->proto) {
+	case PROTO_IPV4:
+		etype = to_be16(ETHER_TYPE_IPV4);
+		break;
+	case PROTO_IPV6:
+		etype = to_be16(ETHER_TYPE_IPV6);
+		break;
+	case PROTO_GRE: /* RFC 2784, RFC 2890 */
+		if ((void *)(head + 4) > end)
+			return 0;
+		etype = *(u16 *)(head + 2);
+		offset += 4 + (head[0] >> 7) * 4 + (head[0] >> 5 & 1) * 4 + (head[0] >> 4 & 1) * 4;
+		break;
+	case PROTO_UDP:
+		if ((void *)(head + 16) > end)
+			return 0;
+		offset += 16;
+		etype = to_be16(ETHER_TYPE_BRIDGED);
+		if (key->dst_port == PORT_GENEVE) { /* RFC 8926 */
+			offset += (head[8] & 0x3f) * 4;
+			etype = *(u16 *)(head + 10);
+		} else if (key->dst_port != PORT_VXLAN && key->dst_port != PORT_VXLAN_LINUX) {
+			return 0;
+		}
+		break;
+	default:
+		return 0;
+	}
+	if (etype == to_be16(ETHER_TYPE_BRIDGED)) {
+		eth = data + offset;
+		if ((void *)(eth + 1) > end)
+			return 0;
+		etype = eth->etype;
+		offset += sizeof(*eth);
+	}
+	return inner_headers(data, end, etype, offset);
+}
+
+/* Offset of what follows the outer transport header, 0: not one that is cut. */
+INLINE u32 outer_headers(const struct flow_key *key, const struct packet *packet)
 {
 	if (!packet->transport)
 		return 0;
@@ -81,26 +181,107 @@ INLINE u32 segment_headers(const struct flow_key *key, const struct packet *pack
 }
 
 /*
- * Sets packets, bytes and l2_bytes as they are on the wire, where there are
- * segments that the kernel still has to cut or has joined.
+ * Octets of a hop-by-hop header that a packet has in memory alone: BIG TCP over
+ * IPv6 (ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove()).
  */
-INLINE void wire_size(struct __sk_buff *skb, const struct flow_key *key, struct packet *packet)
+INLINE u32 jumbo_header(void *data, void *end, const struct flow_key *key,
+			const struct packet *packet)
 {
-	u32 link = packet->network + (packet->tagged ? VLAN_TAG_LEN : 0);
-	u32 tag = packet->tagged ? VLAN_TAG_LEN : 0;
-	u32 size = skb->gso_size, headers, payload;
+	struct ipv6_header *ip = data + (packet->network & LINK_MASK);
+	struct ipv6_jumbo *jumbo = (void *)(ip + 1);
 
+	if (key->etype != ETHER_TYPE_IPV6 || (void *)(jumbo + 1) > end)
+		return 0;
+	if (ip->payload_length || ip->next_header != PROTO_HOPOPTS || jumbo->length)
+		return 0;
+	return jumbo->option == OPTION_JUMBO && jumbo->option_length == 4 ? sizeof(*jumbo) : 0;
+}
+
+/* How many segments have `headers` octets of headers, if each has `size` behind them. */
+INLINE u32 segments(u32 length, u32 headers, u32 size)
+{
+	return length > headers ? (length - headers + size - 1) / size : 1;
+}
+
+/* Sets packets, bytes and l2_bytes of a packet that has segments. */
+INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const struct flow_key *key,
+			 struct packet *packet)
+{
+	u32 jumbo = jumbo_header(data, end, key, packet);
+	u32 length = packet->length - jumbo;
+	u32 size = skb->gso_size, count = skb->gso_segs;
+	u32 outer = outer_headers(key, packet), headers = outer, inner, tag;
+
+	if (size == GSO_BY_FRAGS) {
+		packet->packets = count ? count : 1;
+	} else {
+		inner = tunnel_headers(data, end, key, packet);
+		/* A port does not make a tunnel: its segments must be as many as the kernel has. */
+		if (inner && (!count || segments(length, inner, size) == count))
+			headers = inner;
+		/* On egress the kernel knows tunnels of all kinds: qdisc_pkt_len_init(). */
+		if (PATCHED(PATCH_DIRECTION) && count > 1 && key->proto != PROTO_TCP &&
+		    skb->wire_len - skb->len > (count - 1) * headers)
+			headers = (skb->wire_len - skb->len) / (count - 1);
+		if (headers)
+			headers -= jumbo;
+		packet->packets = headers ? segments(length, headers, size) : count ? count : 1;
+	}
+	tag = packet->tagged * VLAN_TAG_LEN;
+	packet->l2_bytes = length + (packet->packets - 1) * headers + packet->packets * tag;
+	packet->bytes = packet->l2_bytes - packet->packets * (packet->network + tag);
+}
+
+/* What was read of a packet, by whichever way: to the verifier all are one. */
+INLINE enum verdict forget(enum verdict verdict, struct packet *packet, void *data)
+{
+	packet->cut = FORGOTTEN(packet->cut, data);
+	packet->network = FORGOTTEN(packet->network, data);
+	packet->transport = FORGOTTEN(packet->transport, data);
+	packet->tcp_offset = FORGOTTEN(packet->tcp_offset, data);
+	return FORGOTTEN(verdict, data);
+}
+
+/*
+ * Reads a packet's headers, and sets packets, bytes and l2_bytes as they are on
+ * the wire. `key` has if_index and flow_direction afterwards, and what was read;
+ * the transport header is left out unless it is asked for or tells the segments.
+ */
+INLINE enum verdict read_skb(struct __sk_buff *skb, u64 tag, bool transport, struct flow_key *key,
+			     struct packet *packet)
+{
+	enum verdict verdict;
+	void *data, *end;
+
+#pragma clang loop unroll(disable)
+	for (int reading = 0; reading < READINGS; reading++) {
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		clear_key(key, data);
+		__builtin_memset(packet, 0, sizeof(*packet));
+		key->vlan_id = (u16)tag & VLAN_VID_MASK;
+		packet->length = skb->len;
+		packet->tagged = tag >> FILTER_TAG_BIT;
+		verdict = parse_headers(data, end, key, packet);
+		if (verdict == VERDICT_FLOW && (transport || skb->gso_size))
+			parse_transport(data, end, key, packet);
+		verdict = forget(verdict, packet, data);
+		if (likely(!packet->cut))
+			break;
+		if (!pull(skb, key->etype != ETHER_TYPE_IPV4 ? PULL_MAX : PULL_IPV4))
+			break;
+	}
+	key->if_index = (u32)PATCHED(PATCH_IF_INDEX);
+	key->flow_direction = (u8)PATCHED(PATCH_DIRECTION);
 	packet->packets = 1;
-	packet->l2_bytes = packet->length + tag;
-	if (likely(!size))
-		return;
-	headers = segment_headers(key, packet);
-	payload = packet->length - headers;
-	packet->packets = skb->gso_segs ? skb->gso_segs : 1;
-	if (headers && size != GSO_BY_FRAGS && payload <= packet->length)
-		packet->packets = (payload + size - 1) / size;
-	packet->l2_bytes = packet->length + (packet->packets - 1) * headers + packet->packets * tag;
-	packet->bytes = packet->l2_bytes - packet->packets * link;
+	packet->l2_bytes = packet->length + packet->tagged * VLAN_TAG_LEN;
+	if (unlikely(skb->gso_size)) {
+		/* A pull that failed has made the pointers invalid, too. */
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		segment_size(skb, data, end, key, packet);
+	}
+	return verdict;
 }
 
 #endif

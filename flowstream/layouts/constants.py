@@ -8,6 +8,7 @@ from typing import Final
 PATCH_MAGIC: Final = 0xf10a57e000000000
 FILTER_CALL: Final = 0x7ead
 FILTER_TAG: Final = 0x100000000
+FILTER_TAG_BIT: Final = 32
 SCHEMA_VERSION: Final = 1  # of every record
 FLOW_RECORD_FIELDS: Final = 34  # elements of the MessagePack array
 
@@ -25,6 +26,7 @@ class EtherType(enum.IntEnum):
     """EtherTypes (IEEE 802 Numbers, IANA)."""
 
     IPV4 = 0x0800
+    BRIDGED = 0x6558  # Ethernet in a tunnel (RFC 1701)
     VLAN = 0x8100  # 802.1Q
     IPV6 = 0x86dd
     SERVICE_VLAN = 0x88a8  # 802.1ad
@@ -43,11 +45,14 @@ class IpProtocol(enum.IntEnum):
 
     HOPOPTS = 0
     ICMP = 1
+    IPV4 = 4  # in IP
     TCP = 6
     UDP = 17
     DCCP = 33
+    IPV6 = 41  # in IP
     ROUTING = 43
     FRAGMENT = 44
+    GRE = 47
     AH = 51
     ICMPV6 = 58
     DSTOPTS = 60
@@ -116,6 +121,14 @@ class RecordType(enum.IntEnum):
     FLOW = 1
     NEW_FLOW = 2
     COUNTERS = 3
+
+
+class TunnelPort(enum.IntEnum):
+    """UDP ports of tunnels: IANA, and Linux's own (drivers/net/vxlan/vxlan_core.c)."""
+
+    VXLAN = 4789
+    GENEVE = 6081
+    VXLAN_LINUX = 8472
 
 
 class Verdict(enum.IntEnum):
