@@ -31,7 +31,7 @@ LABEL org.opencontainers.image.title="flowstream" \
       org.opencontainers.image.description="Host flow telemetry: XDP flow records to Apache Kafka" \
       org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)"
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libbpf1 libseccomp2 python3 \
+ && apt-get install -y --no-install-recommends libbpf1 libpcap0.8 libseccomp2 python3 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/flowstream /opt/flowstream
 ENV PATH=/opt/flowstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

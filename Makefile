@@ -15,10 +15,10 @@ NODE := .cache/node
 LOWEST := .cache/lower-bounds
 C_SOURCES := $(shell find bpf examples -name '*.[ch]')
 
-RUN_PACKAGES := python3-venv libbpf1 libseccomp2 python3-bpfcc ip=iproute2 ethtool=ethtool \
-	ping=iputils-ping
+RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=iproute2 \
+	ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
-	tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
+	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow community_id config \
 	config_source encode extras imports kafka_pauses kafka_properties link_types log overlaps partition \

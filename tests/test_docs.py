@@ -313,7 +313,7 @@ def test_every_kernel_source_names_its_licence():
 def test_libraries_of_the_agent_are_installed_by_make_setup_and_in_the_image():
     (row,) = re.findall(r"^\| libraries \|.*", OPERATIONS, re.MULTILINE)
     packages = re.findall(r"Debian: `([^`]+)`", row)
-    assert packages == ["libbpf1", "libseccomp2"]
+    assert packages == ["libbpf1", "libseccomp2", "libpcap0.8"]
     makefile = (TOP / "Makefile").read_text(encoding="utf-8")
     (line,) = re.findall(r"^RUN_PACKAGES := (.*)", makefile, re.MULTILINE)
     assert set(packages) <= set(line.split())

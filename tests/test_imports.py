@@ -42,6 +42,7 @@ ROOMS = {
         "messages": "errors streams accounting",
         "kernel": "errors undecodable streams closing layouts host accounting",
         "attacher": "errors undecodable closing host kernel",
+        "filtering": "errors host kernel",
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
@@ -64,10 +65,11 @@ ROOMS = {
         "following": "errors waiting host accounting kernel config pipeline",
         "chain": "errors streams closing waiting layouts host accounting kernel config pipeline",
         "agent": "errors files streams waiting log layouts host urls accounting messages kernel "
-        "attacher encode registry kafka config segments spool sink pipeline following chain",
+        "attacher filtering encode registry kafka config segments spool sink pipeline following "
+        "chain",
         "check": "errors streams wording closing host urls config kernel kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
-        "records accounting messages kernel encode registry kafka sink pipeline agent",
+        "records accounting messages kernel filtering encode registry kafka sink pipeline agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "
         "encode kafka config segments sink source reading recording",
         "detach": "errors wording layouts host accounting kernel",
@@ -85,6 +87,7 @@ LIBRARIES = {
     "cramjam": ("compression",),
     "ctypes": (
         "kernel",
+        "filtering.libpcap",
         "host.privileges",
         "host.namespaces",
         "host.seccomp",

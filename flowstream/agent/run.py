@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,6 +26,7 @@ from flowstream.agent.sinks import means_of
 from flowstream.attacher.client import Attacher
 from flowstream.chain.chain import Chain
 from flowstream.files import shown
+from flowstream.filtering.compiling import compile_filter
 from flowstream.following.attaching import Attaching
 from flowstream.following.follower import Follower
 from flowstream.following.places import links_by_label, open_places
@@ -41,12 +43,14 @@ from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
+    from flowstream.following.places import Place
     from flowstream.host.privileges import User
+    from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.pipeline.probe import Attaches, Probe
 
 log = structlog.get_logger()
@@ -83,6 +87,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     _warn(config, user, name, source)
     # Before the sink creates anything: a registry may refuse.
     encoder = encoder_of(config, this.identity, user)
+    packet_filter = _filter(config, user)
     ledgers = Ledgers(this.identity.agent_epoch, this.ledger)
     signals = Signals(reloads=source is not None, pinned=config.pin is not None)
     with ExitStack() as stack:
@@ -94,11 +99,10 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         means = means_of(config, this, ledgers, encoder, user)
         sink = means.sink
         sink.prepare(topics)
-        probe = _probe(config, chain)
+        probe = _probe(config, chain, packet_filter)
         stack.callback(probe.close)
         signals.catch()
-        elsewhere = [place.namespace.fd for place in places if place.namespace.fd is not None]
-        attacher: Attaches = Attacher(process, probe, user, elsewhere)
+        attacher: Attaches = Attacher(process, probe, user, _elsewhere(places))
         if chain:
             attacher = chain.taking_over(attacher)
         publisher = means.publisher(this, config.topic_prefix)
@@ -149,10 +153,24 @@ def _warn(config: RunConfig, user: User, name: str, source: ConfigSource | None)
         warn_if_unreadable(source.file, user, name)
 
 
-def _probe(config: RunConfig, chain: Chain | None) -> Probe:
-    if chain:
-        return FlowProbe(max_flows=config.max_flows, pins=chain.generation)
-    return PROBES[config.program](max_flows=config.max_flows)
+def _elsewhere(places: Iterable[Place]) -> list[int]:
+    """Descriptors of the network namespaces other than the agent's own."""
+    return [place.namespace.fd for place in places if place.namespace.fd is not None]
+
+
+def _filter(config: RunConfig, user: User) -> PacketFilter | None:
+    if config.filter is None:
+        return None
+    made = compile_filter(config.filter, user)
+    log.info("filtering", filter=made.expression, instructions=made.instructions)
+    return made
+
+
+def _probe(config: RunConfig, chain: Chain | None, packet_filter: PacketFilter | None) -> Probe:
+    make = (
+        partial(PROBES[config.program], pins=chain.generation) if chain else PROBES[config.program]
+    )
+    return make(max_flows=config.max_flows, packet_filter=packet_filter)
 
 
 def _identity(config: RunConfig) -> Identity:

@@ -28,6 +28,7 @@ from flowstream.host import namespaces, privileges, seccomp
 from flowstream.host.seccomp import Argument
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features
+from flowstream.kernel import packet_filter as packet_filters
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.generation import LinkPin
 from flowstream.kernel.link import Mode
@@ -38,6 +39,7 @@ from flowstream.kernel.target import Target
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
+    from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.parts import Parts
 
 _MOST_SHARED: Final = 16
@@ -110,9 +112,10 @@ class _Attacher:
         # The answer is kept: uname(2) is refused later.
         features.has_frags()
         obj = bpf_compile.obtain(setup.build)
+        packet_filter = _filter_in(shared.pop()) if setup.filtered else None
         pins = RunPins(shared[-1], setup.epoch) if setup.epoch else None
         fds = dict(zip(setup.shared, shared, strict=pins is None))
-        self._creator = Creator(obj, setup.programs, fds, setup.own, pins)
+        self._creator = Creator(obj, setup.programs, fds, setup.own, pins, packet_filter)
         self._home = namespaces.own()
         self._permitted = Permitted(self._home, setup.namespaces, pins)
         # libbpf looks at the kernel before it creates its first map.
@@ -194,6 +197,13 @@ def _target(request: Request, fds: list[int]) -> Target:
         netns_fd=fds[0] if request.netns else None, link_fd=fds[-1] if request.link else None,
         earlier=LinkPin(*request.earlier) if request.earlier else None,
     )  # fmt: skip
+
+
+def _filter_in(fd: int) -> PacketFilter:
+    """Read the filter in a file, and close that."""
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return packet_filters.decode(file.read())
 
 
 def _refused(text: str) -> Reply:

@@ -28,13 +28,15 @@ from flowstream.attacher.protocol import Reply, Request, Setup
 from flowstream.errors import AttachError, KernelError
 from flowstream.host import namespaces
 from flowstream.kernel import explain, features
+from flowstream.kernel import packet_filter as packet_filters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from flowstream.attacher.process import Process
     from flowstream.host.privileges import User
     from flowstream.kernel.attaching import Attachable
+    from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.target import Target
 
 log = structlog.get_logger()
@@ -68,10 +70,11 @@ class Attacher(Generic[Made]):
         setup = Setup(
             user.uid, user.gid, [os.fstat(fd).st_ino for fd in namespaces],
             creator.build, dict(creator.programs), list(creator.shared), dict(creator.own),
-            creator.pins.epoch if creator.pins else 0,
+            creator.pins.epoch if creator.pins else 0, creator.packet_filter is not None,
         )  # fmt: skip
         directory = [creator.pins.fd] if creator.pins else []
-        reply, _ = self._ask(setup, [*creator.shared.values(), *directory])
+        with _file_of(creator.packet_filter) as file:
+            reply, _ = self._ask(setup, [*creator.shared.values(), *directory, *file])
         if reply.errno:
             raise KernelError(f"starting the attacher: {reply.text}", reply.errno)
         if reply.text:
@@ -124,6 +127,18 @@ class Attacher(Generic[Made]):
         with contextlib.suppress(KernelError), namespaces.inside(target.netns_fd):
             return explain.explained(err, target, self._missing)
         return explain.explained(err, target, self._missing, is_inside=False)
+
+
+@contextlib.contextmanager
+def _file_of(packet_filter: PacketFilter | None) -> Iterator[list[int]]:
+    """Descriptor of a file in memory with the filter, none for none."""
+    if packet_filter is None:
+        yield []
+        return
+    with os.fdopen(os.memfd_create("filter"), "wb") as file:
+        file.write(packet_filters.encode(packet_filter))
+        file.flush()
+        yield [file.fileno()]
 
 
 def _not_received(number: int) -> KernelError:

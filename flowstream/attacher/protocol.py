@@ -30,7 +30,9 @@ class Setup(msgspec.Struct, frozen=True, array_like=True):
 
     ``namespaces``: inodes of the network namespaces of the interfaces, none for the process's
     own. ``epoch``: the generation of pins, 0 without (``kernel.run_pins.RunPins``).
-    Descriptors: the ``shared`` maps, then the directory of pins.
+    ``filtered``: there is a filter (``kernel.packet_filter``).
+    Descriptors: the ``shared`` maps, then the directory of pins, then a file with the filter,
+    which may be larger than a message.
     """
 
     uid: int
@@ -41,6 +43,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True):
     shared: list[str]
     own: dict[str, int]
     epoch: int
+    filtered: bool
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ _EXAMPLES = """\
 examples:
   flowstream pcap trace.pcap
   flowstream pcap a.pcap b.pcapng --sink kafka://127.0.0.1:9092 --interval 60
+  flowstream pcap trace.pcap --filter 'net 10.0.0.0/8 and not port 22'
   flowstream pcap trace.pcap --sink stdout: --names ecs --community-id
   flowstream pcap trace.pcap --format avro --registry http://10.0.0.2:8081
 
@@ -35,7 +36,7 @@ cannot be read, are refused before anything is published. Packets may be in any
 order of time: an interval begins when one leaves the present one.
 
 Consumers tell runs apart by host_id, here a digest of the files and of
---interval, --max-flows and --sampling, and by agent_epoch, here the time of the
+--interval, --max-flows, --sampling and --filter, and by agent_epoch, here the time of the
 first packet.
 """
 

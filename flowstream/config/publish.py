@@ -61,6 +61,18 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
     sampling: Annotated[
         int, described("N", "observe one packet in N, chosen at random", ge=1, le=2**32 - 1)
     ] = 1
+    filter: (
+        Annotated[
+            str,
+            described(
+                "EXPR",
+                "observe only the packets that a filter in the language of tcpdump accepts",
+                title="an expression of pcap-filter(7), such as 'net 10.0.0.0/8 and not port 22'",
+                pattern=r"\A(?=\s*\S)[^\0]{1,65536}\Z",
+            ),
+        ]
+        | None
+    ) = None
     partitions: Annotated[
         int,
         described("N", "partitions of topics that have to be created", ge=1, le=10_000),

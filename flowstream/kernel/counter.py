@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from flowstream.kernel.link import Link
     from flowstream.kernel.object import KernelObject
+    from flowstream.kernel.packet_filter import PacketFilter
 
 BUILD = "counter"
 PROGRAMS: Final = {Hook.XDP: "xdp_counter", Hook.TC: "tc_counter"}
@@ -191,16 +192,24 @@ class CounterProbe(Closing):
     """xdp_counter as a probe.
 
     ``max_flows`` is the number of sources per interface, ``sampling`` the rate of the
-    attachments of ``attach``; a ``Target`` has its own.
+    attachments of ``attach``; a ``Target`` has its own. ``packet_filter``: what packets to
+    observe, None for all.
     """
 
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        max_flows: int = 131_072,
+        sampling: int = 1,
+        packet_filter: PacketFilter | None = None,
+    ) -> None:
         features.require_kernel()
         features.raise_memlock()
         self._object = bpf_compile.obtain(BUILD)
         self.max_flows, self.sampling = max_flows, sampling
         sizes = (0, max_flows, EVENTS_SIZE)
-        self.creator = Creator(self._object, PROGRAMS, {}, dict(zip(MAPS, sizes, strict=True)))
+        own = dict(zip(MAPS, sizes, strict=True))
+        self.creator = Creator(self._object, PROGRAMS, {}, own, packet_filter=packet_filter)
         self.swaps = 0
         """How often a table of sources was full and emptied."""
         self._attached: list[CounterAttachment] = []

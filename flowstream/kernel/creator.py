@@ -8,8 +8,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from flowstream.errors import KernelError
 from flowstream.kernel.attached import linked
 from flowstream.kernel.map import Map
+from flowstream.kernel.packet_filter import Functions
 from flowstream.kernel.parts import Parts
 from flowstream.kernel.program import Program
 from flowstream.kernel.stages import Stage, at
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowstream.kernel.link import Hook
-    from flowstream.kernel.object import KernelObject
+    from flowstream.kernel.object import KernelObject, ProgramSpec
+    from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.run_pins import RunPins
     from flowstream.kernel.target import Target
 
@@ -28,7 +31,8 @@ class Creator:
 
     ``shared`` are descriptors of the maps that all attachments share, by name; they stay
     the caller's. ``own`` are the capacities of each attachment's own maps, by name, 0 for
-    that of the object. With ``pins`` there is one of them, the counters.
+    that of the object. With ``pins`` there is one of them, the counters. ``packet_filter``
+    says what packets are observed, None for all.
     """
 
     def __init__(
@@ -38,14 +42,18 @@ class Creator:
         shared: Mapping[str, int],
         own: Mapping[str, int],
         pins: RunPins | None = None,
+        packet_filter: PacketFilter | None = None,
     ) -> None:
         self.build, self.programs = obj.name, programs
         self.shared, self.own, self.pins = shared, own, pins
-        self._object = obj
+        self.packet_filter = packet_filter
+        self._object, self._functions = obj, Functions(packet_filter)
         self._maps = {name: obj.map(name) for name in own}
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, list[Map]]:
         """Make the own maps and load the program, without attaching it. AttachError."""
+        with at(Stage.FILTERING, target.mode):
+            function = self._functions.of(target)
         with at(Stage.MAPS, target.mode):
             maps = [
                 stack.enter_context(self._own_map(name, entries, target))
@@ -54,7 +62,7 @@ class Creator:
         fds = {**self.shared, **{each.name: each.fd for each in maps}}
         with at(Stage.LOADING, target.mode):
             spec = self._object.program(self.programs[target.mode.hook])
-            return stack.enter_context(Program(spec, fds, target)), maps
+            return stack.enter_context(_loaded(spec, fds, target, function)), maps
 
     def _own_map(self, name: str, entries: int, target: Target) -> Map:
         spec = self._maps[name]
@@ -76,3 +84,17 @@ class Creator:
                     pin(link)
             stack.pop_all()
         return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))
+
+
+def _loaded(spec: ProgramSpec, fds: Mapping[str, int], target: Target, function: bytes) -> Program:
+    """Load the program; a KernelError names the filter if it loads without."""
+    try:
+        return Program(spec, fds, target, function)
+    except KernelError as err:
+        if not function:
+            raise
+        try:
+            Program(spec, fds, target).close()
+        except KernelError:
+            raise err from None
+        raise KernelError(f"the kernel refuses --filter: {err}", err.errno) from err

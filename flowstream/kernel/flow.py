@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from flowstream.kernel.generation import Generation
     from flowstream.kernel.link import Link
     from flowstream.kernel.object import KernelObject
+    from flowstream.kernel.packet_filter import PacketFilter
 
 
 BUILD = "flow"
@@ -152,6 +153,7 @@ class FlowProbe(Closing):
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
     packet in so many is read by the attachments of ``attach``; a ``Target`` has its own.
+    ``packet_filter``: what packets to observe, None for all.
     Records have the rate of their attachment; when another attachment takes over its link,
     those of the table in which that happens keep the former rate. The methods that drain
     block (up to about 100 ms for the grace period, 0.7 µs per flow): call them from a worker
@@ -166,6 +168,7 @@ class FlowProbe(Closing):
         sampling: int = 1,
         build: str = BUILD,
         pins: Generation | None = None,
+        packet_filter: PacketFilter | None = None,
     ) -> None:
         features.require_kernel()
         features.raise_memlock()
@@ -188,13 +191,13 @@ class FlowProbe(Closing):
             enter(self.overflow.raw)
             self.wakeups = enter(RingBuffer(spec("wakeups"), np.dtype(np.uint64), WAKEUPS_SIZE))
             self.rings = (self.overflow, self.announcements)
-            self.creator = self._creator()
+            self.creator = self._creator(packet_filter)
             if pins:
                 maps = (*self.tables.maps, self.tables.slot, *(ring.raw for ring in self.rings))
                 pins.share([each.fd for each in maps])
             self._stack = stack.pop_all()
 
-    def _creator(self) -> Creator:
+    def _creator(self, packet_filter: PacketFilter | None) -> Creator:
         shared = {
             "table_fill": self._fill,
             SLOT: self.tables.slot,
@@ -205,7 +208,7 @@ class FlowProbe(Closing):
         }
         fds = {name: each.fd for name, each in shared.items()}
         pins = RunPins(self.pins.above, self.pins.epoch) if self.pins else None
-        return Creator(self._object, PROGRAMS, fds, {COUNTERS: 0}, pins)
+        return Creator(self._object, PROGRAMS, fds, {COUNTERS: 0}, pins, packet_filter)
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, PerCpuArray]:
         """Load the program for ``target`` with counters of its own, without attaching it."""

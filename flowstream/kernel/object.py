@@ -27,6 +27,7 @@ LD_IMM64 = 0x18  # BPF_LD | BPF_DW | BPF_IMM, linux/bpf.h: takes two instruction
 CALL = 0x85  # BPF_JMP | BPF_CALL
 MOV_IMM = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K
 PSEUDO_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
+PSEUDO_CALL = 1  # BPF_PSEUDO_CALL: of a function in the same program
 PATCH_MASK = 0xFFFFFFFFFFFFFF00  # the low octet of a patched constant is its slot
 
 
@@ -74,10 +75,14 @@ class ProgramSpec(msgspec.Struct, frozen=True):
         if not 0 <= at <= len(self.code) - 2 * INSTRUCTION_SIZE or self.code[at] != LD_IMM64:
             raise ValueError(f"program {self.name} has no constant at instruction {position}")
 
-    def link(self, map_fds: Mapping[str, int], constants: Mapping[int, int]) -> bytes:
+    def link(
+        self, map_fds: Mapping[str, int], constants: Mapping[int, int], function: bytes = b""
+    ) -> bytes:
         """Bytecode with map descriptors and constants filled in.
 
-        Raises LayoutError when a map or constant that the program uses is missing.
+        ``function`` is the filter's, b"" for none (``kernel.filter_code``).
+        Raises LayoutError when a map or constant that the program uses is missing, or a
+        call of the filter.
         """
         code = bytearray(self.code)
         for name, positions in self.relocations.items():
@@ -90,7 +95,12 @@ class ProgramSpec(msgspec.Struct, frozen=True):
                 raise LayoutError(f"program {self.name}: the constant of slot {slot} is missing")
             for position in positions:
                 _put_imm64(code, position, constants[slot])
-        return bytes(code)
+        if function and not self.filter_calls:
+            raise LayoutError(f"program {self.name} calls no filter")
+        for position in self.filter_calls if function else ():
+            at = position * INSTRUCTION_SIZE
+            code[at : at + INSTRUCTION_SIZE] = _call(len(self.code) // INSTRUCTION_SIZE - position)
+        return bytes(code) + function
 
 
 class KernelObject(msgspec.Struct, frozen=True):
@@ -117,9 +127,15 @@ class KernelObject(msgspec.Struct, frozen=True):
         raise LayoutError(f"object {self.name} has no map {name}")
 
 
-def _instruction(opcode: int, imm: int) -> bytes:
-    """An instruction with registers and offset 0, in this host's byte order."""
-    return bytes([opcode, 0, 0, 0]) + imm.to_bytes(4, sys.byteorder)
+def _instruction(opcode: int, imm: int, source: int = 0) -> bytes:
+    """An instruction with destination and offset 0, in this host's byte order."""
+    registers = source << 4 if sys.byteorder == "little" else source
+    return bytes([opcode, registers, 0, 0]) + imm.to_bytes(4, sys.byteorder)
+
+
+def _call(distance: int) -> bytes:
+    """A call of the function that begins ``distance`` instructions further on."""
+    return _instruction(CALL, distance - 1, PSEUDO_CALL)
 
 
 ACCEPT = _instruction(MOV_IMM, FilterAnswer.ACCEPT)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.ringbuf import RingBuffer
 
 Packet = tuple[int, int, memoryview]
@@ -53,13 +54,25 @@ class PacketFeed(Closing):
     """Runs packets through xdp_flow and returns the records that it produces.
 
     Packets belong to one interface at a time, number 1 before any ``begin``. Only the
-    constructor needs privileges. A context manager; closing twice is harmless.
+    constructor needs privileges. ``packet_filter``: what packets to observe, None for all.
+    A context manager; closing twice is harmless.
     """
 
-    def __init__(self, *, max_flows: int = 131_072, sampling: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        max_flows: int = 131_072,
+        sampling: int = 1,
+        packet_filter: PacketFilter | None = None,
+    ) -> None:
         with ExitStack() as stack:
             self._probe = stack.enter_context(
-                FlowProbe(max_flows=max_flows, sampling=sampling, build=BUILD)
+                FlowProbe(
+                    max_flows=max_flows,
+                    sampling=sampling,
+                    build=BUILD,
+                    packet_filter=packet_filter,
+                )
             )
             self.program, self._counters = self._probe.load(
                 Target("", 0, 0, sampling=sampling), stack

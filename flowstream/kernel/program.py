@@ -26,13 +26,19 @@ _KINDS: Final = {
 class Program(Closing):
     """One load of a program, with its maps and the constants of a target filled in.
 
-    ``spec`` is that of the target's hook.
+    ``spec`` is that of the target's hook, ``function`` the filter's, b"" for none.
 
     Raises KernelError, with the end of the verifier's log when it refuses the program.
     A context manager; closing twice is harmless. The caller keeps the maps.
     """
 
-    def __init__(self, spec: ProgramSpec, map_fds: Mapping[str, int], target: Target) -> None:
+    def __init__(
+        self,
+        spec: ProgramSpec,
+        map_fds: Mapping[str, int],
+        target: Target,
+        function: bytes = b"",
+    ) -> None:
         offload = target.mode is Mode.OFFLOAD
         is_xdp = target.mode.hook is Hook.XDP
         frags = features.has_frags() and is_xdp and not offload
@@ -45,6 +51,7 @@ class Program(Closing):
                 PatchSlot.HAS_FRAGS: int(frags),
                 PatchSlot.RAW_IP: int(target.raw),
             },
+            function,
         )
         flags = libbpf.BPF_F_XDP_HAS_FRAGS if frags else 0
         ifindex = target.if_index if offload else 0

@@ -18,6 +18,8 @@ class Stage(enum.StrEnum):
     ENTERING = "entering"
     """the interface's network namespace"""
     MAPS = "maps"
+    FILTERING = "filtering"
+    """whether the filter has a meaning there"""
     LOADING = "loading"
     """the program"""
     PINNING = "pinning"

@@ -19,6 +19,7 @@ from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.accounting.run import Run
 from flowstream.agent.credentials import require_readable
 from flowstream.errors import SinkError
+from flowstream.filtering.compiling import compile_filter
 from flowstream.host import limits, privileges
 from flowstream.kafka.settings import KEEP_FOREVER
 from flowstream.kernel.packets import PacketFeed
@@ -105,6 +106,7 @@ def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
         captures = identify(config, inputs, user)
         encoder = encoder_of(config, captures.identity, user)
         this = Run(captures.identity)
+        packet_filter = compile_filter(config.filter, user) if config.filter else None
         sink = open_sink(
             config.sink,
             this.ledger,
@@ -114,7 +116,9 @@ def prepared(config: CaptureConfig, user: User) -> Iterator[Prepared]:
             topic_settings=KEEP_FOREVER,
             client=config.kafka,
         )
-        feed = PacketFeed(max_flows=config.max_flows, sampling=config.sampling)
+        feed = PacketFeed(
+            max_flows=config.max_flows, sampling=config.sampling, packet_filter=packet_filter
+        )
         stack.callback(feed.close)
         check = _retention_check(config)
         ready = Prepared(config, captures, this, encoder, sink, feed, check)

@@ -29,6 +29,7 @@ TARGETS: Final = {
     "options": "command lines",
     "objects": "kernel objects, as embedded and as cached",
     "children": "answers of processes without privileges",
+    "filters": "filters of classic BPF, and the packets that they accept",
     "attacher": "requests to the process that attaches",
     "links": "messages of the kernel about links",
     "texts": "URLs, addresses and identifiers",

@@ -15,6 +15,7 @@ from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
+    from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.program import Program
 
 XDP_PASS = 2
@@ -93,8 +94,9 @@ class FlowBench(Closing):
         raw: bool = False,
         mode: Mode = Mode.AUTO,
         direction: int = 0,
+        packet_filter: PacketFilter | None = None,
     ) -> None:
-        self.probe = FlowProbe(max_flows=max_flows, sampling=sampling)
+        self.probe = FlowProbe(max_flows=max_flows, sampling=sampling, packet_filter=packet_filter)
         self._stack = ExitStack()
         target = Target(
             "", if_index, if_index, mode, sampling=sampling, direction=direction, raw=raw

@@ -1,0 +1,1 @@
+"""Filters of packets in the language of tcpdump (pcap-filter(7)): compiled by libpcap."""

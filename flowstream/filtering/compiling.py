@@ -1,0 +1,70 @@
+"""From an expression to a filter that kernel programs call."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+from flowstream.errors import UsageError
+from flowstream.filtering import libpcap
+from flowstream.filtering.libpcap import NotCompiledError
+from flowstream.filtering.place import pointed
+from flowstream.host import unprivileged
+from flowstream.kernel import classic_bpf
+from flowstream.kernel.packet_filter import PacketFilter
+
+if TYPE_CHECKING:
+    from flowstream.host.privileges import User
+
+COMPILE_TIMEOUT_S: Final = 120.0
+"""libpcap's optimizer takes 20 s for 500 ports, and names are looked up."""
+_KERNEL_FACTS: Final = 0xFFFFF000
+"""From this offset on, a filter of a socket reads what the kernel knows of a packet.
+
+SKF_AD_OFF in linux/filter.h.
+"""
+
+
+def compile_filter(expression: str, user: User) -> PacketFilter:
+    """Compile an expression in a process that has become ``user``, which looks up names in it.
+
+    Raises UsageError with libpcap's words and the place in the expression.
+    """
+    libpcap.library()
+    work = functools.partial(compile_here, expression)
+    try:
+        made = unprivileged.call(user, work, PacketFilter, COMPILE_TIMEOUT_S)
+    except TimeoutError:
+        raise UsageError(
+            f"filter: it was not compiled within {COMPILE_TIMEOUT_S:.0f} s; shorten it, and "
+            "replace names by addresses"
+        ) from None
+    made.require_valid()
+    return made
+
+
+def compile_here(expression: str) -> PacketFilter:
+    """Compile an expression in this process; as ``compile_filter``."""
+    try:
+        ethernet = libpcap.compiled(expression, libpcap.ETHERNET)
+    except NotCompiledError as err:
+        raise UsageError(f"filter: {pointed(expression, str(err))}") from err
+    _require_packets_alone(ethernet)
+    try:
+        return PacketFilter(expression, ethernet, libpcap.compiled(expression, libpcap.RAW_IP))
+    except NotCompiledError as err:
+        return PacketFilter(expression, ethernet, not_raw_ip=str(err))
+
+
+def _require_packets_alone(octets: bytes) -> None:
+    """UsageError when a program reads something other than the packet."""
+    for each in classic_bpf.decode(octets):
+        if (
+            each.code & 7 == classic_bpf.LD
+            and each.k >= _KERNEL_FACTS
+            and (each.code & 0xE0 == classic_bpf.ABS)
+        ):
+            raise UsageError(
+                "filter: inbound, outbound and ifindex are not in the packet; use --direction "
+                "and --interface"
+            )
