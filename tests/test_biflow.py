@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from flowstream.records import (
     Biflow,
@@ -80,6 +80,12 @@ def test_sums_of_both_directions():
     assert found.forward.time_flow_start_ns == found.time_flow_start_ns == START_NS + 1_000
     assert found.forward.time_flow_end_ns == found.time_flow_end_ns == START_NS + 9_000
     assert found.reverse.time_flow_start_ns == START_NS + 1_100
+
+
+def test_a_biflow_is_a_struct_of_msgspec():
+    """So it may be kept, as JSON say, and read again."""
+    found = one([forth(SYN), back(SYN | ACK, at=7)])
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Biflow) == found
 
 
 WHOLE = SYN | ACK | PSH | FIN
@@ -398,7 +404,9 @@ def test_each_direction_has_the_sum_of_one_place(records):
 @given(records_of_few_flows(), st.lists(st.integers(0, 30), max_size=3))
 def test_sums_of_one_place_are_preserved(records, cuts):
     """With biflows given out in between, too."""
-    records = [replace(each, host_id=HOSTS[0], flow_direction=INGRESS) for each in records]
+    records = [
+        msgspec.structs.replace(each, host_id=HOSTS[0], flow_direction=INGRESS) for each in records
+    ]
     pairing, found = BiflowPairing(), []
     for number, each in enumerate(records):
         if number in cuts:

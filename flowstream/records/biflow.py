@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+# msgspec reads the annotations at run time.
+from flowstream.records.fields import U8, U16, U64, Address, Direction, HostId  # noqa: TC001
 from flowstream.records.text import ip_address
 
 if TYPE_CHECKING:
@@ -43,14 +45,14 @@ class Evidence(enum.StrEnum):
 class Uniflow(Struct, frozen=True):
     """Packets of one direction, as one host saw them in one ``flow_direction``."""
 
-    host_id: bytes
-    flow_direction: int
-    packets: int
-    bytes: int
-    l2_bytes: int
-    tcp_flags: int
-    time_flow_start_ns: int
-    time_flow_end_ns: int
+    host_id: HostId
+    flow_direction: Direction
+    packets: U64
+    bytes: U64
+    l2_bytes: U64
+    tcp_flags: U8
+    time_flow_start_ns: U64
+    time_flow_end_ns: U64
 
 
 class Biflow(Struct, frozen=True):
@@ -64,14 +66,14 @@ class Biflow(Struct, frozen=True):
     types that have an answer.
     """
 
-    etype: int
-    proto: int
-    src_addr: bytes
-    dst_addr: bytes
-    src_port: int
-    dst_port: int
-    icmp_type: int
-    icmp_code: int
+    etype: U16
+    proto: U8
+    src_addr: Address
+    dst_addr: Address
+    src_port: U16
+    dst_port: U16
+    icmp_type: U8
+    icmp_code: U8
     evidence: Evidence
     forward: Uniflow | None
     reverse: Uniflow | None
