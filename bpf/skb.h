@@ -41,7 +41,7 @@ struct ipv6_jumbo {
 #define READINGS 2
 /* Octets that are made readable: for IPv4, and where extension headers or a filter need more. */
 #define PULL_IPV4 160
-#define PULL_MAX 16384
+#define PULL_MAX 16460 /* OFFSET_MASK: the last header to read, and 14 octets of it */
 
 /* What the filter is told of a VLAN tag in metadata. */
 INLINE u64 tag_of(struct __sk_buff *skb)
