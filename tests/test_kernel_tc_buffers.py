@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TAGS = (b"\x81\x00", b"\x88\xa8")
 TAG_AND_TYPE = 20
-"""Octets with which a received frame's first tag is taken out of it; without them it is dropped."""
+"""Octets that a received frame needs for its first tag to be taken out; else it is dropped."""
 DROPPED = 7
 FRAMES = [
     frame
