@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING
 import pytest
 from support import kafka_config
 from support.net import namespace, veth_pair
+from support.other_xdp import NAME, OtherProgram
 from support.pinned import FIRST_EPOCH, PinnedRun
 from support.tun import tun_device
 from support.users import open_to_all
 
-from flowstream.check import Finding, Status, check, host, interfaces
+from flowstream.check import Finding, Status, check, hooks, host, interfaces
 from flowstream.check.pins import check_pins
 from flowstream.cli.main import main
+from flowstream.config.hooks import DEFAULT, attach_modes
 from flowstream.errors import KernelError
 from flowstream.host.drivers import DriverFacts, XdpFeature, driver_facts
 from flowstream.host.links import LinkFacts
 from flowstream.host.selection import Selection
 from flowstream.kafka import walk
 from flowstream.kernel import features, libbpf
-from flowstream.kernel.link import Link, Mode
+from flowstream.kernel.counter import CounterProbe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# r0 = XDP_PASS; exit
-PASS = bytes.fromhex("b7000000020000009500000000000000")
+    from flowstream.config.hooks import AttachModes
 
 
 @pytest.fixture
@@ -51,8 +52,9 @@ def checked(
     netns: Sequence[str] = (),
     sink: str | None = None,
     prefix: str = "flowstream",
+    modes: AttachModes = DEFAULT,
 ) -> list[Finding]:
-    return list(check(Selection(patterns, kinds), netns, sink, prefix))
+    return list(check(Selection(patterns, kinds), netns, sink, prefix, modes=modes))
 
 
 def link(**changes) -> LinkFacts:
@@ -67,7 +69,8 @@ def driver(**changes) -> DriverFacts:
 def test_this_host_meets_every_requirement():
     findings = checked("!*")
     assert [finding.subject for finding in findings if finding.subject != "interfaces"] == [
-        *("kernel", "capabilities", "BPF JIT", "libbpf", "program flow", "program counter", "bcc")
+        *("kernel", "capabilities", "BPF JIT", "libbpf", "program flow", "program counter", "bcc"),
+        "TC hook",
     ]
     assert [finding for finding in findings if finding.status is Status.FAIL] == []
     assert only("kernel", findings).text.startswith(os.uname().release)
@@ -127,8 +130,19 @@ def test_a_veth(veth):
     findings = about("near", checked("near"))
     assert [(finding.status, finding.text) for finding in findings] == [
         (Status.OK, "is up, MTU 1500"),
-        (Status.OK, "the driver has native XDP"),
+        (Status.OK, "the driver has native XDP, for which it copies packets, being virtual"),
         (Status.OK, "VLAN tags reach XDP if the peer writes them into the packet"),
+        (Status.OK, "no XDP program attached"),
+    ]
+    assert [finding.remedy for finding in findings][1:3] == [
+        "--hook tcx copies none",
+        "--hook tcx, or ethtool -K PEER txvlan off",
+    ]
+    # By the other hook nothing of that matters.
+    by_tcx = about("near", checked("near", modes=attach_modes("both", "tcx", "auto")))
+    assert [(finding.status, finding.text) for finding in by_tcx] == [
+        (Status.OK, "is up, MTU 1500"),
+        (Status.OK, "VLAN tags reach the TC hook"),
         (Status.OK, "no XDP program attached"),
     ]
 
@@ -147,17 +161,66 @@ def test_an_interface_that_is_down(veth):
     assert warnings == [("is down", "ip link set dev near up")]
 
 
-def test_another_program_on_the_interface(veth):
-    fd = libbpf.prog_load("somebody_elses", PASS)
-    try:
-        with Link(fd, veth.index, Mode.NATIVE):
-            finding = about("near", checked("near"))[-1]
-            number = libbpf.prog_info(fd)[0]
-    finally:
-        os.close(fd)
+UNSEEN = "what it drops or redirects is not observed"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "text", "remedy"),
+    [
+        (("ingress", "auto"), "warn", f": --hook auto takes tcx beside it; {UNSEEN}", ""),
+        (("both", "auto"), "warn", f": --hook auto takes tcx beside it; {UNSEEN}", ""),
+        (("ingress", "tcx"), "warn", f": {UNSEEN}", ""),
+        (("egress", "auto"), "ok", "", ""),
+        (
+            ("both", "xdp"),
+            "fail",
+            "",
+            (
+                "--hook tcx to observe beside it, or stop its owner, or, if it has none, remove "
+                "it by: ip link set dev near xdp off"
+            ),
+        ),
+    ],
+)
+def test_another_program_on_the_interface(veth, options, status, text, remedy):
+    with OtherProgram(veth.index) as other:
+        finding = about("near", checked("near", modes=attach_modes(*options, "auto")))[-1]
+        held = f"program {NAME} (id {other.id}) is attached"
+    assert finding == Finding(Status(status), "near", f"{held}{text}", remedy)
+
+
+def test_beside_another_agent_the_hook_must_be_named(veth):
+    """A run refuses what the check reports as a failure."""
+    with CounterProbe(max_flows=101) as probe:
+        probe.attach("near")
+        finding = about("near", checked("near"))[-1]
+        by_tcx = about("near", checked("near", modes=attach_modes("ingress", "tcx", "auto")))[-1]
     assert finding.status is Status.FAIL
-    assert finding.text == f"program somebody_elses (id {number}) is attached"
-    assert finding.remedy.endswith("ip link set dev near xdp off")
+    assert finding.remedy.startswith("--hook tcx to observe beside it, or stop its owner")
+    assert by_tcx.status is Status.WARN
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "pinned", "status", "text"),
+    [
+        ((6, 6), ("egress", "auto"), True, "ok", "TCX serves egress and --hook tcx"),
+        (
+            (6, 5),
+            ("egress", "auto"),
+            False,
+            "ok",
+            "a clsact filter serves egress and --hook tcx, before Linux 6.6",
+        ),
+        ((6, 5), ("ingress", "auto"), True, "ok", "a clsact filter serves egress and --hook tcx"),
+        ((6, 5), ("both", "auto"), True, "fail", "--pin at the TC hook requires Linux 6.6 or"),
+        ((6, 5), ("ingress", "tcx"), True, "fail", "--pin at the TC hook requires Linux 6.6 or"),
+    ],
+)
+def test_what_serves_the_tc_hook(monkeypatch, version, options, pinned, status, text):
+    monkeypatch.setattr(features, "has_tcx", lambda: version >= features.TCX)
+    finding = hooks.tc_hook(attach_modes(*options, "auto"), pinned=pinned)
+    assert (finding.status, finding.subject) == (status, "TC hook")
+    assert finding.text.startswith(text)
 
 
 def test_an_interface_that_the_next_agent_takes_over(veth, bpffs):
@@ -200,21 +263,29 @@ def test_no_such_interface(veth):
 )
 def test_drivers(changes, status, text):
     mtu = changes.pop("mtu", 1500)
-    finding = interfaces.native_xdp("eth0", link(mtu=mtu), driver(**changes))
+    eth0 = link(mtu=mtu, parent_device="0000:01:00.0")
+    finding = hooks.native_xdp("eth0", eth0, driver(**changes))
     assert finding.status == status
     assert finding.text.startswith(text)
+    assert "virtual" not in finding.text
+
+
+def test_a_bond_is_virtual_and_its_members_run_the_program():
+    bond = link(kind="bond")
+    assert hooks.native_xdp("bond0", bond, driver()).text == "the driver has native XDP"
 
 
 def test_offloads_that_remove_tags(veth):
     veth.namespace.run("ethtool", "-K", "near", "rxvlan", "on", "rx-vlan-stag-hw-parse", "on")
     near = LinkFacts(veth.index, "near")
-    finding = interfaces.vlan_tags("eth0", link(), driver_facts(near))
+    finding = hooks.vlan_tags("eth0", link(), driver_facts(near))
     assert finding.status is Status.WARN
-    assert finding.remedy == "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off"
+    command = "ethtool -K eth0 rxvlan off rx-vlan-stag-hw-parse off"
+    assert finding.remedy == f"--hook tcx, or {command}"
     # ethtool accepts the remedy.
-    veth.namespace.run(*finding.remedy.replace("eth0", "near").split())
+    veth.namespace.run(*command.replace("eth0", "near").split())
     assert driver_facts(near).rx_vlan_offloads == ()
-    assert interfaces.vlan_tags("eth0", link(), driver_facts(near)).status is Status.OK
+    assert hooks.vlan_tags("eth0", link(), driver_facts(near)).status is Status.OK
 
 
 def test_an_interface_without_a_link_layer_header():
@@ -223,14 +294,14 @@ def test_an_interface_without_a_link_layer_header():
     assert [(finding.status, finding.text) for finding in findings] == [
         (Status.OK, "has no link-layer header: packets are read as raw IP"),
         (Status.OK, "is up, MTU 65535"),
-        (Status.WARN, "the driver has no native XDP"),
+        (Status.WARN, "the driver has no native XDP, and generic XDP copies packets"),
         (Status.OK, "no XDP program attached"),
     ]
 
 
 def test_an_interface_whose_packets_cannot_be_read():
     can0 = LinkFacts(7, "can0", link_type=280)
-    assert next(iter(interfaces.findings("can0 in blue", can0, driver()))) == Finding(
+    assert next(iter(interfaces.findings("can0 in blue", can0, driver(), DEFAULT))) == Finding(
         Status.FAIL,
         "can0 in blue",
         "packets of link type 280 cannot be read",
@@ -355,6 +426,15 @@ def test_the_command_prints_a_line_each_and_fails_when_one_fails(capsys, veth):
     assert lines[-1] == "ok    stdout:: takes JSON lines"
     assert main(["check", "-i", "near", "-i", "none"]) == 1
     assert "fail  interfaces: no interface 'none'; there are: " in capsys.readouterr().out
+
+
+def test_hook_and_direction_are_the_agents(capsys, veth, tmp_path):
+    config = tmp_path / "agent.toml"
+    config.write_text('interface = ["near"]\nhook = "tcx"\n')
+    assert main(["check", "--config", str(config)]) == 0
+    assert "ok    near: VLAN tags reach the TC hook\n" in capsys.readouterr().out
+    assert main(["check", "--config", str(config), "--hook", "xdp", "--direction", "egress"]) == 2
+    assert "hook: xdp sees received packets only" in capsys.readouterr().err
 
 
 def test_the_agents_configuration_is_checked(capsys, secure_broker, tmp_path):

@@ -8,16 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowstream.check.finding import Finding, Status
+from flowstream.check.hooks import tc_hook
 from flowstream.check.host import check_host
 from flowstream.check.interfaces import check_interfaces
 from flowstream.check.pins import check_pins, pinned_programs
 from flowstream.check.sink import check_sink
+from flowstream.config.hooks import DEFAULT
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.urls import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from flowstream.config.hooks import AttachModes
     from flowstream.host.selection import Selection
     from flowstream.kafka.settings import ClientSettings
 
@@ -31,16 +34,18 @@ def check(
     topic_prefix: str,
     client: ClientSettings = DEFAULT_CLIENT,
     pin: str | None = None,
+    modes: AttachModes = DEFAULT,
 ) -> Iterator[Finding]:
     """Check the host, then the interfaces that are chosen, the directory ``pin``, and the sink.
 
     ``netns`` are labels of network namespaces, without any the process's own one is
-    meant. ``client`` are the settings for a cluster. Raises ``UsageError`` when ``sink`` is not
-    the URL of a sink.
+    meant. ``client`` are the settings for a cluster. ``modes`` are those with which the agent
+    attaches. Raises ``UsageError`` when ``sink`` is not the URL of a sink.
     """
     url = None if sink is None else parse_url(sink)
     yield from check_host()
-    yield from check_interfaces(selection, netns, pinned_programs(pin) if pin else ())
+    yield tc_hook(modes, pinned=pin is not None)
+    yield from check_interfaces(selection, netns, modes, pinned_programs(pin) if pin else ())
     if pin is not None:
         yield from check_pins(pin)
     if url is not None:

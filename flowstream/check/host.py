@@ -39,7 +39,8 @@ def _kernel() -> Finding:
     if found < features.FRAGS:
         text = f"{release}: packets larger than a page are not seen before {wanted}"
         return Finding(Status.WARN, "kernel", text, f"for jumbo frames install {wanted} or later")
-    return Finding(Status.OK, "kernel", f"{release} ({wanted} or later has every feature)")
+    every = ".".join(map(str, features.TCX))
+    return Finding(Status.OK, "kernel", f"{release} ({every} or later has every feature)")
 
 
 def _capabilities() -> Finding:

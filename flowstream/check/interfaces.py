@@ -1,4 +1,4 @@
-"""Findings about interfaces: which are chosen, and each one's link, XDP, VLANs and programs."""
+"""Findings about interfaces: which are chosen, their links, and which see the same packets."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from flowstream.check.finding import Finding, Status
+from flowstream.check.hooks import check_hooks, holder
 from flowstream.errors import FlowstreamError, KernelError
-from flowstream.host.drivers import DriverFacts, XdpFeature, driver_facts
+from flowstream.host.drivers import driver_facts
 from flowstream.host.link_types import Framing
 from flowstream.host.links import LinkMonitor, netnsids
 from flowstream.host.namespaces import open_all
 from flowstream.host.overlaps import Seen, overlaps
-from flowstream.kernel import libbpf
-from flowstream.kernel.explain import named, removal
 from flowstream.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
+    from flowstream.config.hooks import AttachModes
+    from flowstream.host.drivers import DriverFacts
     from flowstream.host.links import LinkFacts
     from flowstream.host.namespaces import Namespace
     from flowstream.host.selection import Selection
 
-# A driver without multi-buffer support needs the whole packet in one page of 4096
-# octets, less 256 of headroom, the shared info and the Ethernet header.
-_LARGEST_MTU_OF_ONE_BUFFER: Final = 3_498
 _SUBJECT: Final = "interfaces"
 _MISSING: Final = "correct the name; for an interface that comes later give a glob, such as 'ens*'"
 _SHOWN: Final = 8
 
 
 def check_interfaces(
-    selection: Selection, netns: Sequence[str], pinned: Container[int] = ()
+    selection: Selection,
+    netns: Sequence[str],
+    modes: AttachModes,
+    pinned: Container[int] = (),
 ) -> Iterator[Finding]:
     """Check the interfaces that a run would choose in these network namespaces.
 
-    ``pinned``: numbers of the programs that it would take over.
+    It would attach with ``modes``. ``pinned``: numbers of the programs that it would take over.
     """
     try:
         places = _open(netns)
@@ -48,7 +49,7 @@ def check_interfaces(
         for namespace, monitor in places:
             stack.enter_context(namespace)
             stack.enter_context(monitor)
-        yield from _check(selection, places, pinned)
+        yield from _check(selection, places, modes, pinned)
 
 
 def _open(netns: Sequence[str]) -> list[tuple[Namespace, LinkMonitor]]:
@@ -58,6 +59,7 @@ def _open(netns: Sequence[str]) -> list[tuple[Namespace, LinkMonitor]]:
 def _check(
     selection: Selection,
     places: Sequence[tuple[Namespace, LinkMonitor]],
+    modes: AttachModes,
     pinned: Container[int],
 ) -> Iterator[Finding]:
     there = {namespace: monitor.links().values() for namespace, monitor in places}
@@ -80,11 +82,10 @@ def _check(
         with namespace.entered():
             for each in chosen:
                 if each.place == namespace.number:
-                    yield from findings(each.name, each.link, driver_facts(each.link))
-                    yield _attached(each.name, each.link, pinned)
-    for overlap in overlaps(chosen, netnsids(places)):
-        remedy = "leave out one or the other, for example by -i '!NAME'"
-        yield Finding(Status.WARN, overlap.interface.name, overlap.text, remedy)
+                    yield from findings(each.name, each.link, driver_facts(each.link), modes)
+                    yield holder(each.name, each.link, modes, pinned)
+    for overlap in overlaps(chosen, netnsids(places), both=len(modes) > 1):
+        yield Finding(Status.WARN, overlap.interface.name, overlap.text, overlap.remedy)
 
 
 def choice(
@@ -106,7 +107,9 @@ def choice(
         yield Finding(Status.OK, _SUBJECT, f"not chosen, {objection}: {listed(others, _SHOWN)}")
 
 
-def findings(name: str, link: LinkFacts, driver: DriverFacts) -> Iterator[Finding]:
+def findings(
+    name: str, link: LinkFacts, driver: DriverFacts, modes: AttachModes
+) -> Iterator[Finding]:
     """Judge the facts of an interface, which the findings call ``name``."""
     framing, reason = link.reading
     if framing is None:
@@ -117,47 +120,4 @@ def findings(name: str, link: LinkFacts, driver: DriverFacts) -> Iterator[Findin
         yield Finding(Status.OK, name, f"is up, MTU {link.mtu}")
     else:
         yield Finding(Status.WARN, name, "is down", f"ip link set dev {link.name} up")
-    yield native_xdp(name, link, driver)
-    if framing is Framing.ETHERNET:
-        yield vlan_tags(name, link, driver)
-
-
-def native_xdp(name: str, link: LinkFacts, driver: DriverFacts) -> Finding:
-    """Judge whether the driver runs XDP programs at the interface's MTU."""
-    if driver.xdp_features is None:
-        text = "this kernel does not report whether the driver has native XDP; mode auto tries it"
-        return Finding(Status.OK, name, text)
-    if not driver.xdp_features & XdpFeature.BASIC:
-        text = "the driver has no native XDP"
-        return Finding(Status.WARN, name, text, "modes auto and generic work, but slower")
-    if link.mtu > _LARGEST_MTU_OF_ONE_BUFFER and not driver.xdp_features & XdpFeature.RX_SG:
-        text = f"the driver has native XDP only for packets within a page, and MTU {link.mtu}"
-        remedy = f"ip link set dev {link.name} mtu {_LARGEST_MTU_OF_ONE_BUFFER}, or mode generic"
-        return Finding(Status.WARN, name, text, remedy)
-    return Finding(Status.OK, name, "the driver has native XDP")
-
-
-def vlan_tags(name: str, link: LinkFacts, driver: DriverFacts) -> Finding:
-    """Judge whether XDP programs see VLAN tags."""
-    if link.kind == "veth":
-        # Its own switches have no effect: the peer's stack leaves the tag beside the packet.
-        text = "VLAN tags reach XDP if the peer writes them into the packet"
-        return Finding(Status.OK, name, text, "for that, ethtool -K PEER txvlan off")
-    if not driver.rx_vlan_offloads:
-        return Finding(Status.OK, name, "VLAN tags reach XDP")
-    text = "VLAN tags are removed before XDP sees the packet: vlan_id will be 0"
-    switches = " ".join(f"{offload} off" for offload in driver.rx_vlan_offloads)
-    return Finding(Status.WARN, name, text, f"ethtool -K {link.name} {switches}")
-
-
-def _attached(name: str, link: LinkFacts, pinned: Container[int]) -> Finding:
-    try:
-        program = libbpf.attached_program(link.index)
-    except KernelError as err:
-        return Finding(Status.WARN, name, f"attached XDP program unknown: {err}")
-    if program is None:
-        return Finding(Status.OK, name, "no XDP program attached")
-    text = f"{named(*program)} is attached"
-    if program[0] in pinned:
-        return Finding(Status.OK, name, f"{text} and pinned: the next agent takes it over")
-    return Finding(Status.FAIL, name, text, removal(program[1], link.name))
+    yield from check_hooks(name, link, driver, modes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, values
+from flowstream.config.hooks import attach_modes, check_hook
 from flowstream.config.run import read
 from flowstream.host.selection import Selection
 from flowstream.wording import printable
@@ -14,7 +15,10 @@ from flowstream.wording import printable
 if TYPE_CHECKING:
     import argparse
 
-_FIELDS = ("interfaces", "interface_kinds", "netns", "pin", "sink", "topic_prefix")
+_FIELDS = (
+    *("interfaces", "interface_kinds", "mode", "direction", "hook", "netns", "pin", "sink"),
+    "topic_prefix",
+)
 _EXAMPLES = """\
 examples:
   sudo flowstream check
@@ -40,8 +44,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the agent's TOML file: interface, interface-kind, netns, pin, sink, topic-prefix "
-        "and [kafka] are taken from it",
+        help="the agent's TOML file: interface, interface-kind, mode, direction, hook, netns, "
+        "pin, sink, topic-prefix and [kafka] are taken from it",
     )
     add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
@@ -53,11 +57,14 @@ def execute(args: argparse.Namespace) -> int:
     given = values(args, _FIELDS, **{"sink": None, "pin": None} | known)
     client = client_for(given["sink"] or "", args, table)
     selection = Selection(given["interfaces"], given["interface_kinds"])
+    hooks = [given[field] for field in ("direction", "hook", "mode")]
+    check_hook(*hooks)
+    modes = attach_modes(*hooks)
     from flowstream.check import Status, check  # noqa: PLC0415
 
     failed = False
-    prefix = given["topic_prefix"]
-    for finding in check(selection, given["netns"], given["sink"], prefix, client, given["pin"]):
+    sink, prefix, pin = given["sink"], given["topic_prefix"], given["pin"]
+    for finding in check(selection, given["netns"], sink, prefix, client, pin, modes):
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         # Names of interfaces are any octets, and others may have chosen them.
         line = printable(f"{finding.subject}: {finding.text}{remedy}")

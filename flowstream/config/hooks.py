@@ -30,6 +30,10 @@ def attach_modes(direction: str, hook: str, mode: str) -> AttachModes:
     return {each: received if each == INGRESS else (TCX,) for each in DIRECTIONS[direction]}
 
 
+DEFAULT: Final = attach_modes("ingress", "auto", "auto")
+"""Without any of the options."""
+
+
 def check_hook(direction: str, hook: str, mode: str) -> None:
     """Raise ``UsageError`` for options that contradict each other."""
     if direction == "egress" and hook == "xdp":

@@ -14,19 +14,19 @@ from flowstream.errors import KernelError
 from flowstream.following.retries import Retries
 from flowstream.host import namespaces
 from flowstream.kernel import libbpf
-from flowstream.kernel.explain import named
+from flowstream.kernel.explain import is_own, named
 from flowstream.kernel.link import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flowstream.following.points import Point
+    from flowstream.following.points import Point, PointKey
     from flowstream.kernel.link import Mode
     from flowstream.pipeline.probe import Attaches, Attachment
 
 # ENOLINK: of the link of an attachment.
 _GONE: Final = (errno.ENODEV, errno.ENXIO, errno.ENOLINK)
-_PROGRAMS: Final = ("xdp_flow", "xdp_counter")
+_OTHER: Final = "another XDP program"
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class Attaching:
         self._modes, self.sampling = modes, sampling
         self._count_failed = count_failed
         self._retries = Retries()
-        self._of_agents: set[int] = set()
+        self._agents: dict[PointKey, int] = {}
 
     @property
     def directions(self) -> tuple[int, ...]:
@@ -76,19 +76,26 @@ class Attaching:
             if err.errno not in TAKEN or not others:
                 raise
             held = _holder(point)
-            if held and self._is_of_agent(*held):
+            if self._is_agents(point, held):
                 raise
-            reason = f"{named(*held)} is attached" if held else str(err)
+            reason = f"{named(*held) if held else _OTHER} is attached"
             attachment = self._attacher.attach(point.target(others[0], self.sampling))
         self._retries.forget(point.key)
         return Made(attachment, reason)
 
-    def _is_of_agent(self, number: int, name: str) -> bool:
-        """Whether a program is flowstream's own: beside it, packets would be published twice."""
-        if name in _PROGRAMS:
-            # Its name cannot be read any more without privileges.
-            self._of_agents.add(number)
-        return number in self._of_agents
+    def _is_agents(self, point: Point, held: tuple[int, str] | None) -> bool:
+        """Whether flowstream's own program holds a hook: packets would be published twice.
+
+        Without privileges names cannot be read, nor what is in another network namespace.
+        """
+        known = self._agents.get(point.key)
+        if held is None:
+            return known is not None
+        number, name = held
+        if not is_own(name) and number != known:
+            return False
+        self._agents[point.key] = number
+        return True
 
     def take_over(self, point: Point, former: Attachment) -> Attachment:
         """Take over the link of an attachment, with the present ``sampling``; blocks.
@@ -131,7 +138,9 @@ class Attaching:
 
     def keep(self, wanted: Iterable[Point]) -> None:
         """Forget the failures of all others."""
-        self._retries.keep({point.key for point in wanted})
+        keys = {point.key for point in wanted}
+        self._retries.keep(keys)
+        self._agents = {key: each for key, each in self._agents.items() if key in keys}
 
 
 def _holder(point: Point) -> tuple[int, str] | None:

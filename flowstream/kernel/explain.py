@@ -55,6 +55,11 @@ def named(number: int, name: str) -> str:
     return f"another XDP program (id {number})" if name == "?" else f"program {name} (id {number})"
 
 
+def is_own(name: str) -> bool:
+    """Whether an XDP program called ``name`` is one of flowstream's."""
+    return name in ("xdp_flow", "xdp_counter")
+
+
 def removal(name: str, interface: str) -> str:
     """How to take the program called ``name`` off an interface."""
     if name == "xdp_flow":

@@ -17,6 +17,8 @@ MINIMUM = (5, 9)
 """XDP links (5.9); ring buffer, boot-time clock (5.8); batched map calls (5.6)."""
 FRAGS = (5, 18)
 """XDP on packets in several buffers, and bpf_xdp_get_buff_len()."""
+TCX = (6, 6)
+"""Links at the TC hook."""
 NO_MEMLOCK = (5, 11)
 """From this version on BPF memory is charged to the cgroup, not to RLIMIT_MEMLOCK."""
 
@@ -36,6 +38,12 @@ def kept_capabilities(*, netns: bool) -> int:
 def has_frags() -> bool:
     """Whether XDP reads packets in several buffers."""
     return kernel_version() >= FRAGS
+
+
+@cache
+def has_tcx() -> bool:
+    """Whether programs are attached to the TC hook by links; else by filters (``clsact``)."""
+    return kernel_version() >= TCX
 
 
 def require_kernel() -> None:
