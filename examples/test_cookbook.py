@@ -100,16 +100,18 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Answered:
 
 
 def captured(directory: Path) -> None:
-    """Write captures.parquet, as the document says."""
+    """Write the captures' files, as the document says."""
     files = [TOP / "tests" / "traces" / name for name in CAPTURES]
+    recording, parquet = directory / "captures", ("--format", "parquet", "--output")
     for command in (
-        ["pcap", *files, "--sink", f"file:{directory}/captures"],
-        ["cat", directory / "captures", "--format", "parquet"],
+        ["pcap", *files, "--sink", f"file:{recording}"],
+        ["cat", recording, *parquet, directory / "captures.parquet"],
+        [
+            *("cat", recording, "--topic", "flowstream.new_flows"),
+            *(*parquet, directory / "announced.parquet"),
+        ],
     ):
-        output = ["--output", directory / "captures.parquet"] if command[0] == "cat" else []
-        subprocess.run(
-            [*FLOWSTREAM, *command, *output], check=True, capture_output=True, timeout=60
-        )
+        subprocess.run([*FLOWSTREAM, *command], check=True, capture_output=True, timeout=60)
 
 
 def asked(directory: Path, counters: list[CountersRecord]) -> dict[str, list[Any]]:
@@ -206,6 +208,8 @@ EXPECTED: dict[str, list[Any]] = {
         [120, "::ffff:10.1.1.0", OTHER + LATE, OCTETS[B]],
     ],
     "prefixes": [["10.1.0.0/24", OCTETS[A]], ["10.1.1.0/24", OCTETS[B]]],
+    "wrong: flags of flow records (DuckDB)": [],
+    "connections opened, by service (DuckDB)": [["127.0.0.1", 80, 5]],
     "captures (DuckDB)": [
         ["sctp", 74, 66_780, "2005-02-18 08:49:58.686079", "2005-02-18 08:49:58.771526"],
         ["dns-edns-ecs", 89, 35_597, "2016-05-18 08:15:50.492846", "2019-06-18 14:58:36.475993"],
