@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import delivered
-from support.tc import NEXT, TAKE
+from support.tc import NEXT, TAKE, CountingProgram
 from support.tcx import DROP, OtherProgram, programs
 from support.traffic import THROUGH_TC, flood, wait_until
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf
+from flowstream.kernel.clsact import Filters, new_number
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode, program_in_force
@@ -98,7 +99,7 @@ def _others() -> Iterator[ExitStack]:
         yield stack
 
 
-def flooded(wire: Wire, program: OtherProgram) -> None:
+def flooded(wire: Wire, program: CountingProgram) -> None:
     """Send packets, whatever becomes of them, and wait until a program has seen them."""
     before = program.packets
     flood(wire.sender, "-n", PACKETS, *THROUGH_TC)
@@ -136,6 +137,23 @@ def test_programs_of_others_get_every_packet_and_keep_their_verdict(
             2 * PACKETS,
             2 * behind,
         ]
+
+
+@DIRECTIONS
+def test_a_filter_of_tc_runs_behind_and_what_it_drops_is_seen(wire, direction):
+    device = end_of(wire, direction)
+    with (
+        device.namespace.entered(),
+        FlowProbe(max_flows=1_009) as probe,
+        CountingProgram(DROP) as other,
+        Filters(new_number()) as filters,
+    ):
+        place = filters.add(device.index, direction, other.fd)
+        attachment = probe.attach(device.name, Mode.TCX, direction)
+        flooded(wire, other)
+        assert attachment.counters().seen.packets == PACKETS
+        attachment.close()
+        filters.remove(place)
 
 
 @DIRECTIONS
