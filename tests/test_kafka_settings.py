@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import TYPE_CHECKING
@@ -12,15 +13,19 @@ from broker.acls import allow, forget
 from broker.secure import PASSWORDS, STRANGER, SecureBroker
 from support import kafka_config
 from support.agent import flowstream
+from support.outcomes import VALUE_BYTES, Account, make_batch
 
 from flowstream.kafka.credentials import exposed
 from flowstream.kafka.limits import Limits
 from flowstream.kafka.secrets import Secret
 from flowstream.kafka.settings import ClientSettings, Sasl
+from flowstream.segments.sink import SegmentSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+RECORDS = 101
 
 
 def batches(broker: Broker, office: Path, *properties: str) -> str:
@@ -50,11 +55,33 @@ def test_batches_are_compressed_with_zstd_unless_set_otherwise(
     assert set(re.findall(r"compresscodec: (\w+)", dumped)) == {"zstd"}
 
 
-def test_batches_are_as_large_as_allowed(broker: Broker, office: Path) -> None:
-    plain = "compression.type=none"
-    largest = max(map(int, re.findall(r" size: (\d+)", batches(broker, office, plain))))
-    dumped = batches(broker, office, plain, "batch.size=1024")
-    assert largest > 1_024 >= max(map(int, re.findall(r" size: (\d+)", dumped)))
+async def one_batch(path: Path, topic: str) -> None:
+    """Record messages that are read, and so sent on, as a whole."""
+    sink = SegmentSink(path, Account(), partitions=1)
+    await sink.start([topic])
+    await sink.send(make_batch(topic, 0, 0, RECORDS))
+    await sink.close(60)
+
+
+def sizes(broker: Broker, recording: Path, topic: str, *properties: str) -> list[int]:
+    """Replay a recording; octets of each batch that the broker wrote."""
+    name = f"settings-{time.time_ns()}"
+    options = [word for each in properties for word in ("-X", each)]
+    renamed = ("--rename", f"{topic}={name}")
+    done = flowstream("replay", recording, "--to", broker.url, *renamed, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    (segment,) = (broker.log_dir / f"{name}-0").glob("*.log")
+    dumped = dump_log(segment)
+    assert sum(map(int, re.findall(r" count: (\d+)", dumped))) == RECORDS
+    return [int(size) for size in re.findall(r" size: (\d+)", dumped)]
+
+
+def test_batches_are_as_large_as_allowed(broker: Broker, tmp_path: Path) -> None:
+    asyncio.run(one_batch(tmp_path / "recording", "t"))
+    (whole,) = sizes(broker, tmp_path / "recording", "t", "compression.type=none")
+    parts = sizes(broker, tmp_path / "recording", "t", "compression.type=none", "batch.size=1024")
+    assert whole > RECORDS * VALUE_BYTES
+    assert 4 * VALUE_BYTES < max(parts) <= 1_024
 
 
 def test_a_rack_is_named_where_reading(broker: Broker, office: Path) -> None:
