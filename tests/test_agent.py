@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from support.agent import Agent, audited, carried, delivered, last_counters, on, records_of
 from support.net import namespace, veth_pair
-from support.traffic import wait_until
+from support.traffic import load, wait_until
 
 from flowstream.records import CountersRecord, FlowRecord, decode
 
@@ -54,7 +54,6 @@ def test_every_packet_is_in_a_flow_record(wire, place, record_format, packets, f
     amount = {"packets": arrived, "l2_bytes": arrived * FRAME}
     assert interface["seen"] == interface["flows"] == amount
     assert not any(loss["packets"] for loss in interface["losses"].values())
-    assert arrived > packets // 2
     if packets != FULL:
         assert carried(url, prefix) == {receiver.index: arrived}
 
@@ -137,7 +136,7 @@ def test_sampling(wire, recording_url):
         == interface["seen"]["packets"]
         == arrived
     )
-    # One in seven by chance: 200,003 packets stray from it by less than 4 % (20 sigma).
+    # One in seven by chance: 200,003 packets stray from it by less than 4 % (7 sigma).
     assert seen == pytest.approx(arrived / 7, rel=0.04)
     assert {each.sampling_rate for each in records_of(recording_url, "flowstream.flows")} == {7}
 
@@ -169,8 +168,8 @@ def test_the_counting_program_forgets_spoofed_sources(wire, recording_url):
         spoofed = delivered(sender, receiver, PACKETS, "-f", FLOWS)
 
         def room() -> bool:
-            counters = records_of(recording_url, "flowstream.counters")
-            return any(each.table_swaps and not each.table_entries for each in counters)
+            last = records_of(recording_url, "flowstream.counters")[-1]
+            return last.seen_packets == spoofed and last.table_entries < SOURCES // 3
 
         assert wait_until(room)
         others = delivered(sender, receiver, 101, "-s", "203.0.113.7")
@@ -188,12 +187,12 @@ def test_the_counting_program_forgets_spoofed_sources(wire, recording_url):
 
 def test_a_duration_ends_the_run(wire, recording_url):
     sender, receiver = wire
-    with Agent(*on(receiver), "--sink", recording_url, "--duration", 1) as agent:
+    options = ("--sink", recording_url, "--duration", 1)
+    with load(sender, FLOWS, pps=10_000), Agent(*on(receiver), *options) as agent:
         agent.publishing()
-        delivered(sender, receiver, 1_009)
         assert agent.wait() == 0
     (interface,) = audited(recording_url)
-    assert interface["seen"]["packets"] == 1_009
+    assert interface["seen"]["packets"] > 0
 
 
 def test_standard_output_gets_a_json_line_per_record(wire, tmp_path):

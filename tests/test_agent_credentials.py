@@ -166,7 +166,8 @@ def test_a_certificate_is_replaced_while_the_agent_runs(wire, own_broker, place)
         agent.stop()
     (interface,) = audited(own_broker.url)
     assert interface["seen"]["packets"] == arrived
-    assert interface["flows"]["packets"] > PACKETS
+    # What was sent after the restart is there; what was on its way before it may be lost.
+    assert interface["flows"]["packets"] >= PACKETS
 
 
 def test_a_password_is_changed_while_the_agent_runs(wire, own_broker, place):
@@ -184,7 +185,8 @@ def test_a_password_is_changed_while_the_agent_runs(wire, own_broker, place):
         assert "another password" not in agent.output()
     (interface,) = audited(own_broker.url)
     assert interface["seen"]["packets"] == arrived
-    assert interface["flows"]["packets"] > PACKETS
+    # What was sent after the restart is there; what was on its way before it may be lost.
+    assert interface["flows"]["packets"] >= PACKETS
 
 
 def change_password(broker: SecureBroker, user: str, password: str) -> None:

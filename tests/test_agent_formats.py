@@ -31,7 +31,6 @@ def published(wire, url: str, *options: str) -> int:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.stop()
-    assert arrived > PACKETS // 2
     return arrived
 
 

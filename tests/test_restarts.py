@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from broker.acls import ANYBODY, AUTHORIZING, allow, deny
-from support.agent import delivered, records_of
+from support.agent import delivered, finals_of
 from support.attached import attacher_of
 from support.chains import Chain, closed, directory, generations, published, sums
 from support.net import namespace, veth_pair
 from support.traffic import load, wait_until
-
-from flowstream.records import CountersRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,14 +103,18 @@ def test_killed_twice_while_it_closes_the_run_before(chain):
     """More flows than are published at once: the closing takes its time."""
     many = 100_003
     begin(chain)
-    arrived = delivered(chain.sender, chain.receiver, 2 * many, "-f", many)
-    for _ in range(2):
+    arrived = killed = 0
+    while killed < 2:
+        if not killed:
+            arrived += delivered(chain.sender, chain.receiver, 2 * many, "-f", many)
+        before = written(chain)
         with chain.agent() as agent:
             agent.publishing()
-            assert grows(chain)
+            assert wait_until(lambda: written(chain) > before)  # noqa: B023
             agent.signal(signal.SIGKILL)
             agent.wait()
-            assert not agent.logs("run_closed")
+            # On a busy machine the signal may come when all is published.
+            killed = 0 if agent.logs("run_closed") else killed + 1
     runs = chain.close()
     found = sums(runs)
     assert (found["seen"], found["lost"]) == (arrived, 0)
@@ -120,14 +122,9 @@ def test_killed_twice_while_it_closes_the_run_before(chain):
     assert generations(chain.pins) == []
 
 
-def grows(chain: Chain) -> bool:
-    """Wait until flow records are written."""
-
-    def octets() -> int:
-        return sum(each.stat().st_size for each in chain.recording.glob("*.flows-*/*.log"))
-
-    before = octets()
-    return wait_until(lambda: octets() > before, 20)
+def written(chain: Chain) -> int:
+    """Octets of flow records in the recording."""
+    return sum(each.stat().st_size for each in chain.recording.glob("*.flows-*/*.log"))
 
 
 def test_an_upgrade_may_change_the_size_of_the_table_and_the_sampling(chain):
@@ -195,21 +192,17 @@ def test_an_interface_that_goes_before_the_agent_is_killed_counts_once(bpffs, re
             first = delivered(staying.sender, staying.receiver, PACKETS, "-f", FLOWS)
             second = delivered(sender, going, 2 * PACKETS, "-f", FLOWS)
             here.run("ip", "link", "delete", sender.name)
-            assert agent.saw("interface_gone", 10)
+            assert agent.saw("interface_gone", 60)
             if wait == "final counters":
-                assert wait_until(lambda: going.index in finals_of(chain), 10)
+                assert wait_until(
+                    lambda: going.index in [each.if_index for each in finals_of(chain.url)]
+                )
             agent.signal(signal.SIGKILL)
             agent.wait()
         (run,) = chain.close()
     seen = {each["if_name"]: each["seen"]["packets"] for each in run["interfaces"]}
     assert seen == {staying.receiver.name: first, going.name: second}
     assert 0 <= first + second - sums([run])["published"] <= sums([run])["killed"]
-
-
-def finals_of(chain: Chain) -> list[int]:
-    """Interfaces by index that have final counters."""
-    counters = records_of(chain.url, "flowstream.counters")
-    return [each.if_index for each in counters if isinstance(each, CountersRecord) and each.final]
 
 
 def test_an_interface_that_is_not_chosen_any_more_is_detached(chain):
@@ -242,8 +235,8 @@ def test_with_spool_and_broker_away_a_killed_agent_leaves_every_packet_explained
         arrived = chain.quiet()
         with chain.agent() as agent:
             agent.publishing()
-            assert wait_until(lambda: len(generations(pins)) == 1, 60), agent.output()
-            assert wait_until(lambda: not spooled(agent), 60), agent.output()
+            assert wait_until(lambda: len(generations(pins)) == 1, 120), agent.output()
+            assert wait_until(lambda: not spooled(agent), 120), agent.output()
             agent.stop()
         runs = chain.close()
     found = sums(runs)
@@ -322,14 +315,14 @@ def test_a_second_signal_leaves_what_is_unpublished_to_the_next_run(bpffs, wire,
     with directory(bpffs, "restarts") as pins:
         chain = Chain(wire, broker.url, pins)
         # Without the broker the end takes a while.
-        with chain.agent("--shutdown-timeout", 60) as agent:
+        with chain.agent("--shutdown-timeout", 600) as agent:
             agent.publishing()
             broker.stop(signal.SIGKILL)
             arrived = delivered(chain.sender, chain.receiver, PACKETS, "-f", FLOWS)
             agent.signal(signal.SIGTERM)
-            assert agent.saw("stopping", 10)
+            assert agent.saw("stopping", 60)
             agent.signal(signal.SIGTERM)
-            assert agent.wait(10) == 1
+            assert agent.wait() == 1
             assert agent.logs(
                 "second signal: ending at once, the next run counts what is unpublished"
             )

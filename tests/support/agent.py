@@ -21,12 +21,17 @@ from flowstream.source import open_source
 from support.traffic import flood, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.net import Interface
 
 FLOWSTREAM = (sys.executable, "-m", "flowstream")
-START_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 120.0
 NEW_FLOWS = 500_009
+UNDER_WAY = 50_000
+"""Octets that the kernel may hold of a sender's packets: fewer than fill the queue of a veth."""
+QUIET_S = 0.5
 
 
 class Agent:
@@ -169,38 +174,59 @@ def carried(url: str, prefix: str = "flowstream") -> Counter[int]:
 
 
 def last_counters(url: str) -> CountersRecord:
-    counters = records_of(url, "flowstream.counters")
-    (final,) = (each for each in counters if isinstance(each, CountersRecord) and each.final)
+    (final,) = finals_of(url)
     return final
 
 
-def delivered(sender: Interface, receiver: Interface, packets: int, *options: str | float) -> int:
-    """Flood ``packets`` out of ``sender``; how many of them the receiver's program saw.
+def finals_of(url: str) -> list[CountersRecord]:
+    """Final counters records, in their order."""
+    counters = records_of(url, "flowstream.counters")
+    return [each for each in counters if isinstance(each, CountersRecord) and each.final]
 
-    What the veth's own queue had no room for is no packet that a program could
-    see. Returns when the receiving CPU has worked off its queues.
+
+def delivered(sender: Interface, receiver: Interface, packets: int, *options: str | float) -> int:
+    """Flood ``packets`` out of ``sender``; return their number once the receiver has them all.
+
+    The sender waits for the receiver, so that no queue overflows. By the end the
+    receiving CPU has worked off its queues: a program has seen every packet.
     """
     dropped, received = sender.statistic("tx_dropped"), receiver.statistic("rx_packets")
-    report = flood(sender, "-n", packets, *options)
-    assert report["sent"] + report["err"] == packets
-    arrived = packets - (sender.statistic("tx_dropped") - dropped)
+    report = flood(sender, "-n", packets, "-w", UNDER_WAY, *options)
+    assert (report["sent"], sender.statistic("tx_dropped")) == (packets, dropped)
 
     def settled() -> bool:
-        return receiver.statistic("rx_packets") - received == arrived and not _backlog()
+        return receiver.statistic("rx_packets") - received == packets and not _backlog()
 
-    assert wait_until(settled), f"{receiver.statistic('rx_packets') - received} != {arrived}"
-    return arrived
+    assert wait_until(settled), f"{receiver.statistic('rx_packets') - received} != {packets}"
+    return packets
 
 
-def flood_for(seconds: float, sender: Interface, receiver: Interface) -> int:
-    """Send packets that each are a new flow for a time; how many reached the program."""
+def flood_for(
+    seconds: float,
+    sender: Interface,
+    receiver: Interface,
+    until: Callable[[], object] = lambda: True,
+) -> int:
+    """Send packets that each are a new flow for a time, and until something is so.
+
+    Returns how many reached the program.
+    """
     arrived, port = 0, 1
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or not until():
         # A destination port of its own makes the flows of each round new.
         options = ("-f", NEW_FLOWS, "-P", port)
         arrived, port = arrived + delivered(sender, receiver, NEW_FLOWS, *options), port + 1
     return arrived
+
+
+def quiet(receiver: Interface) -> int:
+    """Wait until nothing is under way of senders that have ended; return ``rx_packets``."""
+    received = -1
+    while received != (now := receiver.statistic("rx_packets")) or _backlog():
+        received = now
+        time.sleep(QUIET_S)
+    return received
 
 
 def _backlog() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.removal import remove_all
 from flowstream.layouts.constants import EndReason
-from support.agent import Agent, audit, carried, on
+from support.agent import Agent, audit, carried, on, quiet
 from support.traffic import wait_until
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from support.net import Wire
 
 CHAIN_GOES_ON = "the chain goes on"
-QUIET_S = 0.2
 
 
 class Chain:
@@ -52,11 +50,7 @@ class Chain:
 
     def quiet(self) -> int:
         """Wait until nothing is under way; return the packets that arrived."""
-        arrived = -1
-        while arrived != self.arrived:
-            arrived = self.arrived
-            time.sleep(QUIET_S)
-        return arrived
+        return quiet(self.receiver) - self._before
 
     def runs(self) -> list[dict[str, Any]]:
         """Runs of the chain, the oldest first; all but the last are closed and hold."""

@@ -18,10 +18,9 @@ from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
 from flowstream.pipeline.publisher import Publisher
-from flowstream.records import CountersRecord
 from flowstream.sink import open_sink
 from flowstream.streams import Stream
-from support.agent import records_of
+from support.agent import finals_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -75,5 +74,4 @@ class Rig:
 
 async def finals(url: str) -> list[int]:
     """Interfaces by index that have final counters."""
-    counters = await asyncio.to_thread(records_of, url, "flowstream.counters")
-    return [each.if_index for each in counters if isinstance(each, CountersRecord) and each.final]
+    return [each.if_index for each in await asyncio.to_thread(finals_of, url)]
