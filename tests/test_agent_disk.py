@@ -35,7 +35,7 @@ async def test_a_copy_of_topics_ends_with_status_1(tmp_path, broker):
     sink = open_sink(broker.url, account, partitions=1, record_format="json")
     await sink.start(["disk"])
     await sink.send(make_batch("disk", 0, 0, 101))
-    await sink.close(10)
+    await sink.close(60)
     assert account.settled == 101
     command = [*LOST, *FLOWSTREAM, "record", broker.url]
     command += ["--topic", "disk", "--to", str(tmp_path / "copy")]

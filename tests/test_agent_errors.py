@@ -6,13 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, delivered, last_counters, on
 from support.net import Interface, namespace, veth_pair
+from support.traffic import wait_until
 from support.users import AS_NOBODY
 
 from flowstream.kernel.counter import CounterProbe
@@ -91,11 +91,11 @@ def test_a_driver_with_too_few_queues_gets_generic_mode(recording_url):
 def test_a_signal_before_the_sink_connected_is_a_failure(wire):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", "kafka://127.0.0.1:1") as agent:
-        assert agent.saw("attached", 20)
+        assert agent.saw("attached", 60)
         # It handles signals only after it has dropped its privileges.
-        deadline = time.monotonic() + 20
-        while not any(int(mask, 16) >> signal.SIGTERM - 1 & 1 for mask in agent.status("SigCgt")):
-            assert time.monotonic() < deadline
+        assert wait_until(
+            lambda: any(int(mask, 16) >> signal.SIGTERM - 1 & 1 for mask in agent.status("SigCgt"))
+        )
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 1
         (ended,) = agent.logs("ended before the sink connected: nothing was published")

@@ -215,8 +215,8 @@ def test_an_interface_that_another_program_holds_is_logged_once_and_taken_once_i
             place.run("ip", "link", "set", "far1", "mtu", "1400")
             for change in ("down", "up"):
                 place.run("ip", "link", "set", "far0", change)
-                assert wait_until(lambda: "far0" in told(agent, f"interface_{change}"), 60)  # noqa: B023
-        assert wait_until(lambda: "far1" in told(agent, "attached"), 60), agent.output()
+                assert wait_until(lambda: "far0" in told(agent, f"interface_{change}"))  # noqa: B023
+        assert wait_until(lambda: "far1" in told(agent, "attached")), agent.output()
         place.run("ip", "link", "set", "far1", "mtu", "1500")
         agent.stop()
         (failed,) = agent.logs("attach_failed")
@@ -236,14 +236,14 @@ def test_a_lack_of_descriptors_keeps_only_new_interfaces_waiting(recording_url):
             while not agent.logs("attach_failed"):
                 assert len(links) < 22
                 links.append(site.create())
-                assert wait_until(lambda: links[-1].receiver.name in told(agent), 30)
+                assert wait_until(lambda: links[-1].receiver.name in told(agent))
             for link in links[:-1]:
                 link.send()
             # Their descriptors are enough for the last one.
             for link in links[:2]:
                 link.delete()
             last = links[-1]
-            assert wait_until(lambda: last.receiver.name in told(agent, "attached"), 60), (
+            assert wait_until(lambda: last.receiver.name in told(agent, "attached")), (
                 agent.output()
             )
             last.send()

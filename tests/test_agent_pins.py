@@ -337,18 +337,22 @@ def test_links_that_a_run_had_no_time_to_take_over_stay(bpffs, recording_url):
         with Agent(*options, "--user", "root") as agent:
             agent.publishing()
             agent.stop()
-        with Agent(*options, "--user", "root") as agent:
-            assert agent.saw("took_over", 60)
-            agent.stop()
-            taken = len(agent.logs("took_over"))
-            assert agent.logs("earlier_link_detached") == []
+        taken, runs = count, 1
+        while taken == count:
+            # On a busy machine the signal may come when all are taken.
+            runs += 1
+            with Agent(*options, "--user", "root") as agent:
+                assert agent.saw("took_over", 60)
+                agent.stop()
+                taken = len(agent.logs("took_over"))
+                assert agent.logs("earlier_link_detached") == []
         arrived = sum(delivered(*wire, 1_009) for wire in wires)
         with Agent(*options, "--user", "root") as agent:
             agent.publishing()
-            closed(agent, 2)
+            closed(agent, runs)
             assert len(agent.logs("took_over")) == count
             agent.stop()
-        assert 0 < taken < count
+        assert taken > 0
         assert published(recording_url) == arrived
 
 
@@ -428,7 +432,7 @@ def test_another_sampling_rate_by_sighup_goes_on_with_the_counters(chain, tmp_pa
         arrived = delivered(chain.sender, chain.receiver, PACKETS)
         write(4)
         agent.signal(signal.SIGHUP)
-        assert agent.saw("resampled", 30), agent.output()
+        assert agent.saw("resampled", 60), agent.output()
         sampled = delivered(chain.sender, chain.receiver, PACKETS)
         agent.signal(signal.SIGKILL)
         agent.wait()

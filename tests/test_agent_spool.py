@@ -40,18 +40,18 @@ def test_an_agent_killed_in_the_outage_and_in_the_drain(wire, broker_factory, sp
     with Agent(*spooling(receiver, broker.url, spool)) as agent:
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
-        assert wait_until(lambda: in_spool(spool) == arrived, 30), in_spool(spool)
+        assert wait_until(lambda: in_spool(spool) == arrived), in_spool(spool)
         written = len(segments(spool))
         # Counters of all of it.
-        assert wait_until(lambda: len(agent.logs("spool_waiting")) > 0, 30)
+        assert wait_until(lambda: len(agent.logs("spool_waiting")) > 0)
         agent.signal(signal.SIGKILL)
         agent.wait()
     assert len(segments(spool)) >= written
     broker.start()
     # Slow: it is killed in the middle.
     with Agent(*spooling(receiver, broker.url, spool, "--spool-rate", 300)) as agent:
-        assert agent.saw("spool_found", 30)
-        assert wait_until(lambda: drained(broker.url) > 100, 60)
+        assert agent.saw("spool_found", 60)
+        assert wait_until(lambda: drained(broker.url) > 100)
         agent.signal(signal.SIGKILL)
         agent.wait()
     with Agent(*spooling(receiver, broker.url, spool)) as agent:
@@ -99,7 +99,7 @@ def test_a_signal_while_it_waits_for_the_broker_loses_nothing(wire, broker_facto
     broker = broker_factory()
     broker.stop()
     with Agent(*spooling(receiver, broker.url, spool, "--topic-prefix", "before")) as agent:
-        assert agent.saw("attached", 30)
+        assert agent.saw("attached", 60)
         arrived = delivered(sender, receiver, FLOWS, "-f", FLOWS)
         agent.stop()
     broker.start()

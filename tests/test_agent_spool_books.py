@@ -42,14 +42,14 @@ def test_a_later_run_drops_records_of_an_earlier_one_for_room(wire, broker_facto
         # Each makes its own records: together more than the next run has room for.
         arrived = sum(delivered(sender, receiver, PACKETS, "-f", FLOWS) for _ in range(4))
         # Those on their way to the cluster follow once they are given up, after 30 s.
-        enough = wait_until(lambda: has_books(spool) and size(spool) > 1_200_000, 60)
+        enough = wait_until(lambda: has_books(spool) and size(spool) > 1_200_000, 120)
         assert enough, agent.output()
         agent.signal(how)
         agent.wait()
     with Agent(*options, "--spool-size", "1MB") as agent:
         agent.publishing()
         # Not before there was no room: the drain makes some.
-        assert agent.saw("spool_records_lost", 30), agent.output()
+        assert agent.saw("spool_records_lost", 60), agent.output()
         broker.start()
         assert agent.saw("spool_drained", 60)
         agent.stop()

@@ -30,7 +30,7 @@ def test_a_full_disk_is_counted_and_harms_nothing_that_is_there(wire, broker_fac
         with Agent(*spooling(receiver, broker.url, spool)) as agent:
             agent.publishing()
             first = delivered(sender, receiver, PACKETS, "-f", FLOWS)
-            assert agent.saw("spooling", 30)
+            assert agent.saw("spooling", 60)
             arrived = first
             while not agent.logs("spool_write_failed"):
                 arrived += delivered(sender, receiver, PACKETS, "-f", MANY_FLOWS)
@@ -82,10 +82,10 @@ def test_records_wait_until_the_agent_may_write(wire, secure, tmp_path):
         agent.publishing()
         arrived = delivered(sender, receiver, PACKETS, "-f", FLOWS)
         assert agent.saw("spooling", 60), agent.output()
-        assert wait_until(lambda: told(agent, "user reader is not authorised"), 60), agent.output()
+        assert wait_until(lambda: told(agent, "user reader is not authorised")), agent.output()
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
         allow(secure, READER, "*", "WRITE")
-        assert agent.saw("spool_drained", 90), agent.output()
+        assert agent.saw("spool_drained", 120), agent.output()
         arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
         agent.stop()
     *_, run = runs_of(secure.url)

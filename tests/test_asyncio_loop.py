@@ -30,7 +30,7 @@ async def round_trip(url: str, topic: str) -> None:
     first, second = make_batch(topic, 1, 0, 1009), make_batch(topic, 1, 1009, 13)
     await sink.send(first)
     await sink.send(second)
-    await sink.close(10)
+    await sink.close(60)
     assert len(account.acknowledged_values) == account.settled == 1022
     read = [m.value async for batch in open_source(url, [topic]).batches() for m in batch]
     assert read == [*first.values, *second.values]

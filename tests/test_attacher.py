@@ -213,7 +213,7 @@ def test_the_run_ends_in_order_when_the_attacher_is_killed(wire, recording_url):
 def test_the_attacher_ends_while_the_sink_connects(wire):
     _, receiver = wire
     with Agent(*on(receiver), "--sink", "kafka://127.0.0.1:1") as agent:
-        assert agent.saw("attached", 30)
+        assert agent.saw("attached", 60)
         os.kill(attached.attacher_of(agent), signal.SIGKILL)
         assert agent.wait() == 1
         assert agent.logs("attacher_ended"), agent.output()
@@ -325,7 +325,7 @@ sasl.password = "{password}"
     )
     configuration.chmod(0o600)
     with Agent("--config", configuration) as agent:
-        assert agent.saw("attached", 30)
+        assert agent.saw("attached", 60)
         # While the agent imports its sink it cannot be read everywhere.
         assert wait_until(lambda: password.encode() in memory(agent.pid))
         held = memory(attached.attacher_of(agent))

@@ -29,7 +29,7 @@ def token(endpoint: TokenEndpoint, secret: str = CLIENT_SECRET) -> dict:
         "client_secret": secret,
     }
     data = urllib.parse.urlencode(form).encode()
-    with urllib.request.urlopen(endpoint.url, data, timeout=10) as answer:
+    with urllib.request.urlopen(endpoint.url, data, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -46,7 +46,7 @@ def client(broker: SecureBroker, listener: str, **settings) -> tuple[Producer, l
 def errors_of(broker: SecureBroker, listener: str, **settings) -> str:
     """Ask for metadata until the first error, or its answer, which gives none."""
     producer, errors = client(broker, listener, **settings)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not errors:
         try:
             producer.list_topics(timeout=0.5)
@@ -104,5 +104,5 @@ def test_rights_of_the_users(secure_broker: SecureBroker, user: str, error: str 
     create(secure_broker, NewTopic(topic, 1))
     producer, _ = client(secure_broker, "SASL", **secure_broker.settings("SASL", user))
     producer.produce(topic, b"", on_delivery=lambda found, _: outcomes.append(found))
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     assert [found and found.name() for found in outcomes] == [error]

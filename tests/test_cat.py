@@ -51,7 +51,7 @@ def write(directory, values, *, begin_ms=BEGIN_MS, partitions=1, topic=TOPIC):
         for number, value in enumerate(values):
             content = Content(begin_ms + 1000 * number, b"key", value)
             await sink.send(batch_of(topic, number % partitions, [content]))
-        await sink.flush(20)
+        await sink.flush(60)
         await sink.close(5)
 
     asyncio.run(run())
@@ -331,7 +331,7 @@ async def produce(broker: Broker, topic: str, values, begin_ms: int) -> None:
     for number, value in enumerate(values):
         content = Content(begin_ms + 1000 * number, b"key", value)
         await sink.send(batch_of(topic, number % 3, [content]))
-    await sink.flush(20)
+    await sink.flush(60)
     await sink.close(5)
 
 
@@ -370,7 +370,7 @@ def test_follow_prints_at_once_what_arrives(broker: Broker, tmp_path: Path):
             lines += cat.stdout.readlines()
             if cat.poll() is not None or time.monotonic() > deadline:
                 break
-        assert cat.wait(30) == 0
+        assert cat.wait(60) == 0
         lines += cat.stdout.readlines()
     assert len(lines) == 3
     assert not {decode(line).seq for line in lines} & {decode(value).seq for value in values[:5]}

@@ -377,7 +377,7 @@ async def test_existing_topics(broker):
     opened = open_sink(broker.url, Account(), partitions=7, record_format="json")
     await opened.start(["checked.flows"])
     await opened.send(make_batch("checked.flows", 0, 0, 3))
-    await opened.close(10)
+    await opened.close(60)
     counts = await partition_counts(broker.cluster, ["checked.flows", "checked.none"], 10)
     assert counts == {"checked.flows": 7, "checked.none": 0}
 

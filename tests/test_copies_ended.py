@@ -59,7 +59,7 @@ def recorded(directory: Path, times: list[int]) -> list[Content]:
         for partition in range(PARTITIONS):
             for each in batches:
                 await sink.send(batch_of(TOPIC, partition, each))
-        await sink.flush(20)
+        await sink.flush(60)
         await sink.close(5)
 
     asyncio.run(write())

@@ -186,7 +186,7 @@ async def record(directory: Path, messages: list[Message]) -> None:
     await sink.start(topics)
     for message in messages:
         await sink.send(MessageBatch.copy_of([message]))
-    await sink.flush(20)
+    await sink.flush(60)
     await sink.close(5)
     assert sink.fault is None
 

@@ -136,7 +136,7 @@ async def test_an_attach_that_ends_after_the_run_was_stopped_is_accounted_for(
     def attach_while_it_stops(target: Target) -> Attachment:
         attachment = attach(target)
         loop.call_soon_threadsafe(lambda: (rig.agent.stop(), stopped.set()))
-        assert stopped.wait(30)
+        assert stopped.wait(60)
         link.send()
         return attachment
 

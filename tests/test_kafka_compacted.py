@@ -9,6 +9,7 @@ import pytest
 from support.agent import Agent, on
 from support.outcomes import Account, new_topic
 from support.pcap_runs import in_child
+from support.traffic import wait_until
 
 from flowstream.audit import audit
 from flowstream.check import check
@@ -48,9 +49,11 @@ async def test_check(broker, prefix):
 
 
 async def test_run(broker, prefix, wire):
-    options = ("--sink", broker.url, "--topic-prefix", prefix, "--duration", 2)
+    options = ("--sink", broker.url, "--topic-prefix", prefix)
     with Agent(*on(wire.receiver), *options) as agent:
-        assert agent.wait() == 0
+        agent.publishing()
+        assert wait_until(lambda: len(agent.logs("kafka_topic_compacted")) >= 2), agent.output()
+        agent.stop()
         warned = agent.logs("kafka_topic_compacted")
     assert [each["topic"] for each in warned] == [f"{prefix}.flows", f"{prefix}.new_flows"]
     assert {(each["reason"], each["remedy"]) for each in warned} == {(REASON, REMEDY)}

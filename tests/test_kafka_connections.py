@@ -37,7 +37,7 @@ async def test_a_start_that_is_cancelled_between_two_answers(broker: Broker) -> 
                     await producer.start()
             held = producer.client
             await producer.stop()
-            await eventually(lambda: is_idle(relay), 5)
+            await eventually(lambda: is_idle(relay))
             assert held._conns == {}
 
 
@@ -58,5 +58,5 @@ async def test_a_connection_that_is_ready_after_its_client_was_closed(
             await client.close()
             assert (connection := await connecting) is not None
             assert not connection.connected()
-            await eventually(lambda: is_idle(relay), 5)
+            await eventually(lambda: is_idle(relay))
             await producer.stop()

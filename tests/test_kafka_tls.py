@@ -101,7 +101,7 @@ async def server(authority: Authority) -> AsyncIterator[tuple[int, list[str]]]:
 
 
 async def connect(port: int, tls: Tls, name: str = "localhost") -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=context(tls), server_hostname=name
         )

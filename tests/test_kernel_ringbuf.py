@@ -183,9 +183,9 @@ def test_close_from_another_thread_ends_the_reading():
 
         thread = threading.Thread(target=read)
         thread.start()
-        assert reading.wait(10)
+        assert reading.wait(60)
         ring.close()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert faults == []
         assert 0 < sum(taken) <= 10_007

@@ -29,7 +29,7 @@ from flowstream.host.rtnetlink import Attribute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 MESSAGES = 20_000
 """More than the queue holds."""
 ETHERNET, LOOPBACK, NONE = 1, 772, 65534
@@ -342,7 +342,7 @@ def test_without_any_privilege_the_links_are_followed(place):
         privileges.give_up(privileges.User(65534, 65534))
         print(flush=True)
         for line in sys.stdin:
-            assert select.select([followed.fd], [], [], 30)[0]
+            assert select.select([followed.fd], [], [], 60)[0]
             followed.read()
             print(*(link.name for link in followed.links().values()), flush=True)
     """

@@ -21,7 +21,7 @@ from flowstream.host.namespaces import Namespace, open_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 OWN = Path("/proc/thread-self/ns/net")
 
 

@@ -135,7 +135,7 @@ async def test_a_run_that_ends_meanwhile_leaves_the_closing_to_the_next(pins, le
         closing = asyncio.ensure_future(site.closing.run(stopping))
         await eventually(lambda: len(site.shelf.counters()) == 1)
         stopping.set()
-        await asyncio.wait_for(closing, 10)
+        await asyncio.wait_for(closing, 60)
         site.closing.write_books()
         assert (site.closed, site.faults) == ([], [])
         # Its books have what was published: nothing is published twice.

@@ -63,7 +63,7 @@ async def write(sink: SegmentSink | KafkaSink, topic: str, rows: dict[int, list[
     await sink.start([topic])
     for partition, of_partition in rows.items():
         await sink.send(batch_of(topic, partition, of_partition))
-    await sink.flush(20)
+    await sink.flush(60)
     await sink.close(5)
 
 
@@ -164,7 +164,7 @@ async def test_copy_of_a_brokers_log_directory_is_replayed(broker: Broker, tmp_p
     await sink.start([topic])
     for first in range(0, 12_007, 1_009):
         await sink.send(make_batch(topic, 0, first, 1_009))
-    await sink.flush(20)
+    await sink.flush(60)
     await sink.close(5)
     # The whole directory: other topics, indices, epochs, files of the broker itself.
     shutil.copytree(broker.log_dir, tmp_path / "data")
@@ -199,7 +199,7 @@ async def test_created_topic_keeps_messages_of_any_age(
     sink = KafkaSink(strict.cluster, Account(), partitions=1)
     await replay(tmp_path, strict.url)
     await write(sink, "limited", {0: many(11)})
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while not await _emptied(strict.url, "limited"):  # noqa: ASYNC110 - the broker says nothing
             await asyncio.sleep(0.1)
     assert await read(strict.url, "replayed") == {0: many(11)}
@@ -272,7 +272,7 @@ async def compressed_topic(broker: Broker, topic: str, codec: str) -> None:
     producer = Producer({"bootstrap.servers": broker.address, "compression.type": codec})
     for n in range(101):
         producer.produce(topic, b"v" * 997, b"%d" % n, partition=1, headers=[("n", b"%d" % n)])
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
@@ -352,12 +352,12 @@ async def test_compacted_topic_is_read_with_a_warning(
     )
     more = KafkaSink(cleaning.cluster, Account(), partitions=1)
     await more.start([topic])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         for n in itertools.count(1):
             # Later by the messages' own times too; these keys stay.
             later = Content(BEGIN_MS + 1_000 * n, b"later %d" % n, b"")
             await more.send(batch_of(topic, 0, [later]))
-            await more.flush(20)
+            await more.flush(60)
             if len(left := await messages(cleaning.url, topic)) == 7 + n:
                 break
             await asyncio.sleep(0.1)

@@ -49,7 +49,7 @@ async def record(
     await sink.start(["t"])
     for batch in batches:
         await sink.send(batch)
-    await sink.close(10)
+    await sink.close(60)
     assert sink.fault is None
     return account
 
@@ -133,13 +133,13 @@ async def test_a_segment_that_cannot_be_deleted_stops_nothing(tmp_path: Path) ->
     await sink.start(["t"])
     first, second, third = in_order(0, 3)
     await sink.send(first)
-    await sink.flush(10)
+    await sink.flush(60)
     # In place of the segment that will be deleted first.
     (tmp_path / "t-0" / f"{0:020}.log").unlink()
     (tmp_path / "t-0" / f"{0:020}.log").mkdir()
     for batch in (second, third):
         await sink.send(batch)
-    await sink.close(10)
+    await sink.close(60)
     assert len(account.acknowledged_values) == 3 * BATCH
     assert sink.fault is None
     assert segments(tmp_path, 0) == [0, BATCH, 2 * BATCH]

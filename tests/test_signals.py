@@ -22,8 +22,9 @@ AGENT = """if True:
         if moment == "later":
             send()
         await asyncio.wait_for(stopping.wait(), 30)
-        # What the loop has noted is reported before this ends.
-        await asyncio.sleep(0.1)
+        # What the loop has noted is that first one.
+        while signals._noted.total():
+            await asyncio.sleep(0.01)
         print("ending in order", flush=True)
         send()
         await asyncio.sleep(30)

@@ -44,7 +44,7 @@ async def record(
     for count in counts:
         await sink.send(make_batch("t", partition, first, count))
         first += count
-    await sink.close(10)
+    await sink.close(60)
     return account
 
 
@@ -67,7 +67,7 @@ async def test_round_trip_keeps_every_record_in_its_partition_and_order(tmp_path
         await sink.send(make_batch("t", partition, first, count))
         sent[partition] += range(first, first + count)
         first += count
-    await sink.flush(10)
+    await sink.flush(60)
     assert len(account.acknowledged_values) == account.settled == first
     messages = await read(tmp_path / "a" / "b")
     for partition, numbers in sent.items():
@@ -77,8 +77,8 @@ async def test_round_trip_keeps_every_record_in_its_partition_and_order(tmp_path
         assert [m.offset for m in got] == list(range(len(numbers)))
         assert {m.timestamp_ms for m in got} == {TIMESTAMP_MS}
     assert await read(tmp_path / "a" / "b", "u") == []
-    await sink.close(10)
-    await sink.close(10)
+    await sink.close(60)
+    await sink.close(60)
     await sink.send(make_batch("t", 0, 0, 3))
     assert account.causes == {"shutdown": 3}
 
@@ -108,7 +108,7 @@ async def test_continues_a_recording_and_keeps_its_partitions(tmp_path: Path) ->
     await sink.start(["t"])
     assert sink.partitions("t") == 2
     await sink.send(make_batch("t", 0, 114, 17))
-    await sink.close(10)
+    await sink.close(60)
     messages = await read(tmp_path)
     assert [number(m.value) for m in messages] == [m.offset for m in messages] == list(range(131))
 
@@ -246,7 +246,7 @@ def test_owner_can_continue_after_root_is_given_up(tmp_path: Path) -> None:
             drop()
             for n in range(7):
                 await sink.send(make_batch("t", 0, n * 97, 97))
-            await sink.close(10)
+            await sink.close(60)
             assert not account.causes, account.causes
         asyncio.run(main())
         """,
@@ -274,7 +274,7 @@ def test_next_segment_is_created_without_privileges_in_any_directory(tmp_path: P
                 await sink.start(["t"])
                 for n in range(7):
                     await sink.send(make_batch("t", 0, n * 97, 97))
-                await sink.close(10)
+                await sink.close(60)
             asyncio.run(main())
             assert not account.causes, account.causes
             assert sink.fault is None, sink.fault
@@ -355,7 +355,7 @@ async def test_only_created_entries_get_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "root" / "new" / "recording"
     sink = SegmentSink(path, Account(), partitions=1, owner=(NOBODY, NOBODY))
     await sink.start(["t"])
-    await sink.close(10)
+    await sink.close(60)
     owners = {entry: entry.stat().st_uid for entry in everything_in(tmp_path)}
     assert {entry for entry, uid in owners.items() if uid == NOBODY} == {
         *(path, path / ".lock", path / "t-0", path / SEGMENT)
@@ -368,7 +368,7 @@ async def test_replaced_directories_are_not_followed(tmp_path: Path, outside: Pa
     sink = SegmentSink(path, account, partitions=1, segment_bytes=50_000)
     await sink.start(["t"])
     await sink.send(make_batch("t", 0, 0, 97))
-    await sink.flush(10)
+    await sink.flush(60)
     before = state_of(outside)
     (path / "t-0").rename(path / "t-1")
     (path / "t-0").symlink_to(outside)
@@ -376,7 +376,7 @@ async def test_replaced_directories_are_not_followed(tmp_path: Path, outside: Pa
     path.symlink_to(outside)
     for n in range(1, 7):
         await sink.send(make_batch("t", 0, n * 97, 97))
-    await sink.close(10)
+    await sink.close(60)
     assert account.settled == len(account.acknowledged_values) == 679
     assert state_of(outside) == before
     assert len(list((tmp_path / "moved" / "t-1").iterdir())) == 4
@@ -393,7 +393,7 @@ def test_disk_that_fails_to_sync_is_a_fault(tmp_path: Path) -> None:
             await sink.start(["t"])
             for n in range(7):
                 await sink.send(make_batch("t", 0, n * 97, 97))
-            await sink.close(10)
+            await sink.close(60)
             assert not account.causes, account.causes
             print(sink.fault)
         # It does not affect threads that exist already.
@@ -414,12 +414,12 @@ async def test_bug_fails_the_batch_and_is_reported(tmp_path: Path) -> None:
     broken = make_batch("t", 0, 0, 7)
     broken.values[3] = "no octets"  # type: ignore[call-overload]
     await sink.send(broken)
-    await sink.flush(10)
+    await sink.flush(60)
     assert account.causes == {"internal_error": 7}
     assert sink.fault is not None
     assert "TypeError" in sink.fault
     await sink.send(make_batch("t", 0, 7, 13))
-    await sink.close(10)
+    await sink.close(60)
     assert [number(m.value) for m in await read(tmp_path)] == list(range(7, 20))
 
 
@@ -429,20 +429,20 @@ async def test_full_disk_fails_the_batch_and_leaves_no_part_of_it(tmp_path: Path
     await sink.start(["t"])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     await sink.send(make_batch("t", 0, 0, 101))
-    await sink.flush(10)
+    await sink.flush(60)
     segment = tmp_path / "t-0" / f"{0:020}.log"
     size = segment.stat().st_size
     # A write over the limit is cut short and then refused (EFBIG), as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, hard))
     try:
         await sink.send(make_batch("t", 0, 101, 97))
-        await sink.flush(10)
+        await sink.flush(60)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert account.causes == {"io_error": 97}
     assert segment.stat().st_size == size
     await sink.send(make_batch("t", 0, 198, 89))
-    await sink.close(10)
+    await sink.close(60)
     assert account.causes == {"io_error": 97}
     numbers = [number(m.value) for m in await read(tmp_path)]
     assert numbers == [*range(101), *range(198, 287)]

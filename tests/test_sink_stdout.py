@@ -38,9 +38,9 @@ async def test_one_line_per_record_in_order(monkeypatch: pytest.MonkeyPatch) -> 
         assert sink.partitions("t") == 1
         await sink.send(first)
         await sink.send(second)
-        await sink.flush(10)
-        await sink.close(10)
-        await sink.close(10)
+        await sink.flush(60)
+        await sink.close(60)
+        await sink.close(60)
         await sink.send(make_batch("t", 0, 20, 3))
     assert account.acknowledged_values == first.values + second.values
     assert account.causes == {"shutdown": 3}
@@ -61,9 +61,9 @@ async def test_closed_pipe_is_a_fault_and_the_rest_fails(
         assert await anyio.to_thread.run_sync(os.read, reader, 2 * 204) != b""
         os.close(reader)
         await sink.send(make_batch("t", 0, 997, 11))
-        await sink.flush(10)
+        await sink.flush(60)
         assert sink.fault == "stdout: the reader has closed the pipe"
-        await sink.close(10)
+        await sink.close(60)
     assert account.settled == 1008
     assert set(account.causes) == {"pipe_closed"}
     assert 2 <= len(account.acknowledged_values) < 997
@@ -107,7 +107,7 @@ async def test_batch_in_doubt_gets_no_second_outcome_and_later_ones_are_never_wr
         # The reader continues, and the write succeeds.
         written = [await anyio.to_thread.run_sync(lines.readline) for _ in range(997)]
         await sink.send(later)
-        await sink.close(10)
+        await sink.close(60)
         written += [await anyio.to_thread.run_sync(lines.readline) for _ in range(13)]
     assert [line.rstrip() for line in written] == [
         value.rstrip() for value in [*doubtful.values, *later.values]
@@ -128,14 +128,14 @@ async def test_bug_fails_the_batch_and_is_logged_once(
         await sink.start(["t"])
         for batch in broken:
             await sink.send(batch)
-        await sink.flush(10)
+        await sink.flush(60)
         assert account.causes == {"internal_error": 18}
         assert sink.fault == (
             "stdout: TypeError: sequence item 3: expected a bytes-like object, str found"
         )
         # It continues: later batches get their outcomes.
         await sink.send(make_batch("t", 0, 18, 13))
-        await sink.close(10)
+        await sink.close(60)
         os.close(reader)
     assert len(account.acknowledged_values) == 13
     assert [each["event"] for each in logs] == ["internal_error"]

@@ -58,7 +58,7 @@ async def record(directory: Path, counts: list[int], **options: Any) -> Path:
     for count in counts:
         await sink.send(make_batch("t", 0, first, count, size=12))
         first += count
-    await sink.close(10)
+    await sink.close(60)
     return directory / "t-0" / f"{0:020}.log"
 
 
@@ -356,7 +356,7 @@ class Following:
                 self.found.setdefault(message.partition, []).append(number(message.value))
 
     async def reaches(self, expected: dict[int, list[int]]) -> None:
-        await eventually(lambda: self.found == expected, 20)
+        await eventually(lambda: self.found == expected)
 
 
 async def test_growing_recording_is_followed(tmp_path: Path) -> None:
@@ -374,21 +374,21 @@ async def test_growing_recording_is_followed(tmp_path: Path) -> None:
         await sink.start(["t"])
         for first in range(97, 97 * 7, 97):
             await sink.send(make_batch("t", 0, first, 97, size=12))
-            await sink.flush(10)
+            await sink.flush(60)
             await following.reaches({0: list(range(first + 97))})
-        await sink.close(10)
+        await sink.close(60)
         assert len(list((recording / "t-0").iterdir())) == 4
 
         data = write_batch(other, [97 * 7, 97 * 7 + 1])
         segment = max((recording / "t-0").iterdir())
         with segment.open("ab", buffering=0) as file:
             file.write(data[:70])
-            await eventually(lambda: following.source.warnings, 20)
+            await eventually(lambda: following.source.warnings)
             assert "offset 679: the last batch is cut short" in following.source.warnings[0]
             assert following.found == {0: list(range(97 * 7))}
             file.write(data[70:])
         await following.reaches({0: list(range(97 * 7 + 2))})
-        await eventually(lambda: not following.source.warnings, 20)
+        await eventually(lambda: not following.source.warnings)
 
         write_batch(other, list(range(11)), name="t-3")
         (other / "t-3").rename(recording / "t-3")
@@ -406,7 +406,7 @@ async def test_damage_ends_the_following(tmp_path: Path) -> None:
             with segment.open("ab") as file:
                 file.write(b"\xff" * 100)
 
-    with anyio.fail_after(20), pytest.raises(SourceError, match="partition 0, offset 97: damaged"):
+    with anyio.fail_after(60), pytest.raises(SourceError, match="partition 0, offset 97: damaged"):
         await read_on()
     assert numbers == list(range(97))
 
@@ -416,7 +416,7 @@ async def test_topic_is_followed_through_new_partitions(broker: Broker) -> None:
     sink = KafkaSink(broker.cluster, Account(), partitions=2, limits=Limits(metadata_age=0.2))
     await sink.start([topic])
     await sink.send(make_batch(topic, 1, 0, 4001))
-    await sink.flush(10)
+    await sink.flush(60)
     following = Following(KafkaSource(broker.cluster, [topic], metadata_age=0.2))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(following.run)
@@ -426,7 +426,7 @@ async def test_topic_is_followed_through_new_partitions(broker: Broker) -> None:
         await following.reaches({0: list(range(7)), 1: list(range(4012))})
         async with admin_client(broker.cluster) as admin:
             await admin.create_partitions({topic: NewPartitions(3)})
-        await eventually(lambda: sink.partitions(topic) == 3, 10)
+        await eventually(lambda: sink.partitions(topic) == 3)
         await sink.send(make_batch(topic, 2, 0, 13))
         await sink.send(make_batch(topic, 1, 4012, 1))
         await following.reaches({0: list(range(7)), 1: list(range(4013)), 2: list(range(13))})
@@ -444,7 +444,7 @@ async def test_following_survives_a_broker_that_restarts(
     await sink.send(make_batch("t", 0, 0, 101))
     following = Following(KafkaSource(restarted.cluster, ["t"]))
     async with anyio.create_task_group() as tasks:
-        await sink.flush(10)
+        await sink.flush(60)
         tasks.start_soon(following.run)
         await following.reaches({0: list(range(101))})
         await anyio.to_thread.run_sync(restarted.restart)
@@ -471,7 +471,7 @@ async def test_log_directory_of_a_broker_is_a_recording(broker: Broker, tmp_path
     topic = f"source-{tmp_path.name}"
     await sink.start([topic])
     await sink.send(make_batch(topic, 0, 0, 4001))
-    await sink.flush(10)
+    await sink.flush(60)
     await sink.close(5)
     copy = tmp_path / f"{topic}-0"
     shutil.copytree(broker.log_dir / copy.name, copy)
@@ -489,7 +489,7 @@ async def test_damage_in_a_broker_is_named_after_everything_before_it(
     for first in (0, 1_009, 2_018, 3_027):
         for partition in range(3):
             await sink.send(make_batch("t", partition, first, 1_009, size=12))
-        await sink.flush(10)
+        await sink.flush(60)
     await sink.close(5)
     damaged.stop()
     segment = damaged.log_dir / "t-1" / f"{0:020}.log"

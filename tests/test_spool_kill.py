@@ -46,15 +46,14 @@ WRITER = f"""
 """
 
 
-def kill_at(delay: float, directory: Path, log: Path, first: int, compression: str) -> list[str]:
-    """Run the writer until ``delay`` seconds after it opened the spool; return its log."""
+def kill_at(size: int, directory: Path, log: Path, first: int, compression: str) -> list[str]:
+    """Run the writer until its log has more than ``size`` octets; return the log."""
     log.unlink(missing_ok=True)
     args = [str(directory), str(log), str(first), compression]
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), *args]) as process:
-        while not log.exists() or not log.stat().st_size:
+        while not log.exists() or log.stat().st_size <= size:
             assert process.poll() is None
             time.sleep(0.001)
-        time.sleep(delay)
         process.kill()
         assert process.wait() == -9
     return log.read_text().splitlines()
@@ -105,7 +104,8 @@ def test_a_killed_process_loses_nothing_that_it_spooled():
         directory, log = Path(place) / "spool", Path(place) / "log"
         for kills in range(1, KILLS + 1):
             compression = rng.choice(["none", "zstd"])
-            lines = kill_at(rng.random() * 0.06, directory, log, expected.next, compression)
+            size = rng.randrange(2_000)
+            lines = kill_at(size, directory, log, expected.next, compression)
             assert lines[0] == "open"
             expected.note([line for line in lines[1:] if line])
             spool = opened(directory)

@@ -105,7 +105,7 @@ async def test_a_partition_without_a_leader_holds_up_no_other(tmp_path: Path) ->
             await eventually(lambda: rig.acknowledged == 103)
             await eventually(lambda: rig.waiting == 101)
             cluster.set_leader(topic, 0, 1)
-            await eventually(lambda: rig.acknowledged == 204, 60)
+            await eventually(lambda: rig.acknowledged == 204)
             await eventually(lambda: rig.spool.records == 0)
             assert rig.waiting == 0
 

@@ -92,7 +92,7 @@ async def read(consumer: Any, count: int) -> list[Any]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 (only the broker knows when it happens)
             await asyncio.sleep(0.01)
 
@@ -429,7 +429,7 @@ async def test_stop_commits_automatically(topics):
 async def test_positions_are_committed_automatically_after_the_interval(topics):
     async with topics.consumer("u", group_id="g", auto_commit_interval_ms=50) as consumer:
         await consumer.getone()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await consumer.committed(U0) != 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 

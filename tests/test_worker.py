@@ -28,7 +28,7 @@ class Disk:
         self.account = Account()
 
     def write(self, batch: MessageBatch) -> tuple[int, str]:
-        assert self.opened.wait(30)
+        assert self.opened.wait(60)
         self.written.append(len(batch))
         return len(batch), "io_error"
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 LIBS = HERE.parents[1] / ".cache" / "kafka" / "libs"
 CLUSTER_ID = "Zmxvd3N0cmVhbS10ZXN0cw"
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 60.0
 
 # The controller lets a killed broker back in when its session is over: keep it short.
 # Messages of tests are as old as their timestamps say: no broker's limit may delete them.
@@ -60,7 +60,7 @@ def dump_log(segment: Path) -> str:
     """Output of Kafka's own tool for a log segment, with the batches' records."""
     arguments = ("--deep-iteration", "--print-data-log", "--files", str(segment))
     command = java("kafka.tools.DumpLogSegments", *arguments)
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     return done.stdout
 
 
@@ -187,13 +187,14 @@ class Broker:
         for mechanism, user, password in self._scram:
             arguments += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
         command = java("kafka.tools.StorageTool", *arguments)
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise RuntimeError(f"the broker's directory was not made:\n{done.stdout}{done.stderr}")
 
     def _listens(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            for port in self.ports.values():
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             return False
         return True

@@ -177,7 +177,7 @@ async def following(
 
 async def until(true: Callable[[], object]) -> None:
     """Wait until it is true."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)

@@ -157,6 +157,6 @@ async def publish(url: str, record_format: str, *runs: Published) -> None:
             topic, partition, [0], [key], [value], stream=stream, tally=Tally.empty(1)
         )
         await sink.send(batch)
-    await sink.flush(30)
-    await sink.close(10)
+    await sink.flush(60)
+    await sink.close(60)
     assert len(account.acknowledged_values) == len(messages)

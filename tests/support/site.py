@@ -140,7 +140,7 @@ class Site:
 
     def published(self, packets: int) -> None:
         """Wait until flow records of so many packets are published."""
-        assert wait_until(lambda: carried(self.url).total() == packets, 30), carried(self.url)
+        assert wait_until(lambda: carried(self.url).total() == packets), carried(self.url)
 
     def counted(self, host: str, packets: int) -> None:
         """Wait until counters of ``host`` have so many packets, over interfaces and directions."""
@@ -154,7 +154,7 @@ class Site:
                     found[key] = max(found[key], record.seen_packets)
             return found.total() == packets
 
-        assert wait_until(seen, 30)
+        assert wait_until(seen)
 
     def parquet(self, stream: str, file: Path) -> None:
         """Write a topic to a file, as the cookbook does."""

@@ -95,7 +95,7 @@ def write_capture(path: Path, packets: Iterable[bytes]) -> Path:
     return path
 
 
-def wait_until(true: Callable[[], bool], timeout: float = 10) -> bool:
+def wait_until(true: Callable[[], bool], timeout: float = 60) -> bool:
     """Poll until it is true, for at most ``timeout`` seconds; return the last result."""
     deadline = time.monotonic() + timeout
     while not true():
