@@ -20,10 +20,11 @@ RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=ipr
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
 # Without broker, kernel or root: half a minute on any interpreter.
-UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow community_id config \
-	config_source encode extras imports kafka_pauses kafka_properties link_types log overlaps partition \
-	past pipeline profiles records reference registry retries schemas selection sink_kafka_lanes \
-	sink_stdout spool spool_damage spool_live spool_model spool_pace spool_runs wording)
+UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
+	community_id config config_source encode extras imports kafka_pauses kafka_properties \
+	link_types log overlaps partition past pipeline profiles records reference registry \
+	retries schemas selection sink_kafka_lanes sink_stdout spool spool_damage spool_live \
+	spool_model spool_pace spool_runs wording)
 COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --generate-hashes \
 	--allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
