@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.audited import result_of, spooled, sums, with_doubt
-from support.published import EPOCH, Published
+from support.published import EGRESS, EPOCH, INGRESS, Published
 
 from flowstream.audit import Result, tables
 
@@ -125,3 +125,13 @@ def test_the_table_shows_what_waits_in_the_spool(record_format):
     )
     drained = printed(result_of(spooled(record_format, drained=11)))
     assert drained.endswith("octets seen, difference 0\n\nEvery packet is accounted for.\n")
+
+
+def test_packets_of_several_places_are_said_to_be_a_sum():
+    """One that the host forwards is seen coming in and going out."""
+    published = Published("msgpack", ((3, INGRESS), (3, EGRESS)))
+    seen = sum(each.seen_packets for each in published.counters if each.final)
+    text = (
+        rf"holds: {seen:,} packets and [0-9,]+ octets seen over 2 interfaces and directions, diff"
+    )
+    assert re.search(f"^{text}erence 0$", printed(result_of(published)), re.MULTILINE)

@@ -254,7 +254,10 @@ def _verdict(console: Console, run: Run) -> None:
         console.print(f"[red]does not hold:[/] {_text(problem)}", soft_wrap=True)
     if not run.problems:
         terms = Terms.total(interface.terms for interface in run.interfaces)
-        console.print(f"[green]holds:[/] {amount_text(terms.seen)} seen, {_rest(terms)}")
+        # A packet that the host forwards is seen twice.
+        places = len(run.interfaces)
+        over = f" over {places:,} interfaces and directions" if places > 1 else ""
+        console.print(f"[green]holds:[/] {amount_text(terms.seen)} seen{over}, {_rest(terms)}")
     console.print()
 
 
