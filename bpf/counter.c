@@ -130,11 +130,14 @@ int xdp_counter(struct xdp_md *ctx)
 
 int tc_counter(struct __sk_buff *skb)
 {
-	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
+	u64 tag = tag_of(skb), answer;
 	struct packet packet;
 	struct flow_key key;
-	enum verdict verdict = read_skb(skb, tag, false, &key, &packet);
+	enum verdict verdict;
 
+	show_link_header(skb);
+	answer = ask_filter(skb, tag);
+	verdict = read_skb(skb, tag, false, &key, &packet);
 	if (admit(&packet, answer))
 		count_verdict(verdict, &key, &packet);
 	return TC_NEXT;

@@ -448,7 +448,7 @@ int xdp_flow(struct xdp_md *ctx)
 #ifndef CAPTURE
 int tc_flow(struct __sk_buff *skb)
 {
-	u64 tag = tag_of(skb), answer = ask_filter(skb, tag);
+	u64 tag = tag_of(skb), answer;
 	struct packet packet;
 	struct flow_key key;
 	struct counters *count;
@@ -456,6 +456,8 @@ int tc_flow(struct __sk_buff *skb)
 	void *table, *data, *end;
 	u32 zero = 0;
 
+	show_link_header(skb);
+	answer = ask_filter(skb, tag);
 	count = counters.lookup(&zero);
 	table = active_table.lookup(&zero);
 	if (!count || !table)

@@ -51,6 +51,34 @@ INLINE u64 tag_of(struct __sk_buff *skb)
 	return FORGOTTEN(skb->vlan_present ? tag : 0, (void *)(long)skb->data);
 }
 
+/*
+ * Puts a link-layer header back that is there and hidden. Where a program of
+ * generic XDP ran before, from Linux 6.9 on the packet may be a copy that lacks
+ * the header's length (skb_pp_cow_data(), net/core/skbuff.c), so that it begins
+ * with the network header here. Nothing but that length changes.
+ */
+INLINE void show_link_header(struct __sk_buff *skb)
+{
+	struct eth_header header, *found = (void *)(long)skb->data;
+	u32 *there = (u32 *)&header, *here = (u32 *)found;
+	u16 protocol = (u16)skb->protocol;
+	u8 version;
+
+	if (PATCHED(PATCH_RAW_IP) || PATCHED(PATCH_DIRECTION) ||
+	    (void *)(found + 1) > (void *)(long)skb->data_end)
+		return;
+	version = found->dst_mac[0] >> 4;
+	if (likely(found->etype == protocol && version != 4 && version != 6))
+		return;
+	/* An address may look like the beginning of an IP header. */
+	if (bpf_skb_load_bytes_relative(skb, 0, &header, sizeof(header), BPF_HDR_START_MAC) ||
+	    header.etype != protocol ||
+	    (there[0] == here[0] && there[1] == here[1] && there[2] == here[2]))
+		return;
+	if (!bpf_skb_change_head(skb, sizeof(header), 0))
+		bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0);
+}
+
 /* Makes more of the packet readable; pointers into it are no longer valid. */
 INLINE bool pull(struct __sk_buff *skb, u32 octets)
 {

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import Agent, audited, carried, delivered, flowstream, on
-from support.net import namespace, veth_pair
+from support.agent import Agent, audited, carried, delivered, flowstream, on, records_of
+from support.net import interface, namespace, veth_pair
 from support.other_xdp import LONGEST, NAME, OtherProgram, Verdicts
 from support.traffic import sent, wait_until
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
+from flowstream.records import FlowRecord
 
 if TYPE_CHECKING:
     from support.net import Interface
 
 PASSED, DROPPED = 3_001, 2_003
+BOTH = ("--direction", "both")
 
 
 def send(peer: Interface, device: Interface) -> Verdicts:
@@ -32,7 +36,7 @@ def added(*several: Verdicts) -> Verdicts:
     return Verdicts(*map(sum, zip(*several, strict=True)))
 
 
-@pytest.mark.parametrize("mode", [Mode.NATIVE])
+@pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC])
 @pytest.mark.parametrize("options", [(), ("--hook", "tcx"), ("--direction", "both")])
 def test_it_is_observed_beside_and_goes_on_as_before(wire, recording_url, mode, options):
     peer, device = wire
@@ -67,6 +71,43 @@ def test_it_is_observed_beside_and_goes_on_as_before(wire, recording_url, mode, 
         }
     )
     assert carried(recording_url) == {device.index: during.passed}
+
+
+PINGS = 53
+
+
+@pytest.mark.parametrize("address", ["02:00:00:00:00:07", "46:00:00:00:00:07"])
+@pytest.mark.parametrize("mode", [Mode.NATIVE, Mode.GENERIC, None])
+def test_packets_are_read_whole_and_still_reach_the_host(recording_url, address, mode):
+    """Generic XDP hides their link-layer header; an address may look like that of IP."""
+    with ExitStack() as stack:
+        here, there = (stack.enter_context(namespace()) for _ in range(2))
+        stack.enter_context(veth_pair(here, there))
+        there.run("ip", "link", "set", "far", "address", address)
+        for place, name, number in ((here, "near", 1), (there, "far", 2)):
+            place.run("ip", "link", "set", name, "arp", "on")
+            place.run("ip", "address", "add", f"10.0.0.{number}/24", "dev", name)
+        device = interface(there, "far")
+        stack.enter_context(there.entered())
+        other = stack.enter_context(OtherProgram(device.index, mode)) if mode else None
+        with Agent(*on(device), *BOTH, "--hook", "tcx", "--sink", recording_url) as agent:
+            agent.publishing()
+            here.run("ping", "-q", "-c", str(PINGS), "-i", "0.01", "-w", "30", "10.0.0.2")
+            agent.stop()
+        assert other is None or other.verdicts().dropped == 0
+    seen: Counter[tuple[int, str, str]] = Counter()
+    for record in records_of(recording_url, "flowstream.flows"):
+        assert isinstance(record, FlowRecord)
+        source, destination = (str(each) for each in (record.source, record.destination))
+        seen[record.flow_direction, source, destination] += record.packets
+        its_mac = record.src_mac if record.flow_direction else record.dst_mac
+        assert its_mac == bytes.fromhex(address.replace(":", ""))
+        assert record.l2_bytes == record.packets * (14 + 84)
+    assert seen == {
+        (INGRESS, "10.0.0.1", "10.0.0.2"): PINGS,
+        (EGRESS, "10.0.0.2", "10.0.0.1"): PINGS,
+    }
+    assert [each["no_flow"]["malformed"]["packets"] for each in audited(recording_url)] == [0, 0]
 
 
 def test_with_xdp_alone_it_is_refused_and_the_message_names_the_other_hook(wire, recording_url):
