@@ -1,0 +1,83 @@
+"""Programs of TCX links that change packets, as VLAN devices and busy routers do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from contextlib import ExitStack
+from ctypes import byref
+from typing import TYPE_CHECKING, Final
+
+from flowstream.kernel import libbpf, structures
+from support.tcx import ATTACH_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.hosts import Hosts
+    from support.net import Interface
+
+# linux/bpf.h: enum bpf_func_id
+_VLAN_PUSH, _VLAN_POP, _SET_CE = 18, 19, 97
+C_TAG, S_TAG = 0x8100, 0x88A8
+"""TPIDs of 802.1Q and 802.1ad."""
+
+
+def _insn(code: int, to: int = 0, of: int = 0, value: int = 0) -> bytes:
+    return struct.pack("=BBhi", code, of << 4 | to, 0, value)
+
+
+_KEEP: Final = _insn(0xBF, 6, 1)  # r6 = the packet
+_PACKET: Final = _insn(0xBF, 1, 6)  # r1 = the packet
+_NEXT: Final = _insn(0xB7, 0, value=-1) + _insn(0x95)  # return TCX_NEXT
+
+
+def _call(function: int) -> bytes:
+    return _PACKET + _insn(0x85, value=function)
+
+
+def _push(tpid: int, tci: int) -> bytes:
+    (proto,) = struct.unpack("=H", struct.pack("!H", tpid))
+    return _insn(0xB7, 2, value=proto) + _insn(0xB7, 3, value=tci) + _call(_VLAN_PUSH)
+
+
+@contextlib.contextmanager
+def attached(device: Interface, direction: int, code: bytes) -> Iterator[None]:
+    """Run a program on packets of one direction: before others out, behind others in."""
+    fd = libbpf.prog_load("test", code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
+    options = structures.LinkCreateOpts(flags=libbpf.BPF_F_BEFORE if direction else 0)
+    try:
+        with device.namespace.entered():
+            created = libbpf.library().bpf_link_create(
+                fd, device.index, ATTACH_TYPES[direction], byref(options)
+            )
+        link = libbpf.check(created, "attaching a program of a test")
+    finally:
+        os.close(fd)
+    try:
+        yield
+    finally:
+        os.close(link)
+
+
+@contextlib.contextmanager
+def tagged(hosts: Hosts, *tags: tuple[int, int]) -> Iterator[None]:
+    """Let both hosts send in a VLAN: ``tags`` are TPID and TCI, the innermost first.
+
+    As a VLAN device does it: the host's stack does not see the tags.
+    """
+    push = _KEEP + b"".join(_push(*tag) for tag in tags) + _NEXT
+    pop = _KEEP + _call(_VLAN_POP) * len(tags) + _NEXT
+    with ExitStack() as stack:
+        for host in (hosts.observed, hosts.far):
+            stack.enter_context(attached(host.device, 1, push))
+            stack.enter_context(attached(host.device, 0, pop))
+        yield
+
+
+@contextlib.contextmanager
+def congested(device: Interface) -> Iterator[None]:
+    """Mark ECN-capable packets that go out of the device (RFC 3168: CE)."""
+    with attached(device, 1, _KEEP + _call(_SET_CE) + _NEXT):
+        yield
