@@ -47,17 +47,32 @@ def test_too_few_descriptors_for_other_commands(command):
     assert NEEDED.fullmatch(line)
 
 
+@pytest.mark.parametrize("direction", ["ingress", "both"])
 @pytest.mark.parametrize("program", ["flow", "counter"])
 @pytest.mark.parametrize("sink", ["stdout:", "file:{}"])
-def test_the_number_that_is_named_suffices(wire, tmp_path, program, sink):
+def test_the_number_that_is_named_suffices(wire, tmp_path, program, sink, direction):
     sink = sink.format(tmp_path / "recording")
     options = [*on(wire.receiver), "--sink", sink, "--program", program, "--duration", "1"]
+    options += ["--direction", direction]
     _, (line,) = limited("-n 36", f"run {shlex.join(options)}")
     found = NEEDED.fullmatch(line)
     assert found
     before = ("bash", "-c", f'ulimit -n {found[1]}; exec "$@"', "bash")
     with Agent(*options, before=before) as agent:
         assert agent.wait() == 0, agent.output()
+
+
+@pytest.mark.parametrize(("program", "each"), [("flow", 3), ("counter", 5)])
+def test_each_direction_has_descriptors_of_its_own(wire, program, each):
+    def needed(direction: str) -> int:
+        options = [*on(wire.receiver), "--sink", "stdout:", "--program", program]
+        _, (line,) = limited("-n 36", f"run {shlex.join(options)} --direction {direction}")
+        found = NEEDED.fullmatch(line)
+        assert found
+        return int(found[1])
+
+    assert needed("both") - needed("ingress") == each
+    assert needed("egress") == needed("ingress")
 
 
 def test_many_interfaces(tmp_path):
