@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, carried, delivered, flowstream, on, records_of
+from support.chains import Chain, directory, sums
 from support.net import interface, namespace, veth_pair
 from support.other_xdp import LONGEST, NAME, OtherProgram, Verdicts
 from support.traffic import sent, wait_until
@@ -143,6 +144,32 @@ def test_it_may_leave_and_come_back_while_the_agent_observes(wire, recording_url
     (found,) = audited(recording_url)
     assert found["seen"]["packets"] == first.passed + sum(alone) + last.passed
     assert found["flows"] == found["seen"]
+
+
+def test_with_pins_the_next_run_goes_on_beside_it(bpffs, wire, recording_url):
+    """The link at the TC hook is taken over, also when the hook of XDP is free by then."""
+    peer, device = wire
+    passed = 0
+    with directory(bpffs, "pins") as pins, device.namespace.entered():
+        chain = Chain(wire, recording_url, pins, "--user", "root", "--mode", "native")
+        with OtherProgram(device.index) as other:
+            for run in range(2):
+                with chain.agent() as agent:
+                    agent.publishing()
+                    passed += send(peer, device).passed
+                    agent.stop()
+                    assert len(agent.logs("took_over")) == run
+                passed += send(peer, device).passed
+            assert other.in_force
+        with chain.agent() as agent:
+            agent.publishing()
+            passed += sum(send(peer, device))
+            agent.stop()
+            assert [each["mode"] for each in agent.logs("attached")] == ["tcx"]
+            assert len(agent.logs("took_over")) == 1
+        runs = chain.close()
+    assert sums(runs)["published"] == passed
+    assert len(runs) == 3
 
 
 def test_what_it_refuses_in_one_direction_leaves_the_other_alone(recording_url):
