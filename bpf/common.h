@@ -56,16 +56,21 @@ enum patch_slot {
 };
 
 /*
- * `value`, of which the verifier then knows nothing: paths that differ in nothing
- * else are one to it. To the verifier, the difference of two pointers is any number.
+ * A zero that the verifier takes for any number, as it does the difference of two
+ * pointers; and a value of which it knows nothing any more: paths that differ in
+ * nothing else are one to it.
  */
-#define FORGOTTEN(value, pointer)                                                                  \
+#define ANY_ZERO(pointer)                                                                          \
 	({                                                                                         \
-		u64 any_;                                                                          \
-		asm volatile("%0 = %2\n\t%0 -= %2\n\t%0 ^= %1"                                     \
-			     : "=&r"(any_)                                                         \
-			     : "r"((u64)(value)), "r"(pointer));                                   \
-		any_;                                                                              \
+		u64 zero_;                                                                         \
+		asm volatile("%0 = %1\n\t%0 -= %1" : "=&r"(zero_) : "r"(pointer));                 \
+		zero_;                                                                             \
+	})
+#define FORGOTTEN(value, any_zero)                                                                 \
+	({                                                                                         \
+		u64 value_ = (value);                                                              \
+		asm volatile("%0 ^= %1" : "+r"(value_) : "r"(any_zero));                           \
+		value_;                                                                            \
 	})
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

@@ -87,19 +87,15 @@ INLINE void count_packet(u32 which, const struct packet *packet)
 	count(which + 1, packet->l2_bytes);
 }
 
-/* Counts a packet; whether its source counts is for the filter first, then for sampling. */
-INLINE bool admit(const struct packet *packet, u64 answer)
+/* Counts a packet; false when that is all. */
+INLINE bool admit(const struct packet *packet, u32 reason)
 {
 	count_packet(SEEN_PACKETS, packet);
-	if (answer != FILTER_ACCEPT) {
-		count_packet(FILTERED_OUT_PACKETS, packet);
-		return false;
-	}
-	if (sampled_out()) {
-		count_packet(SAMPLED_OUT_PACKETS, packet);
-		return false;
-	}
-	return true;
+	if (reason == NO_FLOW_REASONS)
+		return true;
+	count_packet(reason == NO_FLOW_SAMPLED_OUT ? SAMPLED_OUT_PACKETS : FILTERED_OUT_PACKETS,
+		     packet);
+	return false;
 }
 
 INLINE void count_verdict(enum verdict verdict, const struct flow_key *key,
@@ -120,25 +116,27 @@ int xdp_counter(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	u64 length = full_length(ctx);
-	struct packet packet = {.length = length, .packets = 1, .l2_bytes = length};
+	struct packet packet = {
+		.length = length, .packets = 1, .l2_bytes = length, .any_zero = ANY_ZERO(data)};
 	struct flow_key key = {};
 
-	if (admit(&packet, filter(data, end, length, 0)))
+	if (admit(&packet, left_out(filter(data, end, length, 0))))
 		count_verdict(parse_headers(data, end, &key, &packet), &key, &packet);
 	return XDP_PASS;
 }
 
 int tc_counter(struct __sk_buff *skb)
 {
-	u64 tag = tag_of(skb), answer;
+	u64 tag = tag_of(skb);
 	struct packet packet;
 	struct flow_key key;
 	enum verdict verdict;
+	u32 reason;
 
 	show_link_header(skb);
-	answer = ask_filter(skb, tag);
-	verdict = read_skb(skb, tag, false, &key, &packet);
-	if (admit(&packet, answer))
+	reason = left_out(ask_filter(skb, tag));
+	verdict = read_skb(skb, tag, reason, false, &key, &packet);
+	if (admit(&packet, reason))
 		count_verdict(verdict, &key, &packet);
 	return TC_NEXT;
 }

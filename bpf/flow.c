@@ -340,20 +340,15 @@ INLINE void count_no_flow(struct counters *count, enum no_flow_reason reason,
 	count->no_flow_l2_bytes[reason] += packet->l2_bytes;
 }
 
-/* Counts a packet; whether it gets into a flow is for the filter first, then for sampling. */
-INLINE bool admit(struct counters *count, const struct packet *packet, u64 answer)
+/* Counts a packet; false when that is all. */
+INLINE bool admit(struct counters *count, const struct packet *packet, u32 reason)
 {
 	count->seen_packets += packet->packets;
 	count->seen_l2_bytes += packet->l2_bytes;
-	if (answer != FILTER_ACCEPT) {
-		count_no_flow(count, NO_FLOW_FILTERED_OUT, packet);
-		return false;
-	}
-	if (sampled_out()) {
-		count_no_flow(count, NO_FLOW_SAMPLED_OUT, packet);
-		return false;
-	}
-	return true;
+	if (reason == NO_FLOW_REASONS)
+		return true;
+	count_no_flow(count, reason, packet);
+	return false;
 }
 
 INLINE enum verdict read_packet(void *data, void *end, struct flow_key *key, struct packet *packet)
@@ -423,7 +418,8 @@ int xdp_flow(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	u64 length = packet_length(ctx);
-	struct packet packet = {.length = length, .packets = 1, .l2_bytes = length};
+	struct packet packet = {
+		.length = length, .packets = 1, .l2_bytes = length, .any_zero = ANY_ZERO(data)};
 	struct flow_key key = {};
 	struct counters *count;
 	enum verdict verdict;
@@ -435,7 +431,7 @@ int xdp_flow(struct xdp_md *ctx)
 	table = active_table.lookup(&zero);
 	if (!count || !table)
 		return XDP_PASS;
-	if (!admit(count, &packet, filter(data, end, length, 0)))
+	if (!admit(count, &packet, left_out(filter(data, end, length, 0))))
 		return XDP_PASS;
 
 	key.if_index = interface_index(ctx);
@@ -448,22 +444,22 @@ int xdp_flow(struct xdp_md *ctx)
 #ifndef CAPTURE
 int tc_flow(struct __sk_buff *skb)
 {
-	u64 tag = tag_of(skb), answer;
+	u64 tag = tag_of(skb);
 	struct packet packet;
 	struct flow_key key;
 	struct counters *count;
 	enum verdict verdict;
 	void *table, *data, *end;
-	u32 zero = 0;
+	u32 reason, zero = 0;
 
 	show_link_header(skb);
-	answer = ask_filter(skb, tag);
+	reason = left_out(ask_filter(skb, tag));
 	count = counters.lookup(&zero);
 	table = active_table.lookup(&zero);
 	if (!count || !table)
 		return TC_NEXT;
-	verdict = read_skb(skb, tag, true, &key, &packet);
-	if (!admit(count, &packet, answer))
+	verdict = read_skb(skb, tag, reason, true, &key, &packet);
+	if (!admit(count, &packet, reason))
 		return TC_NEXT;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;

@@ -117,13 +117,13 @@ struct flow_key {
 _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
 
 /* Sets the key to 0. Of what is written over later the verifier knows as little before. */
-INLINE void clear_key(struct flow_key *key, void *data)
+INLINE void clear_key(struct flow_key *key, u64 any_zero)
 {
-	u64 zero = FORGOTTEN(0, data), *words = (u64 *)key;
+	u64 *words = (u64 *)key;
 
 #pragma unroll
 	for (int i = 0; i < sizeof(*key) / sizeof(*words); i++)
-		words[i] = zero;
+		words[i] = any_zero;
 }
 
 /* What is read beside the key. */
@@ -132,6 +132,7 @@ struct packet {
 	u64 packets;   /* on the wire, of which there may be several: see skb.h */
 	u64 bytes;     /* IP octets of all of them, see ip_octets() */
 	u64 l2_bytes;  /* frame octets of all of them */
+	u64 any_zero;  /* see ANY_ZERO(); set by the caller */
 	u32 network;   /* offset of the IP header */
 	u32 transport; /* offset of the transport header, 0: none */
 	u8 tagged;     /* the outer VLAN tag is in metadata; set by the caller */
@@ -159,11 +160,15 @@ enum verdict {
 	VERDICT_MALFORMED,
 };
 
-/* Whether sampling passes over the packet. */
-INLINE bool sampled_out(void)
+/* Why a packet is not even read, NO_FLOW_REASONS: it is. The filter decides first. */
+INLINE u32 left_out(u64 answer)
 {
-	return PATCHED(PATCH_SAMPLING) > 1 &&
-	       bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0;
+	if (answer != FILTER_ACCEPT)
+		return NO_FLOW_FILTERED_OUT;
+	if (PATCHED(PATCH_SAMPLING) > 1 &&
+	    bpf_get_prandom_u32() % (u32)PATCHED(PATCH_SAMPLING) != 0)
+		return NO_FLOW_SAMPLED_OUT;
+	return NO_FLOW_REASONS;
 }
 
 /* Whether what stands before `pos` cannot all be read; notes that. */
@@ -312,7 +317,8 @@ INLINE enum verdict parse_ethernet(void *data, void *end, struct flow_key *key,
 	*etype = eth->etype;
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
-		struct vlan_tag *tag = data + (FORGOTTEN(packet->network, data) & LINK_MASK);
+		struct vlan_tag *tag =
+			data + (FORGOTTEN(packet->network, packet->any_zero) & LINK_MASK);
 
 		if (*etype != to_be16(ETHER_TYPE_VLAN) &&
 		    *etype != to_be16(ETHER_TYPE_SERVICE_VLAN))
@@ -348,7 +354,7 @@ INLINE enum verdict parse_ip_version(void *data, void *end, struct packet *packe
 /*
  * Reads the headers up to that of the transport protocol. Fills key (zeroed but
  * for if_index, flow_direction and the VLAN of a tag in metadata) and packet
- * (zeroed but for length and tagged).
+ * (zeroed but for length, any_zero and tagged).
  */
 INLINE enum verdict parse_headers(void *data, void *end, struct flow_key *key,
 				  struct packet *packet)
@@ -360,9 +366,9 @@ INLINE enum verdict parse_headers(void *data, void *end, struct flow_key *key,
 
 	if (verdict != VERDICT_FLOW)
 		return verdict;
-	packet->network = FORGOTTEN(packet->network, data) & LINK_MASK;
-	key->vlan_id = FORGOTTEN(key->vlan_id, data);
-	etype = FORGOTTEN(etype, data);
+	packet->network = FORGOTTEN(packet->network, packet->any_zero) & LINK_MASK;
+	key->vlan_id = FORGOTTEN(key->vlan_id, packet->any_zero);
+	etype = FORGOTTEN(etype, packet->any_zero);
 	if (etype == to_be16(ETHER_TYPE_IPV4))
 		return parse_ipv4(data, end, key, packet);
 	if (etype == to_be16(ETHER_TYPE_IPV6))

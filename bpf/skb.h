@@ -48,7 +48,7 @@ INLINE u64 tag_of(struct __sk_buff *skb)
 {
 	u64 tag = FILTER_TAG | (u32)from_be16((u16)skb->vlan_proto) << 16 | (u16)skb->vlan_tci;
 
-	return FORGOTTEN(skb->vlan_present ? tag : 0, (void *)(long)skb->data);
+	return FORGOTTEN(skb->vlan_present ? tag : 0, ANY_ZERO((long)skb->data));
 }
 
 /*
@@ -261,39 +261,47 @@ INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const str
 }
 
 /* What was read of a packet, by whichever way: to the verifier all are one. */
-INLINE enum verdict forget(enum verdict verdict, struct packet *packet, void *data)
+INLINE enum verdict forget(enum verdict verdict, struct packet *packet)
 {
-	packet->cut = FORGOTTEN(packet->cut, data);
-	packet->network = FORGOTTEN(packet->network, data);
-	packet->transport = FORGOTTEN(packet->transport, data);
-	packet->tcp_offset = FORGOTTEN(packet->tcp_offset, data);
-	return FORGOTTEN(verdict, data);
+	packet->cut = FORGOTTEN(packet->cut, packet->any_zero);
+	packet->network = FORGOTTEN(packet->network, packet->any_zero);
+	packet->transport = FORGOTTEN(packet->transport, packet->any_zero);
+	packet->tcp_offset = FORGOTTEN(packet->tcp_offset, packet->any_zero);
+	return FORGOTTEN(verdict, packet->any_zero);
 }
 
 /*
  * Reads a packet's headers, and sets packets, bytes and l2_bytes as they are on
  * the wire. `key` has if_index and flow_direction afterwards, and what was read;
  * the transport header is left out unless it is asked for or tells the segments.
+ * A packet that is left out is read only where that is needed to count it.
  */
-INLINE enum verdict read_skb(struct __sk_buff *skb, u64 tag, bool transport, struct flow_key *key,
-			     struct packet *packet)
+INLINE enum verdict read_skb(struct __sk_buff *skb, u64 tag, u32 reason, bool transport,
+			     struct flow_key *key, struct packet *packet)
 {
+	u64 tagged = tag >> FILTER_TAG_BIT;
 	enum verdict verdict;
 	void *data, *end;
 
+	if (reason != NO_FLOW_REASONS && !skb->gso_size) {
+		packet->packets = 1;
+		packet->l2_bytes = skb->len + tagged * VLAN_TAG_LEN;
+		return VERDICT_NON_IP;
+	}
 #pragma clang loop unroll(disable)
 	for (int reading = 0; reading < READINGS; reading++) {
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
-		clear_key(key, data);
 		__builtin_memset(packet, 0, sizeof(*packet));
+		packet->any_zero = ANY_ZERO(data);
+		clear_key(key, packet->any_zero);
 		key->vlan_id = (u16)tag & VLAN_VID_MASK;
 		packet->length = skb->len;
-		packet->tagged = tag >> FILTER_TAG_BIT;
+		packet->tagged = tagged;
 		verdict = parse_headers(data, end, key, packet);
 		if (verdict == VERDICT_FLOW && (transport || skb->gso_size))
 			parse_transport(data, end, key, packet);
-		verdict = forget(verdict, packet, data);
+		verdict = forget(verdict, packet);
 		if (likely(!packet->cut))
 			break;
 		if (!pull(skb, key->etype != ETHER_TYPE_IPV4 ? PULL_MAX : PULL_IPV4))
@@ -302,7 +310,7 @@ INLINE enum verdict read_skb(struct __sk_buff *skb, u64 tag, bool transport, str
 	key->if_index = (u32)PATCHED(PATCH_IF_INDEX);
 	key->flow_direction = (u8)PATCHED(PATCH_DIRECTION);
 	packet->packets = 1;
-	packet->l2_bytes = packet->length + packet->tagged * VLAN_TAG_LEN;
+	packet->l2_bytes = packet->length + tagged * VLAN_TAG_LEN;
 	if (unlikely(skb->gso_size)) {
 		/* A pull that failed has made the pointers invalid, too. */
 		data = (void *)(long)skb->data;
