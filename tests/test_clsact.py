@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import errno
 import itertools
-import socket
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from support.net import namespace, veth_pair
-from support.tc import POINTS, TAKE, CountingProgram, add_foreign, filters, qdiscs, tc
+from support.tc import (
+    PACKETS,
+    POINTS,
+    TAKE,
+    CountingProgram,
+    add_foreign,
+    arrive,
+    device_of,
+    filters,
+    qdiscs,
+    tc,
+)
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.errors import KernelError
@@ -20,11 +30,8 @@ from flowstream.kernel.clsact import Filters, new_number
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.net import Interface, Wire
+    from support.net import Wire
 
-PACKETS = 101
-FRAME = bytes.fromhex("020000000002 020000000001 88b5") + bytes(46)
-"""Of an EtherType for local experiments."""
 DIRECTIONS = pytest.mark.parametrize("direction", [INGRESS, EGRESS])
 
 
@@ -46,28 +53,6 @@ def _holders(ends: Wire) -> Iterator[tuple[Filters, Filters]]:
 def _programs() -> Iterator[list[CountingProgram]]:
     with ExitStack() as stack:
         yield [stack.enter_context(CountingProgram()) for _ in range(4)]
-
-
-def send(device: Interface, packets: int = PACKETS) -> None:
-    with closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as raw:
-        raw.bind((device.name, 0))
-        for _ in range(packets):
-            raw.send(FRAME)
-
-
-def device_of(wire: Wire, direction: int) -> Interface:
-    """The device that packets from the sender pass in a direction."""
-    return wire.sender if direction == EGRESS else wire.receiver
-
-
-def arrive(wire: Wire, packets: int = PACKETS) -> None:
-    """Send packets and wait until the receiver has them, after all filters."""
-    with closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as tap:
-        tap.bind((wire.receiver.name, 0x88B5))
-        tap.settimeout(10)
-        send(wire.sender, packets)
-        for _ in range(packets):
-            tap.recv(2048)
 
 
 @DIRECTIONS

@@ -167,10 +167,23 @@ class Attachments:
             await move_table(self._probe.drain(end_reason), self._intake)
 
     def detach(self, faults: Faults) -> None:
-        """Detach all attachments; they can still be read and counted."""
+        """Detach all attachments; they can still be read and counted.
+
+        Where one cannot be detached, because the attacher does not answer, no program counts
+        any more, and the others are not waited for.
+        """
+        is_stopped = False
         for present in self._present.values():
+            if is_stopped:
+                present.attachment.let_go()
+                continue
+            is_stopped = True
             with faults.collected():
                 present.attachment.detach()
+                is_stopped = False
+            if is_stopped:
+                with faults.collected():
+                    self._probe.stop()
 
     async def finish(self) -> None:
         """Move what is left in all rings and end reading."""

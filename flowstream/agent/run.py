@@ -25,6 +25,8 @@ from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import means_of
 from flowstream.attacher.client import Attacher
 from flowstream.chain.chain import Chain
+from flowstream.config.hooks import TCX
+from flowstream.errors import UsageError
 from flowstream.files import shown
 from flowstream.filtering.compiling import compile_filter
 from flowstream.following.attaching import Attaching
@@ -91,7 +93,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
     ledgers = Ledgers(this.identity.agent_epoch, this.ledger)
     signals = Signals(reloads=source is not None, pinned=config.pin is not None)
     with ExitStack() as stack:
-        chain = stack.enter_context(Chain(config, config.pin, user, this)) if config.pin else None
+        chain = _chain(config, user, this, stack)
         topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
         if chain:
             chain.join(ledgers)
@@ -133,6 +135,17 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         if os.geteuid() == 0:
             log.warning("still root by name, without any capability", user=name)
         return uvloop.run(agent.run(topics))
+
+
+def _chain(config: RunConfig, user: User, this: Run, stack: ExitStack) -> Chain | None:
+    if config.pin is None:
+        return None
+    if not features.has_tcx() and any(first == TCX for first, *_ in config.attach_modes.values()):
+        raise UsageError(
+            "pin: at the TC hook it requires Linux 6.6 or later; leave it out, or observe "
+            "received packets by --hook xdp"
+        )
+    return stack.enter_context(Chain(config, config.pin, user, this))
 
 
 def _warn(config: RunConfig, user: User, name: str, source: ConfigSource | None) -> None:

@@ -16,11 +16,13 @@ import fcntl
 import gc
 import mmap
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from flowstream.attacher import protocol
+from flowstream.attacher.leases import Leases
 from flowstream.attacher.permitted import Permitted
 from flowstream.attacher.protocol import TEXT, Reply, Request, Setup
 from flowstream.errors import AttachError, FlowstreamError, KernelError
@@ -74,6 +76,16 @@ PIN_CALLS: Final = {
     **dict.fromkeys(("renameat", "renameat2", "unlinkat", "readlink", "readlinkat"), ()),
 }
 """System calls that attaching with pins needs."""
+# Sockets of rtnetlink, of presence and of leases; the namespace of one of them, to lock it:
+# SIOCGSKNS (linux/sockios.h). SO_COOKIE (asm-generic/socket.h).
+FILTER_CALLS: Final = {
+    "socket": [Argument(0, socket.AF_NETLINK)],
+    "socketpair": [Argument(0, socket.AF_UNIX)],
+    "ioctl": [Argument(1, 0x894C)],
+    "getsockopt": [Argument(2, 57)],
+    **dict.fromkeys(("bind", "sendto", "getsockname", "flock", "poll", "ppoll"), ()),
+}
+"""System calls that filters need besides, on kernels without TCX."""
 
 
 def run(sock: socket.socket) -> NoReturn:
@@ -102,22 +114,26 @@ def _attach_all(sock: socket.socket, setup: Setup, shared: list[int]) -> None:
         protocol.send(sock, Reply(errno.EPERM, text=str(err)[:TEXT]), [])
         return
     protocol.send(sock, Reply(text=reason[:TEXT]), [])
-    while attacher.answer(sock):
-        pass
+    with attacher.leases or contextlib.nullcontext():
+        while attacher.answer(sock):
+            pass
 
 
 class _Attacher:
     def __init__(self, setup: Setup, shared: list[int]) -> None:
         features.raise_memlock()
-        # The answer is kept: uname(2) is refused later.
+        # The answers are kept: uname(2) is refused later.
         features.has_frags()
+        self.leases = None if features.has_tcx() else Leases()
         obj = bpf_compile.obtain(setup.build)
         packet_filter = _filter_in(shared.pop()) if setup.filtered else None
         pins = RunPins(shared[-1], setup.epoch) if setup.epoch else None
         fds = dict(zip(setup.shared, shared, strict=pins is None))
-        self._creator = Creator(obj, setup.programs, fds, setup.own, pins, packet_filter)
+        self._creator = Creator(
+            obj, setup.programs, fds, setup.own, pins, packet_filter, self.leases
+        )
         self._home = namespaces.own()
-        self._permitted = Permitted(self._home, setup.namespaces, pins)
+        self._permitted = Permitted(self._home, setup.namespaces, pins, self.leases)
         # libbpf looks at the kernel before it creates its first map.
         first = next(iter(setup.own))
         Map(obj.map(first), setup.own[first] or None).close()
@@ -130,13 +146,20 @@ class _Attacher:
         _close_all_but({0, 1, 2, sock.fileno(), self._home, *shared})
         capabilities = features.kept_capabilities(netns=bool(setup.namespaces))
         privileges.keep(privileges.User(setup.uid, setup.gid), capabilities)
-        privileges.end_with_parent()
+        # Filters are to be removed at the end, also where this process was stopped.
+        privileges.end_with_parent(signal.SIGCONT if self.leases else signal.SIGKILL)
         privileges.call_process(NAME)
         gc.freeze()
-        return seccomp.allow_only(PIN_CALLS if setup.epoch else CALLS)
+        calls = PIN_CALLS if setup.epoch else CALLS
+        more = FILTER_CALLS if self.leases else {}
+        return seccomp.allow_only(
+            calls | {name: [*calls.get(name, ()), *more[name]] for name in more}
+        )
 
     def answer(self, sock: socket.socket) -> bool:
         """Wait for a request and answer it; False at the end of the connection."""
+        if self.leases:
+            self.leases.wait(sock)
         try:
             data, fds = protocol.receive(sock, 2)
         except ValueError as err:
@@ -159,7 +182,8 @@ class _Attacher:
             with at(Stage.PINNING, target.mode):
                 self._permitted.require(target)
             parts = self._create(target)
-            self._permitted.remember(parts.fds[1])
+            if parts.mode is not Mode.CLSACT:
+                self._permitted.remember(parts.fds[1])
         except UNDECODABLE as err:
             return _refused(str(err)), None
         except AttachError as err:
@@ -187,7 +211,7 @@ def _target(request: Request, fds: list[int]) -> Target:
         raise ValueError("the number of descriptors is another one")
     if request.link and request.mode is Mode.AUTO:
         raise ValueError("the mode of a link is known")
-    if request.mode is Mode.CLSACT:
+    if request.mode is Mode.CLSACT and not request.link:
         raise ValueError("clsact is a mode in force, not one to ask for")
     if request.earlier and not request.link:
         raise ValueError("a pin of no link")

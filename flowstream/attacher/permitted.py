@@ -6,10 +6,12 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from flowstream.kernel import link as links
+from flowstream.kernel.link import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from flowstream.attacher.leases import Leases
     from flowstream.kernel.run_pins import RunPins
     from flowstream.kernel.target import Target
 
@@ -23,13 +25,20 @@ class Permitted:
     ``home`` is a descriptor of this process's namespace, ``namespaces`` are the inodes of
     those that are observed instead, if any. Other programs' links are refused, whoever
     handed over a descriptor of one: only those that this process made, or that are in
-    ``pins``.
+    ``pins`` or ``leases``.
     """
 
-    def __init__(self, home: int, namespaces: Collection[int], pins: RunPins | None) -> None:
+    def __init__(
+        self,
+        home: int,
+        namespaces: Collection[int],
+        pins: RunPins | None,
+        leases: Leases | None = None,
+    ) -> None:
         # An inode is unique among the namespaces of a kernel, which are one file system.
         self._device = os.fstat(home).st_dev
-        self._namespaces, self._pins = frozenset(namespaces), pins
+        self._namespaces = frozenset(namespaces)
+        self._pins, self._leases = pins, leases
         self._links: dict[int, None] = {}
 
     def require(self, target: Target) -> None:
@@ -45,6 +54,8 @@ class Permitted:
             raise ValueError("this is no link of the run")
 
     def _is_ours(self, target: Target, fd: int) -> bool:
+        if target.mode is Mode.CLSACT:
+            return self._leases is not None and self._leases.has(target)
         number = links.number_of(fd)
         if target.earlier is None:
             return number in self._links

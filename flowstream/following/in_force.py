@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.errors import KernelError
-from flowstream.kernel.link import program_in_force
+from flowstream.kernel.attached import program_in_force
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

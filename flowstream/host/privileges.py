@@ -96,12 +96,12 @@ def call_process(name: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
-def end_with_parent() -> None:
-    """Let the kernel kill this process when the thread that forked it ends.
+def end_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when the thread that forked it ends.
 
     To be called once the process has its last user and capabilities: a change of them undoes it.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _change(libc: ctypes.CDLL, user: User, capabilities: int) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 NAME: Final = b"flowstream"
 """Name of the filters, which tc(8) shows."""
-_POINTS: Final = {INGRESS: Point.INGRESS, EGRESS: Point.EGRESS}
+POINTS: Final = {INGRESS: Point.INGRESS, EGRESS: Point.EGRESS}
 _OWN_QDISC: Final = 1
 """Bit of a handle: flowstream has made the qdisc. The others are the holder's number."""
 _GONE: Final = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
@@ -80,7 +80,7 @@ class Filters(Closing):
         Removes what holders that were killed have left on the interface. To be called in
         the network namespace.
         """
-        point = _POINTS[direction]
+        point = POINTS[direction]
         with self._turn():
             is_own = self._make_qdisc(if_index, point)
             try:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowstream.kernel.link import Link
+    from flowstream.kernel.attached import Attached
     from flowstream.kernel.object import KernelObject
     from flowstream.kernel.packet_filter import PacketFilter
 
@@ -149,7 +149,9 @@ class CounterMaps(Closing):
 class CounterAttachment(Closing):
     """xdp_counter on one interface; ``close`` detaches; harmless twice."""
 
-    def __init__(self, probe: CounterProbe, target: Target, maps: CounterMaps, link: Link) -> None:
+    def __init__(
+        self, probe: CounterProbe, target: Target, maps: CounterMaps, link: Attached
+    ) -> None:
         self._probe = probe
         self.maps = maps
         self.interface, self.index, self.key = target.interface, target.if_index, target.key
@@ -172,10 +174,10 @@ class CounterAttachment(Closing):
 
     def let_go(self) -> None:
         """Give up the link, which another attachment has taken over."""
-        self._link.close()
+        self._link.let_go()
 
     def detach(self) -> None:
-        """Take the program off the interface; the counters can still be read."""
+        """Take the program off the interface; the counters can still be read. Harmless twice."""
         self._link.close()
 
     def unpin(self) -> None:
@@ -183,7 +185,7 @@ class CounterAttachment(Closing):
 
     def close(self) -> None:
         """Detach and release everything."""
-        self.detach()
+        self._link.let_go()
         self.maps.close()
         self._probe.forget(self)
 
@@ -219,7 +221,8 @@ class CounterProbe(Closing):
     def adopt(self, target: Target, mode: Mode, fds: Sequence[int]) -> CounterAttachment:
         """Return the attachment that was created; see ``Attachable``."""
         with owned(fds, 2 + len(MAPS)) as left, ExitStack() as stack:
-            link = stack.enter_context(adopted(left.pop(1), target, mode))
+            link = adopted(left.pop(1), target, mode)
+            stack.callback(link.close)
             rest, left[:] = list(left), []
             maps = CounterMaps(self._object, target, self.max_flows, rest, mode.hook)
             stack.pop_all()
@@ -246,6 +249,9 @@ class CounterProbe(Closing):
         """No longer count an attachment that is closed."""
         if attachment in self._attached:
             self._attached.remove(attachment)
+
+    def stop(self) -> None:
+        """Do nothing: a program that could not be detached counts on."""
 
     def table_entries(self) -> int:
         """Sources known, over all interfaces."""

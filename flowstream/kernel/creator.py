@@ -5,11 +5,13 @@ The part of a probe that needs privileges. It reads no map and maps no memory.
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from flowstream.errors import KernelError
-from flowstream.kernel.attached import linked
+from flowstream.errors import AttachError, KernelError
+from flowstream.kernel.attached import linked, needs_lease
+from flowstream.kernel.link import Mode
 from flowstream.kernel.map import Map
 from flowstream.kernel.packet_filter import Functions
 from flowstream.kernel.parts import Parts
@@ -19,11 +21,14 @@ from flowstream.kernel.stages import Stage, at
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowstream.kernel.attached import Lessor
     from flowstream.kernel.link import Hook
     from flowstream.kernel.object import KernelObject, ProgramSpec
     from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.run_pins import RunPins
     from flowstream.kernel.target import Target
+
+_NOT_PINNED: Final = "--pin at the TC hook requires Linux 6.6 or later: use --hook xdp"
 
 
 class Creator:
@@ -32,7 +37,8 @@ class Creator:
     ``shared`` are descriptors of the maps that all attachments share, by name; they stay
     the caller's. ``own`` are the capacities of each attachment's own maps, by name, 0 for
     that of the object. With ``pins`` there is one of them, the counters. ``packet_filter``
-    says what packets are observed, None for all.
+    says what packets are observed, None for all. ``lessor`` keeps
+    filters at the TC hook.
     """
 
     def __init__(
@@ -43,10 +49,12 @@ class Creator:
         own: Mapping[str, int],
         pins: RunPins | None = None,
         packet_filter: PacketFilter | None = None,
+        lessor: Lessor | None = None,
     ) -> None:
         self.build, self.programs = obj.name, programs
         self.shared, self.own, self.pins = shared, own, pins
         self.packet_filter = packet_filter
+        self._lessor = lessor
         self._object, self._functions = obj, Functions(packet_filter)
         self._maps = {name: obj.map(name) for name in own}
 
@@ -74,13 +82,17 @@ class Creator:
 
         AttachError says at what stage the kernel refused.
         """
+        if self.pins is not None and needs_lease(target):
+            raise AttachError(_NOT_PINNED, errno.EOPNOTSUPP, stage=Stage.PINNING, mode=Mode.CLSACT)
         with ExitStack() as stack:
             program, maps = self.load(target, stack)
             if self.pins is None:
-                link = stack.enter_context(linked(program.fd, target))
+                link = linked(program.fd, target, self._lessor)
+                stack.callback(link.close)
             else:
                 with self.pins.attaching(target, maps[0].fd) as pin:
-                    link = stack.enter_context(linked(program.fd, target))
+                    link = linked(program.fd, target, self._lessor)
+                    stack.callback(link.close)
                     pin(link)
             stack.pop_all()
         return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)))

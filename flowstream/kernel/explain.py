@@ -68,6 +68,8 @@ def removal(name: str, interface: str) -> str:
 
 
 def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -> str:
+    if err.mode == Mode.CLSACT:
+        return str(err)
     if err.mode == Mode.TCX:
         return _attaching_tcx(err, interface)
     if err.errno in TAKEN:

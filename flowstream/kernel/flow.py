@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowstream.accounting.attachment_key import AttachmentKey
+    from flowstream.kernel.attached import Attached
     from flowstream.kernel.generation import Generation
-    from flowstream.kernel.link import Link
     from flowstream.kernel.object import KernelObject
     from flowstream.kernel.packet_filter import PacketFilter
 
@@ -100,7 +100,12 @@ class FlowAttachment(Closing):
     """One interface: its program, counters and link. Closing twice is harmless."""
 
     def __init__(
-        self, probe: FlowProbe, target: Target, program: Program, counters: PerCpuArray, link: Link
+        self,
+        probe: FlowProbe,
+        target: Target,
+        program: Program,
+        counters: PerCpuArray,
+        link: Attached,
     ) -> None:
         self._probe = probe
         self.interface, self.index, self.key = target.interface, target.if_index, target.key
@@ -134,7 +139,7 @@ class FlowAttachment(Closing):
 
     def let_go(self) -> None:
         """Give up the link, which another attachment has taken over."""
-        self._link.close()
+        self._link.let_go()
 
     def unpin(self) -> None:
         """Let go of the counters' pin, if it has one: they are noted elsewhere."""
@@ -144,8 +149,9 @@ class FlowAttachment(Closing):
     def close(self) -> None:
         """Release everything, and detach unless the link is pinned."""
         self._probe.forget(self)
-        for each in (self._link, self.program, self._counters):
-            each.close()
+        self._link.let_go()
+        self.program.close()
+        self._counters.close()
 
 
 class FlowProbe(Closing):
@@ -221,7 +227,8 @@ class FlowProbe(Closing):
         with owned(fds, 3) as left, ExitStack() as stack:
             spec = self._object.program(PROGRAMS[mode.hook])
             program = stack.enter_context(Program.from_fd(left.pop(0), spec, mode.hook))
-            link = stack.enter_context(adopted(left.pop(0), target, mode))
+            link = adopted(left.pop(0), target, mode)
+            stack.callback(link.close)
             counters = PerCpuArray.from_fd(
                 left.pop(0), self._object.map(COUNTERS), layout.COUNTERS
             )
@@ -273,6 +280,10 @@ class FlowProbe(Closing):
     def swaps(self) -> int:
         """How often the tables were swapped."""
         return self.tables.swaps
+
+    def stop(self) -> None:
+        """Let programs that could not be detached count nothing any more; blocks as a swap."""
+        self.tables.stop()
 
     def table_entries(self) -> int:
         """Flows in the active table, about."""

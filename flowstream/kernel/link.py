@@ -166,6 +166,10 @@ class Link(Closing):
             libbpf.check(libbpf.library().bpf_link_detach(self.fd), "detaching")
             self.close()
 
+    def let_go(self) -> None:
+        """Do as ``close``."""
+        self.close()
+
     def close(self) -> None:
         """Detach, unless another descriptor holds the link; harmless twice."""
         fd, self.fd = getattr(self, "fd", -1), -1

@@ -169,3 +169,8 @@ class MapOfMaps(Map):
         uses the previous map (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
         """
         self.update(np.zeros(1, np.uint32), np.array([inner.fd], np.uint32))
+
+    def empty(self) -> None:
+        """Take the inner map out of the slot; returns as ``put`` does."""
+        done = libbpf.library().bpf_map_delete_elem(self.fd, bytes(4))
+        libbpf.check(done, f"emptying map {self.name}")

@@ -21,8 +21,8 @@ from flowstream.kernel.stages import Stage, at
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from flowstream.kernel.attached import Attached
     from flowstream.kernel.generation import LinkPin
-    from flowstream.kernel.link import Link
     from flowstream.kernel.target import Target
 
 
@@ -50,7 +50,7 @@ class RunPins:
         return self._open(pin.epoch, link_pin(pin.code))
 
     @contextmanager
-    def attaching(self, target: Target, counters_fd: int) -> Iterator[Callable[[Link], None]]:
+    def attaching(self, target: Target, counters_fd: int) -> Iterator[Callable[[Attached], None]]:
         """Pin what a program needs before it is attached in the block; gives what pins its link.
 
         When the block raises, nothing has changed. AttachError.
@@ -69,7 +69,7 @@ class RunPins:
             yield partial(self._pin_link, target)
             undo.pop_all()
 
-    def _pin_link(self, target: Target, link: Link) -> None:
+    def _pin_link(self, target: Target, link: Attached) -> None:
         if target.link_fd is None:
             with at(Stage.PINNING, target.mode):
                 self._pin(link_pin(target.key.code), link.fd)

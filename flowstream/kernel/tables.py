@@ -38,6 +38,7 @@ class FlowTables(Closing):
         self.maps, self.slot, self.rates = tuple(tables), slot, rates
         self.swaps = 0
         self._active: HashMap | None = None
+        self._is_stopped = False
         self._lock = threading.Lock()
 
     @classmethod
@@ -69,11 +70,25 @@ class FlowTables(Closing):
         return self._active
 
     def swap(self) -> None:
-        """Make the other table the active one; returns when no program writes to the old one."""
+        """Make the other table the active one; returns when no program writes to the old one.
+
+        Does nothing once stopped.
+        """
         with self._lock:
+            if self._is_stopped:
+                return
             self._put(next(each for each in self.maps if each is not self._active))
             self.swaps += 1
             self.rates.swapped()
+
+    def stop(self) -> None:
+        """Take the tables from programs for good: those that still run count nothing any more.
+
+        Returns when none writes to a table or to counters; none is active then.
+        """
+        with self._lock:
+            self.slot.empty()
+            self._active, self._is_stopped = None, True
 
     def freeze(self) -> None:
         """Wait until the last runs of programs that are no longer attached have ended.

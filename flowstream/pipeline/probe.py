@@ -158,6 +158,9 @@ class Probe(Protocol):
     def drain(self, end_reason: int) -> Iterator[NDArray[np.void]]:
         """Swap the flow tables and drain the one that was active; blocks."""
 
+    def stop(self) -> None:
+        """Let programs that could not be detached count nothing any more, if it can."""
+
     def table_entries(self) -> int:
         """Approximate number of entries in the active table."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import struct
+from contextlib import closing
 from ctypes import byref, c_uint32, c_uint64
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +17,7 @@ from flowstream.kernel.map import Map
 from flowstream.kernel.object import MapSpec
 
 if TYPE_CHECKING:
-    from support.net import Interface
+    from support.net import Interface, Wire
 
 NEXT: Final = -1
 """TC_ACT_UNSPEC: what the program returns leaves the packet to the next filter."""
@@ -23,6 +25,9 @@ TAKE: Final = 0
 """TC_ACT_OK: no further filter sees the packet."""
 
 
+PACKETS: Final = 101
+FRAME: Final = bytes.fromhex("020000000002 020000000001 88b5") + bytes(46)
+"""Of an EtherType for local experiments."""
 POINTS: Final = {INGRESS: "ingress", EGRESS: "egress"}
 
 
@@ -90,3 +95,23 @@ def add_foreign(device: Interface, direction: int, priority: int) -> None:
     """Add a filter of another kind, which takes no packet."""
     where = f"DEV {POINTS[direction]} prio {priority} protocol ip"
     tc(device, f"filter add {where} u32 match u8 0 0 classid 1:1")
+
+
+def device_of(wire: Wire, direction: int) -> Interface:
+    """The device that packets from the sender pass in a direction."""
+    return wire.sender if direction == EGRESS else wire.receiver
+
+
+def arrive(wire: Wire, packets: int = PACKETS) -> None:
+    """Send packets and wait until the receiver has them, after all filters."""
+    with (
+        closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as tap,
+        closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as sender,
+    ):
+        tap.bind((wire.receiver.name, 0x88B5))
+        tap.settimeout(10)
+        sender.bind((wire.sender.name, 0))
+        for _ in range(packets):
+            sender.send(FRAME)
+        for _ in range(packets):
+            tap.recv(2048)
