@@ -30,6 +30,8 @@ examples:
       record from all physical interfaces into ./flowstream-recording
   sudo flowstream run -i eth0 -i eth1 --sink kafka://10.0.0.1:9092
   sudo flowstream run -i 'ens*' -i '!ens7' --netns blue --netns pid:4711
+  sudo flowstream run -i eth0 --direction both
+      what eth0 receives, and what it sends
   sudo flowstream run --config /etc/flowstream.toml --duration 60
   sudo flowstream run --config /etc/flowstream.toml --pin /sys/fs/bpf/flowstream
       programs stay when the agent ends; the next run goes on without a gap
