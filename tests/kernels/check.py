@@ -24,11 +24,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
 from flowstream.errors import KernelError
 from flowstream.host import privileges
-from flowstream.kernel import libbpf
+from flowstream.kernel import features, libbpf
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.books_map import BooksMap
 from flowstream.kernel.bpffs import Owner
@@ -36,7 +37,7 @@ from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.generation import BOOKS, LinkPin
 from flowstream.kernel.leftovers import open_earlier
-from flowstream.kernel.link import Mode
+from flowstream.kernel.link import Hook, Mode
 from flowstream.kernel.map import Map
 from flowstream.kernel.object import MapSpec
 from flowstream.kernel.pin_directory import PinDirectory
@@ -58,7 +59,7 @@ CASE_TIMEOUT_S = 60
 TRAFFIC_TIMEOUT_S = 20
 SRC_MAC, DST_MAC = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 ROUNDS = 2
-MOST_INSTRUCTIONS = 15_000
+MOST_INSTRUCTIONS = {Hook.XDP: 15_000, Hook.TC: 30_000}
 ETHERNET = 14
 VLAN_ID = 7
 """Place in the flows of Traffic."""
@@ -66,6 +67,8 @@ TUNSETIFF, IFF_TUN = 0x400454CA, 1
 """linux/if_tun.h"""
 PLACE = Path(f"/tmp/flowstream-check-{os.getpid()}")
 """A BPF file system of this check's own."""
+ATTACH_TYPES = (libbpf.BPF_TCX_INGRESS, libbpf.BPF_TCX_EGRESS)
+"""By direction."""
 EPOCH = 1_764_126_000_123_456_512
 processes = multiprocessing.get_context("fork")
 
@@ -73,6 +76,36 @@ processes = multiprocessing.get_context("fork")
 def say(line: str) -> None:
     """Print a line for the runner."""
     print(f"kernel-check: {line}", flush=True)  # noqa: T201 - its output is its result
+
+
+@dataclass(frozen=True)
+class Point:
+    """What to attach to; ``direction`` is that of the sender's packets there."""
+
+    interface: str
+    mode: Mode
+    direction: int
+
+    @property
+    def target(self) -> Target:
+        return Target.named(self.interface, self.mode, direction=self.direction)
+
+    def attach(self, kernel: FlowProbe | CounterProbe) -> Any:
+        """Attach, at the TC hook by an attacher: what serves that hook may need one."""
+        if self.mode.hook is Hook.XDP:
+            attachment: Any = attach_here(kernel, self.target)
+        else:
+            attachment = Attacher[Any](Process(), kernel, NOBODY).attach(self.target)
+        equal("mode", attachment.mode, self.mode)
+        return attachment
+
+    def programs(self) -> list[int]:
+        """Numbers of the programs that are there."""
+        index = socket.if_nametoindex(self.interface)
+        if self.mode.hook is Hook.XDP:
+            found = libbpf.attached_program(index)
+            return [found[0]] if found else []
+        return libbpf.tcx_programs(index, ATTACH_TYPES[self.direction])
 
 
 @dataclass(frozen=True)
@@ -206,21 +239,21 @@ def flows_of(batches: Iterable[np.ndarray[Any, Any]]) -> Counter[tuple[int, ...]
     return Counter(tuple(int(r[name]) for name in FIELDS) for batch in batches for r in batch)
 
 
-def check_constants(record: np.void, interface: str, record_type: RecordType) -> None:
+def check_constants(record: np.void, point: Point, record_type: RecordType) -> None:
     equal("record_type", int(record["record_type"]), record_type)
-    equal("if_index", int(record["if_index"]), socket.if_nametoindex(interface))
+    equal("if_index", int(record["if_index"]), socket.if_nametoindex(point.interface))
+    equal("flow_direction", int(record["flow_direction"]), point.direction)
     equal("src_mac", bytes(record["src_mac"]), SRC_MAC)
     equal("dst_mac", bytes(record["dst_mac"]), DST_MAC)
     age = time.time_ns() - int(record["time_flow_end_ns"])
     assert 0 <= age < CASE_TIMEOUT_S * 1e9, f"time_flow_end_ns: {age} ns ago"
 
 
-def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
+def check_flow(point: Point, sender: Sender) -> str:
     began = time.perf_counter()
     with FlowProbe(max_flows=1009) as kernel:
-        attachment = kernel.attach(interface, mode)
+        attachment = point.attach(kernel)
         took = time.perf_counter() - began
-        equal("mode", attachment.mode, mode)
         become_nobody()
         announced: set[tuple[int, ...]] = set()
         for number in range(ROUNDS):
@@ -230,13 +263,13 @@ def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
             batches = list(kernel.drain(EndReason.INTERVAL_OVER))
             equal("flows", flows_of(batches), Counter(each.flow for each in traffic if each.flow))
             for batch in batches:
-                check_constants(batch[0], interface, RecordType.FLOW)
+                check_constants(batch[0], point, RecordType.FLOW)
             news = kernel.announcements.read(1009)
             first = {
                 (*each.flow[:6], *each.flow[7:8], each.source) for each in traffic if each.flow
             }
             equal("announcements", len(news), len(first - announced))
-            check_constants(news[0], interface, RecordType.NEW_FLOW)
+            check_constants(news[0], point, RecordType.NEW_FLOW)
             announced |= first
         equal("flows left", flows_of(kernel.drain(EndReason.FORCED)), Counter())
         equal("overflow records", len(kernel.overflow.read(1009)), 0)
@@ -247,7 +280,7 @@ def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
         equal("non_ip_packets", counts.no_flow["non_ip"].packets, 2 * ARP.copies)
         equal("malformed_packets", counts.no_flow["malformed"].packets, CUT.copies)
         equal("octets", counts.seen.l2_bytes, octets(TRAFFIC[0] + TRAFFIC[1]))
-        instructions = verified(attachment.program)
+        instructions = verified(attachment.program, point.mode.hook)
         attachment.close()
     return (
         f"load and attach {took * 1e3:.0f} ms, {counts.seen.packets} packets, "
@@ -255,13 +288,13 @@ def check_flow(mode: Mode, interface: str, sender: Sender) -> str:
     )
 
 
-def check_raw_ip(mode: Mode, _interface: str, _sender: Sender) -> str:
+def check_raw_ip(point: Point, _: Sender) -> str:
     """The same packets without their Ethernet headers, on a tun device."""
     line = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(line, TUNSETIFF, struct.pack("=16sH22x", b"tun0", IFF_TUN))
     subprocess.run(["ip", "link", "set", "tun0", "up"], check=True)
     with FlowProbe(max_flows=1009) as kernel:
-        attachment = attach_here(kernel, replace(Target.named("tun0", mode), raw=True))
+        attachment = attach_here(kernel, replace(Target.named("tun0", point.mode), raw=True))
         become_nobody()
         traffic = [each for each in TRAFFIC[0] if each.flow and not each.flow[VLAN_ID]]
         for each in traffic:
@@ -286,10 +319,10 @@ def check_raw_ip(mode: Mode, _interface: str, _sender: Sender) -> str:
     return f"{total(traffic)} packets of a tun device"
 
 
-def verified(program: Program) -> int:
+def verified(program: Program, hook: Hook) -> int:
     """Instructions that the verifier processed; few, since each interface has a load."""
     count = libbpf.object_info(ProgInfo, program.fd).verified_insns
-    assert 0 < count <= MOST_INSTRUCTIONS, f"verified in {count} instructions"
+    assert 0 < count <= MOST_INSTRUCTIONS[hook], f"verified in {count} instructions"
     return count
 
 
@@ -297,10 +330,10 @@ def octets(traffic: Iterable[Traffic]) -> int:
     return sum(len(each.frame) * each.copies for each in traffic)
 
 
-def check_overflow(mode: Mode, interface: str, sender: Sender) -> str:
+def check_overflow(point: Point, sender: Sender) -> str:
     """With a table of 2 flows the other packets travel through the overflow ring."""
     with FlowProbe(max_flows=2) as kernel:
-        attachment = kernel.attach(interface, mode)
+        attachment = point.attach(kernel)
         become_nobody()
         sender.send(0)
         wait_for_packets(attachment.counters, total(TRAFFIC[0]))
@@ -314,12 +347,11 @@ def check_overflow(mode: Mode, interface: str, sender: Sender) -> str:
     return f"{drained} packets drained, {len(spilled)} through the ring"
 
 
-def check_counter(mode: Mode, interface: str, sender: Sender) -> str:
+def check_counter(point: Point, sender: Sender) -> str:
     began = time.perf_counter()
     with CounterProbe(max_flows=1009) as kernel:
-        attachment = kernel.attach(interface, mode)
+        attachment = point.attach(kernel)
         took = time.perf_counter() - began
-        equal("mode", attachment.mode, mode)
         become_nobody()
         for number in range(ROUNDS):
             sender.send(number)
@@ -357,15 +389,15 @@ class PinnedRun:
         self.attacher = Attacher(process, self.kernel, NOBODY)
 
 
-def run_and_die(mode: Mode, interface: str) -> None:
+def run_and_die(point: Point) -> None:
     run = PinnedRun(PinDirectory(f"{PLACE}/flowstream", Owner(*NOBODY)), EPOCH)
-    run.attacher.attach(Target.named(interface, mode))
+    run.attacher.attach(point.target)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def check_pins(mode: Mode, interface: str, sender: Sender) -> str:
+def check_pins(point: Point, sender: Sender) -> str:
     """A killed run's program goes on; the next run takes its link over and empties its maps."""
-    first = processes.Process(target=run_and_die, args=(mode, interface))
+    first = processes.Process(target=run_and_die, args=(point,))
     first.start()
     first.join()
     equal("end of the first run", first.exitcode, -signal.SIGKILL)
@@ -376,8 +408,8 @@ def check_pins(mode: Mode, interface: str, sender: Sender) -> str:
     generation, kernel = run.generation, run.kernel
     (code,) = earlier.codes
     link = earlier.links[code]
-    equal("mode of the link", link.mode_here(), mode)
-    target = replace(Target.named(interface, mode), link_fd=link.fd, earlier=LinkPin(EPOCH, code))
+    equal("mode of the link", link.mode_here(), point.mode)
+    target = replace(point.target, link_fd=link.fd, earlier=LinkPin(EPOCH, code))
     become_nobody()
     attachment = run.attacher.attach(target)
     sender.send(1)
@@ -399,41 +431,52 @@ def check_pins(mode: Mode, interface: str, sender: Sender) -> str:
     return "a killed run's link taken over, its maps emptied without privileges"
 
 
-def check_killed(mode: Mode, interface: str, _: Sender) -> str:
+def check_killed(point: Point, _: Sender) -> str:
     """The case ends by SIGKILL while attached; main looks at what is left."""
     kernel = FlowProbe(max_flows=1009)
-    kernel.attach(interface, mode)
+    point.attach(kernel)
     become_nobody()
     os.kill(os.getpid(), signal.SIGKILL)
     return "unreachable"
 
 
-CASES: tuple[tuple[str, Callable[[Mode, str, Sender], str], Mode], ...] = (
-    ("xdp_flow native", check_flow, Mode.NATIVE),
-    ("xdp_flow generic", check_flow, Mode.GENERIC),
-    ("xdp_counter native", check_counter, Mode.NATIVE),
-    ("xdp_counter generic", check_counter, Mode.GENERIC),
-    ("raw IP", check_raw_ip, Mode.GENERIC),
-    ("table full", check_overflow, Mode.NATIVE),
-    ("killed", check_killed, Mode.NATIVE),
-    ("pins native", check_pins, Mode.NATIVE),
-    ("pins generic", check_pins, Mode.GENERIC),
+CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
+    ("xdp_flow native", check_flow, Mode.NATIVE, INGRESS),
+    ("xdp_flow generic", check_flow, Mode.GENERIC, INGRESS),
+    ("xdp_counter native", check_counter, Mode.NATIVE, INGRESS),
+    ("xdp_counter generic", check_counter, Mode.GENERIC, INGRESS),
+    ("raw IP", check_raw_ip, Mode.GENERIC, INGRESS),
+    ("table full", check_overflow, Mode.NATIVE, INGRESS),
+    ("killed", check_killed, Mode.NATIVE, INGRESS),
+    ("pins native", check_pins, Mode.NATIVE, INGRESS),
+    ("pins generic", check_pins, Mode.GENERIC, INGRESS),
 )
+TCX_CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
+    ("tc_flow ingress", check_flow, Mode.TCX, INGRESS),
+    ("tc_flow egress", check_flow, Mode.TCX, EGRESS),
+    ("tc_counter ingress", check_counter, Mode.TCX, INGRESS),
+    ("tc_counter egress", check_counter, Mode.TCX, EGRESS),
+    ("TCX, table full", check_overflow, Mode.TCX, EGRESS),
+    ("TCX, killed", check_killed, Mode.TCX, EGRESS),
+    ("TCX, pins ingress", check_pins, Mode.TCX, INGRESS),
+    ("TCX, pins egress", check_pins, Mode.TCX, EGRESS),
+)
+"""On kernels with TCX."""
 
 
-def run_case(name: str, case: Callable[..., str], mode: Mode, devices: tuple[str, str]) -> None:
+def run_case(name: str, case: Callable[..., str], point: Point, sending: str) -> None:
     """Body of a case's process."""
     try:
-        with closing(Sender(devices[1])) as sender:
-            say(f"ok    {name}: {case(mode, devices[0], sender)}")
+        with closing(Sender(sending)) as sender:
+            say(f"ok    {name}: {case(point, sender)}")
     except BaseException as err:
         say(f"FAIL  {name}: {type(err).__name__}: {err}")
         raise
 
 
-def passed(name: str, case: Callable[..., str], mode: Mode, devices: tuple[str, str]) -> bool:
+def passed(name: str, case: Callable[..., str], point: Point, sending: str) -> bool:
     """Run one case; whether it held and left nothing on the interface."""
-    process = processes.Process(target=run_case, args=(name, case, mode, devices))
+    process = processes.Process(target=run_case, args=(name, case, point, sending))
     process.start()
     process.join(CASE_TIMEOUT_S)
     if process.is_alive():
@@ -442,22 +485,29 @@ def passed(name: str, case: Callable[..., str], mode: Mode, devices: tuple[str, 
         say(f"FAIL  {name}: still running after {CASE_TIMEOUT_S} s")
         return False
     expected = -signal.SIGKILL if case is check_killed else 0
-    left = libbpf.attached_program(socket.if_nametoindex(devices[0]))
+    # The kernel releases a link in its own time.
+    deadline = time.monotonic() + TRAFFIC_TIMEOUT_S
+    while (left := point.programs()) and time.monotonic() < deadline:
+        os.sched_yield()
     if left:
-        say(f"FAIL  {name}: program {left} is still on the interface")
+        say(f"FAIL  {name}: programs {left} are still on the interface")
     elif case is check_killed:
         say(f"{'ok  ' if process.exitcode == expected else 'FAIL'}  {name}: nothing is left")
-    return process.exitcode == expected and left is None
+    return process.exitcode == expected and not left
 
 
 def main(receiving: str, sending: str) -> int:
     """Run every case; exit status 1 when one failed."""
     PLACE.mkdir()
     subprocess.run(["mount", "-t", "bpf", "bpf", str(PLACE)], check=True)
-    results = [passed(*each, (receiving, sending)) for each in CASES]
+    cases = CASES + TCX_CASES * features.has_tcx()
+    results = [
+        passed(name, case, Point(receiving if way == INGRESS else sending, mode, way), sending)
+        for name, case, mode, way in cases
+    ]
     subprocess.run(["umount", str(PLACE)], check=True)
     PLACE.rmdir()
-    say(f"{sum(results)} of {len(CASES)} cases hold on Linux {os.uname().release}")
+    say(f"{sum(results)} of {len(cases)} cases hold on Linux {os.uname().release}")
     return 0 if all(results) else 1
 
 
