@@ -36,8 +36,8 @@ cannot be read, are refused before anything is published. Packets may be in any
 order of time: an interval begins when one leaves the present one.
 
 Consumers tell runs apart by host_id, here a digest of the files and of
---interval, --max-flows, --sampling and --filter, and by agent_epoch, here the time of the
-first packet.
+--interval, --max-flows, --sampling and --filter, and by agent_epoch, here the
+time of the first packet.
 """
 
 
