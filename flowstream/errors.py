@@ -2,6 +2,7 @@
 
 FlowstreamError
 ├── UsageError       mistake or contradiction in options or configuration
+│   └── FilterError      filter expression is wrong
 ├── KernelError      kernel or interface lacks a requirement
 │   ├── MapFullError     update of a full BPF map (E2BIG)
 │   ├── AttachError      a step of attaching to an interface failed
@@ -30,11 +31,25 @@ class FlowstreamError(Exception):
 
     exit_status = 1
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines of its message."""
+        return [str(self)]
+
 
 class UsageError(FlowstreamError):
     """Mistake or contradiction in options or configuration; the text names the option."""
 
     exit_status = 2
+
+
+class FilterError(UsageError):
+    """The expression of a filter is wrong; lines behind the first show it and the place."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The message, the expression and a caret."""
+        return str(self).split("\n")
 
 
 class KernelError(FlowstreamError):

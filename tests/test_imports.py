@@ -42,7 +42,7 @@ ROOMS = {
         "messages": "errors streams accounting",
         "kernel": "errors undecodable streams closing layouts host accounting",
         "attacher": "errors undecodable closing host kernel",
-        "filtering": "errors host kernel",
+        "filtering": "errors wording host kernel",
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",

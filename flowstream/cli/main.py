@@ -63,7 +63,7 @@ def _parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status (``sys.argv`` when ``argv`` is None).
 
-    A ``FlowstreamError`` becomes one line on standard error; other exceptions are
+    A ``FlowstreamError`` becomes its lines on standard error, mostly one; other exceptions are
     bugs and keep their traceback.
     """
     # Commands that log configure logging; in the others libraries stay silent,
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A failure here can still become the exit status.
         sys.stdout.flush()
     except FlowstreamError as err:
-        complain(str(err))
+        complain(*err.lines)
         return err.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED

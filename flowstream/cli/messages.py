@@ -8,9 +8,10 @@ import sys
 from flowstream.wording import printable
 
 
-def complain(text: str) -> None:
-    """Print the error that ends the command."""
-    _print(f"flowstream: error: {text}")
+def complain(text: str, *more: str) -> None:
+    """Print the error that ends the command, and more lines about it."""
+    for line in (f"flowstream: error: {text}", *more):
+        _print(line)
 
 
 def warn(text: str) -> None:

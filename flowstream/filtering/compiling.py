@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
-from flowstream.errors import UsageError
+from flowstream.errors import FilterError, UsageError
 from flowstream.filtering import libpcap
 from flowstream.filtering.libpcap import NotCompiledError
 from flowstream.filtering.place import pointed
@@ -28,7 +28,8 @@ SKF_AD_OFF in linux/filter.h.
 def compile_filter(expression: str, user: User) -> PacketFilter:
     """Compile an expression in a process that has become ``user``, which looks up names in it.
 
-    Raises UsageError with libpcap's words and the place in the expression.
+    Raises FilterError with libpcap's words and the place in the expression, UsageError for
+    what the kernel cannot do.
     """
     libpcap.library()
     work = functools.partial(compile_here, expression)
@@ -48,7 +49,7 @@ def compile_here(expression: str) -> PacketFilter:
     try:
         ethernet = libpcap.compiled(expression, libpcap.ETHERNET)
     except NotCompiledError as err:
-        raise UsageError(f"filter: {pointed(expression, str(err))}") from err
+        raise FilterError(f"filter: {pointed(expression, str(err))}") from err
     _require_packets_alone(ethernet)
     try:
         return PacketFilter(expression, ethernet, libpcap.compiled(expression, libpcap.RAW_IP))

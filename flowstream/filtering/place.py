@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.filtering import libpcap
 from flowstream.filtering.libpcap import NotCompiledError
+from flowstream.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +33,8 @@ _IN_BRACKETS: Final = ("] = 1", "0] = 1", ":1] = 1", "1] = 1")
 
 def pointed(expression: str, words: str) -> str:
     """Return libpcap's words with the expression and a caret below the place, if it is found."""
-    words = words.removeprefix(_PREFIX)
-    shown = re.sub(r"[^\S ]", " ", expression)
+    words = printable(words.removeprefix(_PREFIX))
+    shown = "".join(each if each.isprintable() else " " for each in expression)
     place = _place(shown, words)
     if place is None:
         return f"{words}\n  {shown[:_WIDTH]}{'…' * (len(shown) > _WIDTH)}"
@@ -56,7 +57,7 @@ def _place(expression: str, words: str) -> int | None:
         if _may_begin(beginning, deadline):
             if count < len(tokens):
                 return tokens[count].start()
-            return len(expression.rstrip()) if words == _SYNTAX else None
+            return len(expression.rstrip()) if words.startswith(_SYNTAX) else None
     return None
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from flowstream.errors import FlowstreamError, SinkError, SourceError, UsageError
+from flowstream.errors import FilterError, FlowstreamError, SinkError, SourceError, UsageError
 from flowstream.host import privileges
 from flowstream.undecodable import UNDECODABLE
 
@@ -29,7 +29,9 @@ Value = TypeVar("Value")
 
 _MOST: Final = 1 << 26
 """Octets of an answer: the largest are the books of a run with 16,384 attachments, 32 MiB."""
-_ERRORS: Final = {kind.__name__: kind for kind in (SinkError, SourceError, UsageError)}
+_ERRORS: Final = {
+    kind.__name__: kind for kind in (FilterError, SinkError, SourceError, UsageError)
+}
 
 
 class _Answer(msgspec.Struct):
@@ -44,9 +46,9 @@ def call(
     """Return what ``work`` returns in a child process that has become ``user``.
 
     The value has the type ``kind`` and can be written as JSON. ``work`` may not import: the
-    user may not be allowed to read the installation. Raises the ``SinkError``, ``SourceError``
-    or ``UsageError`` that ``work`` raises, and ``TimeoutError`` after ``within_s`` seconds,
-    whatever the child was waiting for.
+    user may not be allowed to read the installation. Raises the ``FilterError``,
+    ``SinkError``, ``SourceError`` or ``UsageError`` that ``work`` raises, and
+    ``TimeoutError`` after ``within_s`` seconds, whatever the child was waiting for.
     """
     reading, writing = os.pipe()
     parent = os.getpid()
