@@ -187,6 +187,24 @@ def test_missing_parts_of_an_object_are_named():
         spec.link(dict.fromkeys(spec.relocations, 3), {})
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("relocations", {"pkt_count": [0]}), ("patches", {0: [100_003]}), ("filter_calls", [0])],
+)
+def test_a_place_that_is_none_of_its_kind_is_refused(part, value):
+    """As a file would have it that was changed: other instructions would be written over."""
+    spec = kernel_object.embedded(NAME).program("xdp_counter")
+    with pytest.raises(ValueError, match="program xdp_counter has no"):
+        msgspec.structs.replace(spec, **{part: value})
+
+
+def test_every_program_asks_the_filter():
+    for build in bpf_compile.BUILDS:
+        for program in kernel_object.embedded(build).programs:
+            # At the TC hook again, once more of a packet can be read.
+            assert len(program.filter_calls) == (2 if program.name.startswith("tc_") else 1)
+
+
 def test_the_end_of_the_verifiers_log_is_in_the_error():
     spec = kernel_object.embedded(NAME).program("xdp_counter")
     # r0 = *(u64 *)(r1 + 4096): far outside the context.

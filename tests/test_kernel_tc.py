@@ -49,10 +49,14 @@ def test_every_packet_reads_as_in_the_reference(one_by_one: Kernel) -> None:
 
 
 def record(
-    frame: bytes, *, direction: int = INGRESS, skb: SocketBuffer | None = None
+    frame: bytes,
+    *,
+    direction: int = INGRESS,
+    skb: SocketBuffer | None = None,
+    raw: bool = False,
 ) -> dict[str, Any]:
     """The record of one packet, which is all that the program saw."""
-    bench = FlowBench(max_flows=11, mode=Mode.TCX, direction=direction)
+    bench = FlowBench(max_flows=11, mode=Mode.TCX, direction=direction, raw=raw)
     try:
         bench.run(frame, skb=skb)
         (batch,) = bench.probe.drain(2)
@@ -167,6 +171,16 @@ def test_segments_count_as_on_the_wire(name, direction):
     assert sums(found) == (
         packets, packets * headers + payload, packets * (link + headers) + payload
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", [INGRESS, EGRESS])
+@pytest.mark.parametrize("name", ["v4-tcp-timestamps", "v6-big-tcp", "v4-udp", "gre"])
+def test_segments_on_links_without_a_link_layer_header(name, direction):
+    frame, size, count, (packets, headers, link) = SEGMENTED[name]
+    payload = len(frame) - link - headers - (8 if name == "v6-big-tcp" else 0)
+    found = record(frame[link:], direction=direction, skb=segments(size, count), raw=True)
+    octets = packets * headers + payload
+    assert sums(found) == (packets, octets, octets)
 
 
 @pytest.mark.parametrize("name", SEGMENTED)
