@@ -14,6 +14,7 @@ from bench import (
     attach,
     compression,
     encoders,
+    hooks,
     packets,
     pcap,
     publish,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "packets": packets.measure,
     "attach": attach.measure,
+    "hooks": hooks.measure,
     "records": records.measure,
     "encoders": encoders.measure,
     "reading": reading.measure,

@@ -9,8 +9,10 @@ from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Final, Self
 
 from packets.build import tcp, udp, v4, v6
+from support.programs import NEXT, PASSING
 
 from flowstream.kernel import libbpf, structures
+from flowstream.kernel.link import Hook
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,15 +23,18 @@ V6_TCP: Final = v6(6, tcp())
 
 _SOURCE_AT: Final = 14 + 12
 """Offset of the IPv4 source address in an untagged packet."""
-# struct bpf_insn: r0 = 2 (XDP_PASS); exit.
-_PASS: Final = struct.pack("=BBhi", 0xB7, 0, 0, 2) + struct.pack("=BBhi", 0x95, 0, 0, 0)
+_EMPTY: Final = {
+    Hook.XDP: (PASSING, libbpf.BPF_PROG_TYPE_XDP),
+    Hook.TC: (NEXT, libbpf.BPF_PROG_TYPE_SCHED_CLS),
+}
 
 
 class PassProgram:
-    """The program that does nothing: two instructions. A context manager."""
+    """The program of a hook that does nothing: two instructions. A context manager."""
 
-    def __init__(self) -> None:
-        self.fd = libbpf.prog_load("bench_pass", _PASS)
+    def __init__(self, hook: Hook = Hook.XDP) -> None:
+        code, kind = _EMPTY[hook]
+        self.fd = libbpf.prog_load("bench_pass", code, kind=kind)
 
     def __enter__(self) -> Self:
         return self
