@@ -434,6 +434,9 @@ int xdp_flow(struct xdp_md *ctx)
 	if (!admit(count, &packet, left_out(filter(data, end, length, 0))))
 		return XDP_PASS;
 
+	/* Anew: the verifier forgets what the filter has found out about them. */
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	key.if_index = interface_index(ctx);
 	key.flow_direction = (u8)PATCHED(PATCH_DIRECTION);
 	verdict = read_packet(data, end, &key, &packet);
