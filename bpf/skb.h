@@ -61,19 +61,21 @@ INLINE void show_link_header(struct __sk_buff *skb)
 {
 	struct eth_header header, *found = (void *)(long)skb->data;
 	u32 *there = (u32 *)&header, *here = (u32 *)found;
-	u16 protocol = (u16)skb->protocol;
+	/* Else the packet is shorter than the header that is hidden. */
+	bool whole = (void *)(found + 1) <= (void *)(long)skb->data_end;
 	u8 version;
 
-	if (PATCHED(PATCH_RAW_IP) || PATCHED(PATCH_DIRECTION) ||
-	    (void *)(found + 1) > (void *)(long)skb->data_end)
+	if (PATCHED(PATCH_RAW_IP) || PATCHED(PATCH_DIRECTION))
 		return;
-	version = found->dst_mac[0] >> 4;
-	if (likely(found->etype == protocol && version != 4 && version != 6))
+	if (whole) {
+		version = found->dst_mac[0] >> 4;
+		if (likely(found->etype == (u16)skb->protocol && version != 4 && version != 6))
+			return;
+	}
+	/* An address may look like the beginning of an IP header, and a type may be a length. */
+	if (bpf_skb_load_bytes_relative(skb, 0, &header, sizeof(header), BPF_HDR_START_MAC))
 		return;
-	/* An address may look like the beginning of an IP header. */
-	if (bpf_skb_load_bytes_relative(skb, 0, &header, sizeof(header), BPF_HDR_START_MAC) ||
-	    header.etype != protocol ||
-	    (there[0] == here[0] && there[1] == here[1] && there[2] == here[2]))
+	if (whole && there[0] == here[0] && there[1] == here[1] && there[2] == here[2])
 		return;
 	if (!bpf_skb_change_head(skb, sizeof(header), 0))
 		bpf_skb_store_bytes(skb, 0, &header, sizeof(header), 0);

@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from packets.reference import Reading, Refusal
+    from packets.reference import FlowKey, Reading, Refusal
 
 
 def difference(found: Reading | Refusal, expected: Reading | Refusal) -> str | None:
@@ -22,6 +22,19 @@ def difference(found: Reading | Refusal, expected: Reading | Refusal) -> str | N
         if getattr(found, name) != getattr(expected, name)
     ]
     return "; ".join(differing) or None
+
+
+def differing(
+    found: Mapping[FlowKey, Reading], expected: Mapping[FlowKey, Reading]
+) -> Iterator[str]:
+    """Yield a line for each flow that differs, or that one side lacks."""
+    for key in found.keys() | expected.keys():
+        if key not in expected:
+            yield f"{key}: not expected"
+        elif key not in found:
+            yield f"{key}: missing"
+        elif found[key] != expected[key]:
+            yield f"{key}: {difference(found[key], expected[key])}"
 
 
 def differences(cases: Iterable[str], compare: Callable[[str], str | None]) -> list[str]:

@@ -13,7 +13,7 @@ from packets.build import ether, ip4, tag, udp
 
 from flowstream.closing import Closing
 from support import conversations as talk
-from support.packet_socket import Capture, send
+from support.packet_socket import Capture, Sender
 from support.tagging import C_TAG, S_TAG, congested, tagged
 from support.traffic import wait_until
 
@@ -155,7 +155,7 @@ class Exchange(Closing):
             whole = [segments.NOT_CUT + each for each in frames]
             self._add_frames(f"{prefix}no flow {way}", host, whole)
 
-    def _add_frames(self, name: str, sender: Host, frames: list[bytes], headers: int = 0) -> None:
+    def _add_frames(self, name: str, host: Host, frames: list[bytes], headers: int = 0) -> None:
         """Send frames that no host takes; each packet of them has so many octets of headers."""
         octets = sum(len(frame) - len(segments.NOT_CUT) - headers for frame in frames)
         device: list[bytes] = []
@@ -165,11 +165,12 @@ class Exchange(Closing):
             device.extend(self._device.frames())
             wire.extend(self._wire.frames())
             return all(
-                sum(len(packet) - headers for packet in packets) == octets
-                for packets in (device, wire)
+                sum(len(packet) - headers for packet in came) == octets for came in (device, wire)
             )
 
-        send(sender.device, frames, vnet_hdr=True)
+        with Sender(host.device, vnet_hdr=True) as sender:
+            for frame in frames:
+                sender.send(frame)
         assert wait_until(arrived), name
         self._note(name, Part(0, device, wire))
 

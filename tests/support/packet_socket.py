@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Final
 from flowstream.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from support.net import Interface
 
 # linux/if_packet.h, linux/if_ether.h, asm-generic/socket.h
@@ -56,16 +54,22 @@ class Capture(Closing):
         self._socket.close()
 
 
-def send(device: Interface, frames: Iterable[bytes], *, vnet_hdr: bool = False) -> None:
-    """Send frames by a device; with ``vnet_hdr`` each follows a struct virtio_net_hdr."""
-    with (
-        device.namespace.entered(),
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender,
-    ):
-        sender.setsockopt(_SOL_PACKET, _VNET_HDR, int(vnet_hdr))
-        sender.bind((device.name, 0))
-        for frame in frames:
-            sender.send(frame)
+class Sender(Closing):
+    """Sends frames by a device; with ``vnet_hdr`` each follows a struct virtio_net_hdr."""
+
+    def __init__(self, device: Interface, *, vnet_hdr: bool = False) -> None:
+        with device.namespace.entered():
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self._socket.setsockopt(_SOL_PACKET, _VNET_HDR, int(vnet_hdr))
+            self._socket.bind((device.name, 0))
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; OSError when the kernel refuses it."""
+        self._socket.send(frame)
+
+    def close(self) -> None:
+        """Release the socket; harmless twice."""
+        self._socket.close()
 
 
 def _with_tag(frame: bytes, auxdata: bytes) -> bytes:
