@@ -67,7 +67,7 @@ def connect(near: Namespace, source: str, far: Namespace, to: str, count: int) -
     with far.popen(*serve, stdout=subprocess.PIPE) as server:
         assert server.stdout.readline()
         near.run(sys.executable, "-c", _CONNECT, source, to, str(PORT), str(count))
-        assert server.wait(30) == 0
+        assert server.wait(60) == 0
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ def test_an_attacher_gets_a_filter_that_is_larger_than_a_message() -> None:
         for mode in (Mode.GENERIC, Mode.TCX):
             with attacher.attach(Target.named("lo", mode)) as attachment:
                 place.run("ip", "link", "set", "lo", "up")
-                place.run("ping", "-c", "1", "-W", "5", "127.0.0.1")
+                place.run("ping", "-c", "1", "-W", "60", "127.0.0.1")
                 counts = attachment.counters()
                 assert counts.seen.packets >= 2
                 assert counts.no_flow["filtered_out"] == counts.seen

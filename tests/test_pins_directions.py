@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from support.agent import delivered, flowstream, records_of
+from support.agent import delivered, flowstream, quiet, records_of
 from support.chains import Chain, closed, directory, generations, published, sums
 from support.pinned import PinnedRun, emptied
 from support.tc import NEXT
 from support.tcx import OtherProgram, programs
-from support.traffic import THROUGH_TC, flood, load, wait_until
+from support.traffic import THROUGH_TC, load, wait_until
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.kernel.link import Mode
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.net import Interface
 
 PACKETS = 10_007
 FLOWS = 307
@@ -45,35 +45,29 @@ def exchanged(chain: Chain) -> list[int]:
     return [received, delivered(other, one, PACKETS + 2, "-f", FLOWS, *THROUGH_TC)]
 
 
-def passed(chain: Chain) -> list[int]:
-    """Packets that the receiver has received and tried to send, once nothing is under way."""
-    chain.quiet()
-    statistic = chain.receiver.statistic
-    return [statistic("rx_packets"), statistic("tx_packets") + statistic("tx_dropped")]
+def passed(device: Interface) -> list[int]:
+    """Packets that a device has received and tried to send, once nothing is under way."""
+    received = quiet(device)
+    return [received, device.statistic("tx_packets") + device.statistic("tx_dropped")]
 
 
 @contextmanager
 def load_both_ways(chain: Chain) -> Iterator[list[int]]:
     """Traffic both ways; at its end the list has what has passed meanwhile, by direction."""
-    before, arrived = passed(chain), [0, 0]
+    before, arrived = passed(chain.receiver), [0, 0]
     with (
         load(chain.sender, FLOWS, PPS),
         load(chain.receiver, FLOWS, PPS, through_tc=True),
     ):
         yield arrived
-    arrived[:] = [now - then for now, then in zip(passed(chain), before, strict=True)]
+    arrived[:] = [now - then for now, then in zip(passed(chain.receiver), before, strict=True)]
 
 
 def test_twenty_take_overs_of_both_directions_miss_no_packet_and_double_none(bpffs, wire):
     place, (sender, receiver) = bpffs / "pins", wire
-    before = [receiver.statistic(name) for name in ("rx_packets", "tx_packets")]
-    sent = 101_009
-    senders = [
-        threading.Thread(target=flood, args=(each, "-n", sent, "-f", FLOWS, "-q", "-p", 30_000))
-        for each in (sender, receiver)
-    ]
+    before = passed(receiver)
     seen, recorded = [[0], [0]], 0
-    with directory(bpffs, "pins"):
+    with directory(bpffs, "pins"), ExitStack() as traffic:
         for number in range(21):
             with PinnedRun(place, number) as run:
                 for each in POINTS:
@@ -85,10 +79,10 @@ def test_twenty_take_overs_of_both_directions_miss_no_packet_and_double_none(bpf
                         seen[code & 1].append(earlier.counters(code).seen.packets)
                     earlier.remove()
             if number == 0:
-                for each in senders:
-                    each.start()
-        for each in senders:
-            each.join()
+                for each in (sender, receiver):
+                    traffic.enter_context(load(each, FLOWS, 30_000, through_tc=True))
+        traffic.close()
+        after = passed(receiver)
         with PinnedRun(place, 21) as run:
             (last,) = run.earlier
             for link in last.links.values():
@@ -97,11 +91,10 @@ def test_twenty_take_overs_of_both_directions_miss_no_packet_and_double_none(bpf
             for code in last.codes:
                 seen[code & 1].append(last.counters(code).seen.packets)
             last.remove()
-    after = [receiver.statistic(name) for name in ("rx_packets", "tx_packets")]
     arrived = [now - then for now, then in zip(after, before, strict=True)]
     assert [*map(sum, seen)] == arrived
     assert recorded == sum(arrived)
-    # It went on while most of the runs began.
+    # It went on while the runs began.
     assert all(sum(packets > 0 for packets in each) > 10 for each in seen)
 
 

@@ -36,7 +36,7 @@ def connected(
         client.socket(version, socket.SOCK_STREAM) as near,
     ):
         for each in (listener, near):
-            each.settimeout(10)
+            each.settimeout(60)
             for option in (window, *options):
                 each.setsockopt(*option)
         listener.bind((server.addresses[version], port))
@@ -44,7 +44,7 @@ def connected(
         near.connect((server.addresses[version], port))
         far, _ = listener.accept()
         with far:
-            far.settimeout(10)
+            far.settimeout(60)
             yield near, far
 
 
@@ -98,7 +98,7 @@ def urgent_then_reset(source: Host, sink: Host, version: int, port: int) -> None
 def refused(source: Host, sink: Host, version: int, port: int) -> None:
     """Connect to a port that nobody listens on."""
     with source.socket(version, socket.SOCK_STREAM) as near:
-        near.settimeout(10)
+        near.settimeout(60)
         with contextlib.suppress(ConnectionRefusedError):
             near.connect((sink.addresses[version], port))
 
@@ -120,7 +120,7 @@ def datagrams(
         sink.socket(version, socket.SOCK_DGRAM) as receiver,
         source.socket(version, socket.SOCK_DGRAM) as sender,
     ):
-        receiver.settimeout(10)
+        receiver.settimeout(60)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.setsockopt(socket.SOL_UDP, _UDP_GRO, int(joined))
         receiver.bind((sink.addresses[version], port))
