@@ -18,8 +18,7 @@
 #define VLAN_TAG_LEN 4
 #define UDP_HEADER_LEN 8
 #define SCTP_HEADER_LEN 12
-#define OPTION_JUMBO 0xc2   /* RFC 2675, section 2 */
-#define GSO_BY_FRAGS 0xffff /* linux/skbuff.h: segments are not of one size */
+#define OPTION_JUMBO 0xc2 /* RFC 2675, section 2 */
 
 /* UDP ports of tunnels: IANA, and Linux's own (drivers/net/vxlan/vxlan_core.c). */
 enum tunnel_port {
@@ -194,20 +193,20 @@ INLINE u32 tunnel_headers(void *data, void *end, const struct flow_key *key,
 	return inner_headers(data, end, etype, offset);
 }
 
-/* Offset of what follows the outer transport header, 0: not one that is cut. */
+/* The headers that each segment has for sure: the outer ones. */
 INLINE u32 outer_headers(const struct flow_key *key, const struct packet *packet)
 {
 	if (!packet->transport)
 		return 0;
 	switch (key->proto) {
 	case PROTO_TCP:
-		return packet->tcp_offset ? packet->transport + (packet->tcp_offset >> 4) * 4 : 0;
+		return packet->transport + (packet->tcp_offset >> 4) * 4;
 	case PROTO_UDP:
 		return packet->transport + UDP_HEADER_LEN;
 	case PROTO_SCTP:
 		return packet->transport + SCTP_HEADER_LEN;
 	}
-	return 0;
+	return packet->transport;
 }
 
 /*
@@ -240,23 +239,21 @@ INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const str
 	u32 jumbo = jumbo_header(data, end, key, packet);
 	u32 length = packet->length - jumbo;
 	u32 size = skb->gso_size, count = skb->gso_segs;
-	u32 outer = outer_headers(key, packet), headers = outer, inner, tag;
+	u32 headers = outer_headers(key, packet), inner, tag;
 
-	if (size == GSO_BY_FRAGS) {
-		packet->packets = count ? count : 1;
-	} else {
-		inner = tunnel_headers(data, end, key, packet);
-		/* A port does not make a tunnel: its segments must be as many as the kernel has. */
-		if (inner && (!count || segments(length, inner, size) == count))
-			headers = inner;
-		/* On egress the kernel knows tunnels of all kinds: qdisc_pkt_len_init(). */
-		if (PATCHED(PATCH_DIRECTION) && count > 1 && key->proto != PROTO_TCP &&
-		    skb->wire_len - skb->len > (count - 1) * headers)
-			headers = (skb->wire_len - skb->len) / (count - 1);
-		if (headers)
-			headers -= jumbo;
-		packet->packets = headers ? segments(length, headers, size) : count ? count : 1;
-	}
+	inner = tunnel_headers(data, end, key, packet);
+	/* A port does not make a tunnel: its segments must be as many as the kernel has. */
+	if (inner && (!count || segments(length, inner, size) == count))
+		headers = inner;
+	/* On egress the kernel knows tunnels of all kinds: qdisc_pkt_len_init(). */
+	if (PATCHED(PATCH_DIRECTION) && count > 1 && key->proto != PROTO_TCP &&
+	    skb->wire_len - skb->len > (count - 1) * headers)
+		headers = (skb->wire_len - skb->len) / (count - 1);
+	if (headers)
+		headers -= jumbo;
+	/* SCTP's segments are not of one size (GSO_BY_FRAGS), an unknown tunnel's not known. */
+	packet->packets =
+		count && key->proto != PROTO_TCP ? count : segments(length, headers, size);
 	tag = packet->tagged * VLAN_TAG_LEN;
 	packet->l2_bytes = length + (packet->packets - 1) * headers + packet->packets * tag;
 	packet->bytes = packet->l2_bytes - packet->packets * (packet->network + tag);

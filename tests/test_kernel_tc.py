@@ -203,10 +203,14 @@ def test_a_tunnel_of_another_kind_is_measured_by_the_kernel_on_egress():
     assert sums(found) == (10, 10 * headers + payload, 10 * (link + headers) + payload)
 
 
-def test_segments_of_an_unknown_protocol_are_counted():
-    """On ingress nothing tells what headers each has: only the one that is there counts."""
-    frame = v4(50, PAYLOAD)
-    assert sums(record(frame, skb=segments(101, 7))) == (7, len(frame) - 7 * 14, len(frame))
+@pytest.mark.parametrize(
+    ("frame", "outer"),
+    [(v4(50, PAYLOAD), 20), (v4(17, udp(ip4(6, tcp_segment()))), 28), (v4(47, PAYLOAD), 20)],
+)
+def test_of_an_unknown_tunnel_the_outer_headers_count_with_each_segment(frame, outer):
+    """On ingress nothing tells what other headers each segment has."""
+    l2_bytes = len(frame) + 9 * (14 + outer)
+    assert sums(record(frame, skb=segments(101, 10))) == (10, l2_bytes - 10 * 14, l2_bytes)
 
 
 def test_segments_without_a_flow_count_as_such():
