@@ -77,18 +77,18 @@ class Exchange(Closing):
 
     def hold(self) -> None:
         """Let the hosts exchange everything; takes about four seconds."""
-        self._add_all("", CUT, WHOLE)
+        self.add_all("", CUT, WHOLE)
         for name, tags in TAGS.items():
             with tagged(self.hosts, *tags):
-                self._add_all(f"{name} ", CUT, {"fragments": WHOLE["fragments"]})
+                self.add_all(f"{name} ", CUT, {"fragments": WHOLE["fragments"]})
         self._with_options()
         self._with_congestion()
         self._with_other_joining()
         self._frames()
         self.hosts.take_big_segments()
-        self._add_all("", {"big": partial(talk.bulk, octets=_BIG)})
+        self.add_all("", {"big": partial(talk.bulk, octets=_BIG)})
         with tagged(self.hosts, *TAGS["vlan"]):
-            self._add_all("vlan ", {"big": partial(talk.bulk, octets=_BIG)})
+            self.add_all("vlan ", {"big": partial(talk.bulk, octets=_BIG)})
 
     def _add(self, name: str, says: Callable[[int], None]) -> None:
         port = next(self._ports)
@@ -99,7 +99,7 @@ class Exchange(Closing):
             talk.datagrams(*ends, 4, port + 1, [1])
         self._note(name, Part(port, self._device.frames(), self._wire.frames()))
 
-    def _add_all(
+    def add_all(
         self,
         prefix: str,
         *conversations: Mapping[str, Conversation],
@@ -118,9 +118,9 @@ class Exchange(Closing):
 
     def _with_options(self) -> None:
         alert = {"options": partial(talk.bulk, options=[_ROUTER_ALERT])}
-        self._add_all("", alert, versions=[4])
+        self.add_all("", alert, versions=[4])
         extended = {"extensions": partial(talk.bulk, options=[_HOP_BY_HOP, _DESTINATION])}
-        self._add_all("", extended, versions=[6])
+        self.add_all("", extended, versions=[6])
 
     def _with_congestion(self) -> None:
         for switch in (1, 0):
@@ -128,13 +128,13 @@ class Exchange(Closing):
                 host.run("sysctl", "-qw", f"net.ipv4.tcp_ecn={switch}")
             if switch:
                 with congested(self.hosts.outer), congested(self.hosts.inner):
-                    self._add_all("", {"congested": talk.bulk})
+                    self.add_all("", {"congested": talk.bulk})
 
     def _with_other_joining(self) -> None:
         """Packets may also be joined as a list, and datagrams that no socket asks for."""
         plain = {"segments": partial(talk.datagrams, sizes=(10_001, 5_000), segment=1_000)}
         self.hosts.observed.offload("rx-gro-list", "on")
-        self._add_all("list of ", plain, {"bulk": talk.bulk})
+        self.add_all("list of ", plain, {"bulk": talk.bulk})
         self.hosts.observed.offload("rx-gro-list", "off", "rx-udp-gro-forwarding", "on")
         self._frames("forwarded ")
         self.hosts.observed.offload("rx-udp-gro-forwarding", "off")

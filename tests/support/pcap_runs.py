@@ -69,27 +69,32 @@ class Published(NamedTuple):
         return [record for record in records if isinstance(record, CountersRecord)]
 
     def sums(self) -> dict[reference.FlowKey, reference.Reading]:
-        """The reference's form of the flows: records of a flow joined in the order of time."""
-        table: dict[reference.FlowKey, reference.Reading] = {}
-        names = [field.name for field in dataclasses.fields(reference.Reading)]
-        for record in sorted(self.flows, key=lambda record: record.seq):
-            reading = reference.Reading(**{name: getattr(record, name) for name in names})
-            known = table.setdefault(reading.key, reading)
-            if known is not reading:
-                table[reading.key] = dataclasses.replace(
-                    known,
-                    packets=known.packets + reading.packets,
-                    bytes=known.bytes + reading.bytes,
-                    l2_bytes=known.l2_bytes + reading.l2_bytes,
-                    tcp_flags=known.tcp_flags | reading.tcp_flags,
-                    ip_ttl=min(known.ip_ttl, reading.ip_ttl),
-                )
-        return table
+        """The flows by their keys, see ``summed``."""
+        return summed(self.flows)
 
     def refused(self) -> dict[str, int]:
         non_ip = sum(counters.no_flow["non_ip"].packets for counters in self.counters)
         malformed = sum(counters.no_flow["malformed"].packets for counters in self.counters)
         return {k: n for k, n in (("non_ip", non_ip), ("malformed", malformed)) if n}
+
+
+def summed(records: Iterable[FlowRecord]) -> dict[reference.FlowKey, reference.Reading]:
+    """The reference's form of flows: records of a flow joined in the order of time."""
+    table: dict[reference.FlowKey, reference.Reading] = {}
+    names = [field.name for field in dataclasses.fields(reference.Reading)]
+    for record in sorted(records, key=lambda record: record.seq):
+        reading = reference.Reading(**{name: getattr(record, name) for name in names})
+        known = table.setdefault(reading.key, reading)
+        if known is not reading:
+            table[reading.key] = dataclasses.replace(
+                known,
+                packets=known.packets + reading.packets,
+                bytes=known.bytes + reading.bytes,
+                l2_bytes=known.l2_bytes + reading.l2_bytes,
+                tcp_flags=known.tcp_flags | reading.tcp_flags,
+                ip_ttl=min(known.ip_ttl, reading.ip_ttl),
+            )
+    return table
 
 
 RAISED = 70
