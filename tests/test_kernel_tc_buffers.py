@@ -12,6 +12,7 @@ import pytest
 from packets import corpus, reference
 from packets.kernel import END_INTERVAL_OVER, reading, wire
 from support.net import namespace, veth_pair
+from support.packet_socket import Capture
 from support.ring_socket import RingSocket
 from support.traffic import wait_until
 
@@ -56,17 +57,33 @@ def seen(direction: int) -> list[bytes]:
 
 
 def observe(pair: Wire, probe: FlowProbe | CounterProbe, direction: int) -> dict[str, Amount]:
-    """Send all frames past an attachment; return its counts of packets without a flow."""
+    """Send all frames past an attachment; return its counts of packets without a flow.
+
+    The frames arrive as they were sent.
+    """
     device = pair.sender if direction == EGRESS else pair.receiver
     frames = seen(direction)
-    with RingSocket(pair.sender) as ring:
+    with RingSocket(pair.sender) as ring, Capture(pair.receiver) as capture:
         with device.namespace.entered():
             attachment = probe.attach(device.name, Mode.TCX, direction)
         ring.send(FRAMES)
         assert wait_until(lambda: attachment.counters().seen.packets == len(frames))
         counts = attachment.counters()
+        assert arrivals(capture, len(seen(INGRESS))) == seen(INGRESS)
     assert counts.seen.l2_bytes == sum(map(len, frames))
     return {reason: amount for reason, amount in counts.no_flow.items() if amount.packets}
+
+
+def arrivals(capture: Capture, count: int) -> list[bytes]:
+    """Wait for ``count`` frames."""
+    frames: list[bytes] = []
+
+    def complete() -> bool:
+        frames.extend(capture.frames())
+        return len(frames) >= count
+
+    assert wait_until(complete)
+    return frames
 
 
 def amount(frames: list[bytes]) -> Amount:
