@@ -17,8 +17,8 @@ MEM: Final = 0x60
 ADD, SUB, OR, AND, LSH, RSH, XOR, MOV, END = (
     0x00, 0x10, 0x40, 0x50, 0x60, 0x70, 0xA0, 0xB0, 0xD0
 )  # fmt: skip
-JA, JEQ, JGT, JGE, JSET, JNE, EXIT, JLT, JLE = (
-    0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x90, 0xA0, 0xB0
+JA, JEQ, JGT, JGE, JSET, JNE, CALL, EXIT, JLT, JLE = (
+    0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x80, 0x90, 0xA0, 0xB0
 )  # fmt: skip
 FROM_REGISTER: Final = 0x08
 TO_BE: Final = 0x08
@@ -27,7 +27,11 @@ WIDTHS: Final = {1: 0x10, 2: 0x08, 4: 0x00}
 FRAME: Final = 10
 """The register that points behind the stack frame."""
 
+SIZE: Final = 8
+"""Octets of an instruction."""
 _LAYOUT: Final = struct.Struct("=BBhi")
+_OWN_FUNCTION: Final = 1
+"""BPF_PSEUDO_CALL."""
 _FARTHEST: Final = 0x7FFF
 """Instructions that a jump reaches."""
 
@@ -87,6 +91,10 @@ class Assembler:
     def branch64(self, comparison: int, register: int, operand: int, label: object) -> None:
         """Go on at a label if a register compares so, unsigned."""
         self._operate(JMP | comparison, register, operand, label)
+
+    def call(self, distance: int) -> None:
+        """Call the function that begins ``distance`` instructions behind the next one."""
+        self._add(JMP | CALL, src=_OWN_FUNCTION, number=distance)
 
     def exit(self) -> None:
         """Return r0."""

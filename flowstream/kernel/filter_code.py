@@ -40,16 +40,18 @@ _OPPOSITE: Final = {
 def translate(program: Sequence[Instruction], *, tagged: bool) -> bytes:
     """Return the octets of the function for a program of ``classic_bpf.decode``.
 
-    Without ``tagged`` it ignores its argument ``tag``. UsageError for a program that is too long.
+    Without ``tagged`` it ignores its argument ``tag``. Otherwise another one follows it, which
+    it calls for frames with a tag. UsageError for a program that is too long.
     """
-    code = Assembler()
-    if tagged:
-        code.alu64(ebpf.MOV, _TAG, _X)
-        code.branch64(ebpf.JEQ, _TAG, 0, "untagged")
-        _TaggedReader(code, program).write()
-        code.label("untagged")
-    _Reader(code, program).write()
-    return code.octets()
+    plain = _Reader(program).octets()
+    if not tagged:
+        return plain
+    head = Assembler()
+    head.branch64(ebpf.JEQ, _X, 0, "plain")
+    head.call(len(plain) // ebpf.SIZE + 1)
+    head.exit()
+    head.label("plain")
+    return head.octets() + plain + _TaggedReader(program).octets()
 
 
 class _Reader:
@@ -58,16 +60,16 @@ class _Reader:
     added = 0
     """Octets that the frame has on the wire beside those at hand."""
 
-    def __init__(self, code: Assembler, program: Sequence[Instruction]) -> None:
-        self._code, self._program = code, program
+    def __init__(self, program: Sequence[Instruction]) -> None:
+        self._code, self._program = Assembler(), program
         self._cuts, self._rejects = object(), object()
         """Labels of where failed loads end."""
         self._reachable = {0: 0}
         """Instructions that can be reached: the octets known to be at hand there."""
         self._known = 0
 
-    def write(self) -> None:
-        """Write the whole program, less what cannot be reached."""
+    def octets(self) -> bytes:
+        """Return the whole program, less what cannot be reached."""
         self._code.alu32(ebpf.MOV, _A, 0)
         self._code.alu32(ebpf.MOV, _X, 0)
         loads = {each.k for each in self._program if each.code in _MEMORY_LOADS}
@@ -77,7 +79,7 @@ class _Reader:
             if position not in self._reachable:
                 continue
             self._known = self._reachable[position]
-            self._code.label((self.added, position))
+            self._code.label(position)
             if self._is_out_of_reach(each):
                 self._code.jump(self._rejects)
                 continue
@@ -87,6 +89,7 @@ class _Reader:
                 known = self._reachable.get(target, self._known)
                 self._reachable[target] = min(known, self._known)
         self._write_ends()
+        return self._code.octets()
 
     def _write_ends(self) -> None:
         # The verifier refuses what nothing jumps to.
@@ -209,12 +212,12 @@ class _Reader:
     def _branch(self, position: int, each: Instruction) -> None:
         if each.code == classic.JMP | classic.JA:
             if each.k:
-                self._code.jump((self.added, position + 1 + each.k))
+                self._code.jump(position + 1 + each.k)
             return
         comparison = each.code & 0xF0
         operand = _X if each.code & classic.X else each.k
-        if_true = (self.added, position + 1 + each.jt)
-        if_false = (self.added, position + 1 + each.jf)
+        if_true = position + 1 + each.jt
+        if_false = position + 1 + each.jf
         if if_true == if_false:
             if each.jt:
                 self._code.jump(if_true)
@@ -249,6 +252,11 @@ class _TaggedReader(_Reader):
     """Writes the program for frames whose outer VLAN tag is beside them."""
 
     added = _TAG_SIZE
+
+    def octets(self) -> bytes:
+        """Return the whole program; the tag is kept from the register of X."""
+        self._code.alu64(ebpf.MOV, _TAG, _X)
+        return super().octets()
 
     def _load_at(self, register: int, offset: int, size: int) -> None:
         if offset + size <= _TAG_AT:
