@@ -147,6 +147,24 @@ def test_a_veth(veth):
     ]
 
 
+def test_both_ends_of_a_veth_in_both_directions(veth):
+    findings = checked("near", "far", "lo", modes=attach_modes("both", "auto", "auto"))
+    found = {f.subject: (f.text, f.remedy) for f in findings if "both" in f.text}
+    assert found == {
+        "lo": (
+            "receives what it sends: both directions see each packet",
+            "leave it out, for example by -i '!lo', or observe one direction",
+        ),
+        "far": (
+            (
+                "is the other end of near: each receives what the other sends, so every packet is "
+                "seen at both ends"
+            ),
+            "leave out one or the other, for example by -i '!NAME'",
+        ),
+    }
+
+
 def test_facts_of_a_driver(veth):
     features = driver_facts(LinkFacts(veth.index, "near")).xdp_features
     assert features is not None

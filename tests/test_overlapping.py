@@ -42,12 +42,21 @@ async def test_an_overlap_is_logged_once_when_it_appears(recording_url):
         assert {each["netns"] for each in rig.events("interfaces_overlap")} == {there.name}
 
 
-async def test_both_ends_of_a_veth_across_namespaces(recording_url):
+@pytest.mark.parametrize(
+    ("direction", "text"),
+    [
+        ("ingress", "packets that the host forwards through the pair are seen at one end"),
+        ("egress", "packets that the host forwards through the pair are seen at one end"),
+        ("both", "each receives what the other sends, so every packet is seen at both ends"),
+    ],
+)
+async def test_both_ends_of_a_veth_across_namespaces(recording_url, direction, text):
     with namespace() as here, namespace() as there:
         labels = [here.name, there.name]
-        async with following(recording_url, labels, pattern="*ar") as rig:
+        options = {"pattern": "*ar", "direction": direction}
+        async with following(recording_url, labels, **options) as rig:
             with veth_pair(here, there):
                 await until(lambda: rig.events("interfaces_overlap"))
         (warning,) = rig.events("interfaces_overlap")
         assert (warning["interface"], warning["netns"]) == ("near", here.name)
-        assert warning["overlap"].startswith(f"is the other end of far in {there.name}: ")
+        assert warning["overlap"].startswith(f"is the other end of far in {there.name}: {text}")

@@ -88,8 +88,8 @@ def test_a_tun_may_be_a_vpn_and_a_tap_is_a_guest():
 
 
 OTHER_END = (
-    "is the other end of {}: packets that the host forwards through the pair are seen where they "
-    "came in, and again behind it"
+    "is the other end of {}: packets that the host forwards through the pair are seen at one end, "
+    "and again where they come in or leave"
 )
 
 

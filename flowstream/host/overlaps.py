@@ -119,8 +119,8 @@ def _veth_pair(other: str, *, both: bool) -> str:
         text = "each receives what the other sends, so every packet is seen at both ends"
     else:
         text = (
-            "packets that the host forwards through the pair are seen where they came in, and "
-            "again behind it"
+            "packets that the host forwards through the pair are seen at one end, and again where "
+            "they come in or leave"
         )
     return f"is the other end of {other}: {text}"
 
