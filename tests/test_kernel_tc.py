@@ -15,6 +15,7 @@ from support.programs import FlowBench, SocketBuffer, run_packet
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
+from flowstream.layouts.constants import NoFlowReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,6 +225,24 @@ def test_segments_without_a_flow_count_as_such():
     assert counts["seen_packets"] == 10
     assert counts["no_flow_packets"] == [10, 0, 0, 0, 0]
     assert counts["no_flow_l2_bytes"] == [len(mpls), 0, 0, 0, 0]
+
+
+def test_sampling_takes_all_segments_of_a_packet_or_none():
+    frame, size, count, (packets, headers, link) = SEGMENTED["v6-big-tcp"]
+    l2_bytes = packets * (link + headers) + len(PAYLOAD)
+    bench = FlowBench(max_flows=11, mode=Mode.TCX, sampling=3)
+    try:
+        bench.run(frame, repeat=307, skb=segments(size, count))
+        ((flow,),) = (wire(batch) for batch in bench.probe.drain(2))
+        counts = bench.counters()
+    finally:
+        bench.close()
+    assert (counts["seen_packets"], counts["seen_l2_bytes"]) == (307 * packets, 307 * l2_bytes)
+    left_out = counts["no_flow_packets"][NoFlowReason.SAMPLED_OUT]
+    assert flow["packets"] % packets == left_out % packets == 0
+    assert flow["packets"] + left_out == 307 * packets
+    assert flow["l2_bytes"] == flow["packets"] // packets * l2_bytes
+    assert 100 * packets < left_out < 300 * packets
 
 
 @pytest.mark.parametrize("max_flows", [16, 1])

@@ -122,3 +122,12 @@ def test_the_counter_program_counts_them_all(pair, direction):
             read = "counted" if read.etype == reference.ETH_IPV4 else "non_ip"
         found[read].append(frame)
     assert no_flow == {reason: amount(frames) for reason, frames in found.items()}
+
+
+@pytest.mark.parametrize("probe_type", [FlowProbe, CounterProbe])
+@pytest.mark.parametrize("direction", [EGRESS, INGRESS])
+def test_packets_that_sampling_leaves_out_are_as_long_as_the_others(pair, probe_type, direction):
+    """They are not read; ``observe`` compares the octets of all."""
+    with probe_type(max_flows=4_099, sampling=2) as probe:
+        no_flow = observe(pair, probe, direction)
+    assert 1_000 < no_flow["sampled_out"].packets < 2_000
