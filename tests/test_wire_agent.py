@@ -83,9 +83,25 @@ def test_records_are_those_of_a_capture_of_the_wire(between, tmp_path, capsys, o
     assert received == len(wire[INGRESS])
 
 
-def test_the_counter_program_sees_as_many(between, recording_url):
-    program = ("--program", "counter", "--hook", "tcx")
-    wire = observed(between, "--sink", recording_url, *program)
+def test_a_filter_leaves_out_the_packets_on_the_wire_that_it_rejects(between, tmp_path, capsys):
+    url = f"file:{tmp_path}/recording"
+    options = ("--filter", "ip6 and tcp or udp and dst portrange 7001-7031", "--hook", "tcx")
+    wire = observed(between, "--sink", url, *options)
+    found = summed(records_of(url, "flowstream.flows"))
+    capture = write_capture(tmp_path / "wire.pcap", [*wire[INGRESS], *wire[EGRESS]])
+    published = Runner(tmp_path, capsys)(capture, options=options[:2])
+    assert "\n".join(differing(found, published.sums())) == ""
+    assert {key.proto for key in found} == {6, 17}
+    (final,) = (counters for counters in published.counters if counters.final)
+    rejected = [Amount(**each["no_flow"]["filtered_out"]) for each in audited(url)]
+    expected = final.no_flow["filtered_out"]
+    assert rejected[0].plus(rejected[1]) == Amount(expected.packets, expected.l2_bytes)
+    assert min(each.packets for each in rejected) > 0
+
+
+@pytest.mark.parametrize("options", [("--program", "counter"), ("--sampling", "5")])
+def test_every_packet_on_the_wire_is_seen(between, recording_url, options):
+    wire = observed(between, "--sink", recording_url, "--hook", "tcx", *options)
     assert {each["flow_direction"]: Amount(**each["seen"]) for each in audited(recording_url)} == {
         direction: amount(frames) for direction, frames in wire.items()
     }
