@@ -30,6 +30,11 @@ class Segments(NamedTuple):
     frame: bytes
     headers: int
 
+    @property
+    def packets(self) -> int:
+        """How many segments there are."""
+        return -(-(len(self.frame) - len(NOT_CUT) - self.headers) // SIZE)
+
 
 def frames(source: bytes) -> dict[str, Segments]:
     """Return the frames of a host with this MAC address.
