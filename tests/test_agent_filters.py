@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support import attached
-from support.agent import Agent, audited, delivered, on
+from support.agent import BEFORE_6_6, Agent, audited, delivered, on
 from support.bpffs import mounted
 from support.tc import add_foreign, filters, qdiscs, tc
 from support.traffic import flood, load, wait_until
@@ -20,7 +18,6 @@ from flowstream.accounting.attachment_key import EGRESS, INGRESS
 if TYPE_CHECKING:
     from support.net import Interface
 
-BEFORE_6_6 = (sys.executable, str(Path(__file__).parent / "support" / "without_tcx.py"))
 BOTH = ("--direction", "both", "--hook", "tcx")
 OURS = [(1, "flowstream")]
 RECEIVED, SENT = 5_003, 3_001

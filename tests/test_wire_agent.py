@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from packets.compare import differing
-from support.agent import Agent, audited, on, records_of
+from support.agent import BEFORE_6_6, Agent, audited, on, records_of
 from support.exchange import CUT, WHOLE, Exchange
 from support.hosts import hosts
 from support.pcap_runs import Runner, summed
@@ -42,11 +42,13 @@ def queued(host: Host) -> Amount:
     return Amount(queue["packets"], queue["bytes"])
 
 
-def observed(between: Hosts, *options: str) -> dict[int, list[bytes]]:
+def observed(
+    between: Hosts, *options: str, before: tuple[str, ...] = ()
+) -> dict[int, list[bytes]]:
     """Run the agent while the hosts talk; packets on the wire by direction."""
     device = between.observed.device
     with ExitStack() as stack:
-        agent = stack.enter_context(Agent(*on(device), *BOTH, *options))
+        agent = stack.enter_context(Agent(*on(device), *BOTH, *options, before=before))
         agent.publishing()
         exchange = stack.enter_context(Exchange(between))
         exchange.add_all("", CUT, WHOLE)
@@ -63,10 +65,18 @@ def amount(frames: list[bytes]) -> Amount:
     return Amount(len(frames), sum(map(len, frames)))
 
 
-@pytest.mark.parametrize("options", [("--hook", "tcx"), ("--hook", "xdp", "--mode", "native")])
-def test_records_are_those_of_a_capture_of_the_wire(between, tmp_path, capsys, options):
+@pytest.mark.parametrize(
+    ("before", "options"),
+    [
+        ((), ("--hook", "tcx")),
+        (BEFORE_6_6, ("--hook", "tcx")),
+        ((), ("--hook", "xdp", "--mode", "native")),
+    ],
+    ids=["tcx", "clsact", "native"],
+)
+def test_records_are_those_of_a_capture_of_the_wire(between, tmp_path, capsys, before, options):
     url = f"file:{tmp_path}/recording"
-    wire = observed(between, "--interval", "0.5", "--sink", url, *options)
+    wire = observed(between, "--interval", "0.5", "--sink", url, *options, before=before)
     flows: list[FlowRecord] = records_of(url, "flowstream.flows")
     run = Runner(tmp_path, capsys)
     for direction, frames in wire.items():

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from support.net import Interface
 
 FLOWSTREAM = (sys.executable, "-m", "flowstream")
+BEFORE_6_6 = (sys.executable, str(Path(__file__).with_name("without_tcx.py")))
+"""Put before a command, lets it find a kernel without TCX."""
 START_TIMEOUT_S = 120.0
 END_TIMEOUT_S = 120.0
 NEW_FLOWS = 500_009
