@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from support.filters import encode, program_of
 from support.net import namespace
@@ -10,6 +13,7 @@ from support.tun import tun_device
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
 from flowstream.config.run import load
+from flowstream.config.source import ConfigSource
 from flowstream.errors import FilterError, KernelError, UsageError
 from flowstream.filtering import compiling, libpcap
 from flowstream.filtering.compiling import compile_filter, compile_here
@@ -219,3 +223,39 @@ def test_a_filter_that_cannot_be_translated_is_refused_before_anything_is_made()
     with pytest.raises(UsageError, match=r"^filter: instruction 0 of its program"):
         PacketFilter("by hand", encode([Instruction(0x34, 0, 0, 0)])).require_valid()
     PacketFilter("by hand", encode(program_of(bytes(64)))).require_valid()
+
+
+def filters_section() -> str:
+    text = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    _, _, rest = text.partition("\n## Filters\n")
+    return rest.partition("\n## ")[0]
+
+
+def test_the_documented_expressions_compile_for_every_link_they_have_a_meaning_for() -> None:
+    table = filters_section().partition("| observes |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.*)` \| ", table, re.MULTILINE)
+    expressions = [row.replace("\\|", "|") for row in rows]
+    assert len(expressions) >= 8
+    made = [compile_here(expression) for expression in expressions]
+    assert [bool(each.raw_ip) for each in made] == [
+        "ether" not in expression and "vlan" not in expression for expression in expressions
+    ]
+
+
+def test_the_documented_configuration_and_fault_are_as_they_are(tmp_path: Path) -> None:
+    toml = re.search(r"```toml\n(.*?)```", filters_section(), re.DOTALL)
+    assert toml
+    file = tmp_path / "flowstream.toml"
+    file.write_text(toml[1], encoding="utf-8")
+    written = ConfigSource({}, file).config.filter
+    assert written
+    assert compile_here(written) == PacketFilter(
+        written,
+        libpcap.compiled("net 10.0.0.0/8 and not (port 22 or port 9092)", libpcap.ETHERNET),
+        libpcap.compiled("net 10.0.0.0/8 and not (port 22 or port 9092)", libpcap.RAW_IP),
+    )
+    shown = re.search(r"```\nflowstream: error: (filter: .*?)\n```", filters_section(), re.DOTALL)
+    assert shown
+    with pytest.raises(FilterError) as caught:
+        compile_here(shown[1].splitlines()[1].strip())
+    assert str(caught.value) == shown[1]

@@ -84,7 +84,7 @@ def _digest(
     interval_ns = round(config.interval_s * 1e9)
     digest.update(_OPTIONS.pack(interval_ns, config.max_flows, config.sampling))
     if config.filter is not None:
-        digest.update(config.filter.encode())
+        digest.update(hashlib.sha256(config.filter.encode()).digest())
     if config.sampling > 1:
         # Sampling is random: the same captures give different records every time.
         digest.update(os.urandom(16))
