@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from packets.build import ether, ip4, ip6, tcp, udp
+from support.filter_expressions import Expressions
 from support.filters import (
     SHORTEST,
     Function,
@@ -16,9 +17,11 @@ from support.filters import (
     compare,
     encode,
     program_of,
+    reads_unset_memory,
 )
 
 from flowstream.errors import UsageError
+from flowstream.filtering.compiling import compile_here
 from flowstream.kernel import classic_bpf, filter_code
 from flowstream.kernel.classic_bpf import Instruction
 from flowstream.layouts.constants import FilterAnswer
@@ -51,6 +54,20 @@ def loads(mode: int, k: int, size: int, x: int = 0) -> bytes:
 )
 def test_any_program_answers_as_libpcap(data: bytes, frame: bytes, more: int, tag: Tag) -> None:
     compare(encode(program_of(data)), [frame, *FRAMES], (0, more), tag)
+
+
+@settings(max_examples=499, derandomize=REPEATABLE, deadline=None)
+@given(
+    choices=st.binary(min_size=2, max_size=120),
+    frame=st.one_of(st.sampled_from(FRAMES), st.binary(min_size=SHORTEST, max_size=120)),
+)
+def test_any_expression_answers_as_libpcap(choices: bytes, frame: bytes) -> None:
+    try:
+        made = compile_here(Expressions(choices).made())
+    except UsageError:
+        reject()
+    assume(not reads_unset_memory(made.ethernet))
+    compare(made.ethernet, [frame, *FRAMES], (0, 4), TAG)
 
 
 @pytest.mark.parametrize("size", [0x00, 0x08, 0x10])

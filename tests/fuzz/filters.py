@@ -1,7 +1,8 @@
 """Filters: what the kernel runs accepts the packets that libpcap accepts.
 
 The input is a frame behind a program of classic BPF whose number of instructions is in the
-first octet: as it is, which is refused or runs, and as the nearest valid one.
+first octet: as it is, which is refused or runs, as the nearest valid one, and as the choices
+that make an expression.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from packets.build import ether, ip4, ip6, tcp, udp
-from support.filters import Function, Tag, compare, encode, program_of
+from support.filter_expressions import Expressions
+from support.filters import Function, Tag, compare, encode, program_of, reads_unset_memory
 
 from flowstream.errors import UsageError
 from flowstream.filtering import libpcap
+from flowstream.filtering.compiling import compile_here
 
 if TYPE_CHECKING:
     import random
@@ -63,3 +66,9 @@ def target(data: bytes) -> None:
         assert str(err).startswith("filter: ")
     tag = Tag(0x8100, count * 257)
     compare(encode(program_of(octets)), [frame, *_FRAMES], (0, 3), tag)
+    try:
+        made = compile_here(Expressions(data).made())
+    except UsageError:
+        return
+    if not reads_unset_memory(made.ethernet):
+        compare(made.ethernet, [frame, *_FRAMES], (0, 3), tag)
