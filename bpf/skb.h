@@ -247,7 +247,7 @@ INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const str
 		headers = inner;
 	/* On egress the kernel knows tunnels of all kinds: qdisc_pkt_len_init(). */
 	if (PATCHED(PATCH_DIRECTION) && count > 1 && key->proto != PROTO_TCP &&
-	    skb->wire_len - skb->len > (count - 1) * headers)
+	    skb->wire_len > skb->len + (count - 1) * headers)
 		headers = (skb->wire_len - skb->len) / (count - 1);
 	if (headers)
 		headers -= jumbo;
