@@ -145,6 +145,6 @@ class Attaching:
 
 def _holder(point: Point) -> tuple[int, str] | None:
     """Id and name of the XDP program on a link, None where this process cannot tell."""
-    with contextlib.suppress(KernelError), namespaces.inside(point.place.namespace.fd):
+    with contextlib.suppress(KernelError, OSError), namespaces.inside(point.place.namespace.fd):
         return libbpf.attached_program(point.link.index)
     return None
