@@ -111,6 +111,7 @@ def datagrams(
     sizes: Sequence[int],
     segment: int = 0,
     joined: bool = False,
+    options: Sequence[Option] = (),
 ) -> None:
     """Send datagrams; with ``segment`` each is cut into such of that size (UDP_SEGMENT).
 
@@ -124,7 +125,8 @@ def datagrams(
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.setsockopt(socket.SOL_UDP, _UDP_GRO, int(joined))
         receiver.bind((sink.addresses[version], port))
-        sender.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, segment)
+        for option in ((socket.SOL_UDP, _UDP_SEGMENT, segment), *options):
+            sender.setsockopt(*option)
         sender.bind((source.addresses[version], port))
         sender.connect((sink.addresses[version], port))
         for size in sizes:

@@ -29,20 +29,25 @@ _ROUTER_ALERT = (socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x94\x04\0\0")
 # RFC 8200, 8 and 16 octets: PadN, and an option for experiments (RFC 4727) that is skipped.
 _HOP_BY_HOP = (socket.IPPROTO_IPV6, socket.IPV6_HOPOPTS, b"\0\0\1\4" + bytes(4))
 _DESTINATION = (socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, b"\0\1\x1e\x0c" + bytes(12))
+_SMALL = (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)
+"""The smallest segments."""
 _BIG: Final = 1_000_003
 """Octets, of which more than 64 KiB are on their way at once."""
 
+_SEGMENTS = partial(talk.datagrams, sizes=(10_001, 5_000, 999), segment=1_000, joined=True)
+_FRAGMENTS = partial(talk.datagrams, sizes=(10_007, 5_003))
 CUT: Final[Mapping[str, Conversation]] = {
     "bulk": talk.bulk,
     "urgent": talk.urgent_then_reset,
-    "segments": partial(talk.datagrams, sizes=(10_001, 5_000, 999), segment=1_000, joined=True),
+    "small": partial(talk.bulk, octets=9_001, options=[_SMALL]),
+    "segments": _SEGMENTS,
 }
 """What the observed host's device has in larger pieces than the wire."""
 WHOLE: Final[Mapping[str, Conversation]] = {
     "chatter": talk.chatter,
     "refused": talk.refused,
     "datagrams": partial(talk.datagrams, sizes=(1, 2, 1_009, 18, 22)),
-    "fragments": partial(talk.datagrams, sizes=(10_007, 5_003)),
+    "fragments": _FRAGMENTS,
     "echo": partial(talk.echo, size=3_001),
 }
 TAGS: Final = {
@@ -80,7 +85,7 @@ class Exchange(Closing):
         self.add_all("", CUT, WHOLE)
         for name, tags in TAGS.items():
             with tagged(self.hosts, *tags):
-                self.add_all(f"{name} ", CUT, {"fragments": WHOLE["fragments"]})
+                self.add_all(f"{name} ", CUT, {"fragments": _FRAGMENTS})
         self._with_options()
         self._with_congestion()
         self._with_other_joining()
@@ -117,10 +122,13 @@ class Exchange(Closing):
         self.parts[name] = part
 
     def _with_options(self) -> None:
-        alert = {"options": partial(talk.bulk, options=[_ROUTER_ALERT])}
-        self.add_all("", alert, versions=[4])
-        extended = {"extensions": partial(talk.bulk, options=[_HOP_BY_HOP, _DESTINATION])}
-        self.add_all("", extended, versions=[6])
+        for version, options in ((4, [_ROUTER_ALERT]), (6, [_HOP_BY_HOP, _DESTINATION])):
+            says = {
+                "bulk": partial(talk.bulk, options=options),
+                "segments": partial(_SEGMENTS, options=options),
+                "fragments": partial(_FRAGMENTS, options=options),
+            }
+            self.add_all("options ", says, versions=[version])
 
     def _with_congestion(self) -> None:
         for switch in (1, 0):
