@@ -125,9 +125,8 @@ async def test_records_of_a_topic_that_must_not_be_written_fail_at_once(
     assert not account.doubts
     assert len(await read(broker.url, "other")) == 108
     assert [number(m.value) for m in await read(broker.url, "t")] == list(range(101))
-    (line,) = logs
-    assert line["event"] == "kafka_records_failed"
-    assert "right to write" in line["remedy"]
+    assert {each["event"] for each in logs} == {"kafka_records_failed"}
+    assert all("right to write" in each["remedy"] for each in logs)
     await sink.close(5)
 
 
@@ -418,9 +417,10 @@ async def test_records_of_a_clock_that_is_wrong_are_lost_alone_and_counters_are_
     assert [number(m.value) for m in await read(broker.url, flows)] == list(range(5_000, 5_101))
     (message,) = await read(broker.url, counters)
     assert (number(message.value), message.timestamp_ms) == (6_000, -1)
-    (logged,) = logs
-    assert (logged["event"], logged["records"]) == ("kafka_records_failed", 5_000)
-    assert "clock" in logged["remedy"]
+    # One line, unless the first of them were given up long before the others.
+    assert {each["event"] for each in logs} == {"kafka_records_failed"}
+    assert sum(each["records"] for each in logs) == 5_000
+    assert all("clock" in each["remedy"] for each in logs)
 
 
 @pytest.mark.parametrize("place", [0, 1_009, 2_002])
