@@ -35,7 +35,7 @@ CREATE TABLE flowstream_flows (
   `dst_mac` STRING COMMENT 'destination MAC of the first packet (IPFIX 80)',
   `packets` BIGINT COMMENT 'packets, 0 in announcements (IPFIX 2)',
   `bytes` BIGINT COMMENT 'IP octets (total length), without Ethernet header and padding, 0 in announcements (IPFIX 1)',
-  `l2_bytes` BIGINT COMMENT 'frame octets without FCS, 0 in announcements (IPFIX 352)',
+  `l2_bytes` BIGINT COMMENT 'frame octets without FCS, of segments as they go over the wire, 0 in announcements (IPFIX 352)',
   `flow_count` BIGINT COMMENT 'flows that this record stands for: 1, more where records were aggregated (IPFIX 3)',
   `sampling_rate` BIGINT COMMENT '1 = every packet, N = one in N',
   `end_reason` SMALLINT COMMENT '2 interval over, 4 forced end (shutdown), 5 lack of resources: the table was nearly full and swapped early, or full and this packet had no entry, 0 in announcements (IPFIX 136)',

@@ -120,7 +120,10 @@ class FlowRecord(Struct, array_like=True, frozen=True, gc=False):
     ]
     l2_bytes: Annotated[
         U64,
-        Meta(description="frame octets without FCS; 0 in announcements (IPFIX 352)"),
+        Meta(
+            description="frame octets without FCS, of segments as they go over the wire; "
+            "0 in announcements (IPFIX 352)"
+        ),
     ]
     flow_count: Annotated[
         U32,

@@ -124,7 +124,8 @@ struct flowstream_flow {
 	/* IP octets (total length), without Ethernet header and padding; 0 in announcements
 	 * (IPFIX 1) */
 	uint64_t bytes;
-	/* frame octets without FCS; 0 in announcements (IPFIX 352) */
+	/* frame octets without FCS, of segments as they go over the wire; 0 in announcements
+	 * (IPFIX 352) */
 	uint64_t l2_bytes;
 	/* flows that this record stands for: 1, more where records were aggregated (IPFIX 3) */
 	uint32_t flow_count;

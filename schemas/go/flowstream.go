@@ -124,7 +124,7 @@ type Flow struct {
 	Packets uint64
 	// IP octets (total length), without Ethernet header and padding; 0 in announcements (IPFIX 1)
 	Bytes uint64
-	// frame octets without FCS; 0 in announcements (IPFIX 352)
+	// frame octets without FCS, of segments as they go over the wire; 0 in announcements (IPFIX 352)
 	L2Bytes uint64
 	// flows that this record stands for: 1, more where records were aggregated (IPFIX 3)
 	FlowCount uint32

@@ -129,7 +129,7 @@ pub struct Flow {
     pub packets: u64,
     /// IP octets (total length), without Ethernet header and padding; 0 in announcements (IPFIX 1)
     pub bytes: u64,
-    /// frame octets without FCS; 0 in announcements (IPFIX 352)
+    /// frame octets without FCS, of segments as they go over the wire; 0 in announcements (IPFIX 352)
     pub l2_bytes: u64,
     /// flows that this record stands for: 1, more where records were aggregated (IPFIX 3)
     pub flow_count: u32,

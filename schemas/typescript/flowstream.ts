@@ -113,7 +113,8 @@ export interface Flow {
   /** IP octets (total length), without Ethernet header and padding; 0 in announcements (IPFIX
    *  1) */
   bytes: bigint;
-  /** frame octets without FCS; 0 in announcements (IPFIX 352) */
+  /** frame octets without FCS, of segments as they go over the wire; 0 in announcements (IPFIX
+   *  352) */
   l2_bytes: bigint;
   /** flows that this record stands for: 1, more where records were aggregated (IPFIX 3) */
   flow_count: number;
