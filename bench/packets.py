@@ -41,7 +41,7 @@ def _same_packet(passing: PassProgram, stack: ExitStack) -> Table:
     hits = {"IPv4/UDP": V4_UDP, "IPv4/TCP": V4_TCP, "IPv6/TCP": V6_TCP}
     cases: dict[str, Callable[[], float]] = {
         "XDP_PASS": lambda: run_same(passing.fd, V4_UDP, REPEAT),
-        "xdp_counter, known source": lambda: run_same(counter.program.fd, V4_UDP, REPEAT),
+        "count_ipv4, known source": lambda: run_same(counter.program.fd, V4_UDP, REPEAT),
     }
     for name, packet in hits.items():
         cases[f"xdp_flow, hit, {name}"] = lambda packet=packet: run_same(  # type: ignore[misc]

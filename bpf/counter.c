@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * xdp_counter and tc_counter: count packets, and packets per IPv4 source;
+ * count_ipv4 and tc_counter: count packets, and packets per IPv4 source;
  * announce each source when it is first seen. Cheap: no flow records. Packets
  * go on: XDP_PASS, or the next program of the TC hook.
  */
@@ -111,7 +111,7 @@ INLINE void count_verdict(enum verdict verdict, const struct flow_key *key,
 	}
 }
 
-int xdp_counter(struct xdp_md *ctx)
+int count_ipv4(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;

@@ -205,7 +205,7 @@ def test_beside_another_agent_it_takes_the_word_of_the_operator(wire, recording_
         first.attach(device.name)
         refused = flowstream("run", *on(device), "--sink", recording_url)
         assert refused.returncode == 1
-        assert "program xdp_counter (id " in refused.stderr
+        assert "program count_ipv4 (id " in refused.stderr
         with Agent(*on(device), "--hook", "tcx", "--sink", recording_url) as agent:
             agent.publishing()
             arrived = sum(send(peer, device))

@@ -148,7 +148,7 @@ def test_the_holder_of_an_interface_is_named_as_long_as_privileges_last(wire):
         attacher = Attacher(process, probe, find_user("nobody"))
         with pytest.raises(KernelError) as refused:
             attacher.attach(Target.named(receiver.name, Mode.NATIVE))
-        assert f"program xdp_counter (id {holder.program.id}) is already there" in str(
+        assert f"program count_ipv4 (id {holder.program.id}) is already there" in str(
             refused.value
         )
         assert refused.value.errno == 16
@@ -174,7 +174,7 @@ def test_the_verifiers_message_comes_along(monkeypatch):
         with pytest.raises(KernelError, match="the verifier says") as refused:
             attacher.attach(Target("lo", 1, 1))
     text = str(refused.value)
-    assert text.startswith("loading program xdp_counter: Permission denied; the verifier says:")
+    assert text.startswith("loading program count_ipv4: Permission denied; the verifier says:")
     assert text.endswith("processed 0 insns") or "prohibited" in text
     assert len(text) < 2_500
 

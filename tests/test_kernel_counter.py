@@ -1,4 +1,4 @@
-"""xdp_counter on given frames, and both programs on the possible faults of attaching."""
+"""The counter program on given frames, and both programs on the possible faults of attaching."""
 
 from __future__ import annotations
 

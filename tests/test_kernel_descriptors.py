@@ -133,12 +133,12 @@ def test_a_descriptor_of_another_kind_is_refused():
 
 def test_a_program_runs_by_a_descriptor_and_has_its_name():
     flow = kernel_object.embedded("flow").program("xdp_flow")
-    counter = kernel_object.embedded("counter").program("xdp_counter")
+    counter = kernel_object.embedded("counter").program("count_ipv4")
     with FlowBench() as bench:
         with Program.from_fd(os.dup(bench.program.fd), flow) as same:
             assert (same.id, same.name) == (bench.program.id, "xdp_flow")
         fd = os.dup(bench.program.fd)
-        with pytest.raises(LayoutError, match="name xdp_flow, expected xdp_counter"):
+        with pytest.raises(LayoutError, match="name xdp_flow, expected count_ipv4"):
             Program.from_fd(fd, counter)
         assert not is_open(fd)
 
@@ -158,7 +158,7 @@ def test_a_link_is_held_and_ended_by_a_descriptor():
         # The link's last descriptor keeps the program there.
         attached = libbpf.attached_program(device.index)
         assert attached is not None
-        assert attached[1] == "xdp_counter"
+        assert attached[1] == "count_ipv4"
         link.close()
         assert wait_until(lambda: libbpf.attached_program(device.index) is None)
 

@@ -71,7 +71,7 @@ def test_without_sources_the_embedded_object_serves(tmp_path, monkeypatch, no_co
 def test_changed_sources_are_compiled_once(sources, monkeypatch):
     edit(sources / f"{NAME}.c", "count_packet(SEEN_PACKETS, packet);", "count(SEEN_PACKETS, 7);")
     fresh = bpf_compile.obtain(NAME)
-    assert fresh.program("xdp_counter") != kernel_object.embedded(NAME).program("xdp_counter")
+    assert fresh.program("count_ipv4") != kernel_object.embedded(NAME).program("count_ipv4")
     (file,) = cached(sources)
     assert fresh.source_digest in file.name
     with CounterProbe() as kernel, kernel.maps(if_index=7) as maps:
@@ -180,7 +180,7 @@ def test_missing_parts_of_an_object_are_named():
         obj.program("nothing")
     with pytest.raises(LayoutError):
         obj.map("nothing")
-    spec = obj.program("xdp_counter")
+    spec = obj.program("count_ipv4")
     with pytest.raises(LayoutError, match=r"map \w+ is missing"):
         spec.link({}, {})
     with pytest.raises(LayoutError, match="the constant of slot"):
@@ -193,8 +193,8 @@ def test_missing_parts_of_an_object_are_named():
 )
 def test_a_place_that_is_none_of_its_kind_is_refused(part, value):
     """As a file would have it that was changed: other instructions would be written over."""
-    spec = kernel_object.embedded(NAME).program("xdp_counter")
-    with pytest.raises(ValueError, match="program xdp_counter has no"):
+    spec = kernel_object.embedded(NAME).program("count_ipv4")
+    with pytest.raises(ValueError, match="program count_ipv4 has no"):
         msgspec.structs.replace(spec, **{part: value})
 
 
@@ -206,7 +206,7 @@ def test_every_program_asks_the_filter():
 
 
 def test_the_end_of_the_verifiers_log_is_in_the_error():
-    spec = kernel_object.embedded(NAME).program("xdp_counter")
+    spec = kernel_object.embedded(NAME).program("count_ipv4")
     # r0 = *(u64 *)(r1 + 4096): far outside the context.
     load = bytes([0x79, 0x10, 0x00, 0x10, 0, 0, 0, 0])
     exit_ = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -234,6 +234,6 @@ def test_a_program_is_unloaded_with_its_block():
 
 
 def test_a_packet_that_the_kernel_refuses():
-    refused = pytest.raises(KernelError, match="program xdp_counter on a packet of 3 octets")
+    refused = pytest.raises(KernelError, match="program count_ipv4 on a packet of 3 octets")
     with CounterProbe() as kernel, kernel.maps(if_index=7) as maps, refused:
         run_packet(maps.program, b"abc")

@@ -1,4 +1,4 @@
-"""xdp_counter: counts packets and IPv4 sources; announces each source once.
+"""The counter program: counts packets and IPv4 sources; announces each source once.
 
 Each interface has maps of its own: an announcement is 4 octets of address, so
 only the ring buffer that it came by tells the interface.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from flowstream.kernel.packet_filter import PacketFilter
 
 BUILD = "counter"
-PROGRAMS: Final = {Hook.XDP: "xdp_counter", Hook.TC: "tc_counter"}
+PROGRAMS: Final = {Hook.XDP: "count_ipv4", Hook.TC: "tc_counter"}
 MAPS = ("pkt_count", "seen_ips", "new_flow_events")
 """Maps of each attachment, in the order in which their descriptors are handed over."""
 EVENTS_SIZE = 1 << 20
@@ -147,7 +147,7 @@ class CounterMaps(Closing):
 
 
 class CounterAttachment(Closing):
-    """xdp_counter on one interface; ``close`` detaches; harmless twice."""
+    """The counter program on one interface; ``close`` detaches; harmless twice."""
 
     def __init__(
         self, probe: CounterProbe, target: Target, maps: CounterMaps, link: Attached
@@ -191,7 +191,7 @@ class CounterAttachment(Closing):
 
 
 class CounterProbe(Closing):
-    """xdp_counter as a probe.
+    """The counter program as a probe.
 
     ``max_flows`` is the number of sources per interface, ``sampling`` the rate of the
     attachments of ``attach``; a ``Target`` has its own. ``packet_filter``: what packets to

@@ -57,7 +57,7 @@ def named(number: int, name: str) -> str:
 
 def is_own(name: str) -> bool:
     """Whether an XDP program called ``name`` is one of flowstream's."""
-    return name in ("xdp_flow", "xdp_counter")
+    return name in ("xdp_flow", "count_ipv4")
 
 
 def removal(name: str, interface: str) -> str:

@@ -443,8 +443,8 @@ def check_killed(point: Point, _: Sender) -> str:
 CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
     ("xdp_flow native", check_flow, Mode.NATIVE, INGRESS),
     ("xdp_flow generic", check_flow, Mode.GENERIC, INGRESS),
-    ("xdp_counter native", check_counter, Mode.NATIVE, INGRESS),
-    ("xdp_counter generic", check_counter, Mode.GENERIC, INGRESS),
+    ("count_ipv4 native", check_counter, Mode.NATIVE, INGRESS),
+    ("count_ipv4 generic", check_counter, Mode.GENERIC, INGRESS),
     ("raw IP", check_raw_ip, Mode.GENERIC, INGRESS),
     ("table full", check_overflow, Mode.NATIVE, INGRESS),
     ("killed", check_killed, Mode.NATIVE, INGRESS),
