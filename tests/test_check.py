@@ -455,6 +455,36 @@ def test_hook_and_direction_are_the_agents(capsys, veth, tmp_path):
     assert "hook: xdp sees received packets only" in capsys.readouterr().err
 
 
+NOT_RAW_IP = "none without a link-layer header: no VLAN support for Raw IP"
+NOT_IN_PACKET = (
+    "inbound, outbound and ifindex are not in the packet; use --direction and --interface"
+)
+
+
+@pytest.mark.parametrize(
+    ("expression", "finding"),
+    [
+        ("tcp port 80", "ok    filter: 20 instructions of classic BPF"),
+        (
+            "vlan",
+            f"ok    filter: 6 instructions of classic BPF; {NOT_RAW_IP}",
+        ),
+        (
+            "tcp prot 443",
+            "fail  filter: syntax error, in: tcp prot 443 -> correct it, see pcap-filter(7)",
+        ),
+        (
+            "inbound",
+            f"fail  filter: {NOT_IN_PACKET}",
+        ),
+    ],
+)
+def test_a_filter_is_compiled(capsys, veth, expression, finding):
+    status = main(["check", "-i", "near", "--filter", expression])
+    assert status == finding.startswith("fail")
+    assert finding in capsys.readouterr().out.splitlines()
+
+
 def test_the_agents_configuration_is_checked(capsys, secure_broker, tmp_path):
     file = tmp_path / "flowstream.toml"
     text = f'interface = ["lo"]\ninterval = 1\nsink = "{secure_broker.url_of("SASL")}"\n'

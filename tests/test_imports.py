@@ -67,7 +67,7 @@ ROOMS = {
         "agent": "errors files streams waiting log layouts host urls accounting messages kernel "
         "attacher filtering encode registry kafka config segments spool sink pipeline following "
         "chain",
-        "check": "errors streams wording closing host urls config kernel kafka",
+        "check": "errors streams wording closing host urls config kernel filtering kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
         "records accounting messages kernel filtering encode registry kafka sink pipeline agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "

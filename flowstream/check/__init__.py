@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowstream.check.filters import check_filter
 from flowstream.check.finding import Finding, Status
 from flowstream.check.hooks import tc_hook
 from flowstream.check.host import check_host
@@ -35,16 +36,20 @@ def check(
     client: ClientSettings = DEFAULT_CLIENT,
     pin: str | None = None,
     modes: AttachModes = DEFAULT,
+    expression: str | None = None,
 ) -> Iterator[Finding]:
     """Check the host, then the interfaces that are chosen, the directory ``pin``, and the sink.
 
     ``netns`` are labels of network namespaces, without any the process's own one is
     meant. ``client`` are the settings for a cluster. ``modes`` are those with which the agent
-    attaches. Raises ``UsageError`` when ``sink`` is not the URL of a sink.
+    attaches. ``expression`` is a filter. Raises ``UsageError`` when ``sink`` is not the URL of
+    a sink.
     """
     url = None if sink is None else parse_url(sink)
     yield from check_host()
     yield tc_hook(modes, pinned=pin is not None)
+    if expression is not None:
+        yield check_filter(expression)
     yield from check_interfaces(selection, netns, modes, pinned_programs(pin) if pin else ())
     if pin is not None:
         yield from check_pins(pin)

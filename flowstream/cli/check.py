@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FIELDS = (
     *("interfaces", "interface_kinds", "mode", "direction", "hook", "netns", "pin", "sink"),
-    "topic_prefix",
+    *("topic_prefix", "filter"),
 )
 _EXAMPLES = """\
 examples:
@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
         "--config",
         metavar="FILE",
         help="the agent's TOML file: interface, interface-kind, mode, direction, hook, netns, "
-        "pin, sink, topic-prefix and [kafka] are taken from it",
+        "pin, sink, topic-prefix, filter and [kafka] are taken from it",
     )
     add_kafka(parser)
     parser.set_defaults(command=execute, extra="agent")
@@ -64,7 +64,8 @@ def execute(args: argparse.Namespace) -> int:
 
     failed = False
     sink, prefix, pin = given["sink"], given["topic_prefix"], given["pin"]
-    for finding in check(selection, given["netns"], sink, prefix, client, pin, modes):
+    findings = check(selection, given["netns"], sink, prefix, client, pin, modes, given["filter"])
+    for finding in findings:
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         # Names of interfaces are any octets, and others may have chosen them.
         line = printable(f"{finding.subject}: {finding.text}{remedy}")
