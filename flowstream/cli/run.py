@@ -32,6 +32,8 @@ examples:
   sudo flowstream run -i 'ens*' -i '!ens7' --netns blue --netns pid:4711
   sudo flowstream run -i eth0 --direction both
       what eth0 receives, and what it sends
+  sudo flowstream run --filter 'net 10.0.0.0/8 and not port 22'
+      what tcpdump would show with that expression
   sudo flowstream run --config /etc/flowstream.toml --duration 60
   sudo flowstream run --config /etc/flowstream.toml --pin /sys/fs/bpf/flowstream
       programs stay when the agent ends; the next run goes on without a gap
