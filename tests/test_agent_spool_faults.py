@@ -39,8 +39,9 @@ def test_a_full_disk_is_counted_and_harms_nothing_that_is_there(wire, broker_fac
             assert agent.saw("spool_drained", 60), agent.output()
             arrived += delivered(sender, receiver, PACKETS, "-f", FLOWS)
             agent.stop()
-            (failed,) = agent.logs("spool_write_failed")
-            assert failed["error"] == "No space left on device"
+            # Again, where a small write found room in between.
+            errors = {each["error"] for each in agent.logs("spool_write_failed")}
+            assert errors == {"No space left on device"}
     (run,) = runs_of(broker.url)
     (interface,) = run["interfaces"]
     assert losses_of(run).keys() == {"io_error"}
