@@ -18,7 +18,8 @@
 #define VLAN_TAG_LEN 4
 #define UDP_HEADER_LEN 8
 #define SCTP_HEADER_LEN 12
-#define OPTION_JUMBO 0xc2 /* RFC 2675, section 2 */
+#define OPTION_JUMBO 0xc2         /* RFC 2675, section 2 */
+#define GSO_LEGACY_MAX_SIZE 65536 /* linux/netdevice.h */
 
 /* UDP ports of tunnels: IANA, and Linux's own (drivers/net/vxlan/vxlan_core.c). */
 enum tunnel_port {
@@ -91,22 +92,66 @@ INLINE bool pull(struct __sk_buff *skb, u32 octets)
 }
 
 /*
+ * Headers of an Ethernet frame with the hop-by-hop header that the kernel gives
+ * to IPv6 packets of more than 64 KiB in memory (BIG TCP), and takes off before
+ * the wire: ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove().
+ */
+struct big_headers {
+	struct eth_header eth;
+	struct ipv6_header ip;
+	struct ipv6_jumbo jumbo;
+} __attribute__((packed));
+
+/*
+ * Shows the filter such a frame as it is on the wire: moves what is before that
+ * header over it. Returns by how many octets; unhide_jumbo() undoes it.
+ */
+INLINE u32 hide_jumbo(struct __sk_buff *skb, struct big_headers *big)
+{
+	const u32 hidden = sizeof(big->jumbo);
+
+	if (likely(skb->len <= GSO_LEGACY_MAX_SIZE) || !skb->gso_size || PATCHED(PATCH_RAW_IP) ||
+	    skb->protocol != to_be16(ETHER_TYPE_IPV6))
+		return 0;
+	if (bpf_skb_load_bytes(skb, 0, big, sizeof(*big)) || big->ip.payload_length ||
+	    big->ip.next_header != PROTO_HOPOPTS || big->jumbo.length ||
+	    big->jumbo.option != OPTION_JUMBO)
+		return 0;
+	big->ip.next_header = big->jumbo.next_header;
+	if (bpf_skb_store_bytes(skb, hidden, big, sizeof(*big) - hidden, 0))
+		return 0;
+	return hidden;
+}
+
+INLINE void unhide_jumbo(struct __sk_buff *skb, struct big_headers *big)
+{
+	big->ip.next_header = PROTO_HOPOPTS;
+	bpf_skb_store_bytes(skb, 0, big, sizeof(*big), 0);
+}
+
+/*
  * The filter's answer, once what it needs of the packet is readable. It comes
  * before anything else is read: the verifier goes through the filter for each
  * state that it has before the call.
  */
 INLINE u64 ask_filter(struct __sk_buff *skb, u64 tag)
 {
-	u64 length = skb->len + (tag >> FILTER_TAG_BIT) * VLAN_TAG_LEN;
-	void *data = (void *)(long)skb->data;
+	struct big_headers big;
+	u32 hidden = FORGOTTEN(hide_jumbo(skb, &big), ANY_ZERO((long)skb->data)) &
+		     sizeof(struct ipv6_jumbo);
+	u64 length = skb->len - hidden + (tag >> FILTER_TAG_BIT) * VLAN_TAG_LEN;
+	void *data = (void *)(long)skb->data + hidden;
 	void *end = (void *)(long)skb->data_end;
 	u64 answer = filter(data, end, length, tag);
 
-	if (likely(answer != FILTER_CUT) || !pull(skb, PULL_MAX))
-		return answer;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	return filter(data, end, length, tag);
+	if (unlikely(answer == FILTER_CUT) && pull(skb, PULL_MAX)) {
+		data = (void *)(long)skb->data + hidden;
+		end = (void *)(long)skb->data_end;
+		answer = filter(data, end, length, tag);
+	}
+	if (unlikely(hidden))
+		unhide_jumbo(skb, &big);
+	return answer;
 }
 
 /*

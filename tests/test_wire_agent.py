@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from packets.compare import differing
 from support.agent import BEFORE_6_6, Agent, audited, on, records_of
-from support.exchange import CUT, WHOLE, Exchange
+from support.exchange import BIG, CUT, TAGS, WHOLE, Exchange
 from support.hosts import hosts
 from support.pcap_runs import Runner, summed
+from support.tagging import tagged
 from support.traffic import write_capture
 
 from flowstream.accounting.amounts import Amount
@@ -43,7 +44,7 @@ def queued(host: Host) -> Amount:
 
 
 def observed(
-    between: Hosts, *options: str, before: tuple[str, ...] = ()
+    between: Hosts, *options: str, before: tuple[str, ...] = (), big: bool = False
 ) -> dict[int, list[bytes]]:
     """Run the agent while the hosts talk; packets on the wire by direction."""
     device = between.observed.device
@@ -52,6 +53,11 @@ def observed(
         agent.publishing()
         exchange = stack.enter_context(Exchange(between))
         exchange.add_all("", CUT, WHOLE)
+        if big:
+            between.take_big_segments()
+            exchange.add_all("", BIG)
+            with tagged(between, *TAGS["vlan"]):
+                exchange.add_all("vlan ", BIG)
         agent.stop()
         frames = [frame for part in exchange.parts.values() for frame in part.wire]
         mac = between.observed.mac_octets
@@ -95,13 +101,15 @@ def test_records_are_those_of_a_capture_of_the_wire(between, tmp_path, capsys, b
 
 def test_a_filter_leaves_out_the_packets_on_the_wire_that_it_rejects(between, tmp_path, capsys):
     url = f"file:{tmp_path}/recording"
-    options = ("--filter", "ip6 and tcp or udp and dst portrange 7001-7031", "--hook", "tcx")
-    wire = observed(between, "--sink", url, *options)
+    # Libpcap looks for TCP behind the IPv6 header alone: BIG TCP has another one, in memory.
+    expression = "(ip6 and tcp) or (udp dst portrange 7001-7031) or (vlan 100 and ip6 and tcp)"
+    options = ("--filter", expression, "--hook", "tcx")
+    wire = observed(between, "--sink", url, *options, big=True)
     found = summed(records_of(url, "flowstream.flows"))
     capture = write_capture(tmp_path / "wire.pcap", [*wire[INGRESS], *wire[EGRESS]])
     published = Runner(tmp_path, capsys)(capture, options=options[:2])
     assert "\n".join(differing(found, published.sums())) == ""
-    assert {key.proto for key in found} == {6, 17}
+    assert {(key.vlan_id, key.proto) for key in found} == {(0, 6), (0, 17), (100, 6)}
     (final,) = (counters for counters in published.counters if counters.final)
     rejected = [Amount(**each["no_flow"]["filtered_out"]) for each in audited(url)]
     expected = final.no_flow["filtered_out"]

@@ -31,8 +31,6 @@ _HOP_BY_HOP = (socket.IPPROTO_IPV6, socket.IPV6_HOPOPTS, b"\0\0\1\4" + bytes(4))
 _DESTINATION = (socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, b"\0\1\x1e\x0c" + bytes(12))
 _SMALL = (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 88)
 """The smallest segments."""
-_BIG: Final = 1_000_003
-"""Octets, of which more than 64 KiB are on their way at once."""
 
 _SEGMENTS = partial(talk.datagrams, sizes=(10_001, 5_000, 999), segment=1_000, joined=True)
 _FRAGMENTS = partial(talk.datagrams, sizes=(10_007, 5_003))
@@ -50,6 +48,8 @@ WHOLE: Final[Mapping[str, Conversation]] = {
     "fragments": _FRAGMENTS,
     "echo": partial(talk.echo, size=3_001),
 }
+BIG: Final[Mapping[str, Conversation]] = {"big": partial(talk.bulk, octets=1_000_003)}
+"""For devices that take segments of more than 64 KiB."""
 TAGS: Final = {
     "vlan": ((C_TAG, 0x2064),),
     "service vlan": ((S_TAG, 0x0FFF),),
@@ -91,9 +91,9 @@ class Exchange(Closing):
         self._with_other_joining()
         self._frames()
         self.hosts.take_big_segments()
-        self.add_all("", {"big": partial(talk.bulk, octets=_BIG)})
+        self.add_all("", BIG)
         with tagged(self.hosts, *TAGS["vlan"]):
-            self.add_all("vlan ", {"big": partial(talk.bulk, octets=_BIG)})
+            self.add_all("vlan ", BIG)
 
     def _add(self, name: str, says: Callable[[int], None]) -> None:
         port = next(self._ports)
