@@ -22,7 +22,7 @@ from support.filters import (
 
 from flowstream.errors import UsageError
 from flowstream.filtering.compiling import compile_here
-from flowstream.kernel import classic_bpf, filter_code
+from flowstream.kernel import classic_bpf, filter_code, packet_loads
 from flowstream.kernel.classic_bpf import Instruction
 from flowstream.layouts.constants import FilterAnswer
 
@@ -153,7 +153,7 @@ def test_memory_is_zero_at_the_start() -> None:
 
 
 def test_octets_beyond_the_reach_are_as_if_not_there() -> None:
-    reach = filter_code.REACH
+    reach = packet_loads.REACH
     for program, expected in (
         (loads(0x20, reach - 4, 0x00), FilterAnswer.CUT),
         (loads(0x20, reach - 3, 0x00), FilterAnswer.REJECT),

@@ -60,11 +60,8 @@ def compile_here(expression: str) -> PacketFilter:
 def _require_packets_alone(octets: bytes) -> None:
     """UsageError when a program reads something other than the packet."""
     for each in classic_bpf.decode(octets):
-        if (
-            each.code & 7 == classic_bpf.LD
-            and each.k >= _KERNEL_FACTS
-            and (each.code & 0xE0 == classic_bpf.ABS)
-        ):
+        is_load = (each.kind, each.mode) == (classic_bpf.LD, classic_bpf.ABS)
+        if is_load and each.k >= _KERNEL_FACTS:
             raise UsageError(
                 "filter: inbound, outbound and ifindex are not in the packet; use --direction "
                 "and --interface"

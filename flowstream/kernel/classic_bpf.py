@@ -59,7 +59,28 @@ class Instruction(NamedTuple):
     jf: int
     k: int
 
+    @property
+    def kind(self) -> int:
+        """Its class (BPF_CLASS): LD and so on."""
+        return self.code & 0x07
 
+    @property
+    def mode(self) -> int:
+        """Of a load, where from (BPF_MODE): ABS and so on."""
+        return self.code & 0xE0
+
+    @property
+    def size(self) -> int:
+        """Of a load from the packet: octets (BPF_SIZE)."""
+        return _SIZES[self.code & 0x18]
+
+    @property
+    def operation(self) -> int:
+        """Of a calculation or branch (BPF_OP): ADD, JEQ and so on."""
+        return self.code & 0xF0
+
+
+_SIZES: Final = {W: 4, H: 2, B: 1}
 _LAYOUT: Final = struct.Struct("=HBBI")
 
 
