@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowstream.host.privileges import User
 
 COMPILE_TIMEOUT_S: Final = 120.0
-"""libpcap's optimizer takes 20 s for 500 ports, and names are looked up."""
+"""libpcap's optimizer takes 34 s for 500 ports, and names are looked up."""
 _KERNEL_FACTS: Final = 0xFFFFF000
 """From this offset on, a filter of a socket reads what the kernel knows of a packet.
 
