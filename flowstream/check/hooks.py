@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A driver without multi-buffer support needs the whole packet in one page of 4096
 # octets, less 256 of headroom, the shared info and the Ethernet header.
 _LARGEST_MTU_OF_ONE_BUFFER: Final = 3_498
-_TCX_COPIES_NONE: Final = "--hook tcx copies none"
+_TCX_COPIES_NONE: Final = "--hook tcx copies none, and takes less than half the time"
 _UNSEEN: Final = "what it drops or redirects is not observed"
 
 
