@@ -15,7 +15,7 @@ from packets import captures, corpus
 from packets.compare import differing
 from packets.kernel import END_INTERVAL_OVER, as_flows
 from support.net import namespace, veth_pair
-from support.packet_socket import Sender
+from support.packet_socket import Capture, Sender
 from support.pcap_runs import Runner
 from support.traffic import wait_until, write_capture
 
@@ -170,3 +170,17 @@ def test_every_hook_reads_as_pcap(between: Wire, mode: Mode, tmp_path: Path) -> 
     assert len(frames) - len(kept) == 8
     expected = without_hidden_headers if mode is Mode.GENERIC else read
     assert difference_of(found["tcx ingress"], expected(tmp_path / "kept", kept)) == ""
+
+
+def test_what_is_sent_past_the_hook_is_not_seen(between: Wire) -> None:
+    with FlowProbe(max_flows=97) as probe, Capture(between.receiver) as wire:
+        with between.sender.namespace.entered():
+            attachment = probe.attach(between.sender.name, Mode.TCX, EGRESS)
+        with attachment, Sender(between.sender) as sender:
+            for bypass in (True, False):
+                sender.bypass_queue(bypass)
+                sender.send(TRACES[0])
+            frames: list[bytes] = []
+            assert wait_until(lambda: bool(frames.extend(wire.frames()) or len(frames) >= 2))
+            assert attachment.counters().seen == Amount(1, len(TRACES[0]))
+    assert frames == [TRACES[0]] * 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from support.hosts import Host
 
 # linux/udp.h
-_UDP_SEGMENT, _UDP_GRO = 103, 104
+UDP_SEGMENT, _UDP_GRO = 103, 104
 _TIME_WAIT, _LISTEN = "06", "0A"  # net/tcp_states.h
 Option = tuple[int, int, int | bytes]
 
@@ -125,7 +125,7 @@ def datagrams(
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.setsockopt(socket.SOL_UDP, _UDP_GRO, int(joined))
         receiver.bind((sink.addresses[version], port))
-        for option in ((socket.SOL_UDP, _UDP_SEGMENT, segment), *options):
+        for option in ((socket.SOL_UDP, UDP_SEGMENT, segment), *options):
             sender.setsockopt(*option)
         sender.bind((source.addresses[version], port))
         sender.connect((sink.addresses[version], port))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # linux/if_packet.h, linux/if_ether.h, asm-generic/socket.h
 _SOL_PACKET: Final = 263
-_STATISTICS, _AUXDATA, _VNET_HDR = 6, 8, 15
+_STATISTICS, _AUXDATA, _VNET_HDR, _QDISC_BYPASS = 6, 8, 15, 20
 _VLAN_VALID: Final = 1 << 4
 _ETH_P_ALL: Final = 3
 _SO_RCVBUFFORCE: Final = 33
@@ -62,6 +62,10 @@ class Sender(Closing):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             self._socket.setsockopt(_SOL_PACKET, _VNET_HDR, int(vnet_hdr))
             self._socket.bind((device.name, 0))
+
+    def bypass_queue(self, bypass: bool) -> None:
+        """Whether packets go to the driver at once, past the queue and programs before it."""
+        self._socket.setsockopt(_SOL_PACKET, _QDISC_BYPASS, int(bypass))
 
     def send(self, frame: bytes) -> None:
         """Send a frame; OSError when the kernel refuses it."""
