@@ -187,8 +187,7 @@ class _Attacher:
         except UNDECODABLE as err:
             return _refused(str(err)), None
         except AttachError as err:
-            number = err.errno or errno.EINVAL
-            return Reply(number, err.stage, _shortened(str(err)), Mode(err.mode)), None
+            return Reply(err.errno, err.stage, _shortened(str(err)), Mode(err.mode)), None
         return Reply(mode=parts.mode), parts
 
     def _create(self, target: Target) -> Parts:

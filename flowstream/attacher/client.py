@@ -75,7 +75,7 @@ class Attacher(Generic[Made]):
         directory = [creator.pins.fd] if creator.pins else []
         with _file_of(creator.packet_filter) as file:
             reply, _ = self._ask(setup, [*creator.shared.values(), *directory, *file])
-        if reply.errno:
+        if reply.errno is not None:
             raise KernelError(f"starting the attacher: {reply.text}", reply.errno)
         if reply.text:
             log.warning("attacher_calls_not_restricted", reason=reply.text)
@@ -95,9 +95,10 @@ class Attacher(Generic[Made]):
         with self._turn:
             self._require_descriptors()
             reply, received = self._ask(request, fds)
-            if reply.errno:
+            if reply.errno is not None:
                 protocol.close(received)
-                raise self._explained(reply, target)
+                err = AttachError(reply.text, reply.errno, stage=reply.stage, mode=reply.mode)
+                raise self._explained(err, target)
             return self._probe.adopt(target, reply.mode, received)
 
     def _ask(self, message: Setup | Request, fds: list[int]) -> tuple[Reply, list[int]]:
@@ -122,8 +123,7 @@ class Attacher(Generic[Made]):
             except OSError as err:
                 raise _not_received(err.errno or 0) from err
 
-    def _explained(self, reply: Reply, target: Target) -> KernelError:
-        err = AttachError(reply.text, reply.errno, stage=reply.stage, mode=reply.mode)
+    def _explained(self, err: AttachError, target: Target) -> KernelError:
         with contextlib.suppress(KernelError), namespaces.inside(target.netns_fd):
             return explain.explained(err, target, self._missing)
         return explain.explained(err, target, self._missing, is_inside=False)

@@ -65,12 +65,13 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
-    """Descriptors of the attachment and its ``mode``, or the error ``errno`` other than 0.
+    """Descriptors of the attachment and its ``mode``; or an error, which has an ``errno``.
 
-    ``stage`` is one of ``kernel.stages.Stage``, or "" for a request that is refused.
+    That is the kernel's, 0 where it returned none. ``stage`` is one of
+    ``kernel.stages.Stage``, or "" for a request that is refused.
     """
 
-    errno: int = 0
+    errno: int | None = None
     stage: str = ""
     text: Annotated[str, Meta(max_length=TEXT)] = ""
     mode: Mode = Mode.AUTO

@@ -168,7 +168,7 @@ def _check(running: _Running, body: bytes, fds: list[int]) -> None:
     answer, received = protocol.receive(sock, 16)
     reply = protocol.decode_reply(answer)
     try:
-        if reply.errno:
+        if reply.errno is not None:
             assert not received
         else:
             assert may_attach
