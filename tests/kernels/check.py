@@ -40,6 +40,7 @@ from flowstream.kernel.leftovers import open_earlier
 from flowstream.kernel.link import Hook, Mode
 from flowstream.kernel.map import Map
 from flowstream.kernel.object import MapSpec
+from flowstream.kernel.packet_filter import PacketFilter
 from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.kernel.structures import ProgInfo
 from flowstream.kernel.target import Target
@@ -69,6 +70,13 @@ PLACE = Path(f"/tmp/flowstream-check-{os.getpid()}")
 """A BPF file system of this check's own."""
 ATTACH_TYPES = (libbpf.BPF_TCX_INGRESS, libbpf.BPF_TCX_EGRESS)
 """By direction."""
+EXPRESSION = "ip src host 10.0.0.2 or vlan 7"
+FILTERING = (
+    *((0x28, 0, 0, 12), (0x15, 0, 2, 0x0800), (0x20, 0, 0, 26), (0x15, 6, 7, 0x0A000002)),
+    *((0x15, 2, 0, 0x8100), (0x15, 1, 0, 0x88A8), (0x15, 0, 4, 0x9100), (0x28, 0, 0, 14)),
+    *((0x54, 0, 0, 0x0FFF), (0x15, 0, 1, 7), (0x06, 0, 0, 262_144), (0x06, 0, 0, 0)),
+)
+"""What libpcap, which the guest does not have, makes of it: code, jt, jf and k."""
 EPOCH = 1_764_126_000_123_456_512
 processes = multiprocessing.get_context("fork")
 
@@ -431,6 +439,25 @@ def check_pins(point: Point, sender: Sender) -> str:
     return "a killed run's link taken over, its maps emptied without privileges"
 
 
+def check_filter(point: Point, sender: Sender) -> str:
+    """Packets of a source and those with a tag, which at the TC hook is beside the packet."""
+    octets_of_program = b"".join(struct.pack("=HBBI", *each) for each in FILTERING)
+    packet_filter = PacketFilter(EXPRESSION, octets_of_program)
+    with FlowProbe(max_flows=1009, packet_filter=packet_filter) as kernel:
+        attachment = point.attach(kernel)
+        become_nobody()
+        sender.send(0)
+        wait_for_packets(attachment.counters, total(TRAFFIC[0]))
+        chosen = [TRAFFIC[0][1], TRAFFIC[0][3]]
+        batches = list(kernel.drain(EndReason.INTERVAL_OVER))
+        equal("flows", flows_of(batches), Counter(each.flow for each in chosen if each.flow))
+        left = attachment.counters().no_flow["filtered_out"]
+        equal("packets filtered out", left.packets, total(TRAFFIC[0]) - total(chosen))
+        equal("octets filtered out", left.l2_bytes, octets(TRAFFIC[0]) - octets(chosen))
+        attachment.close()
+    return f"{left.packets} of {total(TRAFFIC[0])} packets filtered out"
+
+
 def check_killed(point: Point, _: Sender) -> str:
     """The case ends by SIGKILL while attached; main looks at what is left."""
     kernel = FlowProbe(max_flows=1009)
@@ -445,6 +472,8 @@ CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
     ("xdp_flow generic", check_flow, Mode.GENERIC, INGRESS),
     ("count_ipv4 native", check_counter, Mode.NATIVE, INGRESS),
     ("count_ipv4 generic", check_counter, Mode.GENERIC, INGRESS),
+    ("filter native", check_filter, Mode.NATIVE, INGRESS),
+    ("filter generic", check_filter, Mode.GENERIC, INGRESS),
     ("raw IP", check_raw_ip, Mode.GENERIC, INGRESS),
     ("table full", check_overflow, Mode.NATIVE, INGRESS),
     ("killed", check_killed, Mode.NATIVE, INGRESS),
@@ -456,6 +485,8 @@ TCX_CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
     ("tc_flow egress", check_flow, Mode.TCX, EGRESS),
     ("tc_counter ingress", check_counter, Mode.TCX, INGRESS),
     ("tc_counter egress", check_counter, Mode.TCX, EGRESS),
+    ("TCX, filter ingress", check_filter, Mode.TCX, INGRESS),
+    ("TCX, filter egress", check_filter, Mode.TCX, EGRESS),
     ("TCX, table full", check_overflow, Mode.TCX, EGRESS),
     ("TCX, killed", check_killed, Mode.TCX, EGRESS),
     ("TCX, pins ingress", check_pins, Mode.TCX, INGRESS),
