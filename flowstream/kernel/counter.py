@@ -1,7 +1,7 @@
-"""The counter program: counts packets and IPv4 sources; announces each source once.
+"""The counter programs: they count packets and IPv4 sources, and announce each source once.
 
-Each interface has maps of its own: an announcement is 4 octets of address, so
-only the ring buffer that it came by tells the interface.
+Each attachment has maps of its own: an announcement is 4 octets of address, so
+only the ring buffer that it came by tells interface and direction.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SOURCE = np.dtype(np.uint32)
 
 
 class CounterMaps(Closing):
-    """Maps and program of one interface.
+    """Maps and program of one interface and direction.
 
     ``fds`` are descriptors of the program and of the maps in ``MAPS``, which become this
     object's, also when it raises. ``ring`` has announcements as new-flow records, with only
@@ -147,7 +147,7 @@ class CounterMaps(Closing):
 
 
 class CounterAttachment(Closing):
-    """The counter program on one interface; ``close`` detaches; harmless twice."""
+    """A counter program on one interface and direction; ``close`` detaches; harmless twice."""
 
     def __init__(
         self, probe: CounterProbe, target: Target, maps: CounterMaps, link: Attached
@@ -191,9 +191,9 @@ class CounterAttachment(Closing):
 
 
 class CounterProbe(Closing):
-    """The counter program as a probe.
+    """The counter programs as a probe.
 
-    ``max_flows`` is the number of sources per interface, ``sampling`` the rate of the
+    ``max_flows`` is the number of sources per attachment, ``sampling`` the rate of the
     attachments of ``attach``; a ``Target`` has its own. ``packet_filter``: what packets to
     observe, None for all.
     """

@@ -1,8 +1,8 @@
-"""xdp_flow: its maps, one load per attachment, and its records.
+"""The flow programs xdp_flow and tc_flow: their maps, one load per attachment, their records.
 
 `FlowProbe` owns the maps that all attachments share: two flow tables, one of them
 active, the set of flows seen, three ring buffers. A `FlowAttachment` has a load of
-the program, counters and a link of its own.
+the program of its hook, counters and a link of its own.
 """
 
 from __future__ import annotations
@@ -12,39 +12,35 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flowstream.accounting import terms
-from flowstream.accounting.amounts import Amount, KernelCounts, RecordAmount
 from flowstream.accounting.attachment_key import INGRESS
 from flowstream.closing import Closing
 from flowstream.kernel import compile as bpf_compile
-from flowstream.kernel import features, libbpf, records, structures
+from flowstream.kernel import features, libbpf, structures
 from flowstream.kernel.attached import adopted
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.creator import Creator
+from flowstream.kernel.flow_maps import flow_ring, kernel_counts
 from flowstream.kernel.generation import counters_pin, link_pin
 from flowstream.kernel.link import Hook, Mode
 from flowstream.kernel.maps import ArrayMap, HashMap, PerCpuArray
 from flowstream.kernel.parts import owned
 from flowstream.kernel.program import Program
 from flowstream.kernel.rates import Rates
-from flowstream.kernel.record_ring import RecordRing
 from flowstream.kernel.ringbuf import RingBuffer
 from flowstream.kernel.run_pins import RunPins
 from flowstream.kernel.tables import SLOT, FlowTables
 from flowstream.kernel.target import Target
 from flowstream.layouts import flow as layout
-from flowstream.layouts.constants import NoFlowReason
-from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from flowstream.accounting.amounts import KernelCounts
     from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.kernel.attached import Attached
     from flowstream.kernel.generation import Generation
-    from flowstream.kernel.object import KernelObject
     from flowstream.kernel.packet_filter import PacketFilter
 
 
@@ -52,12 +48,6 @@ BUILD = "flow"
 PROGRAMS: Final = {Hook.XDP: "xdp_flow", Hook.TC: "tc_flow"}
 COUNTERS = "counters"
 """The map of each attachment."""
-OVERFLOW_SIZE = 16 << 20
-ANNOUNCEMENTS_SIZE = 4 << 20
-_RINGS = {
-    "overflow": (Stream.FLOWS, OVERFLOW_SIZE),
-    "announcements": (Stream.NEW_FLOWS, ANNOUNCEMENTS_SIZE),
-}
 WAKEUPS_SIZE = 1 << 16
 SEEN_FACTOR = 2
 """Flows remembered as announced, per flow that the table holds."""
@@ -65,39 +55,8 @@ EARLY_SWAP = 0.875
 """Fill of the active table at which the kernel requests an early swap."""
 
 
-def kernel_counts(counters: PerCpuArray) -> KernelCounts:
-    """Sum struct counters over all possible CPUs."""
-    total = counters.total()
-    lost = total["overflow_lost_packets"]
-    return KernelCounts(
-        seen=Amount(total["seen_packets"], total["seen_l2_bytes"]),
-        no_flow=dict(
-            zip(
-                (reason.name.lower() for reason in NoFlowReason),
-                map(Amount, total["no_flow_packets"], total["no_flow_l2_bytes"]),
-                strict=True,
-            )
-        ),
-        losses={
-            terms.OVERFLOW_LOST: RecordAmount(lost, lost, total["overflow_lost_l2_bytes"]),
-            terms.ANNOUNCEMENT_LOST: RecordAmount(total["announcement_lost"]),
-        },
-    )
-
-
-def flow_ring(obj: KernelObject, name: str, fd: int | None = None) -> RecordRing:
-    """Ring "overflow" or "announcements": a new one, or the one behind ``fd``, which it owns."""
-    stream, size = _RINGS[name]
-    spec = obj.map(name)
-    if fd is None:
-        ring = RingBuffer(spec, layout.FLOW_RECORD, size)
-    else:
-        ring = RingBuffer.from_fd(fd, spec, layout.FLOW_RECORD, size)
-    return RecordRing(ring, stream, records.with_unix_times)
-
-
 class FlowAttachment(Closing):
-    """One interface: its program, counters and link. Closing twice is harmless."""
+    """One interface and direction: program, counters and link. Closing twice is harmless."""
 
     def __init__(
         self,
@@ -155,7 +114,7 @@ class FlowAttachment(Closing):
 
 
 class FlowProbe(Closing):
-    """xdp_flow with the maps that its attachments share; drains them into flow records.
+    """The flow programs with the maps that attachments share; drains them into flow records.
 
     ``max_flows``: capacity of each of the two tables, flows. ``sampling``: one
     packet in so many is read by the attachments of ``attach``; a ``Target`` has its own.

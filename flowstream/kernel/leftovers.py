@@ -17,7 +17,8 @@ from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import generation as pins
 from flowstream.kernel import libbpf, structures
 from flowstream.kernel.books_map import BooksMap
-from flowstream.kernel.flow import BUILD, flow_ring, kernel_counts
+from flowstream.kernel.flow import BUILD
+from flowstream.kernel.flow_maps import flow_ring, kernel_counts
 from flowstream.kernel.maps import HashMap, MapOfMaps, PerCpuArray
 from flowstream.kernel.pinned_link import PinnedLink
 from flowstream.kernel.rates import Rates

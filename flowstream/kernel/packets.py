@@ -21,7 +21,8 @@ from flowstream.accounting.snapshot import Moment
 from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf, records, structures
-from flowstream.kernel.flow import EARLY_SWAP, FlowProbe, kernel_counts
+from flowstream.kernel.flow import EARLY_SWAP, FlowProbe
+from flowstream.kernel.flow_maps import kernel_counts
 from flowstream.kernel.target import Target
 from flowstream.layouts.flow import CAPTURE_META, FLOW_RECORD
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from flowstream.kernel import features
 from flowstream.kernel import object as kernel_object
-from flowstream.kernel.flow import OVERFLOW_SIZE
+from flowstream.kernel.flow_maps import OVERFLOW_SIZE
 from flowstream.kernel.link import Link, Mode
 from flowstream.kernel.maps import HashMap
 from flowstream.kernel.program import Program
