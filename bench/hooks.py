@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from packets.build import DST_PORT
@@ -111,16 +112,13 @@ def _in_the_kernel(only: PacketFilter) -> Iterator[Table]:
                 for each in (None, only)
             )
             cases: dict[str, Callable[[], float]] = {
-                "empty program": lambda empty=empty: run_same(empty.fd, V4_UDP, REPEAT)  # type: ignore[misc]
+                "empty program": partial(run_same, empty.fd, V4_UDP, REPEAT)
             }
             for kind, packet in PACKETS.items():
                 for suffix, bench in (("", whole), (f", {FILTER}", filtered)):
-                    cases[f"{kind}{suffix}"] = lambda fd=bench.program.fd, packet=packet: run_same(  # type: ignore[misc]
-                        fd, packet, REPEAT
-                    )
-            cases[f"IPv4/UDP to another port, {FILTER}"] = lambda fd=filtered.program.fd: run_same(  # type: ignore[misc]
-                fd, V4_UDP, REPEAT
-            )
+                    cases[f"{kind}{suffix}"] = partial(run_same, bench.program.fd, packet, REPEAT)
+            other_port = partial(run_same, filtered.program.fd, V4_UDP, REPEAT)
+            cases[f"IPv4/UDP to another port, {FILTER}"] = other_port
             samples = interleave(cases)
             _check(filtered, kinds=len(PACKETS))
         table = Table(
@@ -179,7 +177,7 @@ def _on_a_veth(wire: Wire, length: int, only: PacketFilter) -> Table:
     cases: dict[str, Callable[[], float]] = {NO_PROGRAM: taken}
     for way in WAYS:
         for suffix, given in (("", None), (f", {FILTER}", only)):
-            cases[f"{way}{suffix}"] = lambda way=way, given=given: observed(way, given)  # type: ignore[misc]
+            cases[f"{way}{suffix}"] = partial(observed, way, given)
     samples = interleave(cases, LIVE_ROUNDS)
     base = samples[NO_PROGRAM]
     return Table(
@@ -210,7 +208,7 @@ def _attaching(device: Interface, only: PacketFilter) -> Iterator[Table]:
             probe = stack.enter_context(FlowProbe(packet_filter=given))
             for way in WAYS:
                 name = f"{way}{suffix}"
-                cases[name] = lambda probe=probe, way=way, name=name: sample(probe, way, name)  # type: ignore[misc]
+                cases[name] = partial(sample, probe, way, name)
         samples = interleave(cases, ATTACH_ROUNDS)
     first = str(WAYS[0])
     for title, unit, found in (
@@ -238,7 +236,7 @@ def _connection() -> Table:
                 return taken()
 
         cases: dict[str, Callable[[], float]] = {NO_PROGRAM: taken}
-        cases |= {str(way): lambda way=way: observed(way) for way in WAYS}  # type: ignore[misc]
+        cases |= {str(way): partial(observed, way) for way in WAYS}
         samples = interleave(cases, STREAM_ROUNDS)
     return Table(
         f"TCP over a veth with segmentation offload, {STREAM >> 20} MiB a sample",
