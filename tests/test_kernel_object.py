@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "counter"
+ORDERS = ("little", "big")
 FRAME = ether(0x0800, ip4(17, udp()))
 
 
@@ -149,13 +151,65 @@ def test_a_source_that_is_missing(sources):
         bpf_compile.compile_raw(NAME)
 
 
-def test_an_object_of_the_other_byte_order_is_refused():
-    obj = kernel_object.embedded(NAME)
-    other = {"little": "big", "big": "little"}[sys.byteorder]
-    data = kernel_object.encode(msgspec.structs.replace(obj, byte_order=other))
-    with pytest.raises(LayoutError, match=f"for {other}-endian hosts, this one is") as refused:
-        kernel_object.decode(data, "the object")
-    assert "python3-bpfcc" in str(refused.value)
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_object_of_the_other_byte_order_is_refused(order):
+    other = {"little": "big", "big": "little"}[order]
+    data = kernel_object.encode(kernel_object.embedded(NAME, other))
+    with pytest.raises(LayoutError, match=f"for {other}-endian hosts, not for {order}") as refused:
+        kernel_object.decode(data, "the object", order)
+    assert "make generate" in str(refused.value)
+
+
+def test_the_embedded_object_is_of_this_hosts_byte_order():
+    assert kernel_object.embedded(NAME).byte_order == sys.byteorder
+
+
+@pytest.mark.parametrize("name", bpf_compile.BUILDS)
+def test_objects_of_both_byte_orders_ask_the_loader_for_the_same(name):
+    little, big = (kernel_object.embedded(name, order) for order in ORDERS)
+    assert (little.byte_order, big.byte_order) == ("little", "big")
+    assert little.maps == big.maps
+    assert little.source_digest == big.source_digest
+    assert [program.name for program in little.programs] == [each.name for each in big.programs]
+    for one, other in zip(little.programs, big.programs, strict=True):
+        for part in ("relocations", "patches"):
+            assert getattr(one, part).keys() == getattr(other, part).keys()
+        assert len(one.filter_calls) == len(other.filter_calls)
+        assert helpers(one.code, "<") == helpers(other.code, ">")
+
+
+def helpers(code: bytes, order: str) -> set[int]:
+    """Numbers of the kernel's functions that bytecode calls."""
+    called = set()
+    for opcode, registers, _, number in struct.iter_unpack(f"{order}BBhi", code):
+        source = registers >> 4 if order == "<" else registers & 15
+        if opcode == kernel_object.CALL and source == 0:
+            called.add(number)
+    return called
+
+
+# r1 = map 7; r2 = the constant of slot 3; call 0x7ead; exit. In struct bpf_insn of linux/bpf.h
+# the first register is the one that a bit field's first half is, in either order.
+BYTECODE = {
+    "little": "1811000007000000 0000000000000000 1802000003000000 00000000e0570af1"
+    "85000000ad7e0000 9500000000000000",
+    "big": "1811000000000007 0000000000000000 1820000000000003 00000000f10a57e0"
+    "8500000000007ead 9500000000000000",
+}
+SCANNED = {
+    "little": "1811000000000000 0000000000000000 1802000000000000 0000000000000000"
+    "b700000001000000 9500000000000000",
+    "big": "1811000000000000 0000000000000000 1820000000000000 0000000000000000"
+    "b700000000000001 9500000000000000",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_bytecode_is_scanned_in_its_byte_order(order):
+    spec = kernel_object.scan("p", bytes.fromhex(BYTECODE[order]), {7: "flows"}, order)
+    assert spec.code == bytes.fromhex(SCANNED[order])
+    assert (spec.relocations, spec.patches) == ({"flows": [0]}, {3: [2]})
+    assert spec.filter_calls == [4]
 
 
 def test_an_object_survives_its_file():
@@ -189,13 +243,20 @@ def test_missing_parts_of_an_object_are_named():
 
 @pytest.mark.parametrize(
     ("part", "value"),
-    [("relocations", {"pkt_count": [0]}), ("patches", {0: [100_003]}), ("filter_calls", [0])],
+    [("relocations", {"pkt_count": [0]}), ("patches", {0: [100_003]})],
 )
 def test_a_place_that_is_none_of_its_kind_is_refused(part, value):
     """As a file would have it that was changed: other instructions would be written over."""
     spec = kernel_object.embedded(NAME).program("count_ipv4")
     with pytest.raises(ValueError, match="program count_ipv4 has no"):
         msgspec.structs.replace(spec, **{part: value})
+
+
+def test_a_filter_call_in_a_place_without_one_is_refused():
+    obj = kernel_object.embedded(NAME)
+    programs = [msgspec.structs.replace(each, filter_calls=[0]) for each in obj.programs]
+    with pytest.raises(ValueError, match="has no filter call at 0"):
+        msgspec.structs.replace(obj, programs=programs)
 
 
 def test_every_program_asks_the_filter():

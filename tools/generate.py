@@ -3,10 +3,15 @@
     python -m tools.generate           # write (make generate)
     python -m tools.generate --check   # exit 1 when a file is out of date
     python -m tools.generate --check-digest
+    python -m tools.generate --check-big-endian
 
 Compiling needs CAP_BPF, because bcc creates the maps of what it compiles. Where
 that is missing, as in the build of an image, ``--check-digest`` compares at
 least which sources the embedded objects were made from.
+
+Objects for big-endian hosts are compiled on such a machine, in qemu (minutes), if their
+sources have changed. ``--check`` compares the digests of their sources alone,
+``--check-big-endian`` (make machines) their octets.
 
 Constants come from the enums of the C sources: an anonymous enum's members are
 constants of the module, others lose the prefix that they share. The layouts are
@@ -23,7 +28,7 @@ import itertools
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -31,6 +36,11 @@ import flowstream
 from flowstream.errors import FlowstreamError, LayoutError
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import object as kernel_object
+from flowstream.kernel.object import ByteOrder
+from tools.big_endian import big_endian
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PACKAGE = Path(flowstream.__file__).parent
 PUBLISHED = {"flow_record"}
@@ -200,7 +210,7 @@ def generated() -> dict[Path, bytes]:
     files = {}
     for name, build in bpf_compile.BUILDS.items():
         obj = bpf_compile.compile_object(name)
-        files[PACKAGE / "kernel" / "objects" / f"{name}.json"] = kernel_object.encode(obj)
+        files[_object_file(name, sys.byteorder)] = kernel_object.encode(obj)
         if name != build.source:
             continue  # a variant has the layouts of its source
         layouts = bpf_compile.compile_raw(name, "LAYOUTS")["maps"]
@@ -213,13 +223,30 @@ def generated() -> dict[Path, bytes]:
     return files
 
 
-def other_sources() -> list[str]:
-    """Programs whose embedded object was not made from the current sources."""
+def _object_file(name: str, byte_order: ByteOrder) -> Path:
+    return PACKAGE / "kernel" / "objects" / kernel_object.file_name(name, byte_order)
+
+
+def other_sources() -> list[tuple[str, ByteOrder]]:
+    """Programs and byte orders whose embedded object is not of the current sources."""
     return [
-        name
+        (name, order)
         for name in bpf_compile.BUILDS
-        if kernel_object.embedded(name).source_digest != bpf_compile.source_digest(name)
+        for order in get_args(ByteOrder)
+        if _embedded_digest(name, order) != bpf_compile.source_digest(name)
     ]
+
+
+def _embedded_digest(name: str, byte_order: ByteOrder) -> str:
+    try:
+        return kernel_object.embedded(name, byte_order).source_digest
+    except LayoutError:
+        return ""
+
+
+def big_endian_files(names: Iterable[str]) -> dict[Path, bytes]:
+    """The files of objects for big-endian hosts, compiled anew."""
+    return {_object_file(obj.name, "big"): kernel_object.encode(obj) for obj in big_endian(names)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -230,23 +257,36 @@ def main(argv: list[str] | None = None) -> int:
     only.add_argument(
         "--check-digest", action="store_true", help="compare the sources' digests only"
     )
+    only.add_argument(
+        "--check-big-endian", action="store_true", help="compare objects for big-endian hosts only"
+    )
     args = parser.parse_args(argv)
-    if args.check_digest:
-        for name in (other := other_sources()):
-            print(f"{name}: its object is of other sources: run make generate")
-        return 1 if other else 0
-    check = args.check
-    stale = []
-    for path, content in generated().items():
-        if path.exists() and path.read_bytes() == content:
-            continue
-        stale.append(path)
-        if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+    if args.check_big_endian:
+        return update(big_endian_files(bpf_compile.BUILDS), write=False)
+    stale = 0 if args.check_digest else update(generated(), write=not args.check)
+    # Those that have just been written are no longer among them.
+    others = other_sources()
+    if args.check or args.check_digest:
+        for name, order in others:
+            file = kernel_object.file_name(name, order)
+            print(f"{file}: of other sources: run make generate")
+        return 1 if stale or others else 0
+    return update(big_endian_files(n for n, order in others if order == "big"), write=True)
+
+
+def update(files: dict[Path, bytes], *, write: bool) -> int:
+    """Write files, or only compare them: then return 1 when one is out of date."""
+    stale = [
+        path
+        for path, content in files.items()
+        if not path.exists() or path.read_bytes() != content
+    ]
     for path in stale:
-        print(f"{path}: {'out of date: run make generate' if check else 'written'}")
-    return 1 if check and stale else 0
+        if write:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[path])
+        print(f"{path}: {'written' if write else 'out of date: run make generate'}")
+    return 1 if stale and not write else 0
 
 
 if __name__ == "__main__":

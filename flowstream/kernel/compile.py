@@ -116,12 +116,13 @@ def to_object(name: str, raw: dict[str, Any]) -> KernelObject:
     maps = [entry for entry in raw["maps"] if not entry["name"].startswith(LAYOUT_PREFIX)]
     names = {entry["fd"]: entry["name"] for entry in maps}
     fields = MapSpec.__struct_fields__
+    order = raw["byte_order"]
     return KernelObject(
         name=name,
-        byte_order=raw["byte_order"],
+        byte_order=order,
         source_digest=source_digest(name),
         programs=[
-            kernel_object.scan(program, bytes.fromhex(code), names)
+            kernel_object.scan(program, bytes.fromhex(code), names, order)
             for program, code in raw["programs"].items()
         ],
         maps=sorted(

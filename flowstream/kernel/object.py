@@ -1,6 +1,6 @@
 """The embedded object: bytecode of kernel programs with relocations.
 
-An object names the byte order that it was compiled for. Its bytecode refers to
+The package contains objects for both byte orders. Their bytecode refers to
 maps by name (relocations), to constants by slot (patches), and calls the packet
 filter (filter calls). The loader fills in all three, so that one object serves
 every interface and option.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,7 @@ PATCH_MASK = 0xFFFFFFFFFFFFFF00  # the low octet of a patched constant is its sl
 
 
 _U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+ByteOrder = Literal["little", "big"]
 
 
 class MapSpec(msgspec.Struct, frozen=True):
@@ -64,16 +65,20 @@ class ProgramSpec(msgspec.Struct, frozen=True):
         for positions in (*self.relocations.values(), *self.patches.values()):
             for position in positions:
                 self._check_position(position)
-        for position in self.filter_calls:
-            at = position * INSTRUCTION_SIZE
-            if self.code[at : at + INSTRUCTION_SIZE] != ACCEPT:
-                raise ValueError(f"program {self.name} has no filter call at {position}")
 
     def _check_position(self, position: int) -> None:
         """Raise ValueError unless an LD_IMM64 of two instructions stands there."""
         at = position * INSTRUCTION_SIZE
         if not 0 <= at <= len(self.code) - 2 * INSTRUCTION_SIZE or self.code[at] != LD_IMM64:
             raise ValueError(f"program {self.name} has no constant at instruction {position}")
+
+    def check_filter_calls(self, byte_order: ByteOrder) -> None:
+        """Raise ValueError unless an instruction that accepts every packet is in each place."""
+        accept = _accept(byte_order)
+        for position in self.filter_calls:
+            at = position * INSTRUCTION_SIZE
+            if self.code[at : at + INSTRUCTION_SIZE] != accept:
+                raise ValueError(f"program {self.name} has no filter call at {position}")
 
     def link(
         self, map_fds: Mapping[str, int], constants: Mapping[int, int], function: bytes = b""
@@ -89,12 +94,12 @@ class ProgramSpec(msgspec.Struct, frozen=True):
             if name not in map_fds:
                 raise LayoutError(f"program {self.name}: map {name} is missing")
             for position in positions:
-                _put_imm64(code, position, map_fds[name])
+                _put_imm64(code, position, map_fds[name], sys.byteorder)
         for slot, positions in self.patches.items():
             if slot not in constants:
                 raise LayoutError(f"program {self.name}: the constant of slot {slot} is missing")
             for position in positions:
-                _put_imm64(code, position, constants[slot])
+                _put_imm64(code, position, constants[slot], sys.byteorder)
         if function and not self.filter_calls:
             raise LayoutError(f"program {self.name} calls no filter")
         for position in self.filter_calls if function else ():
@@ -107,10 +112,14 @@ class KernelObject(msgspec.Struct, frozen=True):
     """The result of compiling one C source."""
 
     name: str
-    byte_order: str
+    byte_order: ByteOrder
     source_digest: str
     programs: list[ProgramSpec]
     maps: list[MapSpec]
+
+    def __post_init__(self) -> None:
+        for program in self.programs:
+            program.check_filter_calls(self.byte_order)
 
     def program(self, name: str) -> ProgramSpec:
         """Return the program ``name``; LayoutError when the object has none."""
@@ -127,30 +136,32 @@ class KernelObject(msgspec.Struct, frozen=True):
         raise LayoutError(f"object {self.name} has no map {name}")
 
 
-def _instruction(opcode: int, imm: int, source: int = 0) -> bytes:
-    """An instruction with destination and offset 0, in this host's byte order."""
-    registers = source << 4 if sys.byteorder == "little" else source
-    return bytes([opcode, registers, 0, 0]) + imm.to_bytes(4, sys.byteorder)
+def _instruction(opcode: int, imm: int, byte_order: ByteOrder, source: int = 0) -> bytes:
+    """An instruction with destination and offset 0."""
+    registers = source << 4 if byte_order == "little" else source
+    return bytes([opcode, registers, 0, 0]) + imm.to_bytes(4, byte_order)
 
 
 def _call(distance: int) -> bytes:
-    """A call of the function that begins ``distance`` instructions further on."""
-    return _instruction(CALL, distance - 1, PSEUDO_CALL)
+    """A call of the function that begins ``distance`` instructions further on, on this host."""
+    return _instruction(CALL, distance - 1, sys.byteorder, PSEUDO_CALL)
 
 
-ACCEPT = _instruction(MOV_IMM, FilterAnswer.ACCEPT)
-_FILTER_CALL = _instruction(CALL, FILTER_CALL)
+def _accept(byte_order: ByteOrder) -> bytes:
+    return _instruction(MOV_IMM, FilterAnswer.ACCEPT, byte_order)
 
 
-def _put_imm64(code: bytearray, position: int, value: int) -> None:
-    """Write the immediate of the 16-octet LD_IMM64 at ``position`` (native byte order)."""
+def _put_imm64(code: bytearray, position: int, value: int, byte_order: ByteOrder) -> None:
+    """Write the immediate of the 16-octet LD_IMM64 at ``position``."""
     at = position * INSTRUCTION_SIZE
-    code[at + 4 : at + 8] = (value & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
-    code[at + 12 : at + 16] = (value >> 32 & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
+    code[at + 4 : at + 8] = (value & 0xFFFFFFFF).to_bytes(4, byte_order)
+    code[at + 12 : at + 16] = (value >> 32 & 0xFFFFFFFF).to_bytes(4, byte_order)
 
 
-def scan(name: str, code: bytes, map_names: Mapping[int, str]) -> ProgramSpec:
-    """Find what the loader fills in in new bytecode of this host's byte order.
+def scan(
+    name: str, code: bytes, map_names: Mapping[int, str], byte_order: ByteOrder
+) -> ProgramSpec:
+    """Find what the loader fills in in new bytecode.
 
     ``map_names`` maps the compiler's descriptors to names. Map references and constants
     are zeroed in the result, so that equal sources give equal objects; calls of the filter
@@ -160,24 +171,25 @@ def scan(name: str, code: bytes, map_names: Mapping[int, str]) -> ProgramSpec:
     relocations: dict[str, list[int]] = {}
     patches: dict[int, list[int]] = {}
     filter_calls: list[int] = []
+    filter_call = _instruction(CALL, FILTER_CALL, byte_order)
     position = 0
     while position < len(code) // INSTRUCTION_SIZE:
         at = position * INSTRUCTION_SIZE
         if code[at] != LD_IMM64:
-            if code[at : at + INSTRUCTION_SIZE] == _FILTER_CALL:
+            if code[at : at + INSTRUCTION_SIZE] == filter_call:
                 filter_calls.append(position)
-                clean[at : at + INSTRUCTION_SIZE] = ACCEPT
+                clean[at : at + INSTRUCTION_SIZE] = _accept(byte_order)
             position += 1
             continue
-        low = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
-        value = int.from_bytes(code[at + 12 : at + 16], sys.byteorder) << 32 | low
-        source = code[at + 1] >> 4 if sys.byteorder == "little" else code[at + 1] & 15
+        low = int.from_bytes(code[at + 4 : at + 8], byte_order)
+        value = int.from_bytes(code[at + 12 : at + 16], byte_order) << 32 | low
+        source = code[at + 1] >> 4 if byte_order == "little" else code[at + 1] & 15
         if source == PSEUDO_MAP_FD:
             relocations.setdefault(map_names[low], []).append(position)
-            _put_imm64(clean, position, 0)
+            _put_imm64(clean, position, 0, byte_order)
         elif value & PATCH_MASK == PATCH_MAGIC:
             patches.setdefault(value & ~PATCH_MASK, []).append(position)
-            _put_imm64(clean, position, 0)
+            _put_imm64(clean, position, 0, byte_order)
         position += 2
     return ProgramSpec(name, bytes(clean), relocations, patches, filter_calls)
 
@@ -187,7 +199,7 @@ def encode(obj: KernelObject) -> bytes:
     return msgspec.json.format(msgspec.json.encode(obj), indent=1) + b"\n"
 
 
-def decode(data: bytes, origin: str) -> KernelObject:
+def decode(data: bytes, origin: str, byte_order: ByteOrder = sys.byteorder) -> KernelObject:
     """Read an object; LayoutError with ``origin`` when it is invalid or of another byte order."""
     try:
         obj = msgspec.json.decode(data, type=KernelObject)
@@ -195,21 +207,26 @@ def decode(data: bytes, origin: str) -> KernelObject:
         raise LayoutError(
             f"{origin} is not a kernel object: {err}; rebuild it with make generate"
         ) from err
-    if obj.byte_order != sys.byteorder:
+    if obj.byte_order != byte_order:
         raise LayoutError(
-            f"{origin} is for {obj.byte_order}-endian hosts, this one is {sys.byteorder}-endian: "
-            "install python3-bpfcc so that it can be compiled here"
+            f"{origin} is for {obj.byte_order}-endian hosts, not for {byte_order}-endian ones; "
+            "rebuild it with make generate"
         )
     return obj
 
 
-def embedded(name: str) -> KernelObject:
-    """Return the object ``name`` that the package contains."""
-    file = resources.files("flowstream.kernel") / "objects" / f"{name}.json"
+def file_name(name: str, byte_order: ByteOrder) -> str:
+    """Return the name of an object's file in ``kernel/objects/``."""
+    return f"{name}.{byte_order}.json"
+
+
+def embedded(name: str, byte_order: ByteOrder = sys.byteorder) -> KernelObject:
+    """Return the object ``name`` that the package contains; this host's unless told otherwise."""
+    file = resources.files("flowstream.kernel") / "objects" / file_name(name, byte_order)
     try:
         data = file.read_bytes()
     except OSError as err:
         raise LayoutError(
             f"no embedded object for {name}: {err}; rebuild it with make generate"
         ) from err
-    return decode(data, f"embedded object {name}")
+    return decode(data, f"embedded object {file.name}", byte_order)

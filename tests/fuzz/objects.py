@@ -11,7 +11,7 @@ from unittest.mock import patch
 from flowstream.errors import LayoutError
 from flowstream.kernel import cache
 from flowstream.kernel.compile import BUILDS
-from flowstream.kernel.object import decode, encode
+from flowstream.kernel.object import decode, encode, file_name
 from fuzz.files import scratch
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ _SMALL: Final = b"""{"name":"x","byte_order":"little","source_digest":"00","prog
 def seeds() -> Sequence[bytes]:
     """Return the embedded object of the smallest program, and a small one by hand."""
     objects = resources.files("flowstream.kernel") / "objects"
-    smallest = min(((objects / f"{name}.json").read_bytes() for name in BUILDS), key=len)
+    smallest = min(
+        ((objects / file_name(name, sys.byteorder)).read_bytes() for name in BUILDS), key=len
+    )
     deep = b"[" * 20_000 + b"]" * 20_000
     return [_SMALL, smallest, _SMALL[:-1] + b',"later":' + deep + b"}"]
 
