@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Final
 
 from flowstream.check.finding import Finding, Status
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from flowstream.host.drivers import DriverFacts
     from flowstream.host.links import LinkFacts
 
-# A driver without multi-buffer support needs the whole packet in one page of 4096
-# octets, less 256 of headroom, the shared info and the Ethernet header.
-_LARGEST_MTU_OF_ONE_BUFFER: Final = 3_498
+# A driver without multi-buffer support needs the whole packet in one page, less 256
+# octets of headroom, the shared info and the Ethernet header with two VLAN tags.
+_LARGEST_MTU_OF_ONE_BUFFER: Final = mmap.PAGESIZE - 598
 _TCX_COPIES_NONE: Final = "--hook tcx copies none, and takes less than half the time"
 _UNSEEN: Final = "what it drops or redirects is not observed"
 
