@@ -1,6 +1,6 @@
 # make                  lists the targets; each installs its missing prerequisites once.
 # make TARGET ARGS="…"  passes arguments on: demo, test, faults, soak, fuzz, bench, fleet,
-#                       examples.
+#                       examples, machines.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -32,7 +32,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz bench fleet generate lock examples \
-	kernels image newcomer clean
+	kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -137,6 +137,9 @@ examples: setup ## run the examples on their stream engines
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh
+
+machines: setup ## run the agent on other machines, in qemu: ARGS=s390x
+	@$(SUDO) tests/machines/run.sh $(ARGS)
 
 image: ## build and test the container image
 	@$(SUDO) tests/image/run.sh

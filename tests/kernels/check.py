@@ -83,7 +83,7 @@ processes = multiprocessing.get_context("fork")
 
 def say(line: str) -> None:
     """Print a line for the runner."""
-    print(f"kernel-check: {line}", flush=True)  # noqa: T201 - its output is its result
+    print(f"check: {line}", flush=True)  # noqa: T201 - its output is its result
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,32 @@
+# What a guest needs beside Debian's packages. Sourced after tools/guest.sh.
+
+kinds="veth bonding 8021q ip_gre ipip sit wireguard tun"
+
+# flowstream, the checks and the libraries that they import, those of Python alone, into directory
+# $1; captures, and a digest of the records that they give here. Libraries with code of the machine
+# are the caller's: msgspec and numpy.
+checks_overlay() {
+	packages=$("$top/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	mkdir -p "$1/flowstream" "$1/captures"
+	cp "$top/tests/kernels"/*.py "$1/flowstream/"
+	cp "$top/tests/kernels/guest.sh" "$1/run.sh"
+	echo 'exit $status' >>"$1/run.sh"
+	cp -r "$top/flowstream" "$1/flowstream/"
+	for package in pygments pyroute2 rich structlog typing_extensions.py; do
+		cp -r "$packages/$package" "$1/flowstream/"
+	done
+	cp "$top"/tests/traces/*.pcap "$1/captures/"
+	(cd "$1/captures" && PYTHONPATH="$top" "$top/.venv/bin/python" -m flowstream pcap *.pcap \
+		--sink stdout: | sha256sum) >"$1/captures.sha256"
+	find "$1" \( -name __pycache__ -o -name tests -o -name '*.a' \) -prune -exec rm -rf {} +
+}
+
+# Boots $kernel with base $1 and overlay $2 and prints a line per check, with the machine's name $3
+# before each; false when one failed.
+checks_boot() {
+	booted=0
+	guest_boot "$1" "$2" || booted=$?
+	sed -n "s#^.*check: \(ok .*\|FAIL .*\|[0-9].*\)#$3: \1#p" "$work/console"
+	[ "$booted" -eq 0 ] || echo "$3: FAIL  (its console's end is above)"
+	return $booted
+}
