@@ -113,7 +113,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         agent.depend_on(process)
         if chain:
             agent.succeed(chain, means, ledgers)
-        modes = {way: [*map(Mode, each)] for way, each in config.attach_modes.items()}
+        modes = {direction: [*map(Mode, each)] for direction, each in config.attach_modes.items()}
         follower = Follower(
             agent,
             Attaching(attacher, modes, config.sampling, this.count_failed_attach),

@@ -27,7 +27,6 @@ from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.flow import BUILD
 from flowstream.kernel.generation import BOOKS, SHARED
 from flowstream.kernel.leftovers import open_earlier
-from flowstream.kernel.link import Mode
 from flowstream.kernel.pin_directory import PinDirectory
 from flowstream.layouts import flow as layout
 
@@ -52,7 +51,6 @@ class Chain(Closing):
 
     def __init__(self, config: RunConfig, directory: str, user: User, run: Run) -> None:
         self._config, self._run = config, run
-        self._wanted = {way: [*map(Mode, each)] for way, each in config.attach_modes.items()}
         self._taking_over: TakingOver | None = None
         with ExitStack() as stack:
             self._directory = stack.enter_context(PinDirectory(directory, Owner(*user)))
@@ -62,7 +60,7 @@ class Chain(Closing):
                 if (found := _predecessor(stack.enter_context(each), directory, user)) is not None
             ]
             for each in self.predecessors:
-                each.require_modes(self._wanted)
+                each.require_modes(config.attach_modes)
             self.generation = stack.enter_context(self._directory.create(run.identity.agent_epoch))
             self._store = stack.enter_context(BooksMap())
             self.books = Books(self._store, self._header(), run)
@@ -100,7 +98,7 @@ class Chain(Closing):
         """
         self.generation.pin(BOOKS, self._store.fd)
         self._taking_over = TakingOver(
-            attacher, self.predecessors, self._run, self.books, self._wanted
+            attacher, self.predecessors, self._run, self.books, self._config.attach_modes
         )
         return self._taking_over
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,11 +22,10 @@ from flowstream.streams import Stream
 
 if TYPE_CHECKING:
     from flowstream.accounting.books import Header
+    from flowstream.config.hooks import AttachModes
     from flowstream.kernel.leftovers import Leftovers
     from flowstream.kernel.pinned_link import PinnedLink
 
-Wanted = Mapping[int, Collection[Mode]]
-"""Attach modes of each direction that is observed; AUTO is any of XDP."""
 _UNKNOWN = Known(Facts(""), attached=True, kernel=None)
 
 log = structlog.get_logger()
@@ -60,7 +58,7 @@ class Predecessor:
         self.links.remove(link)
         link.close()
 
-    def require_modes(self, wanted: Wanted) -> None:
+    def require_modes(self, wanted: AttachModes) -> None:
         """KernelError where a link has another attach mode: before any is taken over."""
         for link in self.links:
             its = self._facts(link)
@@ -151,8 +149,8 @@ class Predecessor:
         )
 
 
-def require_wanted(mode: Mode, wanted: Wanted, link: PinnedLink, interface: str) -> None:
-    """KernelError unless a link's attach mode is wanted for its direction.
+def require_wanted(mode: Mode, wanted: AttachModes, link: PinnedLink, interface: str) -> None:
+    """KernelError unless a link's attach mode is wanted for its direction; AUTO is any of XDP.
 
     It cannot be changed without a gap, or packets that both programs count.
     """
@@ -162,7 +160,8 @@ def require_wanted(mode: Mode, wanted: Wanted, link: PinnedLink, interface: str)
     if mode.hook is Hook.TC:
         option = "--hook tcx"
     else:
-        option = f"--mode {mode}" if any(each.hook is Hook.XDP for each in modes) else "--hook xdp"
+        by_xdp = any(Mode(each).hook is Hook.XDP for each in modes)
+        option = f"--mode {mode}" if by_xdp else "--hook xdp"
     raise KernelError(
         f"{link.path}: interface {interface} is observed in mode {mode}: "
         f"use {option}, or remove what is pinned: flowstream detach"

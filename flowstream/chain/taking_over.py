@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from flowstream.accounting.run import Run
     from flowstream.chain.books import Books
-    from flowstream.chain.predecessor import Predecessor, Wanted
+    from flowstream.chain.predecessor import Predecessor
+    from flowstream.config.hooks import AttachModes
     from flowstream.kernel.link import Mode
     from flowstream.kernel.pinned_link import PinnedLink
     from flowstream.kernel.target import Target
@@ -43,7 +44,7 @@ class TakingOver:
         predecessors: Sequence[Predecessor],
         run: Run,
         books: Books,
-        wanted: Wanted,
+        wanted: AttachModes,
     ) -> None:
         self._attacher, self._run, self._books = attacher, run, books
         self._wanted = wanted

@@ -120,7 +120,7 @@ class FollowingRig(Rig):
         )
         places = [Place(each, LinkMonitor(each), alone=len(labels) == 1) for each in self.observed]
         config = load({"interfaces": (pattern,), **options})
-        modes = {way: [*map(Mode, each)] for way, each in config.attach_modes.items()}
+        modes = {direction: [*map(Mode, each)] for direction, each in config.attach_modes.items()}
         self.attaching = Attaching(self, modes, 1, self.count_failed)
         self.failed = 0
         self.logs: Sequence[Any] = ()
