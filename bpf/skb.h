@@ -238,11 +238,15 @@ INLINE u32 tunnel_headers(void *data, void *end, const struct flow_key *key,
 	return inner_headers(data, end, etype, offset);
 }
 
-/* The headers that each segment has for sure: the outer ones. */
+/*
+ * The headers that each segment has for sure: the outer ones, at least that of the
+ * link layer. Who writes to a tap device or an AF_PACKET socket may give segments to
+ * what has none, such as a later fragment: its sums stay within reason, too.
+ */
 INLINE u32 outer_headers(const struct flow_key *key, const struct packet *packet)
 {
 	if (!packet->transport)
-		return 0;
+		return packet->network;
 	switch (key->proto) {
 	case PROTO_TCP:
 		return packet->transport + (packet->tcp_offset >> 4) * 4;
@@ -294,7 +298,7 @@ INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const str
 	if (PATCHED(PATCH_DIRECTION) && count > 1 && key->proto != PROTO_TCP &&
 	    skb->wire_len > skb->len + (count - 1) * headers)
 		headers = (skb->wire_len - skb->len) / (count - 1);
-	if (headers)
+	if (packet->transport)
 		headers -= jumbo;
 	/* SCTP's segments are not of one size (GSO_BY_FRAGS), an unknown tunnel's not known. */
 	packet->packets =

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from packets import corpus, reference
-from packets.build import SRC_PORT, ether, extension, ip4, ip6, tag, tcp, udp, v4, v6
+from packets.build import SRC_PORT, ether, extension, fragment6, ip4, ip6, tag, tcp, udp, v4, v6
 from packets.compare import difference, differences
 from packets.kernel import Kernel, wire
 from support.programs import FlowBench, SocketBuffer, run_packet
@@ -224,7 +224,27 @@ def test_segments_without_a_flow_count_as_such():
         bench.close()
     assert counts["seen_packets"] == 10
     assert counts["no_flow_packets"] == [10, 0, 0, 0, 0]
-    assert counts["no_flow_l2_bytes"] == [len(mpls), 0, 0, 0, 0]
+    assert counts["no_flow_l2_bytes"] == [len(mpls) + 9 * 14, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("direction", [INGRESS, EGRESS])
+@pytest.mark.parametrize("size", [1, 101, 65_534])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        v4(17, PAYLOAD, fragment=3),
+        v6(44, fragment6(17, PAYLOAD, offset=3)),
+        ether(0x86DD, jumbo(44, fragment6(17, PAYLOAD, offset=3))),
+        v4(6, tcp_segment(), fragment=3),
+    ],
+)
+def test_segments_that_nobody_can_have_count_within_reason(frame, size, direction):
+    """A guest may say that a fragment is to be cut: it has no header that tells how."""
+    found = record(frame, direction=direction, skb=segments(size))
+    packets, octets, l2_bytes = sums(found)
+    assert 1 <= packets <= len(frame)
+    assert l2_bytes - octets == packets * 14
+    assert len(frame) - 14 - 8 <= octets <= l2_bytes <= len(frame) + (packets - 1) * 14
 
 
 def test_sampling_takes_all_segments_of_a_packet_or_none():
