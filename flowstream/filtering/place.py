@@ -36,12 +36,11 @@ def pointed(expression: str, words: str) -> str:
     words = printable(words.removeprefix(_PREFIX))
     shown = "".join(each if each.isprintable() else " " for each in expression)
     place = _place(shown, words)
-    if place is None:
-        return f"{words}\n  {shown[:_WIDTH]}{'…' * (len(shown) > _WIDTH)}"
-    begin = max(0, place - _WIDTH // 2)
+    begin = max(0, (place or 0) - _WIDTH // 2)
     dots = "…" * (begin > 0)
     line = f"{dots}{shown[begin : begin + _WIDTH]}{'…' * (begin + _WIDTH < len(shown))}"
-    return f"{words}\n  {line}\n  {' ' * (len(dots) + place - begin)}^"
+    caret = "" if place is None else f"\n  {' ' * (len(dots) + place - begin)}^"
+    return f"{words}\n  {line}{caret}"
 
 
 def _place(expression: str, words: str) -> int | None:

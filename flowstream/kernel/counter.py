@@ -62,17 +62,13 @@ class CounterMaps(Closing):
     """
 
     def __init__(
-        self,
-        obj: KernelObject,
-        target: Target,
-        max_sources: int,
-        fds: Sequence[int],
-        hook: Hook = Hook.XDP,
+        self, obj: KernelObject, target: Target, max_sources: int, fds: Sequence[int]
     ) -> None:
         self._found_full = self._forgotten = 0
         self._emptying = threading.Lock()
         with owned(fds, 1 + len(MAPS)) as left, ExitStack() as stack:
             enter = stack.enter_context
+            hook = target.mode.hook
             spec = obj.program(PROGRAMS[hook])
             self.program = enter(Program.from_fd(left.pop(0), spec, hook))
             self.pkt_count = enter(
@@ -224,7 +220,7 @@ class CounterProbe(Closing):
             link = adopted(left.pop(1), target, mode)
             stack.callback(link.close)
             rest, left[:] = list(left), []
-            maps = CounterMaps(self._object, target, self.max_flows, rest, mode.hook)
+            maps = CounterMaps(self._object, target, self.max_flows, rest)
             stack.pop_all()
         made = CounterAttachment(self, target, maps, link)
         self._attached.append(made)
@@ -243,7 +239,7 @@ class CounterProbe(Closing):
             program, maps = self.creator.load(target, stack)
             stack.pop_all()
         fds = (program.fd, *(each.fd for each in maps))
-        return CounterMaps(self._object, target, self.max_flows, fds, mode.hook)
+        return CounterMaps(self._object, target, self.max_flows, fds)
 
     def forget(self, attachment: CounterAttachment) -> None:
         """No longer count an attachment that is closed."""
