@@ -12,6 +12,7 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import struct
@@ -20,7 +21,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,11 @@ TUNSETIFF, IFF_TUN = 0x400454CA, 1
 """linux/if_tun.h"""
 PLACE = Path(f"/tmp/flowstream-check-{os.getpid()}")
 """A BPF file system of this check's own."""
+AT_TC = Mode.TCX if features.has_tcx() else Mode.CLSACT
+"""Mode in force at the TC hook."""
 ATTACH_TYPES = (libbpf.BPF_TCX_INGRESS, libbpf.BPF_TCX_EGRESS)
-"""By direction."""
+POINTS = ("ingress", "egress")
+"""Both by direction."""
 EXPRESSION = "ip src host 10.0.0.2 or vlan 7"
 FILTERING = (
     *((0x28, 0, 0, 12), (0x15, 0, 2, 0x0800), (0x20, 0, 0, 26), (0x15, 6, 7, 0x0A000002)),
@@ -86,25 +90,38 @@ def say(line: str) -> None:
     print(f"check: {line}", flush=True)  # noqa: T201 - its output is its result
 
 
+def tc(command: str) -> str:
+    """Run tc(8) and return its output."""
+    done = subprocess.run(["tc", *command.split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"tc {command}: {done.stderr.strip()}"
+    return done.stdout
+
+
 @dataclass(frozen=True)
 class Point:
-    """What to attach to; ``direction`` is that of the sender's packets there."""
+    """What to attach to; ``direction`` is that of the sender's packets there.
+
+    ``attachers`` are kept as long as what they attached: it may end with them.
+    """
 
     interface: str
     mode: Mode
     direction: int
+    attachers: list[Attacher[Any]] = field(default_factory=list)
 
     @property
     def target(self) -> Target:
         return Target.named(self.interface, self.mode, direction=self.direction)
 
     def attach(self, kernel: FlowProbe | CounterProbe) -> Any:
-        """Attach, at the TC hook by an attacher: what serves that hook may need one."""
+        """Attach, at the TC hook by an attacher, which keeps filters before Linux 6.6."""
         if self.mode.hook is Hook.XDP:
             attachment: Any = attach_here(kernel, self.target)
+            equal("mode", attachment.mode, self.mode)
         else:
-            attachment = Attacher[Any](Process(), kernel, NOBODY).attach(self.target)
-        equal("mode", attachment.mode, self.mode)
+            self.attachers.append(Attacher(Process(), kernel, NOBODY))
+            attachment = self.attachers[-1].attach(self.target)
+            equal("mode", attachment.mode, AT_TC)
         return attachment
 
     def programs(self) -> list[int]:
@@ -113,6 +130,9 @@ class Point:
         if self.mode.hook is Hook.XDP:
             found = libbpf.attached_program(index)
             return [found[0]] if found else []
+        if AT_TC is Mode.CLSACT:
+            shown = tc(f"filter show dev {self.interface} {POINTS[self.direction]}")
+            return [int(number) for number in re.findall(r"flowstream .* id (\d+)", shown)]
         return libbpf.tcx_programs(index, ATTACH_TYPES[self.direction])
 
 
@@ -480,15 +500,17 @@ CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
     ("pins native", check_pins, Mode.NATIVE, INGRESS),
     ("pins generic", check_pins, Mode.GENERIC, INGRESS),
 )
-TCX_CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
+TC_CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
     ("tc_flow ingress", check_flow, Mode.TCX, INGRESS),
     ("tc_flow egress", check_flow, Mode.TCX, EGRESS),
     ("tc_counter ingress", check_counter, Mode.TCX, INGRESS),
     ("tc_counter egress", check_counter, Mode.TCX, EGRESS),
-    ("TCX, filter ingress", check_filter, Mode.TCX, INGRESS),
-    ("TCX, filter egress", check_filter, Mode.TCX, EGRESS),
-    ("TCX, table full", check_overflow, Mode.TCX, EGRESS),
-    ("TCX, killed", check_killed, Mode.TCX, EGRESS),
+    ("TC, filter ingress", check_filter, Mode.TCX, INGRESS),
+    ("TC, filter egress", check_filter, Mode.TCX, EGRESS),
+    ("TC, table full", check_overflow, Mode.TCX, EGRESS),
+    ("TC, killed", check_killed, Mode.TCX, EGRESS),
+)
+TCX_CASES: tuple[tuple[str, Callable[[Point, Sender], str], Mode, int], ...] = (
     ("TCX, pins ingress", check_pins, Mode.TCX, INGRESS),
     ("TCX, pins egress", check_pins, Mode.TCX, EGRESS),
 )
@@ -531,7 +553,7 @@ def main(receiving: str, sending: str) -> int:
     """Run every case; exit status 1 when one failed."""
     PLACE.mkdir()
     subprocess.run(["mount", "-t", "bpf", "bpf", str(PLACE)], check=True)
-    cases = CASES + TCX_CASES * features.has_tcx()
+    cases = CASES + TC_CASES + TCX_CASES * features.has_tcx()
     results = [
         passed(name, case, Point(receiving if way == INGRESS else sending, mode, way), sending)
         for name, case, mode, way in cases

@@ -12,26 +12,25 @@ from __future__ import annotations
 import socket
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bonds import check_bond, check_bond_members
-from check import FIELDS, Traffic, equal, ping, say, tcp6, total, udp
+from check import FIELDS, Traffic, equal, ping, tcp6, total, udp
 from wires import (
-    FAR,
     FAR_ADDRESS,
     NEAR_ADDRESS,
     Wire,
     attach,
     facts,
+    far_side,
     ip,
+    run_all,
     tun,
     tunnel,
     veth,
     wait_for,
 )
 
-from flowstream.host.namespaces import entered
 from flowstream.kernel.attaching import attach_here
 from flowstream.kernel.flow import FlowAttachment, FlowProbe
 from flowstream.kernel.link import Mode
@@ -223,19 +222,8 @@ def cases() -> Iterator[tuple[str, Callable[[], str]]]:
 
 def main() -> int:
     """Run every check; exit status 1 when one failed."""
-    ip("netns", "add", FAR)
-    with entered(FAR):
-        # Nothing but the test's packets is sent.
-        Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1", encoding="ascii")
-    failed = 0
-    for name, check in cases():
-        try:
-            say(f"ok    {name}: {check()}")
-        except Exception as err:  # noqa: BLE001 - the others are checked all the same
-            failed += 1
-            say(f"FAIL  {name}: {type(err).__name__}: {err}")
-    ip("netns", "delete", FAR)
-    return 1 if failed else 0
+    with far_side():
+        return run_all(cases())
 
 
 if __name__ == "__main__":

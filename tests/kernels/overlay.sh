@@ -1,16 +1,22 @@
 # What a guest needs beside Debian's packages. Sourced after tools/guest.sh.
 
-kinds="veth bonding 8021q ip_gre ipip sit wireguard tun"
+kinds="veth bonding 8021q ip_gre ipip sit wireguard tun sch_ingress cls_bpf cls_u32"
 
 # flowstream, the checks and the libraries that they import, those of Python alone, into directory
 # $1; captures, and a digest of the records that they give here. Libraries with code of the machine
-# are the caller's: msgspec and numpy.
+# are the caller's: msgspec and numpy. $2… are checks beside those of all machines.
 checks_overlay() {
 	packages=$("$top/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	mkdir -p "$1/flowstream" "$1/captures"
 	cp "$top/tests/kernels"/*.py "$1/flowstream/"
 	cp "$top/tests/kernels/guest.sh" "$1/run.sh"
-	echo 'exit $status' >>"$1/run.sh"
+	overlay=$1
+	shift
+	for check; do
+		echo "python3 -B /flowstream/$check || status=1" >>"$overlay/run.sh"
+	done
+	echo 'exit $status' >>"$overlay/run.sh"
+	set -- "$overlay"
 	cp -r "$top/flowstream" "$1/flowstream/"
 	for package in pygments pyroute2 rich structlog typing_extensions.py; do
 		cp -r "$packages/$package" "$1/flowstream/"

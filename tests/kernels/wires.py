@@ -11,9 +11,10 @@ import struct
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from check import TRAFFIC_TIMEOUT_S, equal
+from check import TRAFFIC_TIMEOUT_S, equal, say
 from pyroute2 import WireGuard
 
 from flowstream.host.link_types import Framing
@@ -24,7 +25,7 @@ from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flowstream.kernel.flow import FlowAttachment, FlowProbe
 
@@ -59,6 +60,30 @@ def ip(*words: str | int, far: bool = False) -> None:
     command = ["ip", *(["-n", FAR] if far else []), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
+
+
+@contextmanager
+def far_side() -> Iterator[None]:
+    """Make the namespace, in which nothing but the test's packets is sent."""
+    ip("netns", "add", FAR)
+    try:
+        with entered(FAR):
+            Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1", encoding="ascii")
+        yield
+    finally:
+        ip("netns", "delete", FAR)
+
+
+def run_all(cases: Iterable[tuple[str, Callable[[], str]]]) -> int:
+    """Run checks, each with its name; exit status 1 when one failed."""
+    failed = 0
+    for name, check in cases:
+        try:
+            say(f"ok    {name}: {check()}")
+        except Exception as err:  # noqa: BLE001 - the others are checked all the same
+            failed += 1
+            say(f"FAIL  {name}: {type(err).__name__}: {err}")
+    return 1 if failed else 0
 
 
 class Wire(NamedTuple):
