@@ -23,17 +23,19 @@ from support.traffic import wait_until
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
-from flowstream.errors import KernelError, LayoutError
+from flowstream.errors import AttachError, KernelError, LayoutError
 from flowstream.host.namespaces import Namespace
 from flowstream.host.privileges import find_user
 from flowstream.kernel import features
 from flowstream.kernel.attached import program_in_force
 from flowstream.kernel.bpffs import Owner
 from flowstream.kernel.counter import CounterProbe
+from flowstream.kernel.explain import explained
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.lease import Lease
 from flowstream.kernel.link import Mode
 from flowstream.kernel.pin_directory import PinDirectory
+from flowstream.kernel.stages import Stage
 from flowstream.kernel.target import Target
 
 if TYPE_CHECKING:
@@ -105,6 +107,30 @@ def test_the_sampling_changes_without_missing_a_packet(ends):
         assert qdiscs(receiver) == []
         for each in made:
             each.close()
+
+
+def test_filters_of_another_kind_that_run_before_are_named(ends):
+    device = ends.receiver
+    tc(device, "qdisc add DEV clsact")
+    add_foreign(device, EGRESS, 1)
+    with (
+        CounterProbe(max_flows=101) as probe,
+        attached.process() as process,
+        structlog.testing.capture_logs() as logs,
+    ):
+        attacher = Attacher(process, probe, find_user("nobody"))
+        made = [attacher.attach(target_of(device, each)) for each in (INGRESS, EGRESS)]
+        former = made[-1]
+        again = replace(target_of(device, EGRESS), mode=Mode.CLSACT, link_fd=former.link_fd)
+        made.append(attacher.attach(again))
+        former.let_go()
+        for each in made:
+            each.detach()
+    (told,) = logs
+    assert (told["event"], told["interface"], told["direction"]) == (
+        "not_first", device.name, "egress",
+    )  # fmt: skip
+    assert told["reason"] == "filters of another kind have the priorities up to 1"
 
 
 def test_interfaces_of_other_namespaces(wire):
@@ -289,6 +315,15 @@ def test_an_interface_that_is_gone(ends):
         with pytest.raises(KernelError, match="gone is gone") as refused:
             attacher.attach(Target("gone", 1_009, 1_009, Mode.TCX))
         assert refused.value.errno == errno.ENODEV
+
+
+def test_a_kernel_without_the_modules():
+    err = AttachError("unknown", errno.ENOENT, stage=Stage.ATTACHING, mode=Mode.CLSACT)
+    told = explained(err, Target("eth0", 1, 1, Mode.TCX), [])
+    assert str(told) == (
+        "attaching to eth0 (clsact): this kernel has no clsact qdiscs, or no BPF filters for "
+        "them: modprobe -a sch_ingress cls_bpf"
+    )
 
 
 def test_an_ingress_qdisc_is_no_place_for_what_is_sent(ends):

@@ -188,7 +188,7 @@ class _Attacher:
             return _refused(str(err)), None
         except AttachError as err:
             return Reply(err.errno, err.stage, _shortened(str(err)), Mode(err.mode)), None
-        return Reply(mode=parts.mode), parts
+        return Reply(mode=parts.mode, text=parts.doubt), parts
 
     def _create(self, target: Target) -> Parts:
         if target.netns_fd is None:

@@ -99,7 +99,15 @@ class Attacher(Generic[Made]):
                 protocol.close(received)
                 err = AttachError(reply.text, reply.errno, stage=reply.stage, mode=reply.mode)
                 raise self._explained(err, target)
-            return self._probe.adopt(target, reply.mode, received)
+            made = self._probe.adopt(target, reply.mode, received)
+        if reply.text:
+            log.warning(
+                "not_first",
+                interface=target.interface,
+                direction=target.key.direction,
+                reason=reply.text,
+            )
+        return made
 
     def _ask(self, message: Setup | Request, fds: list[int]) -> tuple[Reply, list[int]]:
         sock = self._process.socket

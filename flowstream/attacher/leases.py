@@ -73,7 +73,8 @@ class Leases(Closing):
         self._poll.register(grant.fd, select.POLLIN)
         if former is not None:
             self._forget(former)
-        return Lease(grant.tenant_fd, target.if_index)
+        is_new = former is None
+        return Lease(grant.tenant_fd, target.if_index, _doubt(place) if is_new else "")
 
     def _add(self, program_fd: int, target: Target) -> Place:
         namespace = _namespace_of(target)
@@ -152,6 +153,12 @@ class Leases(Closing):
         used = {let.namespace for let in self._lets.values()}
         for namespace in self._filters.keys() - used:
             self._filters.pop(namespace).close()
+
+
+def _doubt(place: Place) -> str:
+    if place.priority == 1:
+        return ""
+    return f"filters of another kind have the priorities up to {place.priority - 1}"
 
 
 def _namespace_of(target: Target) -> int:

@@ -68,7 +68,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     """Descriptors of the attachment and its ``mode``; or an error, which has an ``errno``.
 
     That is the kernel's, 0 where it returned none. ``stage`` is one of
-    ``kernel.stages.Stage``, or "" for a request that is refused.
+    ``kernel.stages.Stage``, or "" for a request that is refused. Without an error ``text``
+    says what the attachment may not observe.
     """
 
     errno: int | None = None

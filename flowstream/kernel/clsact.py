@@ -145,7 +145,7 @@ class Filters(Closing):
             raise KernelError(
                 "its ingress qdisc leaves no room for filters of what is sent: replace it by a "
                 "clsact qdisc, which takes the same filters",
-                errno.EINVAL,
+                errno.EBUSY,
             ) from err
 
     def _all(self, if_index: int) -> list[Filter]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowstream.errors import KernelError
 from flowstream.kernel import libbpf
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from flowstream.errors import AttachError
     from flowstream.kernel.target import Target
+
+_NO_FILTERS: Final = (
+    "this kernel has no clsact qdiscs, or no BPF filters for them: modprobe -a sch_ingress cls_bpf"
+)
 
 
 def explained(
@@ -69,7 +73,7 @@ def removal(name: str, interface: str) -> str:
 
 def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -> str:
     if err.mode == Mode.CLSACT:
-        return str(err)
+        return _NO_FILTERS if err.errno == errno.ENOENT else str(err)
     if err.mode == Mode.TCX:
         return _attaching_tcx(err, interface)
     if err.errno in TAKEN:

@@ -33,10 +33,13 @@ _SO_COOKIE: Final = 57  # asm-generic/socket.h
 
 
 class Lease(Closing):
-    """The agent's end: a filter on interface ``index`` stays as long as ``fd`` is open."""
+    """The agent's end: a filter on interface ``index`` stays as long as ``fd`` is open.
 
-    def __init__(self, fd: int, index: int) -> None:
-        self.fd, self.index, self.mode = fd, index, Mode.CLSACT
+    ``doubt`` says what the filter may not observe, or nothing.
+    """
+
+    def __init__(self, fd: int, index: int, doubt: str = "") -> None:
+        self.fd, self.index, self.mode, self.doubt = fd, index, Mode.CLSACT, doubt
 
     @classmethod
     def from_fd(cls, fd: int, index: int) -> Self:

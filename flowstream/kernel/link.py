@@ -108,6 +108,9 @@ class Link(Closing):
     is harmless. The kernel keeps the program there while any process has a descriptor.
     """
 
+    doubt = ""
+    """What it may not observe: nothing is before it."""
+
     def __init__(self, program_fd: int, index: int, mode: Mode, direction: int = INGRESS) -> None:
         self.index = index
         tries = (Mode.NATIVE, Mode.GENERIC) if mode is Mode.AUTO else (mode,)

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class Parts(Closing):
     """Descriptors of a program that runs on an interface: program, link, then its own maps.
 
-    ``mode`` is the mode in force. Whoever holds the link keeps the program there.
+    ``mode`` is the mode in force. Whoever holds the link keeps the program there. ``doubt``
+    says what it may not observe, or nothing.
     """
 
-    def __init__(self, mode: Mode, fds: Sequence[int]) -> None:
-        self.mode = mode
+    def __init__(self, mode: Mode, fds: Sequence[int], doubt: str = "") -> None:
+        self.mode, self.doubt = mode, doubt
         self.fds = list(fds)
 
     def release(self) -> list[int]:
