@@ -6,6 +6,11 @@ wraps. All records of a ring have the same length here: a run of them is one
 strided array and leaves the ring with one copy. Only the part that is read is
 mapped, and only while it is read: a mapping of the whole ring would add twice
 its size to the resident memory of the process.
+
+Each step has a critical section of its own, for CPUs that reorder loads and stores
+(arm64): a lock's release and the acquisition after it order what is before them and
+what is behind them, in CPython a semaphore's or a mutex's atomic operations. One
+section would order nothing within it, and nothing before it with what follows it.
 """
 
 from __future__ import annotations
@@ -102,9 +107,6 @@ class RingBuffer(Map):
             raise
         self._consumed = consumer[:8].view(np.uint64)
         self._produced = producer[:8].view(np.uint64)
-        # Acquiring and releasing it is also the barrier that weakly ordered CPUs need:
-        # positions and headers are read before the data, and the data before the
-        # consumer's position is written.
         self._lock = threading.Lock()
 
     @property
@@ -146,7 +148,8 @@ class RingBuffer(Map):
         self._check_lengths(lengths)
         kept = lengths & DISCARD == 0
         records = entries["record"][: len(lengths)]
-        records = records.copy() if kept.all() else records[kept]
+        with self._lock:
+            records = records.copy() if kept.all() else records[kept]
         with self._lock:
             if self.fd >= 0:
                 self._consumed[0] = consumed + len(lengths) * self.stride
