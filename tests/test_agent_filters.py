@@ -104,7 +104,11 @@ def test_a_run_whose_attacher_is_killed_ends_in_order_under_traffic(wire, record
     peer, device = wire
     with agent_on(device, recording_url, *BOTH) as agent:
         agent.publishing()
-        with load(peer, 101, 20_011), load(device, 101, 20_011):
+        counts = ("rx_packets", "tx_packets")
+        before = [device.statistic(each) for each in counts]
+        with load(peer, 101, 20_011), load(device, 101, 20_011, through_tc=True):
+            for each, count in zip(counts, before, strict=True):
+                assert wait_until(lambda: device.statistic(each) > count + 1_009, 60)  # noqa: B023
             os.kill(attached.attacher_of(agent), signal.SIGKILL)
             assert agent.wait() == 1
         assert agent.logs("attacher_ended")
@@ -112,7 +116,7 @@ def test_a_run_whose_attacher_is_killed_ends_in_order_under_traffic(wire, record
         assert [each for each in errors if "may still be there" in each]
         assert "Traceback" not in agent.output()
     assert [filters(device, each) for each in (INGRESS, EGRESS)] == [OURS] * 2
-    packets_of(recording_url)
+    assert all(packets_of(recording_url))
     tc(device, "qdisc delete DEV clsact")
 
 

@@ -130,7 +130,7 @@ def test_filters_of_another_kind_that_run_before_are_named(ends):
     assert (told["event"], told["interface"], told["direction"]) == (
         "not_first", device.name, "egress",
     )  # fmt: skip
-    assert told["reason"] == "filters of another kind have the priorities up to 1"
+    assert told["reason"] == "TC filters of another kind have the priorities up to 1"
 
 
 def test_interfaces_of_other_namespaces(wire):

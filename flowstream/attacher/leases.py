@@ -158,7 +158,7 @@ class Leases(Closing):
 def _doubt(place: Place) -> str:
     if place.priority == 1:
         return ""
-    return f"filters of another kind have the priorities up to {place.priority - 1}"
+    return f"TC filters of another kind have the priorities up to {place.priority - 1}"
 
 
 def _namespace_of(target: Target) -> int:

@@ -71,7 +71,7 @@ class Lease(Closing):
                 reason = "has ended"
             except OSError as err:
                 reason = f"does not answer: {err.strerror or err}"
-        text = f"the filter on interface {self.index} may still be there: the attacher {reason}"
+        text = f"the TC filter on interface {self.index} may still be there: the attacher {reason}"
         raise KernelError(text)
 
     def detach(self) -> None:
