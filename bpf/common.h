@@ -56,9 +56,9 @@ enum patch_slot {
 };
 
 /*
- * A zero that the verifier takes for any number, as it does the difference of two
- * pointers; and a value of which it knows nothing any more: paths that differ in
- * nothing else are one to it.
+ * ANY_ZERO is 0, and to the verifier any number: the difference of two pointers.
+ * FORGOTTEN is `value`, of which the verifier knows nothing afterwards, so that it
+ * verifies once what follows paths that differ in nothing else.
  */
 #define ANY_ZERO(pointer)                                                                          \
 	({                                                                                         \

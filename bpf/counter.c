@@ -87,7 +87,7 @@ INLINE void count_packet(u32 which, const struct packet *packet)
 	count(which + 1, packet->l2_bytes);
 }
 
-/* Counts a packet; false when that is all. */
+/* Counts a packet as seen. False: it is left out, and counted as that. */
 INLINE bool admit(const struct packet *packet, u32 reason)
 {
 	count_packet(SEEN_PACKETS, packet);

@@ -340,7 +340,7 @@ INLINE void count_no_flow(struct counters *count, enum no_flow_reason reason,
 	count->no_flow_l2_bytes[reason] += packet->l2_bytes;
 }
 
-/* Counts a packet; false when that is all. */
+/* Counts a packet as seen. False: it is left out, and counted as that. */
 INLINE bool admit(struct counters *count, const struct packet *packet, u32 reason)
 {
 	count->seen_packets += packet->packets;
@@ -434,7 +434,7 @@ int xdp_flow(struct xdp_md *ctx)
 	if (!admit(count, &packet, left_out(filter(data, end, length, 0))))
 		return XDP_PASS;
 
-	/* Anew: the verifier forgets what the filter has found out about them. */
+	/* Read anew: the verifier forgets what the filter has compared them with. */
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	key.if_index = interface_index(ctx);

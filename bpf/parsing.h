@@ -116,7 +116,7 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 48, "no hole: the key is hashed as bytes");
 
-/* Sets the key to 0. Of what is written over later the verifier knows as little before. */
+/* Sets the key to 0 unknown to the verifier: to it, fields never set are like those that were. */
 INLINE void clear_key(struct flow_key *key, u64 any_zero)
 {
 	u64 *words = (u64 *)key;
@@ -160,7 +160,7 @@ enum verdict {
 	VERDICT_MALFORMED,
 };
 
-/* Why a packet is not even read, NO_FLOW_REASONS: it is. The filter decides first. */
+/* Why a packet is left out, unread; NO_FLOW_REASONS: it is not. The filter decides first. */
 INLINE u32 left_out(u64 answer)
 {
 	if (answer != FILTER_ACCEPT)
@@ -171,7 +171,7 @@ INLINE u32 left_out(u64 answer)
 	return NO_FLOW_REASONS;
 }
 
-/* Whether what stands before `pos` cannot all be read; notes that. */
+/* Whether `pos` is behind the octets that can be read; notes that a header is cut. */
 INLINE bool cut(struct packet *packet, void *pos, void *end)
 {
 	if (pos <= end)

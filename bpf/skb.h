@@ -52,7 +52,7 @@ INLINE u64 tag_of(struct __sk_buff *skb)
 }
 
 /*
- * Puts a link-layer header back that is there and hidden. Where a program of
+ * Puts a link-layer header back that is in the buffer, but hidden. Where a program of
  * generic XDP ran before, from Linux 6.9 on the packet may be a copy that lacks
  * the header's length (skb_pp_cow_data(), net/core/skbuff.c), so that it begins
  * with the network header here. Nothing but that length changes.
@@ -92,10 +92,17 @@ INLINE bool pull(struct __sk_buff *skb, u32 octets)
 }
 
 /*
- * Headers of an Ethernet frame with the hop-by-hop header that the kernel gives
- * to IPv6 packets of more than 64 KiB in memory (BIG TCP), and takes off before
- * the wire: ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove().
+ * Whether an IPv6 packet has the hop-by-hop header that the kernel gives to those
+ * of more than 64 KiB in memory (BIG TCP), and takes off before the wire:
+ * ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove().
  */
+INLINE bool has_jumbo(const struct ipv6_header *ip, const struct ipv6_jumbo *jumbo)
+{
+	return !ip->payload_length && ip->next_header == PROTO_HOPOPTS && !jumbo->length &&
+	       jumbo->option == OPTION_JUMBO && jumbo->option_length == 4;
+}
+
+/* Headers of an Ethernet frame of such a packet. */
 struct big_headers {
 	struct eth_header eth;
 	struct ipv6_header ip;
@@ -113,9 +120,7 @@ INLINE u32 hide_jumbo(struct __sk_buff *skb, struct big_headers *big)
 	if (likely(skb->len <= GSO_LEGACY_MAX_SIZE) || !skb->gso_size || PATCHED(PATCH_RAW_IP) ||
 	    skb->protocol != to_be16(ETHER_TYPE_IPV6))
 		return 0;
-	if (bpf_skb_load_bytes(skb, 0, big, sizeof(*big)) || big->ip.payload_length ||
-	    big->ip.next_header != PROTO_HOPOPTS || big->jumbo.length ||
-	    big->jumbo.option != OPTION_JUMBO)
+	if (bpf_skb_load_bytes(skb, 0, big, sizeof(*big)) || !has_jumbo(&big->ip, &big->jumbo))
 		return 0;
 	big->ip.next_header = big->jumbo.next_header;
 	if (bpf_skb_store_bytes(skb, hidden, big, sizeof(*big) - hidden, 0))
@@ -239,9 +244,9 @@ INLINE u32 tunnel_headers(void *data, void *end, const struct flow_key *key,
 }
 
 /*
- * The headers that each segment has for sure: the outer ones, at least that of the
- * link layer. Who writes to a tap device or an AF_PACKET socket may give segments to
- * what has none, such as a later fragment: its sums stay within reason, too.
+ * Octets of the outer headers, which each segment has: at least that of the link
+ * layer. Whoever writes to a tap device or an AF_PACKET socket may ask for segments of
+ * a packet that has none, such as a later fragment: its sums stay plausible, too.
  */
 INLINE u32 outer_headers(const struct flow_key *key, const struct packet *packet)
 {
@@ -258,10 +263,7 @@ INLINE u32 outer_headers(const struct flow_key *key, const struct packet *packet
 	return packet->transport;
 }
 
-/*
- * Octets of a hop-by-hop header that a packet has in memory alone: BIG TCP over
- * IPv6 (ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove()).
- */
+/* Octets of the hop-by-hop header that a packet of BIG TCP has in memory alone. */
 INLINE u32 jumbo_header(void *data, void *end, const struct flow_key *key,
 			const struct packet *packet)
 {
@@ -270,9 +272,7 @@ INLINE u32 jumbo_header(void *data, void *end, const struct flow_key *key,
 
 	if (key->etype != ETHER_TYPE_IPV6 || (void *)(jumbo + 1) > end)
 		return 0;
-	if (ip->payload_length || ip->next_header != PROTO_HOPOPTS || jumbo->length)
-		return 0;
-	return jumbo->option == OPTION_JUMBO && jumbo->option_length == 4 ? sizeof(*jumbo) : 0;
+	return has_jumbo(ip, jumbo) ? sizeof(*jumbo) : 0;
 }
 
 /* How many segments have `headers` octets of headers, if each has `size` behind them. */
@@ -308,7 +308,7 @@ INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const str
 	packet->bytes = packet->l2_bytes - packet->packets * (packet->network + tag);
 }
 
-/* What was read of a packet, by whichever way: to the verifier all are one. */
+/* Makes the verifier forget how a packet was read: it verifies once what follows. */
 INLINE enum verdict forget(enum verdict verdict, struct packet *packet)
 {
 	packet->cut = FORGOTTEN(packet->cut, packet->any_zero);
