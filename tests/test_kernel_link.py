@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from support.bytecode import returning
 from support.net import namespace, veth_pair
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
@@ -34,7 +34,7 @@ def _device() -> Iterator[Interface]:
 
 def program(stack: ExitStack, name: str = "next") -> int:
     """Descriptor of a new program that leaves every packet to the next one."""
-    code = struct.pack("<BBhi", 0xB7, 0, 0, TCX_NEXT) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    code = returning(TCX_NEXT)
     fd = libbpf.prog_load(name, code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
     stack.callback(os.close, fd)
     return fd

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from packets.build import ether, ip4, udp
+from support.bytecode import instruction
 from support.programs import run_packet
 
 from flowstream.errors import CompileError, KernelError, LayoutError
@@ -269,10 +270,9 @@ def test_every_program_asks_the_filter():
 def test_the_end_of_the_verifiers_log_is_in_the_error():
     spec = kernel_object.embedded(NAME).program("count_ipv4")
     # r0 = *(u64 *)(r1 + 4096): far outside the context.
-    load = bytes([0x79, 0x10, 0x00, 0x10, 0, 0, 0, 0])
-    exit_ = bytes([0x95, 0, 0, 0, 0, 0, 0, 0])
+    load = instruction(0x79, 0, 1, 4096)
     bad = msgspec.structs.replace(
-        spec, code=load + exit_, relocations={}, patches={}, filter_calls=[]
+        spec, code=load + instruction(0x95), relocations={}, patches={}, filter_calls=[]
     )
     with pytest.raises(KernelError, match="the verifier says") as refused:
         Program(bad, {}, Target("", 0, 0))

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ DEVICE: Final = "observed"
 BOTH: Final = ("--direction", "both", "--hook", "tcx")
 RECEIVED, SENT = 131, 113
 ETHERTYPE: Final = 0x0800
-PASSING: Final = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
+PASSING: Final = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 """r0 = XDP_PASS; exit"""
 FOREIGN: Final = 2
 """Priority of others' filters."""

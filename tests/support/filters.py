@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import sys
 from ctypes import POINTER, byref, c_char_p, c_long, c_uint32, c_void_p
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -15,6 +14,7 @@ from flowstream.filtering import libpcap
 from flowstream.kernel import classic_bpf, filter_code, libbpf, structures
 from flowstream.kernel.classic_bpf import Instruction
 from flowstream.layouts.constants import FILTER_TAG, FilterAnswer
+from support.bytecode import instruction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -177,15 +177,10 @@ class Function(Closing):
         self.fd = -1
 
 
-def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, number: int = 0) -> bytes:
-    low, high = (dst, src) if sys.byteorder == "little" else (src, dst)
-    return struct.pack("=BBhi", code, high << 4 | low, offset, number)
-
-
 def _caller() -> bytes:
     """A program that takes the arguments from before the frame, and calls what follows it."""
     return b"".join(
-        _instruction(*each)
+        instruction(*each)
         for each in (
             (0xBF, 6, 1),  # r6 = context
             (0x61, 2, 6, 4),  # r2 = its data_end

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
 from ctypes import byref, c_uint32, c_uint64
 from typing import Final, NamedTuple
 
 from flowstream.closing import Closing
 from flowstream.kernel import libbpf
 from flowstream.kernel.link import Link, Mode, program_in_force
+from support.bytecode import instruction
 
 NAME: Final = "balancer"
 LONGEST: Final = 100
@@ -65,8 +65,8 @@ class OtherProgram(Closing):
 def _code(map_fd: int) -> bytes:
     """Return the program: r7 is the verdict, the word at r10 - 4 its key in the map."""
     return b"".join(
-        struct.pack("<BBhi", code, source << 4 | destination, offset, value)
-        for code, destination, source, offset, value in (
+        instruction(*each)
+        for each in (
             (0xB7, 7, 0, 0, _XDP_PASS),  # r7 = XDP_PASS
             (0x62, 10, 0, -4, _PASSED),
             (0x61, 2, 1, 0, 0),  # r2 = data

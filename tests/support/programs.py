@@ -13,6 +13,7 @@ from flowstream.kernel import libbpf, structures
 from flowstream.kernel.flow import FlowProbe
 from flowstream.kernel.link import Mode
 from flowstream.kernel.target import Target
+from support.bytecode import returning
 
 if TYPE_CHECKING:
     from flowstream.kernel.packet_filter import PacketFilter
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
 
 XDP_PASS = 2
 TCX_NEXT = 0xFFFFFFFF
-PASSING = bytes([0xB7, 0, 0, 0, XDP_PASS, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
-"""r0 = XDP_PASS; exit"""
-NEXT = bytes([0xB7, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0x95, 0, 0, 0, 0, 0, 0, 0])
-"""r0 = TCX_NEXT; exit"""
+PASSING = returning(XDP_PASS)
+NEXT = returning(-1)
+"""Returns TCX_NEXT."""
 
 
 class PacketRun(NamedTuple):

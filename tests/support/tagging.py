@@ -10,6 +10,7 @@ from ctypes import byref
 from typing import TYPE_CHECKING, Final
 
 from flowstream.kernel import libbpf, structures
+from support.bytecode import instruction
 from support.tcx import ATTACH_TYPES
 
 if TYPE_CHECKING:
@@ -24,22 +25,20 @@ C_TAG, S_TAG = 0x8100, 0x88A8
 """TPIDs of 802.1Q and 802.1ad."""
 
 
-def _insn(code: int, to: int = 0, of: int = 0, value: int = 0) -> bytes:
-    return struct.pack("=BBhi", code, of << 4 | to, 0, value)
-
-
-_KEEP: Final = _insn(0xBF, 6, 1)  # r6 = the packet
-_PACKET: Final = _insn(0xBF, 1, 6)  # r1 = the packet
-_NEXT: Final = _insn(0xB7, 0, value=-1) + _insn(0x95)  # return TCX_NEXT
+_KEEP: Final = instruction(0xBF, 6, 1)  # r6 = the packet
+_PACKET: Final = instruction(0xBF, 1, 6)  # r1 = the packet
+_NEXT: Final = instruction(0xB7, 0, number=-1) + instruction(0x95)  # return TCX_NEXT
 
 
 def _call(function: int) -> bytes:
-    return _PACKET + _insn(0x85, value=function)
+    return _PACKET + instruction(0x85, number=function)
 
 
 def _push(tpid: int, tci: int) -> bytes:
     (proto,) = struct.unpack("=H", struct.pack("!H", tpid))
-    return _insn(0xB7, 2, value=proto) + _insn(0xB7, 3, value=tci) + _call(_VLAN_PUSH)
+    return (
+        instruction(0xB7, 2, number=proto) + instruction(0xB7, 3, number=tci) + _call(_VLAN_PUSH)
+    )
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import struct
 from contextlib import closing
 from ctypes import byref, c_uint32, c_uint64
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from flowstream.closing import Closing
 from flowstream.kernel import libbpf
 from flowstream.kernel.map import Map
 from flowstream.kernel.object import MapSpec
+from support.bytecode import instruction
 
 if TYPE_CHECKING:
     from support.net import Interface, Wire
@@ -31,10 +31,6 @@ FRAME: Final = bytes.fromhex("020000000002 020000000001 88b5") + bytes(46)
 POINTS: Final = {INGRESS: "ingress", EGRESS: "egress"}
 
 
-def _instruction(code: int, registers: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, registers, offset, value)
-
-
 class CountingProgram(Closing):
     """A program that counts the packets that it sees, of any length, and returns ``verdict``."""
 
@@ -42,17 +38,17 @@ class CountingProgram(Closing):
         self._map = Map(MapSpec("counted", libbpf.MAP_TYPE_ARRAY, 4, 8, 1, 0))
         code = b"".join(
             (
-                _instruction(0x62, 10, -4, 0),  # *(u32 *)(r10 - 4) = 0
-                _instruction(0xBF, 0xA2),  # r2 = r10
-                _instruction(0x07, 2, 0, -4),  # r2 += -4
-                _instruction(0x18, 0x11, 0, self._map.fd),  # r1 = map
-                _instruction(0),
-                _instruction(0x85, 0, 0, 1),  # r0 = bpf_map_lookup_elem
-                _instruction(0x15, 0, 2, 0),  # if r0 == 0 goto +2
-                _instruction(0xB7, 1, 0, 1),  # r1 = 1
-                _instruction(0xDB, 0x10, 0, 0),  # lock *(u64 *)r0 += r1
-                _instruction(0xB7, 0, 0, verdict),  # r0 = verdict
-                _instruction(0x95),  # exit
+                instruction(0x62, 10, 0, -4),  # *(u32 *)(r10 - 4) = 0
+                instruction(0xBF, 2, 10),  # r2 = r10
+                instruction(0x07, 2, number=-4),  # r2 += -4
+                instruction(0x18, 1, 1, 0, self._map.fd),  # r1 = map
+                instruction(0),
+                instruction(0x85, number=1),  # r0 = bpf_map_lookup_elem
+                instruction(0x15, 0, 0, 2),  # if r0 == 0 goto +2
+                instruction(0xB7, 1, number=1),  # r1 = 1
+                instruction(0xDB, 0, 1),  # lock *(u64 *)r0 += r1
+                instruction(0xB7, 0, number=verdict),  # r0 = verdict
+                instruction(0x95),  # exit
             )
         )
         self.fd = libbpf.prog_load("counting", code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
