@@ -73,6 +73,7 @@ archive() { # of the current directory, to standard output
 guest_base() {
 	name=$1
 	shift
+	flock 9
 	packages="dash coreutils mount diffutils kmod iproute2 base-passwd libc-bin $*"
 	[ "$(cat "$cache/$name.packages" 2>/dev/null)" != "$packages" ] || return 0
 	echo "$room: making the guest's base $name for $arch (once)"
@@ -95,6 +96,10 @@ guest_base() {
 			dpkg-deb -x "$file" .
 		done
 		ln -sf dash usr/bin/sh
+		# What update-alternatives would choose, for numpy.
+		for library in usr/lib/*/blas/libblas.so.3 usr/lib/*/lapack/liblapack.so.3; do
+			[ ! -e "$library" ] || ln -s "/$library" "$(dirname "$library")/.."
+		done
 		cp usr/share/base-passwd/passwd.master etc/passwd
 		cp usr/share/base-passwd/group.master etc/group
 		rm -rf usr/share/doc usr/share/locale usr/share/man usr/share/zoneinfo usr/share/perl* \
@@ -128,12 +133,13 @@ add_module() {
 guest_kernel() {
 	pattern=$1
 	shift
+	flock 9
 	[ -s "$cache/apt/pkgcache.bin" ] || guest_update
 	package=$(apt-cache search --names-only "^linux-image-$pattern\$" | cut -d ' ' -f 1 |
 		sort -V | tail -n 1)
 	[ -n "$package" ] || fail "apt knows no kernel linux-image-$pattern for $arch"
-	kernel=$cache/$package
-	[ "$(cat "$kernel/kinds" 2>/dev/null)" != "modules: $*" ] || return 0
+	kernel=$cache/$package-$(echo "$*" | cksum | cut -d ' ' -f 1)
+	[ ! -d "$kernel" ] || return 0
 	guest_update
 	mkdir -p "$work/$package/kernel/modules"
 	(
@@ -144,9 +150,7 @@ guest_kernel() {
 			add_module "$kind"
 		done
 		mv tree/boot/vmlinu?-* kernel/vmlinuz
-		echo "modules: $*" >kernel/kinds
 	)
-	rm -rf "$kernel"
 	mv "$work/$package/kernel" "$kernel"
 	rm -rf "${work:?}/$package"
 }
@@ -162,8 +166,11 @@ guest_boot() {
 	cp -r "$kernel/modules" "$overlay/"
 	install -m 755 "$top/tools/guest-init.sh" "$overlay/init"
 	{ cat "$cache/$base.cpio" && cd "$overlay" && archive; } >"$work/initrd"
+	cp "$kernel/vmlinuz" "$work/"
+	# Another guest may be made from what is kept.
+	flock -u 9
 	timeout "$boot_timeout_s" nice $qemu -accel tcg,thread=multi -m 3000 -smp 2 \
-		-nographic -no-reboot -nic none -kernel "$kernel/vmlinuz" -initrd "$work/initrd" \
+		-nographic -no-reboot -nic none -kernel "$work/vmlinuz" -initrd "$work/initrd" \
 		-append "console=$console quiet rdinit=/init panic=1 ${append:-}" \
 		"$@" </dev/null >"$work/console.raw" 2>&1 9>&- || true
 	tr -d '\r' <"$work/console.raw" >"$work/console"

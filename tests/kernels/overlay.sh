@@ -2,29 +2,38 @@
 
 kinds="veth bonding 8021q ip_gre ipip sit wireguard tun sch_ingress cls_bpf cls_u32"
 
+# Reads the captures in directory $1 to standard output, by this checkout, with further options.
+pcap_here() (
+	cd "$1/captures"
+	shift
+	PYTHONPATH=$top "$top/.venv/bin/python" -m flowstream pcap *.pcap --sink stdout: "$@" 2>/dev/null
+)
+
 # flowstream, the checks and the libraries that they import, those of Python alone, into directory
 # $1; captures, and a digest of the records that they give here. Libraries with code of the machine
-# are the caller's: msgspec and numpy. $2… are checks beside those of all machines.
+# are the caller's: msgspec and numpy. $2… are checks beside those of all machines: a Python program
+# of this directory, or the path of a script that runs on from guest.sh.
 checks_overlay() {
 	packages=$("$top/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	mkdir -p "$1/flowstream" "$1/captures"
 	cp "$top/tests/kernels"/*.py "$1/flowstream/"
-	cp "$top/tests/kernels/guest.sh" "$1/run.sh"
-	overlay=$1
-	shift
-	for check; do
-		echo "python3 -B /flowstream/$check || status=1" >>"$overlay/run.sh"
-	done
-	echo 'exit $status' >>"$overlay/run.sh"
-	set -- "$overlay"
 	cp -r "$top/flowstream" "$1/flowstream/"
 	for package in pygments pyroute2 rich structlog typing_extensions.py; do
 		cp -r "$packages/$package" "$1/flowstream/"
 	done
 	cp "$top"/tests/traces/*.pcap "$1/captures/"
-	(cd "$1/captures" && PYTHONPATH="$top" "$top/.venv/bin/python" -m flowstream pcap *.pcap \
-		--sink stdout: | sha256sum) >"$1/captures.sha256"
+	pcap_here "$1" | sha256sum >"$1/captures.sha256"
 	find "$1" \( -name __pycache__ -o -name tests -o -name '*.a' \) -prune -exec rm -rf {} +
+	overlay=$1
+	shift
+	cp "$top/tests/kernels/guest.sh" "$overlay/run.sh"
+	for check; do
+		case $check in
+		*.py) echo "python3 -B /flowstream/$check || status=1" ;;
+		*) cat "$check" ;;
+		esac >>"$overlay/run.sh"
+	done
+	echo 'exit $status' >>"$overlay/run.sh"
 }
 
 # Boots $kernel with base $1 and overlay $2 and prints a line per check, with the machine's name $3
