@@ -78,14 +78,14 @@ PIN_CALLS: Final = {
 """System calls that attaching with pins needs."""
 # Sockets of rtnetlink, of presence and of leases; the namespace of one of them, to lock it:
 # SIOCGSKNS (linux/sockios.h). SO_COOKIE (asm-generic/socket.h).
-FILTER_CALLS: Final = {
+CLSACT_CALLS: Final = {
     "socket": [Argument(0, socket.AF_NETLINK)],
     "socketpair": [Argument(0, socket.AF_UNIX)],
     "ioctl": [Argument(1, 0x894C)],
     "getsockopt": [Argument(2, 57)],
     **dict.fromkeys(("bind", "sendto", "getsockname", "flock", "poll", "ppoll"), ()),
 }
-"""System calls that filters need besides, on kernels without TCX."""
+"""System calls that TC filters need besides, on kernels without TCX."""
 
 
 def run(sock: socket.socket) -> NoReturn:
@@ -146,12 +146,12 @@ class _Attacher:
         _close_all_but({0, 1, 2, sock.fileno(), self._home, *shared})
         capabilities = features.kept_capabilities(netns=bool(setup.namespaces))
         privileges.keep(privileges.User(setup.uid, setup.gid), capabilities)
-        # Filters are to be removed at the end, also where this process was stopped.
+        # TC filters are to be removed at the end, also where this process was stopped.
         privileges.end_with_parent(signal.SIGCONT if self.leases else signal.SIGKILL)
         privileges.call_process(NAME)
         gc.freeze()
         calls = PIN_CALLS if setup.epoch else CALLS
-        more = FILTER_CALLS if self.leases else {}
+        more = CLSACT_CALLS if self.leases else {}
         return seccomp.allow_only(
             calls | {name: [*calls.get(name, ()), *more[name]] for name in more}
         )
@@ -188,7 +188,7 @@ class _Attacher:
             return _refused(str(err)), None
         except AttachError as err:
             return Reply(err.errno, err.stage, _shortened(str(err)), Mode(err.mode)), None
-        return Reply(mode=parts.mode, text=parts.doubt), parts
+        return Reply(mode=parts.mode, text=parts.not_first), parts
 
     def _create(self, target: Target) -> Parts:
         if target.netns_fd is None:

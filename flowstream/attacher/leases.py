@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from flowstream.kernel.target import Target
 
 _PERIOD_S: Final = 1.0
-"""Time between two looks at whether the filters are still there."""
+"""Time between two checks that the filters are still there."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Let:
+class _Leased:
     """A filter and its lease; ``namespace`` is the inode of its network namespace, 0 for home."""
 
     place: Place
@@ -47,7 +47,7 @@ class Leases(Closing):
         self._number = clsact.new_number()
         self._filters: dict[int, Filters] = {}
         """By namespace."""
-        self._lets: dict[int, _Let] = {}
+        self._leased: dict[int, _Leased] = {}
         """By the descriptor of this end."""
         self._poll = select.poll()
         self._due = 0.0
@@ -58,23 +58,25 @@ class Leases(Closing):
         To be called in the network namespace of ``target``. KernelError when the kernel refuses.
         """
         program_id, _ = libbpf.prog_info(program_fd)
-        former = None if target.link_fd is None else self._let_of(target)
+        former = None if target.link_fd is None else self._leased_to(target)
         grant = Grant(program_id)
         try:
-            place = self._add(program_fd, target) if former is None else former.place
-            if former is not None:
+            if former is None:
+                place = self._add(program_fd, target)
+            else:
+                place = former.place
                 self._filters[former.namespace].replace(place, program_fd)
         except BaseException:
             os.close(grant.tenant_fd)
             grant.close()
             self._release_namespaces()
             raise
-        self._lets[grant.fd] = _Let(place, _namespace_of(target), program_id, grant)
+        self._leased[grant.fd] = _Leased(place, _namespace_of(target), program_id, grant)
         self._poll.register(grant.fd, select.POLLIN)
-        if former is not None:
-            self._forget(former)
-        is_new = former is None
-        return Lease(grant.tenant_fd, target.if_index, _doubt(place) if is_new else "")
+        if former is None:
+            return Lease(grant.tenant_fd, target.if_index, _not_first(place))
+        self._forget(former)
+        return Lease(grant.tenant_fd, target.if_index)
 
     def _add(self, program_fd: int, target: Target) -> Place:
         namespace = _namespace_of(target)
@@ -86,23 +88,23 @@ class Leases(Closing):
         """Whether the link of ``target`` is the lease of a filter there."""
         return self._find(target) is not None
 
-    def _let_of(self, target: Target) -> _Let:
+    def _leased_to(self, target: Target) -> _Leased:
         found = self._find(target)
         if found is None:
             raise KernelError("its filter is gone", errno.ENOENT)
         return found
 
-    def _find(self, target: Target) -> _Let | None:
+    def _find(self, target: Target) -> _Leased | None:
         if target.link_fd is None or not leases.is_lease(target.link_fd):
             return None
         number, namespace = leases.number_of(target.link_fd), _namespace_of(target)
         where = (namespace, target.if_index, clsact.POINTS[target.direction])
         return next(
             (
-                let
-                for let in self._lets.values()
-                if let.grant.number == number
-                and (let.namespace, let.place.if_index, let.place.point) == where
+                leased
+                for leased in self._leased.values()
+                if leased.grant.number == number
+                and (leased.namespace, leased.place.if_index, leased.place.point) == where
             ),
             None,
         )
@@ -111,51 +113,51 @@ class Leases(Closing):
         """Return once a message waits in ``sock``; keep the filters meanwhile."""
         self._poll.register(sock, select.POLLIN)
         while True:
-            pause_ms = max(self._due - time.monotonic(), 0) * 1e3 if self._lets else None
+            pause_ms = max(self._due - time.monotonic(), 0) * 1e3 if self._leased else None
             ready = [fd for fd, _ in self._poll.poll(pause_ms)]
-            for let in [self._lets[fd] for fd in ready if fd in self._lets]:
-                self._remove(let)
+            for leased in [self._leased[fd] for fd in ready if fd in self._leased]:
+                self._remove(leased)
             if self._due <= time.monotonic():
-                self._look()
+                self._check()
             if sock.fileno() in ready:
                 return
 
     def close(self) -> None:
         """Remove all filters; harmless twice."""
-        for let in [*self._lets.values()]:
-            self._remove(let)
+        for leased in [*self._leased.values()]:
+            self._remove(leased)
 
-    def _remove(self, let: _Let) -> None:
+    def _remove(self, leased: _Leased) -> None:
         try:
-            self._filters[let.namespace].remove(let.place)
+            self._filters[leased.namespace].remove(leased.place)
         except KernelError:
-            self._forget(let, is_removed=False)
+            self._forget(leased, is_removed=False)
         else:
-            self._forget(let)
+            self._forget(leased)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """End the leases of filters that another process has removed, or given its program."""
         self._due = time.monotonic() + _PERIOD_S
-        for let in [*self._lets.values()]:
+        for leased in [*self._leased.values()]:
             with contextlib.suppress(KernelError):
-                if self._filters[let.namespace].program_of(let.place) != let.program_id:
-                    self._forget(let)
+                if self._filters[leased.namespace].program_of(leased.place) != leased.program_id:
+                    self._forget(leased)
 
-    def _forget(self, let: _Let, *, is_removed: bool = True) -> None:
-        self._poll.unregister(let.grant.fd)
-        del self._lets[let.grant.fd]
+    def _forget(self, leased: _Leased, *, is_removed: bool = True) -> None:
+        self._poll.unregister(leased.grant.fd)
+        del self._leased[leased.grant.fd]
         if is_removed:
-            let.grant.say_removed()
-        let.grant.close()
+            leased.grant.say_removed()
+        leased.grant.close()
         self._release_namespaces()
 
     def _release_namespaces(self) -> None:
-        used = {let.namespace for let in self._lets.values()}
+        used = {leased.namespace for leased in self._leased.values()}
         for namespace in self._filters.keys() - used:
             self._filters.pop(namespace).close()
 
 
-def _doubt(place: Place) -> str:
+def _not_first(place: Place) -> str:
     if place.priority == 1:
         return ""
     return f"TC filters of another kind have the priorities up to {place.priority - 1}"

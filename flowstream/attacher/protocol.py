@@ -69,7 +69,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 
     That is the kernel's, 0 where it returned none. ``stage`` is one of
     ``kernel.stages.Stage``, or "" for a request that is refused. Without an error ``text``
-    says what the attachment may not observe.
+    says what runs before the program at its hook, or nothing.
     """
 
     errno: int | None = None

@@ -95,7 +95,7 @@ class Creator:
                     stack.callback(link.close)
                     pin(link)
             stack.pop_all()
-        return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)), link.doubt)
+        return Parts(link.mode, (program.fd, link.fd, *(each.fd for each in maps)), link.not_first)
 
 
 def _loaded(spec: ProgramSpec, fds: Mapping[str, int], target: Target, function: bytes) -> Program:

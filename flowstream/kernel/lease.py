@@ -35,11 +35,11 @@ _SO_COOKIE: Final = 57  # asm-generic/socket.h
 class Lease(Closing):
     """The agent's end: a filter on interface ``index`` stays as long as ``fd`` is open.
 
-    ``doubt`` says what the filter may not observe, or nothing.
+    ``not_first`` says which filters run before it, or nothing.
     """
 
-    def __init__(self, fd: int, index: int, doubt: str = "") -> None:
-        self.fd, self.index, self.mode, self.doubt = fd, index, Mode.CLSACT, doubt
+    def __init__(self, fd: int, index: int, not_first: str = "") -> None:
+        self.fd, self.index, self.mode, self.not_first = fd, index, Mode.CLSACT, not_first
 
     @classmethod
     def from_fd(cls, fd: int, index: int) -> Self:

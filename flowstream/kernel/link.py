@@ -108,8 +108,8 @@ class Link(Closing):
     is harmless. The kernel keeps the program there while any process has a descriptor.
     """
 
-    doubt = ""
-    """What it may not observe: nothing is before it."""
+    not_first = ""
+    """Which programs run before it: none."""
 
     def __init__(self, program_fd: int, index: int, mode: Mode, direction: int = INGRESS) -> None:
         self.index = index

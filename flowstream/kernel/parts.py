@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class Parts(Closing):
     """Descriptors of a program that runs on an interface: program, link, then its own maps.
 
-    ``mode`` is the mode in force. Whoever holds the link keeps the program there. ``doubt``
-    says what it may not observe, or nothing.
+    ``mode`` is the mode in force. Whoever holds the link keeps the program there.
+    ``not_first`` says what runs before it at its hook, or nothing.
     """
 
-    def __init__(self, mode: Mode, fds: Sequence[int], doubt: str = "") -> None:
-        self.mode, self.doubt = mode, doubt
+    def __init__(self, mode: Mode, fds: Sequence[int], not_first: str = "") -> None:
+        self.mode, self.not_first = mode, not_first
         self.fds = list(fds)
 
     def release(self) -> list[int]:
