@@ -219,7 +219,7 @@ def test_filters_that_are_gone(ends, holders, programs):
     place = ours.add(device.index, EGRESS, programs[0].fd)
     tc(device, "qdisc delete DEV clsact")
     assert ours.program_of(place) == 0
-    with pytest.raises(KernelError):
+    with pytest.raises(KernelError, match=r"^its filter is gone$"):
         ours.replace(place, programs[1].fd)
     ours.remove(place)
     place = ours.add(device.index, EGRESS, programs[0].fd)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import time
@@ -91,7 +90,7 @@ class Leases(Closing):
     def _leased_to(self, target: Target) -> _Leased:
         found = self._find(target)
         if found is None:
-            raise KernelError("its filter is gone", errno.ENOENT)
+            raise KernelError("its filter is gone")
         return found
 
     def _find(self, target: Target) -> _Leased | None:

@@ -40,8 +40,10 @@ NAME: Final = b"flowstream"
 POINTS: Final = {INGRESS: Point.INGRESS, EGRESS: Point.EGRESS}
 _OWN_QDISC: Final = 1
 """Bit of a handle: flowstream has made the qdisc. The others are the holder's number."""
-_GONE: Final = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
-"""Errors of a request for what is gone: the filter, its priority, qdisc or interface."""
+_NO_FILTER: Final = (errno.ENOENT, errno.EINVAL)
+"""Errors of a request for a filter that is gone, with its priority or qdisc or without."""
+_GONE: Final = (*_NO_FILTER, errno.ENODEV)
+"""Errors of a request for what is gone, perhaps with its interface."""
 _DUMPS: Final = 8
 """Tries of a dump that changes interrupt."""
 _TURN_TRIES: Final = 1_000
@@ -102,7 +104,12 @@ class Filters(Closing):
 
     def replace(self, place: Place, program_fd: int) -> None:
         """Give a filter another program: every packet is seen by the former one or by this."""
-        self._ask(lambda seq: tc_messages.replace_filter(seq, place, program_fd, NAME))
+        try:
+            self._ask(lambda seq: tc_messages.replace_filter(seq, place, program_fd, NAME))
+        except KernelError as err:
+            if err.errno not in _NO_FILTER:
+                raise
+            raise KernelError("its filter is gone") from err
 
     def program_of(self, place: Place) -> int:
         """Number of the program that a filter runs now, 0 when the filter is gone."""
