@@ -161,6 +161,14 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         (["--verbose", "run", "-i", "a"], "unrecognized arguments: --verbose; did you mean --ver"),
         (["audit", "a", "--zzz"], "unrecognized arguments: --zzz (see flowstream audit --help)"),
         (["run", "-i", "a", "b"], "unrecognized arguments: b (see flowstream run --help)"),
+        (
+            ["run", "-i", "a", "--filter", "port", "443"],
+            "unrecognized arguments: 443; put the whole expression of --filter into quotes (see ",
+        ),
+        (
+            ["cat", "a", "--where", "packets", ">10"],
+            "unrecognized arguments: >10; put the whole expression of --where into quotes (see ",
+        ),
         (["run", "-i", "a", "-i", "a"], "interface: a is named more than once"),
         (["run", "-i", "a/b"], "--interface: 'a/b' is not allowed; it takes a name or a glob"),
         (["run", "-i", "a", "--interval", "0"], "--interval: '0' is not allowed; it takes a num"),

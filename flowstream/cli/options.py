@@ -40,7 +40,11 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [each for each in unknown if each.startswith("-")]
-            hint = did_you_mean(options[0].partition("=")[0], self._options()) if options else ""
+            hint = (
+                did_you_mean(options[0].partition("=")[0], self._options())
+                if options
+                else _to_be_quoted(found)
+            )
             self.error(f"unrecognized arguments: {' '.join(map(_shown, unknown))}{hint}")
         return found, unknown
 
@@ -53,6 +57,12 @@ class Parser(argparse.ArgumentParser):
             return
         hint = did_you_mean(str(value), action.choices) or f"; use {', '.join(action.choices)}"
         raise argparse.ArgumentError(action, f"invalid choice: {_shown(value)!r}{hint}")
+
+
+def _to_be_quoted(found: argparse.Namespace) -> str:
+    """Where a word may belong to an expression that the shell took apart: the remedy."""
+    names = [each for each in ("filter", "where") if getattr(found, each, None)]
+    return f"; put the whole expression of --{names[0]} into quotes" if names else ""
 
 
 def _shown(word: str) -> str:
