@@ -48,11 +48,12 @@ enum filter_answer {
 
 /* Constants that the loader sets. */
 enum patch_slot {
-	PATCH_IF_INDEX,  /* interface index */
-	PATCH_DIRECTION, /* 0 ingress, 1 egress (IPFIX 61) */
-	PATCH_SAMPLING,  /* 1 = every packet */
-	PATCH_HAS_FRAGS, /* 1 where bpf_xdp_get_buff_len() exists (kernel 5.18) */
-	PATCH_RAW_IP,    /* 1 on links without a link-layer header */
+	PATCH_IF_INDEX,   /* interface index */
+	PATCH_DIRECTION,  /* 0 ingress, 1 egress (IPFIX 61) */
+	PATCH_SAMPLING,   /* 1 = every packet */
+	PATCH_HAS_FRAGS,  /* 1 where bpf_xdp_get_buff_len() exists (kernel 5.18) */
+	PATCH_RAW_IP,     /* 1 on links without a link-layer header */
+	PATCH_HAS_FILTER, /* 1 where filter() is called */
 };
 
 /*

@@ -117,8 +117,8 @@ INLINE u32 hide_jumbo(struct __sk_buff *skb, struct big_headers *big)
 {
 	const u32 hidden = sizeof(big->jumbo);
 
-	if (likely(skb->len <= GSO_LEGACY_MAX_SIZE) || !skb->gso_size || PATCHED(PATCH_RAW_IP) ||
-	    skb->protocol != to_be16(ETHER_TYPE_IPV6))
+	if (!PATCHED(PATCH_HAS_FILTER) || likely(skb->len <= GSO_LEGACY_MAX_SIZE) ||
+	    !skb->gso_size || PATCHED(PATCH_RAW_IP) || skb->protocol != to_be16(ETHER_TYPE_IPV6))
 		return 0;
 	if (bpf_skb_load_bytes(skb, 0, big, sizeof(*big)) || !has_jumbo(&big->ip, &big->jumbo))
 		return 0;

@@ -50,6 +50,7 @@ class Program(Closing):
                 PatchSlot.SAMPLING: target.sampling,
                 PatchSlot.HAS_FRAGS: int(frags),
                 PatchSlot.RAW_IP: int(target.raw),
+                PatchSlot.HAS_FILTER: int(bool(function)),
             },
             function,
         )

@@ -93,6 +93,7 @@ class PatchSlot(enum.IntEnum):
     SAMPLING = 2  # 1 = every packet
     HAS_FRAGS = 3  # 1 where bpf_xdp_get_buff_len() exists (kernel 5.18)
     RAW_IP = 4  # 1 on links without a link-layer header
+    HAS_FILTER = 5  # 1 where filter() is called
 
 
 class PktCounter(enum.IntEnum):
