@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from support.tun import tun_device
 
 from flowstream.attacher.client import Attacher
 from flowstream.attacher.process import Process
+from flowstream.check.filters import check_filter
+from flowstream.check.finding import Status
 from flowstream.config.run import load
 from flowstream.config.source import ConfigSource
-from flowstream.errors import FilterError, KernelError, UsageError
-from flowstream.filtering import compiling, libpcap
+from flowstream.errors import FilterError, FlowstreamError, KernelError, UsageError
+from flowstream.filtering import compiling, libpcap, place
 from flowstream.filtering.compiling import compile_filter, compile_here
 from flowstream.filtering.place import pointed
 from flowstream.host.privileges import find_user
@@ -103,6 +107,16 @@ def test_a_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert pointed("tcp prot 443", "syntax error") == "syntax error\n  tcp prot 443"
 
 
+def test_a_search_ends_with_its_time_however_long_the_expression(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr(place, "_SEARCH_S", -1.0)
+    monkeypatch.setattr(place, "_rests", lambda beginning: tried.append(beginning) or iter(()))
+    assert pointed("(" * 10_007, "memory exhausted").startswith("memory exhausted\n  (((")
+    assert tried == []
+
+
 @pytest.mark.parametrize("expression", ["inbound", "tcp and outbound", "ifindex 3 and udp"])
 def test_what_is_not_in_the_packet_is_refused(expression: str) -> None:
     with pytest.raises(UsageError, match=r"use --direction and --interface$"):
@@ -129,6 +143,23 @@ def test_a_compilation_that_takes_too_long_ends(monkeypatch: pytest.MonkeyPatch)
         compile_filter(ports, NOBODY)
 
 
+def test_a_crash_of_libpcap_is_an_error_of_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "compile_here", lambda _: os.kill(os.getpid(), signal.SIGSEGV))
+    with pytest.raises(FlowstreamError, match=r"^filter: the process .* libpcap may have crashed"):
+        compile_filter("tcp", NOBODY)
+    finding = check_filter("tcp")
+    assert finding.status is Status.FAIL
+    assert finding.text.endswith("install another version of libpcap0.8")
+
+
+def test_the_finding_about_a_wrong_expression_is_one_line_around_the_place() -> None:
+    finding = check_filter("tcp and\nprt 5 or " + " or ".join(["host 10.0.0.1"] * 40))
+    assert finding.text == (
+        "syntax error in filter expression, in: tcp and prt 5 or host 10.0.0.1 or host 10.0.0.1 "
+        "or host 10.0.0.1 or host…"
+    )
+
+
 def test_without_libpcap_only_a_filter_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     libpcap.library.cache_clear()
     monkeypatch.setattr(libpcap, "SONAME", "libpcap.so.none")
@@ -138,7 +169,7 @@ def test_without_libpcap_only_a_filter_fails(monkeypatch: pytest.MonkeyPatch) ->
     libpcap.library.cache_clear()
 
 
-@pytest.mark.parametrize("given", ["", " \n ", "tcp\0", "x" * 65_537])
+@pytest.mark.parametrize("given", ["", " \n ", "tcp\0", "tcp \udcff", "x" * 65_537])
 def test_texts_that_are_no_expression(given: str) -> None:
     with pytest.raises(UsageError, match="it takes an expression of pcap-filter"):
         load({"filter": given})

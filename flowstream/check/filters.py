@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowstream.check.finding import Finding, Status
-from flowstream.errors import FilterError, UsageError
+from flowstream.errors import FilterError, FlowstreamError
 from flowstream.filtering.compiling import compile_filter
 from flowstream.host import privileges
 
@@ -16,10 +16,10 @@ def check_filter(expression: str) -> Finding:
     try:
         made = compile_filter(expression, user)
     except FilterError as err:
-        words, *_ = err.lines
-        text = f"{words.removeprefix('filter: ')}, in: {expression}"
+        words, shown, *_ = err.lines
+        text = f"{words.removeprefix('filter: ')}, in: {shown.strip()}"
         return Finding(Status.FAIL, _SUBJECT, text, "correct it, see pcap-filter(7)")
-    except UsageError as err:
+    except FlowstreamError as err:
         return Finding(Status.FAIL, _SUBJECT, str(err).removeprefix("filter: "))
     without = f"; none without a link-layer header: {made.not_raw_ip}" if made.not_raw_ip else ""
     text = f"{made.instructions} instructions of classic BPF{without}"

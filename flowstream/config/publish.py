@@ -68,7 +68,7 @@ class PublishConfig(msgspec.Struct, frozen=True, kw_only=True, rename=option_nam
                 "EXPR",
                 "observe only the packets that a filter in the language of tcpdump accepts",
                 title="an expression of pcap-filter(7), such as 'net 10.0.0.0/8 and not port 22'",
-                pattern=r"\A(?=\s*\S)[^\0]{1,65536}\Z",
+                pattern=r"\A(?=\s*\S)[^\0\ud800-\udfff]{1,65536}\Z",
             ),
         ]
         | None

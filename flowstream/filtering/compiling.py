@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
-from flowstream.errors import FilterError, UsageError
+from flowstream.errors import FilterError, FlowstreamError, UsageError
 from flowstream.filtering import libpcap
 from flowstream.filtering.libpcap import NotCompiledError
 from flowstream.filtering.place import pointed
@@ -29,7 +29,7 @@ def compile_filter(expression: str, user: User) -> PacketFilter:
     """Compile an expression in a process that has become ``user``, which looks up names in it.
 
     Raises FilterError with libpcap's words and the place in the expression, UsageError for
-    what the kernel cannot do.
+    what the kernel cannot do, FlowstreamError when libpcap ends the process.
     """
     libpcap.library()
     work = functools.partial(compile_here, expression)
@@ -40,6 +40,13 @@ def compile_filter(expression: str, user: User) -> PacketFilter:
             f"filter: it was not compiled within {COMPILE_TIMEOUT_S:.0f} s; shorten it, and "
             "replace names by addresses"
         ) from None
+    except UsageError:
+        raise
+    except FlowstreamError as err:
+        raise FlowstreamError(
+            f"filter: {err}: libpcap may have crashed; simplify the expression, or install "
+            "another version of libpcap0.8"
+        ) from err
     made.require_valid()
     return made
 

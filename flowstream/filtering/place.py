@@ -52,6 +52,8 @@ def _place(expression: str, words: str) -> int | None:
                 return token.start()
     deadline = time.monotonic() + _SEARCH_S
     for count in range(len(tokens), -1, -1):
+        if time.monotonic() >= deadline:
+            return None
         beginning = expression[: tokens[count - 1].end()] if count else ""
         if _may_begin(beginning, deadline):
             if count < len(tokens):
