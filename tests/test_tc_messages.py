@@ -9,9 +9,9 @@ import pytest
 
 from flowstream.host import netlink, tc_messages
 from flowstream.host.netlink import DamagedMessageError
-from flowstream.host.tc_messages import Filter, Place, Point
+from flowstream.host.tc_messages import Filter, Parent, Place
 
-PLACE = Place(7, Point.EGRESS, 1, 0x1234)
+PLACE = Place(7, Parent.EGRESS, 1, 0x1234)
 ALL = 3
 
 
@@ -52,7 +52,7 @@ def test_requests():
     assert tc_messages.find_filter(9, PLACE) == message(46, 5, named)
     assert tc_messages.delete_filter(9, PLACE) == message(45, 5, named)
     whole = struct.pack("=BxxxiIII", 0, 7, 0, 0xFFFFFFF2, 0)
-    assert tc_messages.dump_filters(9, 7, Point.INGRESS) == message(46, 0x301, whole)
+    assert tc_messages.dump_filters(9, 7, Parent.INGRESS) == message(46, 0x301, whole)
     clsact = attribute(1, b"clsact\0")
     qdisc = struct.pack("=BxxxiIII", 0, 7, 0xFFFF0000, 0xFFFFFFF1, 0) + clsact
     assert tc_messages.add_clsact(9, 7) == message(36, 0x605, qdisc)

@@ -97,13 +97,13 @@ class Leases(Closing):
         if target.link_fd is None or not leases.is_lease(target.link_fd):
             return None
         number, namespace = leases.number_of(target.link_fd), _namespace_of(target)
-        where = (namespace, target.if_index, clsact.POINTS[target.direction])
+        where = (namespace, target.if_index, clsact.PARENTS[target.direction])
         return next(
             (
                 leased
                 for leased in self._leased.values()
                 if leased.grant.number == number
-                and (leased.namespace, leased.place.if_index, leased.place.point) == where
+                and (leased.namespace, leased.place.if_index, leased.place.parent) == where
             ),
             None,
         )

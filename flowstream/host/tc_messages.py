@@ -46,8 +46,8 @@ _CLSACT: Final = netlink.attribute(_TCA_KIND, b"clsact\0")
 _TC: Final = struct.Struct("=BxxxiIII")
 
 
-class Point(enum.IntEnum):
-    """Where a clsact qdisc runs filters: the parent of each."""
+class Parent(enum.IntEnum):
+    """Where a clsact qdisc runs filters, which is their parent (struct tcmsg)."""
 
     INGRESS = 0xFFFFFFF2
     EGRESS = 0xFFFFFFF3
@@ -57,7 +57,7 @@ class Place(NamedTuple):
     """A filter's place, which no other filter has. Lower priorities run first."""
 
     if_index: int
-    point: int
+    parent: int
     priority: int
     handle: int
 
@@ -96,9 +96,9 @@ def _qdisc(kind: int, flags: int, seq: int, if_index: int, handle: int) -> bytes
     return netlink.request(kind, flags | NLM_F_ACK, seq, body)
 
 
-def dump_filters(seq: int, if_index: int, point: Point) -> bytes:
-    """Return the request for all filters of an interface at one point."""
-    body = _TC.pack(0, if_index, 0, point, 0)
+def dump_filters(seq: int, if_index: int, parent: Parent) -> bytes:
+    """Return the request for all filters of an interface with one parent."""
+    body = _TC.pack(0, if_index, 0, parent, 0)
     return netlink.request(_RTM_GETTFILTER, NLM_F_DUMP, seq, body)
 
 
@@ -125,7 +125,7 @@ def delete_filter(seq: int, place: Place) -> bytes:
 
 def _filter(kind: int, flags: int, seq: int, place: Place, options: bytes = b"") -> bytes:
     info = place.priority << 16 | socket.htons(ALL_PROTOCOLS)
-    body = _TC.pack(0, place.if_index, place.handle, place.point, info)
+    body = _TC.pack(0, place.if_index, place.handle, place.parent, info)
     body += netlink.attribute(_TCA_KIND, BPF + b"\0") + options
     return netlink.request(kind, flags | NLM_F_ACK, seq, body)
 

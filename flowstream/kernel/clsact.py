@@ -27,7 +27,7 @@ from flowstream.closing import Closing
 from flowstream.errors import KernelError
 from flowstream.host import tc_messages
 from flowstream.host.route_socket import RouteSocket
-from flowstream.host.tc_messages import ALL_PROTOCOLS, BPF, Place, Point
+from flowstream.host.tc_messages import ALL_PROTOCOLS, BPF, Parent, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 NAME: Final = b"flowstream"
 """Name of the filters, which tc(8) shows."""
-POINTS: Final = {INGRESS: Point.INGRESS, EGRESS: Point.EGRESS}
+PARENTS: Final = {INGRESS: Parent.INGRESS, EGRESS: Parent.EGRESS}
 _OWN_QDISC: Final = 1
 """Bit of a handle: flowstream has made the qdisc. The others are the holder's number."""
 _NO_FILTER: Final = (errno.ENOENT, errno.EINVAL)
@@ -82,15 +82,15 @@ class Filters(Closing):
         Removes what holders that were killed have left on the interface. To be called in
         the network namespace.
         """
-        point = POINTS[direction]
+        parent = PARENTS[direction]
         with self._turn():
-            is_own = self._make_qdisc(if_index, point)
+            is_own = self._make_qdisc(if_index, parent)
             try:
                 there = self._all(if_index)
                 ours = [each for each in there if each.name == NAME]
                 is_own = is_own or any(each.place.handle & _OWN_QDISC for each in ours)
                 place = Place(
-                    if_index, point, _first_priority(there, point), self._number | is_own
+                    if_index, parent, _first_priority(there, parent), self._number | is_own
                 )
                 self._ask(lambda seq: tc_messages.add_filter(seq, place, program_fd, NAME))
             except BaseException:
@@ -130,7 +130,7 @@ class Filters(Closing):
         """Release the namespace: filters that are left have no holder any more."""
         self._stack.close()
 
-    def _make_qdisc(self, if_index: int, point: Point) -> bool:
+    def _make_qdisc(self, if_index: int, parent: Parent) -> bool:
         """Return whether a qdisc had to be made."""
         try:
             self._ask(lambda seq: tc_messages.add_clsact(seq, if_index))
@@ -139,7 +139,7 @@ class Filters(Closing):
                 raise
         else:
             return True
-        if point is Point.EGRESS:
+        if parent is Parent.EGRESS:
             self._require_clsact(if_index)
         return False
 
@@ -156,12 +156,12 @@ class Filters(Closing):
             ) from err
 
     def _all(self, if_index: int) -> list[Filter]:
-        return [each for point in Point for each in self._dump(if_index, point)]
+        return [each for parent in Parent for each in self._dump(if_index, parent)]
 
-    def _dump(self, if_index: int, point: Point) -> list[Filter]:
+    def _dump(self, if_index: int, parent: Parent) -> list[Filter]:
         for _ in range(_DUMPS):
             answer, whole = self._socket.ask(
-                lambda seq: tc_messages.dump_filters(seq, if_index, point)
+                lambda seq: tc_messages.dump_filters(seq, if_index, parent)
             )
             if whole:
                 return _filters_of(answer)
@@ -233,11 +233,11 @@ def _filters_of(answer: list[Message]) -> list[Filter]:
     return [each for each in map(tc_messages.filter_of, answer) if each]
 
 
-def _first_priority(there: Collection[Filter], point: Point) -> int:
+def _first_priority(there: Collection[Filter], parent: Parent) -> int:
     """Return the lowest priority that no filter of another kind or protocol has."""
     taken = {
         each.place.priority
         for each in there
-        if each.place.point == point and (each.kind, each.protocol) != (BPF, ALL_PROTOCOLS)
+        if each.place.parent == parent and (each.kind, each.protocol) != (BPF, ALL_PROTOCOLS)
     }
     return min(set(range(1, len(taken) + 2)) - taken)
