@@ -100,9 +100,11 @@ class ProgramSpec(msgspec.Struct, frozen=True):
                 raise LayoutError(f"program {self.name}: the constant of slot {slot} is missing")
             for position in positions:
                 _put_imm64(code, position, constants[slot], sys.byteorder)
-        if function and not self.filter_calls:
+        if not function:
+            return bytes(code)
+        if not self.filter_calls:
             raise LayoutError(f"program {self.name} calls no filter")
-        for position in self.filter_calls if function else ():
+        for position in self.filter_calls:
             at = position * INSTRUCTION_SIZE
             code[at : at + INSTRUCTION_SIZE] = _call(len(self.code) // INSTRUCTION_SIZE - position)
         return bytes(code) + function

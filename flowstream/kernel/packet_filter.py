@@ -33,9 +33,9 @@ class PacketFilter(msgspec.Struct, frozen=True):
 
     def require_valid(self) -> None:
         """Raise UsageError unless each program can be translated."""
-        for octets in (self.ethernet, self.raw_ip):
-            if octets:
-                filter_code.translate(classic_bpf.decode(octets), tagged=octets is self.ethernet)
+        self.function(Hook.TC, raw=False)
+        if self.raw_ip:
+            self.function(Hook.TC, raw=True)
 
     def function(self, hook: Hook, *, raw: bool) -> bytes:
         """Return the eBPF function for programs of a hook; KernelError without a meaning there."""
