@@ -105,7 +105,7 @@ def test_packets_without_a_link_layer_header(recording_url: str) -> None:
             *_, complaint = agent.output().splitlines()
     assert complaint.endswith(
         "attaching to tun0: --filter has no meaning without a link-layer header: no VLAN support "
-        "for Raw IP"
+        "for Raw IP: use one of IP alone, or leave the interface out"
     ), complaint
     (final,) = finals_of(recording_url)
     assert (final.seen_packets, final.no_flow["filtered_out"].packets) == (3, 2)

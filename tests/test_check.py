@@ -487,6 +487,29 @@ def test_a_filter_is_compiled(capsys, veth, expression, finding):
     assert finding in capsys.readouterr().out.splitlines()
 
 
+WITHOUT_MEANING = (
+    "the filter has no meaning without a link-layer header: no VLAN support for Raw IP -> "
+    "use one of IP alone, or leave the interface out: -i '!tun0'"
+)
+
+
+@pytest.mark.parametrize(
+    ("expression", "finding"),
+    [
+        ("udp", "ok    tun0: has no link-layer header: packets are read as raw IP"),
+        (
+            "vlan or udp",
+            f"fail  tun0: {WITHOUT_MEANING}",
+        ),
+    ],
+)
+def test_a_filter_without_a_meaning_on_an_interface(capsys, expression, finding):
+    with namespace() as place, tun_device(place):
+        status = main(["check", "--netns", place.name, "-i", "tun0", "--filter", expression])
+    assert status == finding.startswith("fail")
+    assert finding in capsys.readouterr().out.splitlines()
+
+
 def test_the_agents_configuration_is_checked(capsys, secure_broker, tmp_path):
     file = tmp_path / "flowstream.toml"
     text = f'interface = ["lo"]\ninterval = 1\nsink = "{secure_broker.url_of("SASL")}"\n'

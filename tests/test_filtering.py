@@ -147,13 +147,13 @@ def test_a_crash_of_libpcap_is_an_error_of_the_filter(monkeypatch: pytest.Monkey
     monkeypatch.setattr(compiling, "compile_here", lambda _: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(FlowstreamError, match=r"^filter: the process .* libpcap may have crashed"):
         compile_filter("tcp", NOBODY)
-    finding = check_filter("tcp")
+    finding, _ = check_filter("tcp")
     assert finding.status is Status.FAIL
     assert finding.text.endswith("install another version of libpcap0.8")
 
 
 def test_the_finding_about_a_wrong_expression_is_one_line_around_the_place() -> None:
-    finding = check_filter("tcp and\nprt 5 or " + " or ".join(["host 10.0.0.1"] * 40))
+    finding, _ = check_filter("tcp and\nprt 5 or " + " or ".join(["host 10.0.0.1"] * 40))
     assert finding.text == (
         "syntax error in filter expression, in: tcp and prt 5 or host 10.0.0.1 or host 10.0.0.1 "
         "or host 10.0.0.1 or host…"
@@ -193,7 +193,7 @@ def test_an_expression_without_a_meaning_for_raw_ip() -> None:
 def test_such_an_expression_is_an_error_of_that_interface_alone() -> None:
     complaint = (
         r"^attaching to tun0: --filter has no meaning without a link-layer header: no VLAN "
-        r"support for Raw IP$"
+        r"support for Raw IP: use one of IP alone, or leave the interface out$"
     )
     with (
         namespace() as place,

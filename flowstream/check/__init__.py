@@ -48,9 +48,12 @@ def check(
     url = None if sink is None else parse_url(sink)
     yield from check_host()
     yield tc_hook(modes, pinned=pin is not None)
+    not_raw_ip = ""
     if expression is not None:
-        yield check_filter(expression)
-    yield from check_interfaces(selection, netns, modes, pinned_programs(pin) if pin else ())
+        finding, not_raw_ip = check_filter(expression)
+        yield finding
+    pinned = pinned_programs(pin) if pin else ()
+    yield from check_interfaces(selection, netns, modes, pinned, not_raw_ip)
     if pin is not None:
         yield from check_pins(pin)
     if url is not None:

@@ -35,10 +35,12 @@ def check_interfaces(
     netns: Sequence[str],
     modes: AttachModes,
     pinned: Container[int] = (),
+    not_raw_ip: str = "",
 ) -> Iterator[Finding]:
     """Check the interfaces that a run would choose in these network namespaces.
 
     It would attach with ``modes``. ``pinned``: numbers of the programs that it would take over.
+    ``not_raw_ip``: why its filter has no meaning without a link-layer header.
     """
     try:
         places = _open(netns)
@@ -49,7 +51,7 @@ def check_interfaces(
         for namespace, monitor in places:
             stack.enter_context(namespace)
             stack.enter_context(monitor)
-        yield from _check(selection, places, modes, pinned)
+        yield from _check(selection, places, modes, pinned, not_raw_ip)
 
 
 def _open(netns: Sequence[str]) -> list[tuple[Namespace, LinkMonitor]]:
@@ -61,6 +63,7 @@ def _check(
     places: Sequence[tuple[Namespace, LinkMonitor]],
     modes: AttachModes,
     pinned: Container[int],
+    not_raw_ip: str,
 ) -> Iterator[Finding]:
     there = {namespace: monitor.links().values() for namespace, monitor in places}
     starts = True
@@ -82,7 +85,8 @@ def _check(
         with namespace.entered():
             for each in chosen:
                 if each.place == namespace.number:
-                    yield from findings(each.name, each.link, driver_facts(each.link), modes)
+                    driver = driver_facts(each.link)
+                    yield from findings(each.name, each.link, driver, modes, not_raw_ip)
                     yield holder(each.name, each.link, modes, pinned)
     for overlap in overlaps(chosen, netnsids(places), both=len(modes) > 1):
         yield Finding(Status.WARN, overlap.interface.name, overlap.text, overlap.remedy)
@@ -108,13 +112,17 @@ def choice(
 
 
 def findings(
-    name: str, link: LinkFacts, driver: DriverFacts, modes: AttachModes
+    name: str, link: LinkFacts, driver: DriverFacts, modes: AttachModes, not_raw_ip: str = ""
 ) -> Iterator[Finding]:
     """Judge the facts of an interface, which the findings call ``name``."""
     framing, reason = link.reading
     if framing is None:
         yield Finding(Status.FAIL, name, reason, f"leave it out: -i '!{link.name}'")
-    if framing is Framing.RAW_IP:
+    if framing is Framing.RAW_IP and not_raw_ip:
+        text = f"the filter has no meaning without a link-layer header: {not_raw_ip}"
+        remedy = f"use one of IP alone, or leave the interface out: -i '!{link.name}'"
+        yield Finding(Status.FAIL, name, text, remedy)
+    elif framing is Framing.RAW_IP:
         yield Finding(Status.OK, name, "has no link-layer header: packets are read as raw IP")
     if link.up:
         yield Finding(Status.OK, name, f"is up, MTU {link.mtu}")

@@ -41,7 +41,8 @@ class PacketFilter(msgspec.Struct, frozen=True):
         """Return the eBPF function for programs of a hook; KernelError without a meaning there."""
         if raw and not self.raw_ip:
             raise KernelError(
-                f"--filter has no meaning without a link-layer header: {self.not_raw_ip}"
+                f"--filter has no meaning without a link-layer header: {self.not_raw_ip}: "
+                "use one of IP alone, or leave the interface out"
             )
         program = classic_bpf.decode(self.raw_ip if raw else self.ethernet)
         return filter_code.translate(program, tagged=hook is Hook.TC and not raw)
