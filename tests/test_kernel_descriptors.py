@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 import subprocess
@@ -32,7 +33,7 @@ from flowstream.layouts.flow import FLOW_RECORD
 U32, U64 = np.dtype(np.uint32), np.dtype(np.uint64)
 PAIR = np.dtype([("left", np.uint64), ("right", np.uint64)])
 PACKET = ether(0x0800, ip4(17, udp()))
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 
 
 def spec(kind: int, key_size: int = 4, value_size: int = 8, entries: int = 16) -> MapSpec:

@@ -14,7 +14,7 @@ from support.programs import FlowBench, run_packet
 
 from flowstream.errors import KernelError, LayoutError
 from flowstream.kernel import compile as bpf_compile
-from flowstream.kernel import libbpf
+from flowstream.kernel import counter, flow, flow_maps, libbpf
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.link import Mode
 from flowstream.kernel.object import MapSpec
@@ -34,12 +34,12 @@ class Made(RingBuffer):
     one with the producer's, then the data, twice.
     """
 
-    def __init__(self, position: int = 0) -> None:
-        self.memory = np.zeros(2 * PAGE + 2 * PAGE, np.uint8)
-        self.position = position
-        super().__init__(SPEC, WORD, PAGE)
-        for page in (0, PAGE):
-            self.memory[page : page + 8].view(np.uint64)[0] = position
+    def __init__(self, position: int = 0, page: int = PAGE) -> None:
+        self.memory = np.zeros(2 * page + 2 * page, np.uint8)
+        self.position, self.page = position, page
+        super().__init__(SPEC, WORD, page)
+        for at in (0, page):
+            self.memory[at : at + 8].view(np.uint64)[0] = position
 
     def _map(self, offset: int, length: int, access: int = 0) -> np.ndarray:
         return self.memory[offset : offset + length]
@@ -47,14 +47,15 @@ class Made(RingBuffer):
     def reserve(self, value: int, header: int = WORD.itemsize) -> int:
         """Add a record; return where its header stands."""
         octets = np.array([header, 0, value, 0], np.uint32).view(np.uint8)
-        place = 2 * PAGE + (self.position & (PAGE - 1))
-        for at in (place, place + PAGE):
+        page = self.page
+        place = 2 * page + (self.position & (page - 1))
+        for at in (place, place + page):
             end = min(at + STRIDE, len(self.memory))
             self.memory[at:end] = octets[: end - at]
         # What lies past the end of the first copy stands at the data's beginning, too.
-        self.memory[2 * PAGE : 2 * PAGE + STRIDE] = self.memory[3 * PAGE : 3 * PAGE + STRIDE]
+        self.memory[2 * page : 2 * page + STRIDE] = self.memory[3 * page : 3 * page + STRIDE]
         self.position += STRIDE
-        self.memory[PAGE : PAGE + 8].view(np.uint64)[0] = self.position
+        self.memory[page : page + 8].view(np.uint64)[0] = self.position
         return place
 
 
@@ -151,6 +152,31 @@ def test_positions_past_every_power_of_two():
     for value in range(7):
         made.reserve(value)
     assert made.read(10).tolist() == list(range(7))
+
+
+@pytest.fixture(params=[1 << 14, 1 << 16])
+def larger_page(request, monkeypatch):
+    """arm64 has pages of 4, 16 or 64 KiB."""
+    monkeypatch.setattr(mmap, "PAGESIZE", request.param)
+    return request.param
+
+
+def test_a_ring_of_larger_pages(larger_page):
+    whole = larger_page // STRIDE
+    made = Made(position=(1 << 20) - 7 * STRIDE, page=larger_page)
+    for first in range(0, 3 * whole, whole - 1):
+        for value in range(first, first + whole - 1):
+            made.reserve(value)
+        assert made.read(whole).tolist() == list(range(first, first + whole - 1))
+
+
+def test_rings_have_whole_pages_on_every_machine():
+    sizes = [
+        flow_maps.OVERFLOW_SIZE, flow_maps.ANNOUNCEMENTS_SIZE, flow.WAKEUPS_SIZE,
+        counter.EVENTS_SIZE,
+    ]  # fmt: skip
+    assert [size % (1 << 16) for size in sizes] == [0, 0, 0, 0]
+    assert [size.bit_count() for size in sizes] == [1, 1, 1, 1]
 
 
 def test_the_real_ring_goes_round_many_times():
