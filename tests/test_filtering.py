@@ -123,6 +123,21 @@ def test_what_is_not_in_the_packet_is_refused(expression: str) -> None:
         compile_here(expression)
 
 
+@pytest.mark.parametrize(
+    ("undefined", "defined"),
+    [
+        ("not geneve and port 80", "port 80 and not geneve"),
+        ("geneve or tcp", "tcp or geneve"),
+        ("(geneve and port 80) or port 80", "port 80 or (geneve and port 80)"),
+    ],
+)
+def test_what_libpcap_reads_at_an_undefined_place_is_refused(undefined: str, defined: str) -> None:
+    """tcpdump accepts the one, and answers by what is on its stack."""
+    with pytest.raises(UsageError, match=r"^filter: .* put what is about them before geneve$"):
+        compile_here(undefined)
+    assert compile_here(defined).raw_ip
+
+
 def test_loops_are_refused() -> None:
     with pytest.raises(UsageError, match=r"loops are not possible, leave out protochain$"):
         compile_filter("ip6 protochain 6", NOBODY)

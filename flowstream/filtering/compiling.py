@@ -14,7 +14,10 @@ from flowstream.kernel import classic_bpf
 from flowstream.kernel.packet_filter import PacketFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flowstream.host.privileges import User
+    from flowstream.kernel.classic_bpf import Instruction
 
 COMPILE_TIMEOUT_S: Final = 120.0
 """libpcap's optimizer takes 34 s for 500 ports, and names are looked up."""
@@ -57,19 +60,24 @@ def compile_here(expression: str) -> PacketFilter:
         ethernet = libpcap.compiled(expression, libpcap.ETHERNET)
     except NotCompiledError as err:
         raise FilterError(f"filter: {pointed(expression, str(err))}") from err
-    _require_packets_alone(ethernet)
+    _require_packets_alone(classic_bpf.decode(ethernet))
     try:
         return PacketFilter(expression, ethernet, libpcap.compiled(expression, libpcap.RAW_IP))
     except NotCompiledError as err:
         return PacketFilter(expression, ethernet, not_raw_ip=str(err))
 
 
-def _require_packets_alone(octets: bytes) -> None:
-    """UsageError when a program reads something other than the packet."""
-    for each in classic_bpf.decode(octets):
+def _require_packets_alone(program: Sequence[Instruction]) -> None:
+    """UsageError when a program reads something other than the packet, or what it has not set."""
+    for each in program:
         is_load = (each.kind, each.mode) == (classic_bpf.LD, classic_bpf.ABS)
         if is_load and each.k >= _KERNEL_FACTS:
             raise UsageError(
                 "filter: inbound, outbound and ifindex are not in the packet; use --direction "
                 "and --interface"
             )
+    if classic_bpf.reads_unset_memory(program):
+        raise UsageError(
+            "filter: what is behind geneve is read inside Geneve, of other packets at an "
+            "undefined place; put what is about them before geneve"
+        )

@@ -8,9 +8,12 @@ packet rejects it, as does a division by zero. Source: bpf(4), libpcap's bpf_fil
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowstream.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIZE: Final = 8
 """Octets of an instruction, struct bpf_insn in pcap/bpf.h."""
@@ -126,3 +129,23 @@ def targets(each: Instruction) -> tuple[int, ...]:
     if each.code in _BRANCHES:
         return (1 + each.jt, 1 + each.jf)
     return (1,)
+
+
+def reads_unset_memory(program: Sequence[Instruction]) -> bool:
+    """Whether a valid program may read a word of M that it has not set.
+
+    libpcap does not set M at the start, and Linux refuses such a program (check_load_and_stores
+    in net/core/filter.c).
+    """
+    sets = {0: frozenset[int]()}
+    for position, each in enumerate(program):
+        known = sets.get(position)
+        if known is None:
+            continue
+        if each.code in (LD | MEM, LDX | MEM) and each.k not in known:
+            return True
+        if each.code in (ST, STX):
+            known |= {each.k}
+        for distance in targets(each):
+            sets[position + distance] = sets.get(position + distance, known) & known
+    return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from packets.build import ether, ip4, ip6, tcp, udp
 from support.filter_expressions import Expressions
-from support.filters import Function, Tag, compare, encode, program_of, reads_unset_memory
+from support.filters import Function, Tag, compare, encode, program_of
 
 from flowstream.errors import UsageError
 from flowstream.filtering import libpcap
@@ -70,5 +70,4 @@ def target(data: bytes) -> None:
         made = compile_here(Expressions(data).made())
     except UsageError:
         return
-    if not reads_unset_memory(made.ethernet):
-        compare(made.ethernet, [frame, *_FRAMES], (0, 3), tag)
+    compare(made.ethernet, [frame, *_FRAMES], (0, 3), tag)

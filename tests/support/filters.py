@@ -94,26 +94,6 @@ def _instruction_of(piece: bytes, behind: int) -> Instruction:
     return Instruction(code, 0, 0, k)
 
 
-def reads_unset_memory(program: bytes) -> bool:
-    """Whether memory may be read that is not set: in libpcap that is of any value.
-
-    Its compiler shares results between alternatives of which one computes them.
-    """
-    instructions = classic_bpf.decode(program)
-    words = frozenset(range(classic_bpf.WORDS))
-    sets = {0: frozenset[int]()}
-    for position, each in enumerate(instructions):
-        if (known := sets.get(position)) is None:
-            continue
-        if each.code in (0x60, 0x61) and each.k not in known:
-            return True
-        if each.code in (0x02, 0x03):
-            known |= {each.k}
-        for distance in classic_bpf.targets(each):
-            sets[position + distance] = sets.get(position + distance, words) & known
-    return False
-
-
 def compare(program: bytes, frames: Iterable[bytes], beyond: Iterable[int], tag: Tag) -> None:
     """Assert that kernel and libpcap agree about frames, also cut ones and such with a tag.
 
