@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 # octets of headroom, the shared info and the Ethernet header with two VLAN tags.
 _LARGEST_MTU_OF_ONE_BUFFER: Final = mmap.PAGESIZE - 598
 _TCX_COPIES_NONE: Final = "--hook tcx copies none, and takes less than half the time"
+_GENERIC: Final = (
+    "the driver has no native XDP: generic XDP copies packets, and counts a segment that is still "
+    "to be cut as one packet"
+)
+_HIDES: Final = "; from Linux 6.9 on it hides the Ethernet header from other TC programs"
+_TCX_DOES_NONE: Final = "--hook tcx does none of that, and takes less than half the time"
 _UNSEEN: Final = "what it drops or redirects is not observed"
 
 
@@ -68,8 +74,8 @@ def native_xdp(name: str, link: LinkFacts, driver: DriverFacts) -> Finding:
         text = "this kernel does not report whether the driver has native XDP; mode auto tries it"
         return Finding(Status.OK, name, text)
     if not driver.xdp_features & XdpFeature.BASIC:
-        text = "the driver has no native XDP, and generic XDP copies packets"
-        return Finding(Status.WARN, name, text, _TCX_COPIES_NONE)
+        text = _GENERIC + (_HIDES if link.reading.framing is Framing.ETHERNET else "")
+        return Finding(Status.WARN, name, text, _TCX_DOES_NONE)
     if link.mtu > _LARGEST_MTU_OF_ONE_BUFFER and not driver.xdp_features & XdpFeature.RX_SG:
         text = f"the driver has native XDP only for packets within a page, and MTU {link.mtu}"
         mtu = f"ip link set dev {link.name} mtu {_LARGEST_MTU_OF_ONE_BUFFER}"
