@@ -48,7 +48,7 @@ ROOMS = {
         "delivery": "errors streams closing urls accounting messages",
         "kafka": "errors undecodable files compression streams wording closing urls accounting "
         "messages delivery",
-        "config": "errors files streams wording host urls kafka",
+        "config": "errors files streams wording host urls accounting kafka",
         "segments": "errors undecodable extras files compression streams wording closing urls "
         "accounting messages delivery",
         "spool": "errors undecodable streams records accounting messages encode delivery kafka "
@@ -67,7 +67,8 @@ ROOMS = {
         "agent": "errors files streams waiting log layouts host urls accounting messages kernel "
         "attacher filtering encode registry kafka config segments spool sink pipeline following "
         "chain",
-        "check": "errors streams wording closing host urls config kernel filtering kafka",
+        "check": "errors streams wording closing host urls accounting config kernel filtering "
+        "kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
         "records accounting messages kernel filtering encode registry kafka sink pipeline agent",
         "testing": "errors extras streams wording layouts urls records accounting messages kernel "

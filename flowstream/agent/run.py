@@ -25,7 +25,7 @@ from flowstream.agent.signals import Signals
 from flowstream.agent.sinks import means_of
 from flowstream.attacher.client import Attacher
 from flowstream.chain.chain import Chain
-from flowstream.config.hooks import TCX
+from flowstream.config.hooks import needs_tc_hook
 from flowstream.errors import UsageError
 from flowstream.files import shown
 from flowstream.filtering.compiling import compile_filter
@@ -39,7 +39,6 @@ from flowstream.kafka.credentials import exposed
 from flowstream.kernel import features
 from flowstream.kernel.counter import CounterProbe
 from flowstream.kernel.flow import FlowProbe
-from flowstream.kernel.link import Mode
 from flowstream.registry.encoder import encoder_of
 from flowstream.streams import Stream
 from flowstream.urls import DirectoryUrl, parse_url
@@ -113,10 +112,9 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         agent.depend_on(process)
         if chain:
             agent.succeed(chain, means, ledgers)
-        modes = {direction: [*map(Mode, each)] for direction, each in config.attach_modes.items()}
         follower = Follower(
             agent,
-            Attaching(attacher, modes, config.sampling, this.count_failed_attach),
+            Attaching(attacher, config.attach_modes, config.sampling, this.count_failed_attach),
             places,
             selection,
             period_s=config.counters_period_s,
@@ -140,7 +138,7 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
 def _chain(config: RunConfig, user: User, this: Run, stack: ExitStack) -> Chain | None:
     if config.pin is None:
         return None
-    if not features.has_tcx() and any(first == TCX for first, *_ in config.attach_modes.values()):
+    if not features.has_tcx() and needs_tc_hook(config.attach_modes):
         raise UsageError(
             "pin: at the TC hook it requires Linux 6.6 or later; leave it out, or observe "
             "received packets by --hook xdp"

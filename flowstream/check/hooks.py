@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Final
 
+from flowstream.accounting.attachment_key import INGRESS
 from flowstream.check.finding import Finding, Status
-from flowstream.config.hooks import INGRESS, TCX
+from flowstream.config.hooks import TCX, needs_tc_hook
 from flowstream.errors import KernelError
 from flowstream.host.drivers import XdpFeature
 from flowstream.host.link_types import Framing
@@ -42,7 +43,7 @@ def tc_hook(modes: AttachModes, *, pinned: bool) -> Finding:
     serves = "serves egress and --hook tcx"
     if features.has_tcx():
         return Finding(Status.OK, "TC hook", f"TCX {serves}")
-    if pinned and any(first == TCX for first, *_ in modes.values()):
+    if pinned and needs_tc_hook(modes):
         text = f"--pin at the TC hook requires Linux {needed} or later"
         remedy = "leave out --pin, or observe received packets by --hook xdp"
         return Finding(Status.FAIL, "TC hook", text, remedy)

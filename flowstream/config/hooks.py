@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.errors import UsageError
 
-INGRESS: Final = 0
-EGRESS: Final = 1
-"""Numbers of IPFIX's flowDirection (61)."""
 DIRECTIONS: Final = {"ingress": (INGRESS,), "egress": (EGRESS,), "both": (INGRESS, EGRESS)}
 """What --direction means."""
 TCX: Final = "tcx"
@@ -32,6 +30,11 @@ def attach_modes(direction: str, hook: str, mode: str) -> AttachModes:
 
 DEFAULT: Final = attach_modes("ingress", "auto", "auto")
 """Without any of the options."""
+
+
+def needs_tc_hook(modes: AttachModes) -> bool:
+    """Whether a direction is observed at the TC hook on every interface."""
+    return any(first == TCX for first, *_ in modes.values())
 
 
 def check_hook(direction: str, hook: str, mode: str) -> None:

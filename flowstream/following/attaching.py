@@ -15,13 +15,13 @@ from flowstream.following.retries import Retries
 from flowstream.host import namespaces
 from flowstream.kernel import libbpf
 from flowstream.kernel.explain import is_own, named
-from flowstream.kernel.link import TAKEN
+from flowstream.kernel.link import TAKEN, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
+    from flowstream.config.hooks import AttachModes
     from flowstream.following.points import Point, PointKey
-    from flowstream.kernel.link import Mode
     from flowstream.pipeline.probe import Attaches, Attachment
 
 # ENOLINK: of the link of an attachment.
@@ -42,21 +42,21 @@ class Made(NamedTuple):
 class Attaching:
     """Attaches with ``modes`` and ``sampling``; ``count_failed`` is called for each failure.
 
-    ``modes`` has the modes of each direction that is observed; the second, if there is one,
-    is for links on which another program holds the hook of the first, unless it is an
-    agent's. A failure is logged once per point and reason, and tried again after growing
-    pauses, at once when the link changes.
+    The second of a direction's ``modes``, if there is one, is for links on which another
+    program holds the hook of the first, unless it is an agent's. A failure is logged once
+    per point and reason, and tried again after growing pauses, at once when the link changes.
     """
 
     def __init__(
         self,
         attacher: Attaches,
-        modes: Mapping[int, Sequence[Mode]],
+        modes: AttachModes,
         sampling: int,
         count_failed: Callable[[], object],
     ) -> None:
         self._attacher = attacher
-        self._modes, self.sampling = modes, sampling
+        self._modes = {direction: [*map(Mode, each)] for direction, each in modes.items()}
+        self.sampling = sampling
         self._count_failed = count_failed
         self._retries = Retries()
         self._agents: dict[PointKey, int] = {}

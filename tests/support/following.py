@@ -20,7 +20,6 @@ from flowstream.host.links import LinkMonitor
 from flowstream.host.namespaces import Namespace as Observed
 from flowstream.host.privileges import find_user
 from flowstream.host.selection import Selection
-from flowstream.kernel.link import Mode
 from support.agent import delivered
 from support.net import LARGEST_MTU, OFFLOADS_OFF, Interface, interface
 from support.rig import Rig
@@ -120,8 +119,7 @@ class FollowingRig(Rig):
         )
         places = [Place(each, LinkMonitor(each), alone=len(labels) == 1) for each in self.observed]
         config = load({"interfaces": (pattern,), **options})
-        modes = {direction: [*map(Mode, each)] for direction, each in config.attach_modes.items()}
-        self.attaching = Attaching(self, modes, 1, self.count_failed)
+        self.attaching = Attaching(self, config.attach_modes, 1, self.count_failed)
         self.failed = 0
         self.logs: Sequence[Any] = ()
         self.follower = Follower(
