@@ -48,7 +48,7 @@ exit status:
 def _parser() -> Parser:
     parser = Parser(
         prog="flowstream",
-        description="Publish flow records of every packet that a host receives to Apache Kafka.",
+        description="Publish flow records of the packets of a host's interfaces to Apache Kafka.",
         epilog=_EPILOG,
     )
     parser.add_argument(
