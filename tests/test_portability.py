@@ -16,6 +16,7 @@ import pytest
 
 import flowstream
 from flowstream.accounting.snapshot import Moment
+from flowstream.host import seccomp
 from flowstream.kernel import records
 from flowstream.layouts import flow as layout
 from flowstream.layouts.constants import EndReason, EtherType
@@ -57,6 +58,7 @@ KNOWN = {
     ("host/privileges.py", "platform.machine"): "numbers of a system call",
     ("host/privileges.py", "s390x"): "numbers of a system call",
     ("host/privileges.py", "x86_64"): "numbers of a system call",
+    ("host/seccomp.py", "s390x"): "where mmap takes its arguments from memory",
     ("kafka/producer.py", 'pack("i'): "struct linger of this machine",
     ("kafka/scram.py", "4_096"): _NO_PAGE,
     ("kernel/assembler.py", "sys.byteorder"): _KERNEL_ORDER,
@@ -119,6 +121,14 @@ def test_nothing_is_assumed_of_the_machine():
 )
 def test_what_is_looked_for_is_found(line):
     assert len(found(line)) >= 1
+
+
+@pytest.mark.parametrize(("machine", "checked"), [("x86_64", 1), ("aarch64", 1), ("s390x", 0)])
+def test_a_filter_checks_no_arguments_that_are_in_memory(machine, checked):
+    """It would check registers with other contents, and refuse memory by chance."""
+    conditions = [seccomp.Argument(2, 0, 4)]
+    assert len(seccomp.visible("mmap", conditions, machine)) == checked
+    assert seccomp.visible("mprotect", conditions, machine) == conditions
 
 
 def numbers_of(address: bytes, order: str) -> np.ndarray:

@@ -17,6 +17,11 @@ _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000 | errno.EPERM
 _MASKED_EQUAL: Final = 7
 _UNKNOWN: Final = -1
+_IN_MEMORY: Final = {("s390x", "mmap")}
+"""Machines and their calls whose arguments are in memory, where no filter sees them.
+
+Source: arch/s390/kernel/syscalls/syscall.tbl, old_mmap in mm/mmap.c.
+"""
 
 
 class Argument(NamedTuple):
@@ -42,7 +47,8 @@ def allow_only(calls: Mapping[str, Sequence[Argument]]) -> str:
     """Refuse all other system calls with EPERM, for good; this sets no_new_privs.
 
     ``calls`` are the names of calls with the conditions of which one must hold; without
-    any, all arguments are allowed. Names that the library does not know are ignored.
+    any, all arguments are allowed, and so they are of calls with arguments in memory. Names
+    that the library does not know are ignored.
     Returns "", or why the calls are not restricted: the library is missing, or the kernel
     refuses. OSError when the library does.
     """
@@ -59,7 +65,7 @@ def allow_only(calls: Mapping[str, Sequence[Argument]]) -> str:
         number = library.seccomp_syscall_resolve_name(name.encode())
         if number == _UNKNOWN:
             continue
-        for arguments in _rules(conditions):
+        for arguments in _rules(visible(name, conditions, os.uname().machine)):
             _check(
                 library.seccomp_rule_add_array(context, _ALLOW, number, len(arguments), arguments),
                 name,
@@ -67,6 +73,11 @@ def allow_only(calls: Mapping[str, Sequence[Argument]]) -> str:
     refused = library.seccomp_load(context)
     library.seccomp_release(context)
     return f"seccomp: {os.strerror(-refused)}" if refused else ""
+
+
+def visible(name: str, conditions: Sequence[Argument], machine: str) -> Sequence[Argument]:
+    """Return the conditions that a filter can check on a machine, a name of uname(2)."""
+    return () if (machine, name) in _IN_MEMORY else conditions
 
 
 def _rules(conditions: Sequence[Argument]) -> list[ctypes.Array[_Comparison]]:
