@@ -94,12 +94,14 @@ INLINE bool pull(struct __sk_buff *skb, u32 octets)
 /*
  * Whether an IPv6 packet has the hop-by-hop header that the kernel gives to those
  * of more than 64 KiB in memory (BIG TCP), and takes off before the wire:
- * ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove().
+ * ip6_xmit(), ipv6_gro_complete(), ipv6_hopopt_jumbo_remove(). Before other
+ * protocols than TCP such a header stays: ipv6_has_hopopt_jumbo().
  */
 INLINE bool has_jumbo(const struct ipv6_header *ip, const struct ipv6_jumbo *jumbo)
 {
 	return !ip->payload_length && ip->next_header == PROTO_HOPOPTS && !jumbo->length &&
-	       jumbo->option == OPTION_JUMBO && jumbo->option_length == 4;
+	       jumbo->option == OPTION_JUMBO && jumbo->option_length == 4 &&
+	       jumbo->next_header == PROTO_TCP;
 }
 
 /* Headers of an Ethernet frame of such a packet. */
@@ -298,8 +300,7 @@ INLINE void segment_size(struct __sk_buff *skb, void *data, void *end, const str
 	if (PATCHED(PATCH_DIRECTION) && count > 1 && key->proto != PROTO_TCP &&
 	    skb->wire_len > skb->len + (count - 1) * headers)
 		headers = (skb->wire_len - skb->len) / (count - 1);
-	if (packet->transport)
-		headers -= jumbo;
+	headers -= jumbo;
 	/* SCTP's segments are not of one size (GSO_BY_FRAGS), an unknown tunnel's not known. */
 	packet->packets =
 		count && key->proto != PROTO_TCP ? count : segments(length, headers, size);
