@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -172,18 +173,16 @@ class Attachments:
         Where one cannot be detached, because the attacher does not answer, no program counts
         any more, and the others are not waited for.
         """
-        is_stopped = False
-        for present in self._present.values():
-            if is_stopped:
-                present.attachment.let_go()
-                continue
-            is_stopped = True
+        attached = deque(present.attachment for present in self._present.values())
+        with faults.collected():
+            while attached:
+                attached[0].detach()
+                attached.popleft()
+        if attached:
             with faults.collected():
-                present.attachment.detach()
-                is_stopped = False
-            if is_stopped:
-                with faults.collected():
-                    self._probe.stop()
+                self._probe.stop()
+        for each in attached:
+            each.let_go()
 
     async def finish(self) -> None:
         """Move what is left in all rings and end reading."""

@@ -110,7 +110,7 @@ class Attachment(Protocol):
         """Read what the program counted."""
 
     def let_go(self) -> None:
-        """Give up the link, which another attachment has taken over."""
+        """Give up the link without waiting: others have it, or it cannot be detached."""
 
     def detach(self) -> None:
         """Take the program off the interface; counters and rings can still be read."""
