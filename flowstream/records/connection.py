@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from flowstream.layouts.constants import IpProtocol
 from flowstream.records.biflow import Biflow, Evidence, Uniflow
-from flowstream.records.community import ICMP_ANSWERS, ICMP_REQUESTS, ports
+from flowstream.records.community import ICMP_ANSWERS, ICMP_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from flowstream.records.community import Ends
     from flowstream.records.flow import FlowRecord
 
 _TCP: Final = IpProtocol.TCP.value
@@ -29,21 +30,8 @@ _SYN, _ACK = 0x02, 0x10
 # Advertisements and reports are also sent without a request.
 _UNREQUESTED: Final = {IpProtocol.ICMP.value: {9}, IpProtocol.ICMPV6.value: {131, 134, 136}}
 
-End: TypeAlias = tuple[bytes, int]
-"""Address and port; of ICMP a type, or, where no type answers, type and code."""
-Ends: TypeAlias = tuple[End, End]
-"""The smaller end first."""
 _Pair: TypeAlias = list[Uniflow | None]
 """What a host saw: packets from the first end to the second, and the other way."""
-
-
-def ends_of(record: FlowRecord) -> tuple[Ends, int]:
-    """Both ends, and the number of the one that sent."""
-    src_port, dst_port, one_way = ports(record)
-    source, destination = (record.src_addr, src_port), (record.dst_addr, dst_port)
-    if one_way or source <= destination:
-        return (source, destination), 0
-    return (destination, source), 1
 
 
 class _Sums:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from flowstream.records.connection import Connection, Ends, ends_of
+from flowstream.records.community import Ends, ends_of
+from flowstream.records.connection import Connection
 from flowstream.records.flow import FlowRecord
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def biflows(records: Iterable[FlowRecord | CountersRecord]) -> list[Biflow]:
     return pairing.flush()
 
 
-def _order(biflow: Biflow) -> tuple[int, ...] | tuple[object, ...]:
+def _order(biflow: Biflow) -> tuple[object, ...]:
     return (
         *(biflow.time_flow_start_ns, biflow.etype, biflow.proto, biflow.src_addr),
         *(biflow.src_port, biflow.dst_addr, biflow.dst_port, biflow.icmp_type, biflow.icmp_code),
