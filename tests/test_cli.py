@@ -160,7 +160,15 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         ),
         (["--verbose", "run", "-i", "a"], "unrecognized arguments: --verbose; did you mean --ver"),
         (["audit", "a", "--zzz"], "unrecognized arguments: --zzz (see flowstream audit --help)"),
-        (["run", "-i", "a", "b"], "unrecognized arguments: b (see flowstream run --help)"),
+        (
+            ["run", "-i", "a", "tcp"],
+            "unrecognized arguments: tcp; give an interface by -i, a filter by --filter 'EXPR'",
+        ),
+        (
+            ["cat", "a", "packets > 9"],
+            "unrecognized arguments: packets > 9; give a condition by --where 'CONDITION' (see ",
+        ),
+        (["audit", "a", "b"], "unrecognized arguments: b (see flowstream audit --help)"),
         (
             ["run", "-i", "a", "--filter", "port", "443"],
             "unrecognized arguments: 443; put the whole expression of --filter into quotes (see ",

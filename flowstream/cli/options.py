@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from flowstream.config.run import OPTIONS
 from flowstream.errors import UsageError
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
             hint = (
                 did_you_mean(options[0].partition("=")[0], self._options())
                 if options
-                else _to_be_quoted(found)
+                else _to_be_given(found)
             )
             self.error(f"unrecognized arguments: {' '.join(map(_shown, unknown))}{hint}")
         return found, unknown
@@ -59,10 +59,24 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"invalid choice: {_shown(value)!r}{hint}")
 
 
-def _to_be_quoted(found: argparse.Namespace) -> str:
-    """Where a word may belong to an expression that the shell took apart: the remedy."""
-    names = [each for each in ("filter", "where") if getattr(found, each, None)]
-    return f"; put the whole expression of --{names[0]} into quotes" if names else ""
+def _to_be_given(found: argparse.Namespace) -> str:
+    """Remedy for words that belong to no option: how those that they may be meant for are given.
+
+    A word may also be of an expression that the shell took apart.
+    """
+    for each in ("filter", "where"):
+        if getattr(found, each, None):
+            return f"; put the whole expression of --{each} into quotes"
+    ways = [way for name, way in _WAYS.items() if hasattr(found, name)]
+    return f"; give {', '.join(ways)}" if ways else ""
+
+
+_WAYS: Final = {
+    "interfaces": "an interface by -i",
+    "filter": "a filter by --filter 'EXPR'",
+    "where": "a condition by --where 'CONDITION'",
+}
+"""How what is often given without an option is given, by destination of the option."""
 
 
 def _shown(word: str) -> str:
