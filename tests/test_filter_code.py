@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import pytest
 from hypothesis import given, reject, settings
@@ -30,12 +31,17 @@ ACCEPT, REJECT = Instruction(0x06, 0, 0, 0xFFFF), Instruction(0x06, 0, 0, 0)
 RETURN_A = Instruction(0x16, 0, 0, 0)
 TAG = Tag(0x8100, 0xA123)
 FRAME = bytes(range(1, 15)) + bytes(range(0x81, 0xC1))
+GENEVE = struct.pack("!HHHHHHI", 40_000, 6_081, 56, 0, 0, 0x0800, 17 << 8)
+"""A header of UDP and one of Geneve, network 17."""
 FRAMES = (
     FRAME,
     FRAME[:SHORTEST],
     ether(0x0800, ip4(6, tcp(0x12, b"GET / HTTP/1.1"))),
     ether(0x0800, ip4(17, udp(b"abc"), options=b"\1" * 8)),
     ether(0x86DD, ip6(17, udp(b"abc"))),
+    ether(0x8847, b"\0\x01\x10\x40\0\x01\x11\x40" + ip4(17, udp())),  # MPLS, label 17 twice
+    ether(0x8864, b"\x11\0\0\7\0\x21\0\x21" + ip4(17, udp())),  # PPPoE session 7
+    ether(0x0800, ip4(17, GENEVE + ip4(6, tcp(0x02)))),
 )
 
 

@@ -98,12 +98,14 @@ _NETS = (
     "dst net 10.0.0.0/31",
     "net fe80::/10",
     "net 0.0.0.0/0",
+    "net 10.0.0.0 mask 255.255.0.0",
 )
 _PORTS = ("53", "80", "1000", "1-1023", "443-65535", "0")
 _PROTOCOLS = (
     *("ip", "ip6", "tcp", "udp", "icmp", "icmp6", "arp", "sctp", "vlan", "vlan 123", "mpls"),
     *("pppoes", "ip multicast", "ether broadcast", "ip6 proto 44", "ip proto 47", "llc"),
-    *("ether proto 0x86dd", "ether src 02:00:00:00:00:01", "igmp", "geneve"),
+    *("ether proto 0x86dd", "ether src 02:00:00:00:00:01", "igmp", "geneve", "geneve 17"),
+    *("mpls 17", "mpls 17 and mpls", "pppoes 7", "pppoed", "stp", "icmp6[icmp6type] = 128"),
 )
 _HEADERS = ("ether", "ip", "ip6", "tcp", "udp", "icmp", "arp")
 _OPERATORS = ("+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>")
