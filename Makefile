@@ -138,7 +138,7 @@ examples: setup ## run the examples on their stream engines
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh
 
-machines: setup ## run the agent on other machines, in qemu: ARGS=s390x
+machines: setup ## run the agent on other machines, in qemu: ARGS=arm64 or s390x
 	@$(SUDO) tests/machines/run.sh $(ARGS)
 
 image: ## build and test the container image

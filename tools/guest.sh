@@ -14,7 +14,7 @@ fail() {
 guest_machine() {
 	case $arch in
 	amd64) qemu="qemu-system-x86_64 -cpu max" package=qemu-system-x86 console=ttyS0 ;;
-	arm64) qemu="qemu-system-aarch64 -M virt -cpu max" package=qemu-system-arm console=ttyAMA0 ;;
+	arm64) qemu="qemu-system-aarch64 -M virt -cpu max,pauth-impdef=on" package=qemu-system-arm console=ttyAMA0 ;;
 	s390x) qemu="qemu-system-s390x -cpu max" package=qemu-system-misc console=ttysclp0 ;;
 	*) fail "no machine is known for $arch" ;;
 	esac

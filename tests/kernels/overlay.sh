@@ -37,11 +37,12 @@ checks_overlay() {
 }
 
 # Boots $kernel with base $1 and overlay $2 and prints a line per check, with the machine's name $3
-# before each; false when one failed.
+# before each; false when one failed. $4… are further arguments of qemu.
 checks_boot() {
-	booted=0
-	guest_boot "$1" "$2" || booted=$?
-	sed -n "s#^.*check: \(ok .*\|FAIL .*\|[0-9].*\)#$3: \1#p" "$work/console"
-	[ "$booted" -eq 0 ] || echo "$3: FAIL  (its console's end is above)"
+	base=$1 overlay=$2 machine=$3 booted=0
+	shift 3
+	guest_boot "$base" "$overlay" "$@" || booted=$?
+	sed -n "s#^.*check: \(ok .*\|FAIL .*\|[0-9].*\)#$machine: \1#p" "$work/console"
+	[ "$booted" -eq 0 ] || echo "$machine: FAIL  (its console's end is above)"
 	return $booted
 }

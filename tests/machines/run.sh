@@ -7,7 +7,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 status=0
-for arch in ${*:-s390x}; do
+for arch in ${*:-arm64 s390x}; do
 	[ -x "$here/$arch.sh" ] || {
 		echo "machines: no machine is known for $arch" >&2
 		exit 2
