@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import Agent, audited, on, records_of
+from support.hosts import allow_big_segments
 from support.net import Interface, namespace
 
 from flowstream.records import FlowRecord
@@ -22,15 +22,10 @@ PORT = 5998
 HEADERS = 20 + 32
 """IPv4, and TCP with timestamps."""
 
-# linux/rtnetlink.h, linux/if_link.h
-RTM_NEWLINK, REQUEST_ACK = 16, 5
-GSO_MAX_SIZE, GRO_MAX_SIZE, GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE = 41, 58, 63, 64
-SIZE = 180_000
-
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Interface, Interface]]:
-    """Two hosts, as the kernel makes them, whose devices take segments of ``SIZE``."""
+    """Two hosts, as the kernel makes them, whose devices take big segments."""
     with namespace() as here, namespace() as there:
         here.run(
             *("ip", "link", "add", "near", "type", "veth"),
@@ -40,22 +35,8 @@ def pair() -> Iterator[tuple[Interface, Interface]]:
             place.run("ip", "address", "add", f"{address}/24", "dev", name)
             place.run("ip", "link", "set", name, "up")
             with place.entered():
-                allow_big_segments(name)
+                allow_big_segments(socket.if_nametoindex(name))
         yield Interface(here, "near", 0), Interface(there, "far", 0)
-
-
-def allow_big_segments(name: str) -> None:
-    """As ip link set gso_max_size and others do; Debian's knows only some of them."""
-    attributes = b"".join(
-        struct.pack("=HHI", 8, kind, SIZE)
-        for kind in (GSO_MAX_SIZE, GRO_MAX_SIZE, GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE)
-    )
-    body = struct.pack("=BBHiII", 0, 0, 0, socket.if_nametoindex(name), 0, 0) + attributes
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        header = struct.pack("=IHHII", 16 + len(body), RTM_NEWLINK, REQUEST_ACK, 1, 0)
-        netlink.send(header + body)
-        (error,) = struct.unpack_from("=i", netlink.recv(4096), 16)
-        assert error == 0
 
 
 def send(sender: Interface) -> None:

@@ -20,6 +20,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from flowstream.host import netlink
+from flowstream.host.netlink import NLM_F_ACK
+from flowstream.host.route_socket import RouteSocket
+from flowstream.host.rtnetlink import RTM_NEWLINK
 from flowstream.kernel import libbpf
 from flowstream.kernel.link import Link, Mode
 from support.net import OFFLOADS_OFF, Interface, interface, namespace
@@ -34,8 +38,9 @@ MTU = 1500
 _TAGS = 8
 """Octets of two VLAN tags, which come on top of it."""
 
-# linux/rtnetlink.h, linux/if_link.h
-_RTM_NEWLINK, _REQUEST_ACK = 16, 5
+BIG = 180_000
+"""Octets of a segment of BIG TCP."""
+# linux/if_link.h
 _MAX_SIZES = {"gso": 41, "gro": 58, "gso_ipv4": 63, "gro_ipv4": 64}
 
 
@@ -80,14 +85,11 @@ class Hosts(NamedTuple):
         """All four of them."""
         return self.observed.device, self.inner, self.outer, self.far.device
 
-    def take_big_segments(self, size: int = 180_000) -> None:
-        """Let both hosts use segments of more than 64 KiB (BIG TCP).
-
-        As ``ip link set gso_max_size`` and others do; Debian's knows only some of them.
-        """
+    def take_big_segments(self) -> None:
+        """Let both hosts use segments of more than 64 KiB (BIG TCP)."""
         for device in self.devices:
             with device.namespace.entered():
-                _set_sizes(device.index, size)
+                allow_big_segments(device.index)
 
     def lost(self) -> dict[str, int]:
         """Packets that a device on the way had no room for, where there are any."""
@@ -174,11 +176,12 @@ def _addresses(number: int) -> tuple[str, str]:
     return f"10.79.0.{number}", f"fd79::{number}"
 
 
-def _set_sizes(index: int, size: int) -> None:
-    attributes = b"".join(struct.pack("=HHI", 8, kind, size) for kind in _MAX_SIZES.values())
-    body = struct.pack("=BBHiII", 0, 0, 0, index, 0, 0) + attributes
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        header = struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, _REQUEST_ACK, 1, 0)
-        netlink.send(header + body)
-        (error,) = struct.unpack_from("=i", netlink.recv(4096), 16)
-    assert error == 0
+def allow_big_segments(index: int) -> None:
+    """Let a device of the calling thread's namespace take segments of ``BIG`` octets.
+
+    As ``ip link set gso_max_size`` and others do; Debian's knows only some of them.
+    """
+    sizes = b"".join(netlink.attribute(kind, BIG) for kind in _MAX_SIZES.values())
+    body = struct.pack("=BxHiII", 0, 0, index, 0, 0) + sizes
+    with RouteSocket() as kernel:
+        kernel.ask(lambda seq: netlink.request(RTM_NEWLINK, NLM_F_ACK, seq, body))
