@@ -63,8 +63,16 @@ def execute(args: argparse.Namespace) -> int:
     from flowstream.check import Status, check  # noqa: PLC0415
 
     failed = False
-    sink, prefix, pin = given["sink"], given["topic_prefix"], given["pin"]
-    findings = check(selection, given["netns"], sink, prefix, client, pin, modes, given["filter"])
+    findings = check(
+        selection,
+        given["netns"],
+        given["sink"],
+        given["topic_prefix"],
+        client,
+        pin=given["pin"],
+        modes=modes,
+        expression=given["filter"],
+    )
     for finding in findings:
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
         # Names of interfaces are any octets, and others may have chosen them.
