@@ -236,7 +236,10 @@ def test_the_verifiers_refusal_names_the_filter() -> None:
         ]
     program += [Instruction(0x50, 0, 0, 0), Instruction(0x16, 0, 0, 0)]
     made = PacketFilter("by hand", encode(program))
-    refusal = r"^the kernel refuses --filter: loading program xdp_flow: Argument list too long"
+    refusal = (
+        r"^the kernel refuses --filter, which may be too long: loading program xdp_flow: Argument "
+        "list too long; the verifier says:\n"
+    )
     with (
         namespace() as place,
         place.entered(),

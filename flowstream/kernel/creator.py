@@ -109,4 +109,5 @@ def _loaded(spec: ProgramSpec, fds: Mapping[str, int], target: Target, function:
             Program(spec, fds, target).close()
         except KernelError:
             raise err from None
-        raise KernelError(f"the kernel refuses --filter: {err}", err.errno) from err
+        text = f"the kernel refuses --filter, which may be too long: {err}"
+        raise KernelError(text, err.errno) from err

@@ -125,7 +125,9 @@ def prog_load(
     fd = load()
     if fd >= 0:
         return fd
-    # Again, with the verifier's log: a log would make every load slower.
+    errno = -fd if fd != -1 else ctypes.get_errno()
+    # Again, with the verifier's log: a log would make every load slower. Where the log is too
+    # small for all of it, the error of this load is ENOSPC, whatever it would be without one.
     log = ctypes.create_string_buffer(LOG_SIZE)
     options.log_level, options.log_size = 1, LOG_SIZE
     options.log_buf = ctypes.cast(log, c_void_p)
@@ -134,7 +136,6 @@ def prog_load(
         return fd
     lines = log.value.decode(errors="replace").strip().splitlines()
     refusal = f"; the verifier says:\n{chr(10).join(lines[-12:])}" if lines else ""
-    errno = -fd if fd != -1 else ctypes.get_errno()
     raise KernelError(f"loading program {name}: {os.strerror(errno)}{refusal}", errno)
 
 
