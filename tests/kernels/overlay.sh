@@ -12,7 +12,7 @@ pcap_here() (
 # flowstream, the checks and the libraries that they import, those of Python alone, into directory
 # $1; captures, and a digest of the records that they give here. Libraries with code of the machine
 # are the caller's: msgspec and numpy. $2… are checks beside those of all machines: a Python program
-# of this directory, or the path of a script that runs on from guest.sh.
+# of this directory with its arguments, or the path of a script that runs on from guest.sh.
 checks_overlay() {
 	packages=$("$top/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	mkdir -p "$1/flowstream" "$1/captures"
@@ -29,7 +29,7 @@ checks_overlay() {
 	cp "$top/tests/kernels/guest.sh" "$overlay/run.sh"
 	for check; do
 		case $check in
-		*.py) echo "python3 -B /flowstream/$check || status=1" ;;
+		*.py*) echo "python3 -B /flowstream/$check || status=1" ;;
 		*) cat "$check" ;;
 		esac >>"$overlay/run.sh"
 	done

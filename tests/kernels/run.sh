@@ -12,7 +12,7 @@ boot_timeout_s=1200
 [ "$(dpkg --print-architecture)" = amd64 ] || fail "only amd64's kernels are known here"
 guest_use amd64
 guest_base checks python3 libbpf1 libseccomp2 libstdc++6
-checks_overlay "$work/overlay" links.py runs.py
+checks_overlay "$work/overlay" links.py skbs.py runs.py
 # runs.py records and audits.
 for package in aiokafka async_timeout cramjam msgspec numpy numpy.libs packaging uvloop; do
 	cp -r "$packages/$package" "$work/overlay/flowstream/"

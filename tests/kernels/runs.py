@@ -40,7 +40,7 @@ PASSING: Final = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 """r0 = XDP_PASS; exit"""
 FOREIGN: Final = 2
 """Priority of others' filters."""
-START_S: Final = 120.0
+START_S: Final = 600.0
 
 
 class Run:

@@ -1,0 +1,51 @@
+# What a guest needs for tests/machines/guest.sh. Sourced after tests/kernels/overlay.sh.
+
+# Tests of all that handles octets of the kernel or of packets.
+units="aggregate community_id encode filter_code filter_segments kernel_counter kernel_descriptors \
+	kernel_flow kernel_maps kernel_ringbuf kernel_tc kernel_tc_buffers kernel_tc_tunnels link_types \
+	packets partition raw_ip tc_messages"
+
+filters() {
+	cat <<-'END'
+		port 443
+		tcp[tcpflags] & (tcp-syn|tcp-fin) != 0
+		ip6
+		vlan
+		vlan and udp
+		ip[2:2] > 100
+		host 10.0.0.1 or net 192.0.2.0/24
+		ip6 proto 17 or icmp6
+		greater 200
+		ether[6:4] & 0xff00 = 0x1200
+		(ip[6:2] & 0x1fff) = 0 and not port 53
+		udp[4:2] + 3 > 0x40
+	END
+}
+
+# Fills directory $1 as checks_overlay does, with checks $2…; adds tests with the libraries that
+# they import, and what captures give here.
+machine_overlay() {
+	overlay=$1
+	shift
+	checks_overlay "$overlay" "$@" "$top/tests/machines/guest.sh"
+	set -- "$overlay"
+	for package in aiokafka async_timeout communityid packaging; do
+		cp -r "$packages/$package" "$1/flowstream/"
+	done
+	mkdir "$1/tests"
+	cp -r "$top/tests/packets" "$top/tests/support" "$top"/tests/test_*.py "$1/tests/"
+	# Those that need a fixture of all tests' are left out.
+	for unit in $units; do
+		echo "test_$unit.py"
+	done >"$1/tests/units"
+	for test in kernel_ringbuf.py::test_a_removed_attachment_keeps_no_mapping \
+		raw_ip.py::test_the_same_packets_through_veth_and_tun; do
+		echo "--deselect test_$test"
+	done >>"$1/tests/units"
+	find "$1/tests" -name __pycache__ -prune -exec rm -rf {} +
+	pcap_here "$1" --format msgpack | sha256sum >"$1/msgpack.sha256"
+	filters | while read -r expression; do
+		echo "$(pcap_here "$1" --filter "$expression" | sha256sum | cut -d ' ' -f 1) $expression"
+	done >"$1/filters"
+	find "$1" -name '*-x86_64-linux-gnu.so' -delete
+}
