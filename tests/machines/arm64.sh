@@ -55,7 +55,7 @@ machine() { # name, pattern of the kernel's package, overlay, options of qemu
 
 guest_use arm64
 guest_base agent python3 libbpf1 libpcap0.8 libseccomp2 libstdc++6 ethtool iputils-ping
-checks_overlay "$work/overlay" skbs.py agent.py
+checks_overlay "$work/overlay" links.py skbs.py runs.py agent.py
 cp "$top"/tests/machines/*.py "$work/overlay/flowstream/"
 add_libraries "$work/overlay/flowstream"
 add_wheel "$work/overlay/flowstream"
