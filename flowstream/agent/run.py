@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -178,10 +177,10 @@ def _filter(config: RunConfig, user: User) -> PacketFilter | None:
 
 
 def _probe(config: RunConfig, chain: Chain | None, packet_filter: PacketFilter | None) -> Probe:
-    make = (
-        partial(PROBES[config.program], pins=chain.generation) if chain else PROBES[config.program]
-    )
-    return make(max_flows=config.max_flows, packet_filter=packet_filter)
+    max_flows = config.max_flows
+    if chain:
+        return FlowProbe(max_flows=max_flows, packet_filter=packet_filter, pins=chain.generation)
+    return PROBES[config.program](max_flows=max_flows, packet_filter=packet_filter)
 
 
 def _identity(config: RunConfig) -> Identity:
