@@ -136,6 +136,23 @@ def test_run_imports_structlog_without_rich():
     assert done.stdout == "True []\nNone True\n"
 
 
+def test_the_error_of_a_failed_start_is_told_though_sighup_came_before():
+    code = """
+import os, signal
+from flowstream.cli.run import _held_back
+try:
+    with _held_back(signal.SIGHUP):
+        os.kill(os.getpid(), signal.SIGHUP)
+        raise ValueError
+except ValueError:
+    print("told", signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "told True\n")
+
+
 def test_the_formats_of_schemas_are_those_of_the_package():
     assert schema_command._FORMATS == schemas.FORMATS
 

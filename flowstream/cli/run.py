@@ -101,6 +101,11 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (number,))
     try:
         yield
+    except BaseException:
+        # A signal that came meanwhile is forgotten, so that the error is told.
+        handler = signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
