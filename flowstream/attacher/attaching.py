@@ -83,7 +83,8 @@ CLSACT_CALLS: Final = {
     "socketpair": [Argument(0, socket.AF_UNIX)],
     "ioctl": [Argument(1, 0x894C)],
     "getsockopt": [Argument(2, 57)],
-    **dict.fromkeys(("bind", "sendto", "getsockname", "flock", "poll", "ppoll"), ()),
+    # To send, the C library has either call, by machine.
+    **dict.fromkeys(("bind", "send", "sendto", "getsockname", "flock", "poll", "ppoll"), ()),
 }
 """System calls that TC filters need besides, on kernels without TCX."""
 

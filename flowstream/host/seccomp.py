@@ -17,10 +17,12 @@ _ALLOW: Final = 0x7FFF0000
 _REFUSE: Final = 0x00050000 | errno.EPERM
 _MASKED_EQUAL: Final = 7
 _UNKNOWN: Final = -1
-_IN_MEMORY: Final = {("s390x", "mmap")}
+_IN_MEMORY: Final = {
+    ("s390x", "mmap"), ("s390x", "socket"), ("s390x", "socketpair"), ("s390x", "getsockopt"),
+}  # fmt: skip
 """Machines and their calls whose arguments are in memory, where no filter sees them.
 
-Source: arch/s390/kernel/syscalls/syscall.tbl, old_mmap in mm/mmap.c.
+Source: old_mmap() in mm/mmap.c; socketcall(2), by which the C library calls sockets there.
 """
 
 
