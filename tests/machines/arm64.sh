@@ -8,6 +8,7 @@ room=machines
 boot_timeout_s=2400
 . "$top/tools/guest.sh"
 . "$top/tests/kernels/overlay.sh"
+. "$top/tests/machines/overlay.sh"
 
 # The locked libraries, those of this machine, into directory $1.
 add_libraries() {
@@ -54,8 +55,9 @@ machine() { # name, pattern of the kernel's package, overlay, options of qemu
 }
 
 guest_use arm64
-guest_base agent python3 libbpf1 libpcap0.8 libseccomp2 libstdc++6 ethtool iputils-ping
-checks_overlay "$work/overlay" links.py skbs.py runs.py agent.py
+guest_base agent python3 python3-pytest python3-hypothesis libbpf1 libpcap0.8 libseccomp2 \
+	libstdc++6 ethtool iputils-ping
+machine_overlay "$work/overlay" links.py skbs.py runs.py agent.py
 cp "$top"/tests/machines/*.py "$work/overlay/flowstream/"
 add_libraries "$work/overlay/flowstream"
 add_wheel "$work/overlay/flowstream"
