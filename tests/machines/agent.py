@@ -78,7 +78,8 @@ def check_load() -> str:
     assert np.isin(numbers, np.concatenate(shares)).all()
     equal("numbers that came twice", len(numbers) - len(np.unique(numbers)), 0)
     (final,) = finals(agent.sink)
-    lost = final.losses["overflow_lost"].records
+    # Slow CPUs also lose what the agent reads too late: each record has one packet.
+    lost = sum(each.packets for each in final.losses.values())
     equal("packets seen", final.seen_packets, packets)
     equal("records", len(records) + lost, packets)
     announced = numbered.check(records_of(agent.sink, "new_flows"))
@@ -97,7 +98,7 @@ def check_full_ring() -> str:
     numbers = numbered.check(records_of(agent.sink))
     equal("numbers that came twice", len(numbers) - len(np.unique(numbers)), 0)
     (final,) = finals(agent.sink)
-    lost = final.losses["overflow_lost"].records
+    lost = sum(each.packets for each in final.losses.values())
     equal("records and losses", len(numbers) + lost, packets)
     assert lost > 0, "nothing was lost"
     assert len(numbers) >= RING_RECORDS - 1, "the ring was not used up"

@@ -29,11 +29,11 @@ machine_overlay() {
 	shift
 	checks_overlay "$overlay" "$@" "$top/tests/machines/guest.sh"
 	set -- "$overlay"
-	for package in aiokafka async_timeout communityid packaging; do
+	for package in aiokafka async_timeout communityid packaging scapy sortedcontainers; do
 		cp -r "$packages/$package" "$1/flowstream/"
 	done
 	mkdir "$1/tests"
-	cp -r "$top/tests/packets" "$top/tests/support" "$top"/tests/test_*.py "$1/tests/"
+	cp -r "$top/tests/packets" "$top/tests/support" "$top/tests/traces" "$top"/tests/test_*.py "$1/tests/"
 	# Those that need a fixture of all tests' are left out.
 	for unit in $units; do
 		echo "test_$unit.py"

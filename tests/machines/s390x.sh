@@ -55,7 +55,7 @@ add_wheel() {
 		"$top/.venv/bin/python" -m zipfile -e "$work/$1"/*.whl "$work/$1/tree"
 		mv "$work/$1/tree" "$cache/$1-$version"
 	}
-	cp -r "$cache/$1-$version/$1" "$2/"
+	cp -r "$cache/$1-$version/." "$2/"
 }
 
 "$top/tools/install-packages.sh" s390x-linux-gnu-gcc=gcc-s390x-linux-gnu
@@ -64,13 +64,14 @@ status=0
 	echo "s390x: ok    objects: compiled anew they are the embedded ones" ||
 	{ status=1 && echo "s390x: FAIL  objects: they are not what is compiled there now"; }
 guest_use s390x
-guest_base agent python3 python3-numpy python3-pytest python3-hypothesis libbpf1 libpcap0.8 \
+guest_base agent python3 python3-numpy python3-pytest libbpf1 libpcap0.8 \
 	libseccomp2 ethtool iputils-ping
 # The emulated 6.12 ends in a panic once there is a VLAN device, in mrp_join_timer().
 kinds="veth tun sch_ingress cls_bpf cls_u32"
 machine_overlay "$work/overlay" "skbs.py segments" runs.py agent.py
 cp "$top"/tests/machines/*.py "$work/overlay/flowstream/"
 add_wheel cramjam "$work/overlay/flowstream"
+add_wheel hypothesis "$work/overlay/flowstream"
 add_compiled msgspec "$work/overlay/flowstream" _core.c
 add_compiled uvloop "$work/overlay/flowstream" loop.c \
 	debian/usr/lib/s390x-linux-gnu/libuv_a.a -lpthread -ldl -lrt
