@@ -201,7 +201,7 @@ def test_the_option_may_have_lines() -> None:
 
 def test_a_filter_is_the_same_behind_the_wire() -> None:
     made = compile_here("tcp")
-    assert packet_filters.decode(packet_filters.encode(made)) == made
+    assert packet_filters.decode(made.encoded()) == made
 
 
 def test_an_expression_without_a_meaning_for_raw_ip() -> None:

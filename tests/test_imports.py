@@ -119,6 +119,8 @@ LAZY = {
     "reading.formats": "numpy and pyarrow are extras",
     "registry": "only with a registry",
     "agent.sinks": "only with a spool",
+    "agent.run": "only with a filter",
+    "attacher.attaching": "only with a filter",
     "testing.plugin": "pytest loads it in every project of the environment",
     "kernel.bcc_child": "only its main() runs under bcc's interpreter",
 }
@@ -129,6 +131,11 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORT = (ast.Import, ast.ImportFrom)
 IMPURE = ("asyncio", "datetime", "logging", "structlog", "time")
 PURE = ("encode", "layouts", "records")
+FOR_FILTERS = (
+    "flowstream.filtering",
+    *(f"flowstream.kernel.{name}" for name in ("packet_filter", "classic_bpf", "filter_code")),
+    *(f"flowstream.kernel.{name}" for name in ("packet_loads", "assembler")),
+)
 
 
 def name_of(path: Path) -> str:
@@ -264,6 +271,13 @@ def test_the_attacher_imports_only_what_attaching_needs():
     }
     foreign = {name.partition(".")[0] for name in modules} & (LIBRARIES.keys() | EVERYWHERE)
     assert foreign == {"ctypes", "msgspec"}
+
+
+def test_a_run_without_a_filter_imports_nothing_that_compiles_or_translates_one():
+    code = "import sys, flowstream.attacher.process, flowstream.agent.run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {name for name in done.stdout.split() if within(name, *FOR_FILTERS)} == set()
+    assert MODULES.keys() >= set(FOR_FILTERS)
 
 
 @pytest.mark.parametrize("room", PURE)

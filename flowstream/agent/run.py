@@ -27,7 +27,6 @@ from flowstream.chain.chain import Chain
 from flowstream.config.hooks import needs_tc_hook
 from flowstream.errors import UsageError
 from flowstream.files import shown
-from flowstream.filtering.compiling import compile_filter
 from flowstream.following.attaching import Attaching
 from flowstream.following.follower import Follower
 from flowstream.following.places import links_by_label, open_places
@@ -171,6 +170,8 @@ def _elsewhere(places: Iterable[Place]) -> list[int]:
 def _filter(config: RunConfig, user: User) -> PacketFilter | None:
     if config.filter is None:
         return None
+    from flowstream.filtering.compiling import compile_filter  # noqa: PLC0415
+
     made = compile_filter(config.filter, user)
     log.info("filtering", filter=made.expression, instructions=made.instructions)
     return made

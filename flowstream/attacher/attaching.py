@@ -30,7 +30,6 @@ from flowstream.host import namespaces, privileges, seccomp
 from flowstream.host.seccomp import Argument
 from flowstream.kernel import compile as bpf_compile
 from flowstream.kernel import features
-from flowstream.kernel import packet_filter as packet_filters
 from flowstream.kernel.creator import Creator
 from flowstream.kernel.generation import LinkPin
 from flowstream.kernel.link import Mode
@@ -225,9 +224,11 @@ def _target(request: Request, fds: list[int]) -> Target:
 
 def _filter_in(fd: int) -> PacketFilter:
     """Read the filter in a file, and close that."""
+    from flowstream.kernel.packet_filter import decode  # noqa: PLC0415
+
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
-        return packet_filters.decode(file.read())
+        return decode(file.read())
 
 
 def _refused(text: str) -> Reply:

@@ -28,7 +28,6 @@ from flowstream.attacher.protocol import Reply, Request, Setup
 from flowstream.errors import AttachError, KernelError
 from flowstream.host import namespaces
 from flowstream.kernel import explain, features
-from flowstream.kernel import packet_filter as packet_filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -144,7 +143,7 @@ def _file_of(packet_filter: PacketFilter | None) -> Iterator[list[int]]:
         yield []
         return
     with os.fdopen(os.memfd_create("filter"), "wb") as file:
-        file.write(packet_filters.encode(packet_filter))
+        file.write(packet_filter.encoded())
         file.flush()
         yield [file.fileno()]
 

@@ -13,7 +13,6 @@ from flowstream.errors import AttachError, KernelError
 from flowstream.kernel.attached import linked, needs_lease
 from flowstream.kernel.link import Mode
 from flowstream.kernel.map import Map
-from flowstream.kernel.packet_filter import Functions
 from flowstream.kernel.parts import Parts
 from flowstream.kernel.program import Program
 from flowstream.kernel.stages import Stage, at
@@ -55,13 +54,13 @@ class Creator:
         self.shared, self.own, self.pins = shared, own, pins
         self.packet_filter = packet_filter
         self._lessor = lessor
-        self._object, self._functions = obj, Functions(packet_filter)
+        self._object = obj
         self._maps = {name: obj.map(name) for name in own}
 
     def load(self, target: Target, stack: ExitStack) -> tuple[Program, list[Map]]:
         """Make the own maps and load the program, without attaching it. AttachError."""
         with at(Stage.FILTERING, target.mode):
-            function = self._functions.of(target)
+            function = self._function(target)
         with at(Stage.MAPS, target.mode):
             maps = [
                 stack.enter_context(self._own_map(name, entries, target))
@@ -71,6 +70,11 @@ class Creator:
         with at(Stage.LOADING, target.mode):
             spec = self._object.program(self.programs[target.mode.hook])
             return stack.enter_context(_loaded(spec, fds, target, function)), maps
+
+    def _function(self, target: Target) -> bytes:
+        if self.packet_filter is None:
+            return b""
+        return self.packet_filter.function(target.mode.hook, raw=target.raw)
 
     def _own_map(self, name: str, entries: int, target: Target) -> Map:
         spec = self._maps[name]

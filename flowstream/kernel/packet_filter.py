@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import Final
 
 import msgspec
 
 from flowstream.errors import KernelError
 from flowstream.kernel import classic_bpf, filter_code
 from flowstream.kernel.link import Hook
-
-if TYPE_CHECKING:
-    from flowstream.kernel.target import Target
 
 
 class PacketFilter(msgspec.Struct, frozen=True):
@@ -44,26 +42,18 @@ class PacketFilter(msgspec.Struct, frozen=True):
                 f"--filter has no meaning without a link-layer header: {self.not_raw_ip}: "
                 "use one of IP alone, or leave the interface out"
             )
-        program = classic_bpf.decode(self.raw_ip if raw else self.ethernet)
-        return filter_code.translate(program, tagged=hook is Hook.TC and not raw)
+        program = self.raw_ip if raw else self.ethernet
+        return _translated(program, tagged=hook is Hook.TC and not raw)
+
+    def encoded(self) -> bytes:
+        """Return it as octets for ``decode``."""
+        return msgspec.msgpack.encode(self)
 
 
-class Functions:
-    """The functions of a filter, each translated once. None filters nothing."""
-
-    def __init__(self, packet_filter: PacketFilter | None) -> None:
-        self._filter = packet_filter
-        self._made: dict[tuple[Hook, bool], bytes] = {}
-
-    def of(self, target: Target) -> bytes:
-        """Return the function for a target, b"" for none; as ``PacketFilter.function``."""
-        if self._filter is None:
-            return b""
-        kind = (target.mode.hook, target.raw)
-        if kind not in self._made:
-            self._made[kind] = self._filter.function(kind[0], raw=kind[1])
-        return self._made[kind]
+# Every attachment has the function of its kind, of which a filter has three.
+@lru_cache(maxsize=3)
+def _translated(program: bytes, *, tagged: bool) -> bytes:
+    return filter_code.translate(classic_bpf.decode(program), tagged=tagged)
 
 
-encode: Final = msgspec.msgpack.Encoder().encode
 decode: Final = msgspec.msgpack.Decoder(PacketFilter).decode
