@@ -120,7 +120,7 @@ LAZY = {
     "registry": "only with a registry",
     "agent.sinks": "only with a spool",
     "agent.run": "only with a filter",
-    "attacher.attaching": "only with a filter",
+    "attacher.attaching": "only with a filter; only on kernels without TCX",
     "testing.plugin": "pytest loads it in every project of the environment",
     "kernel.bcc_child": "only its main() runs under bcc's interpreter",
 }
@@ -131,10 +131,11 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORT = (ast.Import, ast.ImportFrom)
 IMPURE = ("asyncio", "datetime", "logging", "structlog", "time")
 PURE = ("encode", "layouts", "records")
-FOR_FILTERS = (
+ON_DEMAND = (
     "flowstream.filtering",
     *(f"flowstream.kernel.{name}" for name in ("packet_filter", "classic_bpf", "filter_code")),
-    *(f"flowstream.kernel.{name}" for name in ("packet_loads", "assembler")),
+    *(f"flowstream.kernel.{name}" for name in ("packet_loads", "assembler", "clsact")),
+    *("flowstream.attacher.leases", "flowstream.host.tc_messages"),
 )
 
 
@@ -254,7 +255,8 @@ def test_bcc_child_imports_nothing_of_the_package():
 
 def test_the_attacher_imports_only_what_attaching_needs():
     """It reads no configuration or packet, of netlink the answers about filters alone."""
-    code = "import sys, flowstream.attacher.process; print(*sys.modules)"
+    code = "import sys, flowstream.attacher.process, flowstream.attacher.leases"
+    code += ", flowstream.kernel.packet_filter; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = done.stdout.split()
     own = {name for name in modules if within(name, "flowstream")} & MODULES.keys()
@@ -273,11 +275,11 @@ def test_the_attacher_imports_only_what_attaching_needs():
     assert foreign == {"ctypes", "msgspec"}
 
 
-def test_a_run_without_a_filter_imports_nothing_that_compiles_or_translates_one():
+def test_a_run_imports_neither_filters_nor_clsact_until_it_needs_them():
     code = "import sys, flowstream.attacher.process, flowstream.agent.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {name for name in done.stdout.split() if within(name, *FOR_FILTERS)} == set()
-    assert MODULES.keys() >= set(FOR_FILTERS)
+    assert {name for name in done.stdout.split() if within(name, *ON_DEMAND)} == set()
+    assert MODULES.keys() >= set(ON_DEMAND)
 
 
 @pytest.mark.parametrize("room", PURE)

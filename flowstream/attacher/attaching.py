@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from flowstream.attacher import protocol
-from flowstream.attacher.leases import Leases
 from flowstream.attacher.permitted import Permitted
 from flowstream.attacher.protocol import TEXT, Reply, Request, Setup
 from flowstream.errors import AttachError, FlowstreamError, KernelError
@@ -40,6 +39,7 @@ from flowstream.kernel.target import Target
 from flowstream.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
+    from flowstream.attacher.leases import Leases
     from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.kernel.parts import Parts
 
@@ -124,7 +124,7 @@ class _Attacher:
         features.raise_memlock()
         # The answers are kept: uname(2) is refused later.
         features.has_frags()
-        self.leases = None if features.has_tcx() else Leases()
+        self.leases = None if features.has_tcx() else _leases()
         obj = bpf_compile.obtain(setup.build)
         packet_filter = _filter_in(shared.pop()) if setup.filtered else None
         pins = RunPins(shared[-1], setup.epoch) if setup.epoch else None
@@ -220,6 +220,12 @@ def _target(request: Request, fds: list[int]) -> Target:
         netns_fd=fds[0] if request.netns else None, link_fd=fds[-1] if request.link else None,
         earlier=LinkPin(*request.earlier) if request.earlier else None,
     )  # fmt: skip
+
+
+def _leases() -> Leases:
+    from flowstream.attacher import leases  # noqa: PLC0415
+
+    return leases.Leases()
 
 
 def _filter_in(fd: int) -> PacketFilter:
