@@ -44,6 +44,7 @@ class RouteSocket(Closing):
                 raise
         except OSError as err:
             raise failed(err) from err
+        # Without a limit it blocks already: an attacher may not make the system call.
         if groups or timeout_s is not None:
             self._socket.settimeout(0 if groups else timeout_s)
         if groups:
