@@ -113,7 +113,7 @@ def holder(name: str, link: LinkFacts, modes: AttachModes, pinned: Container[int
         return Finding(Status.WARN, name, f"attached XDP program unknown: {err}")
     if program is None:
         return Finding(Status.OK, name, "no XDP program attached")
-    text = f"{named(*program)} is attached"
+    text = f"{named(program)} is attached"
     if program[0] in pinned:
         return Finding(Status.OK, name, f"{text} and pinned: the next agent takes it over")
     return _other(name, link, modes, program[1], text)

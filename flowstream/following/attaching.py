@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # ENOLINK: of the link of an attachment.
 _GONE: Final = (errno.ENODEV, errno.ENXIO, errno.ENOLINK)
-_OTHER: Final = "another XDP program"
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 log = structlog.get_logger()
@@ -78,7 +77,7 @@ class Attaching:
             held = _holder(point)
             if self._is_agents(point, held):
                 raise
-            reason = f"{named(*held) if held else _OTHER} is attached"
+            reason = f"{named(held)} is attached"
             attachment = self._attacher.attach(point.target(others[0], self.sampling))
         self._retries.forget(point.key)
         return Made(attachment, reason)

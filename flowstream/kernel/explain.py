@@ -54,8 +54,14 @@ def _loading(err: AttachError, missing: Sequence[str]) -> str:
     return ""
 
 
-def named(number: int, name: str) -> str:
-    """What to call a program. Without the privilege to know its ``name`` that is "?"."""
+def named(held: tuple[int, str] | None) -> str:
+    """What to call an XDP program, given by id and name; None where it is not known.
+
+    Without the privilege to know its name that is "?".
+    """
+    if held is None:
+        return "another XDP program"
+    number, name = held
     return f"another XDP program (id {number})" if name == "?" else f"program {name} (id {number})"
 
 
@@ -77,9 +83,8 @@ def _attaching(err: AttachError, interface: str, held: tuple[int, str] | None) -
     if err.mode == Mode.TCX:
         return _attaching_tcx(err, interface)
     if err.errno in TAKEN:
-        holder = named(*held) if held else "another XDP program"
         return (
-            f"{holder} is already there: use --hook tcx to observe beside it, or "
+            f"{named(held)} is already there: use --hook tcx to observe beside it, or "
             f"{removal(held[1] if held else '', interface)}"
         )
     if err.errno in NO_NATIVE and err.mode == Mode.NATIVE:
