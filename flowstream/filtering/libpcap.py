@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, ClassVar, Final
 
 from flowstream.errors import UsageError
+from flowstream.kernel import classic_bpf
 
 SONAME: Final = "libpcap.so.0.8"
 ETHERNET: Final = 1
@@ -20,7 +21,6 @@ RAW_IP: Final = 12
 _SNAPLEN: Final = 262_144
 """Number that a program returns to accept a packet: the octets to keep of it."""
 _NETMASK_UNKNOWN: Final = 0xFFFFFFFF
-_INSTRUCTION: Final = 8
 
 
 class _Program(ctypes.Structure):
@@ -63,7 +63,7 @@ def compiled(expression: str, link_type: int, *, optimize: bool = True) -> bytes
         if lib.pcap_compile(handle, byref(program), text, optimize, _NETMASK_UNKNOWN):
             raise NotCompiledError(lib.pcap_geterr(handle).decode(errors="replace"))
         try:
-            return ctypes.string_at(program.instructions, program.length * _INSTRUCTION)
+            return ctypes.string_at(program.instructions, program.length * classic_bpf.SIZE)
         finally:
             lib.pcap_freecode(byref(program))
     finally:

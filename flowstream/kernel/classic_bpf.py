@@ -45,9 +45,10 @@ _KNOWN: Final = frozenset(
         *_BRANCHES,
     )
 )
+MEMORY_LOADS: Final = (LD | MEM, LDX | MEM)
 _RETURNS: Final = frozenset((RET | K, RET | A))
 _OPERANDS: Final = {
-    **dict.fromkeys((LD | MEM, LDX | MEM, ST, STX), range(WORDS)),
+    **dict.fromkeys((*MEMORY_LOADS, ST, STX), range(WORDS)),
     **dict.fromkeys((ALU | LSH | K, ALU | RSH | K), range(32)),
     **dict.fromkeys((ALU | DIV | K, ALU | MOD | K), range(1, 1 << 32)),
 }
@@ -142,7 +143,7 @@ def reads_unset_memory(program: Sequence[Instruction]) -> bool:
         known = sets.get(position)
         if known is None:
             continue
-        if each.code in (LD | MEM, LDX | MEM) and each.k not in known:
+        if each.code in MEMORY_LOADS and each.k not in known:
             return True
         if each.code in (ST, STX):
             known |= {each.k}

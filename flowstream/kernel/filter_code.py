@@ -73,7 +73,7 @@ class _Translation:
         self._loads.begin()
         self._code.alu32(ebpf.MOV, A, 0)
         self._code.alu32(ebpf.MOV, X, 0)
-        loaded = {each.k for each in self._program if each.code in _MEMORY_LOADS}
+        loaded = {each.k for each in self._program if each.code in classic.MEMORY_LOADS}
         for word in sorted(loaded):
             self._code.store(ebpf.FRAME, _word(word), 0)
         for position, each in enumerate(self._program):
@@ -199,9 +199,6 @@ class _Translation:
         self._code.alu64(ebpf.RSH, A, _BITS)
         self._code.alu64(ebpf.XOR, A, answer)
         self._code.exit()
-
-
-_MEMORY_LOADS: Final = (classic.LD | classic.MEM, classic.LDX | classic.MEM)
 
 
 def _word(number: int) -> int:
