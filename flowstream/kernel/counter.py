@@ -169,7 +169,7 @@ class CounterAttachment(Closing):
         return int(libbpf.object_info(structures.MapInfo, self.maps.pkt_count.fd).id)
 
     def let_go(self) -> None:
-        """Give up the link, which another attachment has taken over."""
+        """Give up the link without waiting: others have it, or it cannot be detached."""
         self._link.let_go()
 
     def detach(self) -> None:

@@ -97,7 +97,7 @@ class FlowAttachment(Closing):
         self._link.close()
 
     def let_go(self) -> None:
-        """Give up the link, which another attachment has taken over."""
+        """Give up the link without waiting: others have it, or it cannot be detached."""
         self._link.let_go()
 
     def unpin(self) -> None:
