@@ -2,12 +2,19 @@
 
 kinds="veth bonding 8021q ip_gre ipip sit wireguard tun sch_ingress cls_bpf cls_u32"
 
-# Reads the captures in directory $1 to standard output, by this checkout, with further options.
-pcap_here() (
-	cd "$1/captures"
-	shift
-	PYTHONPATH=$top "$top/.venv/bin/python" -m flowstream pcap *.pcap --sink stdout: "$@" 2>/dev/null
-)
+# Digest of the records that the captures in directory $1 give, by this checkout, with further
+# options.
+digest_here() {
+	(
+		cd "$1/captures"
+		shift
+		PYTHONPATH=$top exec "$top/.venv/bin/python" -m flowstream pcap *.pcap --sink stdout: "$@"
+	) >"$work/records" 2>"$work/errors" || {
+		cat "$work/errors" >&2
+		fail "the captures cannot be read here"
+	}
+	sha256sum <"$work/records"
+}
 
 # flowstream, the checks and the libraries that they import, those of Python alone, into directory
 # $1; captures, and a digest of the records that they give here. Libraries with code of the machine
@@ -22,7 +29,7 @@ checks_overlay() {
 		cp -r "$packages/$package" "$1/flowstream/"
 	done
 	cp "$top"/tests/traces/*.pcap "$1/captures/"
-	pcap_here "$1" | sha256sum >"$1/captures.sha256"
+	digest_here "$1" >"$1/captures.sha256"
 	find "$1" \( -name __pycache__ -o -name tests -o -name '*.a' \) -prune -exec rm -rf {} +
 	overlay=$1
 	shift

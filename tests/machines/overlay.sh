@@ -43,9 +43,13 @@ machine_overlay() {
 		echo "--deselect test_$test"
 	done >>"$1/tests/units"
 	find "$1/tests" -name __pycache__ -prune -exec rm -rf {} +
-	pcap_here "$1" --format msgpack | sha256sum >"$1/msgpack.sha256"
+	(
+		cd "$1/captures"
+		PYTHONPATH=$top "$top/.venv/bin/python" "$top/tests/machines/octets.py" *.pcap
+	) >"$1/msgpack.sha256"
 	filters | while read -r expression; do
-		echo "$(pcap_here "$1" --filter "$expression" | sha256sum | cut -d ' ' -f 1) $expression"
+		digest=$(digest_here "$1" --filter "$expression")
+		echo "${digest%% *} $expression"
 	done >"$1/filters"
 	find "$1" -name '*-x86_64-linux-gnu.so' -delete
 }
