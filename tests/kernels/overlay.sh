@@ -43,13 +43,17 @@ checks_overlay() {
 	echo 'exit $status' >>"$overlay/run.sh"
 }
 
-# Boots $kernel with base $1 and overlay $2 and prints a line per check, with the machine's name $3
-# before each; false when one failed. $4… are further arguments of qemu.
+# Boots the newest kernel whose package has a name like pattern $2, with base $3 and overlay $4, and
+# prints a line per check, with the machine's name $1 before each; status becomes 1 when one failed.
+# $5… are further arguments of qemu.
 checks_boot() {
-	base=$1 overlay=$2 machine=$3 booted=0
-	shift 3
+	machine=$1 pattern=$2 base=$3 overlay=$4 booted=0
+	shift 4
+	guest_kernel "$pattern" $kinds
 	guest_boot "$base" "$overlay" "$@" || booted=$?
 	sed -n "s#^.*check: \(ok .*\|FAIL .*\|[0-9].*\)#$machine: \1#p" "$work/console"
-	[ "$booted" -eq 0 ] || echo "$machine: FAIL  (its console's end is above)"
-	return $booted
+	[ "$booted" -eq 0 ] || {
+		status=1
+		echo "$machine: FAIL  (its console's end is above)"
+	}
 }

@@ -47,13 +47,6 @@ add_wheel() {
 	install_there "$1" "$work"/wheels/*.whl
 }
 
-machine() { # name, pattern of the kernel's package, overlay, options of qemu
-	name=$1 pattern=$2 overlay=$3
-	shift 3
-	guest_kernel "$pattern" $kinds
-	checks_boot agent "$overlay" "$name" "$@" || status=1
-}
-
 guest_use arm64
 guest_base agent python3 python3-pytest python3-hypothesis libbpf1 libpcap0.8 libseccomp2 \
 	libstdc++6 ethtool iputils-ping
@@ -61,16 +54,15 @@ machine_overlay "$work/overlay" links.py skbs.py runs.py agent.py
 cp "$top"/tests/machines/*.py "$work/overlay/flowstream/"
 add_libraries "$work/overlay/flowstream"
 add_wheel "$work/overlay/flowstream"
-# Debian 12's version of Python; compiling there would take longer than all checks.
-"$top/.venv/bin/python" -m compileall -q --invalidation-mode unchecked-hash \
-	-s "$work/overlay" "$work/overlay/flowstream" >/dev/null || true
+(cd "$work/overlay" && compile_python flowstream)
 cp -r "$work/overlay" "$work/agent"
 echo 'PYTHONPATH=/flowstream exec python3 -B /flowstream/agent.py' >"$work/agent/run.sh"
 status=0
-machine "arm64, Linux 6.1" '6\.1\.0-[0-9]+-arm64' "$work/overlay" -smp 4
-machine "arm64, Linux 6.12, pages of 16 KiB" '6\.12\.[0-9]+\+deb12-arm64-16k' \
-	"$work/overlay" -smp 4
-machine "arm64, Linux 6.12, 8 CPUs" '6\.12\.[0-9]+\+deb12-arm64' "$work/agent" -smp 8
+checks_boot "arm64, Linux 6.1" '6\.1\.0-[0-9]+-arm64' agent "$work/overlay" -smp 4
+checks_boot "arm64, Linux 6.12, pages of 16 KiB" '6\.12\.[0-9]+\+deb12-arm64-16k' \
+	agent "$work/overlay" -smp 4
+checks_boot "arm64, Linux 6.12, 8 CPUs" '6\.12\.[0-9]+\+deb12-arm64' agent "$work/agent" -smp 8
 append=maxcpus=2
-machine "arm64, Linux 6.12, 2 of 8 CPUs" '6\.12\.[0-9]+\+deb12-arm64' "$work/agent" -smp 8
+checks_boot "arm64, Linux 6.12, 2 of 8 CPUs" '6\.12\.[0-9]+\+deb12-arm64' \
+	agent "$work/agent" -smp 8
 exit $status
