@@ -6,12 +6,11 @@ import contextlib
 import os
 import struct
 from contextlib import ExitStack
-from ctypes import byref
 from typing import TYPE_CHECKING, Final
 
-from flowstream.kernel import libbpf, structures
-from support.bytecode import instruction
-from support.tcx import ATTACH_TYPES
+from flowstream.kernel import libbpf
+from support.bytecode import instruction, returning
+from support.tcx import attach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,7 @@ C_TAG, S_TAG = 0x8100, 0x88A8
 
 _KEEP: Final = instruction(0xBF, 6, 1)  # r6 = the packet
 _PACKET: Final = instruction(0xBF, 1, 6)  # r1 = the packet
-_NEXT: Final = instruction(0xB7, 0, number=-1) + instruction(0x95)  # return TCX_NEXT
+_NEXT: Final = returning(-1)  # TCX_NEXT
 
 
 def _call(function: int) -> bytes:
@@ -45,13 +44,8 @@ def _push(tpid: int, tci: int) -> bytes:
 def attached(device: Interface, direction: int, code: bytes) -> Iterator[None]:
     """Run a program on packets of one direction: before others out, behind others in."""
     fd = libbpf.prog_load("test", code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
-    options = structures.LinkCreateOpts(flags=libbpf.BPF_F_BEFORE if direction else 0)
     try:
-        with device.namespace.entered():
-            created = libbpf.library().bpf_link_create(
-                fd, device.index, ATTACH_TYPES[direction], byref(options)
-            )
-        link = libbpf.check(created, "attaching a program of a test")
+        link = attach(device, direction, fd, first=bool(direction))
     finally:
         os.close(fd)
     try:

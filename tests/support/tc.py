@@ -6,15 +6,13 @@ import os
 import re
 import socket
 from contextlib import closing
-from ctypes import byref, c_uint32, c_uint64
 from typing import TYPE_CHECKING, Final
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.closing import Closing
 from flowstream.kernel import libbpf
-from flowstream.kernel.map import Map
-from flowstream.kernel.object import MapSpec
-from support.bytecode import instruction
+from support.bytecode import instruction, returning
+from support.counts import Counts
 
 if TYPE_CHECKING:
     from support.net import Interface, Wire
@@ -35,39 +33,23 @@ class CountingProgram(Closing):
     """A program that counts the packets that it sees, of any length, and returns ``verdict``."""
 
     def __init__(self, verdict: int = NEXT) -> None:
-        self._map = Map(MapSpec("counted", libbpf.MAP_TYPE_ARRAY, 4, 8, 1, 0))
-        code = b"".join(
-            (
-                instruction(0x62, 10, 0, -4),  # *(u32 *)(r10 - 4) = 0
-                instruction(0xBF, 2, 10),  # r2 = r10
-                instruction(0x07, 2, number=-4),  # r2 += -4
-                instruction(0x18, 1, 1, 0, self._map.fd),  # r1 = map
-                instruction(0),
-                instruction(0x85, number=1),  # r0 = bpf_map_lookup_elem
-                instruction(0x15, 0, 0, 2),  # if r0 == 0 goto +2
-                instruction(0xB7, 1, number=1),  # r1 = 1
-                instruction(0xDB, 0, 1),  # lock *(u64 *)r0 += r1
-                instruction(0xB7, 0, number=verdict),  # r0 = verdict
-                instruction(0x95),  # exit
-            )
-        )
+        self._counts = Counts(1)
+        index = instruction(0x62, 10, 0, -4)  # *(u32 *)(r10 - 4) = 0
+        code = index + self._counts.counting + returning(verdict)
         self.fd = libbpf.prog_load("counting", code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
         self.id, _ = libbpf.prog_info(self.fd)
 
     @property
     def packets(self) -> int:
         """Packets seen so far."""
-        key, value = c_uint32(0), c_uint64(0)
-        done = libbpf.library().bpf_map_lookup_elem(self._map.fd, byref(key), byref(value))
-        libbpf.check(done, "reading the count")
-        return value.value
+        return self._counts.of(0)
 
     def close(self) -> None:
         """Release it; a filter keeps it."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-        self._map.close()
+        self._counts.close()
 
 
 def tc(device: Interface, command: str) -> str:

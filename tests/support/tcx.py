@@ -18,6 +18,16 @@ ATTACH_TYPES: Final = (libbpf.BPF_TCX_INGRESS, libbpf.BPF_TCX_EGRESS)
 """By direction."""
 
 
+def attach(device: Interface, direction: int, program_fd: int, *, first: bool) -> int:
+    """Return a link: behind all programs that are there, or before them."""
+    options = structures.LinkCreateOpts(flags=libbpf.BPF_F_BEFORE if first else 0)
+    with device.namespace.entered():
+        made = libbpf.library().bpf_link_create(
+            program_fd, device.index, ATTACH_TYPES[direction], byref(options)
+        )
+    return libbpf.check(made, "attaching another program")
+
+
 class OtherProgram(CountingProgram):
     """On an interface in one direction: behind all that are there, or ``first``."""
 
@@ -25,12 +35,7 @@ class OtherProgram(CountingProgram):
         self, device: Interface, direction: int, verdict: int = NEXT, *, first: bool = False
     ) -> None:
         super().__init__(verdict)
-        options = structures.LinkCreateOpts(flags=libbpf.BPF_F_BEFORE if first else 0)
-        with device.namespace.entered():
-            made = libbpf.library().bpf_link_create(
-                self.fd, device.index, ATTACH_TYPES[direction], byref(options)
-            )
-        self._link = libbpf.check(made, "attaching another program")
+        self._link = attach(device, direction, self.fd, first=first)
 
     def close(self) -> None:
         """Detach and release everything."""
