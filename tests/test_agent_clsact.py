@@ -11,7 +11,7 @@ from support import attached
 from support.agent import BEFORE_6_6, Agent, audited, delivered, on
 from support.bpffs import mounted
 from support.tc import add_foreign, filters, qdiscs, tc
-from support.traffic import flood, load, wait_until
+from support.traffic import load, sent, wait_until
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 
@@ -30,8 +30,7 @@ def agent_on(device: Interface, url: str, *options: str | float) -> Agent:
 def exchange(peer: Interface, device: Interface) -> list[int]:
     """Let a device receive and send packets; return how many, by direction."""
     arrived = delivered(peer, device, RECEIVED, "-f", 101)
-    report = flood(device, "-q", "-n", SENT, "-f", 101)
-    return [arrived, report["sent"] + report["err"]]
+    return [arrived, sent(device, SENT, "-f", 101)]
 
 
 def packets_of(url: str) -> list[int]:

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from support.bytecode import returning
 from support.net import namespace, veth_pair
+from support.programs import NEXT
+from support.tcx import programs
 
 from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.errors import AttachError, LayoutError
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from support.net import Interface
 
-ATTACH_TYPES = {INGRESS: libbpf.BPF_TCX_INGRESS, EGRESS: libbpf.BPF_TCX_EGRESS}
-TCX_NEXT = -1
-
 
 @pytest.fixture(name="device")
 def _device() -> Iterator[Interface]:
@@ -34,8 +32,7 @@ def _device() -> Iterator[Interface]:
 
 def program(stack: ExitStack, name: str = "next") -> int:
     """Descriptor of a new program that leaves every packet to the next one."""
-    code = returning(TCX_NEXT)
-    fd = libbpf.prog_load(name, code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
+    fd = libbpf.prog_load(name, NEXT, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
     stack.callback(os.close, fd)
     return fd
 
@@ -53,22 +50,18 @@ def test_a_link_is_first_in_its_direction_and_takes_another_program(
         theirs, ours, successor = (program(stack) for _ in range(3))
         stack.enter_context(Link(theirs, device.index, Mode.TCX, direction))
         link = stack.enter_context(Link(ours, device.index, Mode.TCX, direction))
-        found = [
-            libbpf.tcx_programs(device.index, ATTACH_TYPES[each])
-            for each in (direction, 1 - direction)
-        ]
-        assert found == [[number(ours), number(theirs)], []]
+        assert programs(device, direction) == [number(ours), number(theirs)]
+        assert programs(device, 1 - direction) == []
         assert program_in_force(link.fd) == number(ours)
         again = stack.enter_context(
             Link.take_over(link.fd, successor, device.index, Mode.TCX, direction)
         )
         assert (again.mode, number_of(again.fd)) == (Mode.TCX, number_of(link.fd))
-        found = [libbpf.tcx_programs(device.index, ATTACH_TYPES[direction])]
-        assert found == [[number(successor), number(theirs)]]
+        assert programs(device, direction) == [number(successor), number(theirs)]
         link.close()
         assert program_in_force(again.fd) == number(successor)
         again.detach()
-        assert libbpf.tcx_programs(device.index, ATTACH_TYPES[direction]) == [number(theirs)]
+        assert programs(device, direction) == [number(theirs)]
 
 
 def test_a_link_of_another_direction_hook_or_interface_is_not_adopted(device: Interface) -> None:

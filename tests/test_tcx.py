@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.agent import delivered
-from support.tc import NEXT, TAKE, CountingProgram
+from support.tc import NEXT, TAKE, CountingProgram, device_of
 from support.tcx import DROP, OtherProgram, programs
 from support.traffic import THROUGH_TC, flood, wait_until
 
@@ -24,18 +24,13 @@ from flowstream.layouts.constants import EndReason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.net import Interface, Wire
+    from support.net import Wire
 
 PACKETS = 10_007
 FLOWS = 307
 OCTETS = 64
 DIRECTIONS = pytest.mark.parametrize("direction", [INGRESS, EGRESS], ids=["ingress", "egress"])
 PROBES = pytest.mark.parametrize("probe_type", [FlowProbe, CounterProbe])
-
-
-def end_of(wire: Wire, direction: int) -> Interface:
-    """The end of the wire where its packets have this direction."""
-    return wire.sender if direction == EGRESS else wire.receiver
 
 
 def sent(wire: Wire, *options: str | float) -> int:
@@ -47,7 +42,7 @@ def sent(wire: Wire, *options: str | float) -> int:
 @PROBES
 @DIRECTIONS
 def test_each_direction_is_seen_at_its_end_and_no_other(wire, probe_type, direction):
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with device.namespace.entered(), probe_type(max_flows=1_009) as probe:
         attachments = [probe.attach(device.name, Mode.TCX, each) for each in (INGRESS, EGRESS)]
         assert [each.mode for each in attachments] == [Mode.TCX] * 2
@@ -67,7 +62,7 @@ def test_each_direction_is_seen_at_its_end_and_no_other(wire, probe_type, direct
 
 @DIRECTIONS
 def test_records_and_announcements_have_the_direction(wire, direction):
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with device.namespace.entered(), FlowProbe(max_flows=1_009) as probe:
         attachment = probe.attach(device.name, Mode.TCX, direction)
         packets = sent(wire, "-f", FLOWS)
@@ -85,7 +80,7 @@ def test_records_and_announcements_have_the_direction(wire, direction):
 
 @DIRECTIONS
 def test_sources_are_announced_with_the_direction(wire, direction):
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with device.namespace.entered(), CounterProbe(max_flows=1_009) as probe:
         attachment = probe.attach(device.name, Mode.TCX, direction)
         sent(wire)
@@ -112,7 +107,7 @@ def test_programs_of_others_get_every_packet_and_keep_their_verdict(
     wire, others, direction, verdict
 ):
     """Those that were there before ours, and those that come later, run behind it."""
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with device.namespace.entered(), FlowProbe(max_flows=1_009) as probe:
         early = others.enter_context(OtherProgram(device, direction, NEXT))
         attachment = probe.attach(device.name, Mode.TCX, direction)
@@ -141,7 +136,7 @@ def test_programs_of_others_get_every_packet_and_keep_their_verdict(
 
 @DIRECTIONS
 def test_a_filter_of_tc_runs_behind_and_what_it_drops_is_seen(wire, direction):
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with (
         device.namespace.entered(),
         FlowProbe(max_flows=1_009) as probe,
@@ -158,7 +153,7 @@ def test_a_filter_of_tc_runs_behind_and_what_it_drops_is_seen(wire, direction):
 
 @DIRECTIONS
 def test_a_program_that_is_put_first_later_decides_what_ours_sees(wire, others, direction):
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with device.namespace.entered(), FlowProbe(max_flows=1_009) as probe:
         attachment = probe.attach(device.name, Mode.TCX, direction)
         with OtherProgram(device, direction, NEXT, first=True) as other:
@@ -193,7 +188,7 @@ def test_an_xdp_program_of_another_stays_and_is_observed_behind(wire):
 
 @DIRECTIONS
 def test_an_interface_takes_no_more_programs_than_the_kernel_allows(wire, others, direction):
-    device = end_of(wire, direction)
+    device = device_of(wire, direction)
     with device.namespace.entered(), FlowProbe(max_flows=1_009) as probe:
         for _ in range(libbpf.MOST_TCX):
             others.enter_context(OtherProgram(device, direction, NEXT))
