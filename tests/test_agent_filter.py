@@ -9,7 +9,16 @@ import pytest
 from packets import captures, reference
 from packets.build import ip4, tcp, udp
 from support import traffic
-from support.agent import Agent, audit, audited, finals_of, flowstream, on, records_of
+from support.agent import (
+    Agent,
+    audit,
+    audited,
+    finals_of,
+    flowstream,
+    on,
+    quiet,
+    records_of,
+)
 from support.net import namespace
 from support.traffic import wait_until
 from support.tun import tun_device
@@ -43,6 +52,7 @@ def test_the_rest_is_filtered_out(
     with Agent(*where, "--filter", "tcp port 80") as agent:
         agent.publishing()
         traffic.replay(wire.sender, CAPTURE)
+        quiet(wire.receiver)
         agent.stop()
         (logged,) = agent.logs("filtering")
     assert (logged["filter"], logged["instructions"]) == ("tcp port 80", 20)
@@ -86,6 +96,7 @@ def test_a_long_filter_goes_to_every_attachment(wire: Wire, recording_url: str) 
     with Agent(*where, "--filter", f"{HOSTS} or (udp and src port 53)") as agent:
         agent.publishing()
         traffic.replay(wire.sender, captures.TRACES / "dns-edns-ecs.pcap")
+        quiet(wire.receiver)
         agent.stop()
         assert agent.logs("filtering")[0]["instructions"] > 256
     (final,) = finals_of(recording_url)

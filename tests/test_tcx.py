@@ -116,7 +116,8 @@ def test_programs_of_others_get_every_packet_and_keep_their_verdict(
         theirs = [early.id, late.id, last.id]
         assert programs(device, direction) == [attachment.program.id, *theirs]
         received = wire.receiver.statistic("rx_packets")
-        flooded(wire, early)
+        furthest = last if verdict == NEXT else late
+        flooded(wire, furthest)
         # Ours has seen what theirs drops.
         assert attachment.counters().seen.packets == PACKETS
         behind = PACKETS if verdict == NEXT else 0
@@ -126,7 +127,7 @@ def test_programs_of_others_get_every_packet_and_keep_their_verdict(
             assert wire.receiver.statistic("rx_packets") - received == arrived
         attachment.close()
         assert wait_until(lambda: programs(device, direction) == theirs)
-        flooded(wire, early)
+        flooded(wire, furthest)
         assert [early.packets, late.packets, last.packets] == [
             2 * PACKETS,
             2 * PACKETS,
@@ -159,7 +160,7 @@ def test_a_program_that_is_put_first_later_decides_what_ours_sees(wire, others, 
         with OtherProgram(device, direction, NEXT, first=True) as other:
             assert programs(device, direction) == [other.id, attachment.program.id]
             flooded(wire, other)
-            assert attachment.counters().seen.packets == PACKETS
+            assert wait_until(lambda: attachment.counters().seen.packets == PACKETS)
         with OtherProgram(device, direction, TAKE, first=True) as other:
             flooded(wire, other)
             assert attachment.counters().seen.packets == PACKETS

@@ -14,6 +14,7 @@ import pytest
 from packets import captures, corpus
 from packets.compare import differing
 from packets.kernel import END_INTERVAL_OVER, as_flows
+from support.agent import quiet
 from support.net import namespace, veth_pair
 from support.packet_socket import Capture, Sender
 from support.pcap_runs import Runner
@@ -91,6 +92,8 @@ def sent(wire: Wire, mode: Mode) -> tuple[dict[str, Seen], list[bytes]]:
             attached[name] = (probe, made)
         sender = stack.enter_context(Sender(wire.sender))
         refused = deliver(sender, attached["xdp"][1])
+        # What XDP has seen may be on its way to the TC hook.
+        quiet(wire.receiver)
         for _, attachment in attached.values():
             attachment.detach()
         return {name: observed(*each) for name, each in attached.items()}, refused
