@@ -163,8 +163,9 @@ class Drain:
             await self._send(drained)
             return
         self._unread.clear()
+        left_out = frozenset(self._failed)
         try:
-            spooled = await self._store.read(self._failed.keys())
+            spooled = await self._store.read(left_out)
         except (OSError, FlowstreamError):
             # The store has logged it.
             self._unread.set()
@@ -173,6 +174,9 @@ class Drain:
         if spooled is not None:
             self._unread.set()
             await self._send(Drained(spooled))
+        elif left_out - self._failed.keys():
+            # One recovered during the read: its batches can be read now.
+            self._unread.set()
         elif self._failed:
             self._unread.set()
             next_attempt = min(each.at for each in self._failed.values())
