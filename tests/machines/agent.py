@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 import numbered
 import numpy as np
-from recorded import FLOWSTREAM, Agent, audit, equal, finals, records_of, total, wait_until
+from check import equal, say
+from recorded import FLOWSTREAM, Agent, audit, finals, records_of, total, wait_until
+from skbs import statistic
 
 from flowstream.kernel import features, libbpf
 from flowstream.kernel.flow_maps import OVERFLOW_SIZE
@@ -37,15 +39,6 @@ RING_RECORDS: Final = OVERFLOW_SIZE // ((FLOW_RECORD.itemsize + 7) // 8 * 8 + 8)
 PLACE: Final = Path("/tmp/bpf")
 NO_ROOM: Final = 16
 """Flows of the smallest table: nearly every packet becomes a record of its own."""
-
-
-def say(line: str) -> None:
-    """Print a line for the runner."""
-    print(f"check: {line}", flush=True)  # noqa: T201 - its output is its result
-
-
-def statistic(device: str, name: str) -> int:
-    return int(Path(f"/sys/class/net/{device}/statistics/{name}").read_text())
 
 
 def sent(shares: list[NDArray[np.uint64]]) -> int:

@@ -45,7 +45,8 @@ machine_overlay() {
 	find "$1/tests" -name __pycache__ -prune -exec rm -rf {} +
 	(
 		cd "$1/captures"
-		PYTHONPATH=$top "$top/.venv/bin/python" "$top/tests/machines/octets.py" *.pcap
+		PYTHONPATH=$top:$top/tests/kernels \
+			"$top/.venv/bin/python" "$top/tests/machines/octets.py" *.pcap
 	) >"$1/msgpack.sha256"
 	filters | while read -r expression; do
 		digest=$(digest_here "$1" --filter "$expression")

@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
+from check import equal
 
 from flowstream.errors import SourceError
 from flowstream.layouts.flow import FLOW_RECORD
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 FLOWSTREAM: Final = (sys.executable, "-B", "-m", "flowstream")
 TIMEOUT_S: Final = 300
-
-
-def equal(what: str, found: Any, expected: Any) -> None:
-    assert found == expected, f"{what}: found {found}, expected {expected}"
 
 
 def wait_until(true: Callable[[], object], doing: str) -> None:
