@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from packets.kernel import END_INTERVAL_OVER, wire
+from support.conversations import UDP_SEGMENT
 from support.net import Namespace, namespace
 from support.traffic import wait_until
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 OCTETS = 3_000_017
 PORT = 5_000
-UDP_SEGMENT = 103  # linux/udp.h
 SO_TXREHASH = 74  # asm-generic/socket.h
 IN_FLIGHT = 1 << 17
 """Octets; a veth that has an XDP program drops what is beyond 256 packets."""
