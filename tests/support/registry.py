@@ -161,10 +161,12 @@ class _Handler(JsonHandler):
         self.registry.users.append(
             owner_of(self.client_address[1], self.connection.getsockname()[1])
         )
+        # Also where nobody looks at it: closing a socket with unread octets resets the
+        # connection, and the client may lose what it had not read yet.
+        body = self.body()
         if self.registry.raw is not None:
             self._answer_raw(self.registry.raw())
             return
-        body = self.body()
         path = urlsplit(self.path).path
         try:
             status, document = 200, self.registry.answer(
