@@ -108,8 +108,10 @@ generate: setup ## rebuild kernel objects, layouts and schema files
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --extra agent --extra anonymise --extra dev --extra parquet --extra readers \
-		-o requirements-dev.txt pyproject.toml
+		--extra report --extra top -o requirements-dev.txt pyproject.toml
 	$(COMPILE) --extra fuzz -c requirements-dev.txt -o requirements-fuzz.txt pyproject.toml
+	$(COMPILE) --extra docs -c requirements-dev.txt -o requirements-docs.txt pyproject.toml
+	$(COMPILE) --extra release -c requirements-dev.txt -o requirements-release.txt pyproject.toml
 	$(COMPILE) --extra agent --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
 	$(COMPILE) --build-deps-for wheel --only-build-deps -c requirements-dev.txt \
