@@ -46,13 +46,13 @@ ROOMS = {
         "encode": "errors streams layouts records accounting messages",
         "registry": "errors undecodable streams host urls records schemas accounting encode",
         "delivery": "errors streams closing urls accounting messages",
-        "kafka": "errors undecodable files compression streams wording closing urls accounting "
-        "messages delivery",
+        "kafka": "errors undecodable files compression streams wording closing waiting urls "
+        "accounting messages delivery",
         "config": "errors files streams wording host urls accounting kafka",
         "segments": "errors undecodable extras files compression streams wording closing urls "
         "accounting messages delivery",
-        "spool": "errors undecodable streams records accounting messages encode delivery kafka "
-        "segments",
+        "spool": "errors undecodable streams waiting records accounting messages encode delivery "
+        "kafka segments",
         "sink": "errors streams urls accounting messages delivery kafka segments",
         "source": "errors extras streams urls messages delivery kafka segments",
         "reading": "errors extras streams wording layouts records accounting messages encode "

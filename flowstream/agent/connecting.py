@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowstream.errors import SinkError
+from flowstream.waiting import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,15 +41,15 @@ async def connect(
 
 
 async def _start(sink: Sink, topics: Sequence[str], *, patient: bool) -> None:
-    pause, longest = _PAUSES_S
+    pauses = Pauses(*_PAUSES_S)
     while True:
         try:
             await sink.start(topics)
         except SinkError as err:
             if not patient:
                 raise
-            log.warning("sink_not_started", error=str(err), retry_s=pause)
+            pause = pauses.length()
+            log.warning("sink_not_started", error=str(err), retry_s=round(pause, 1))
         else:
             return
         await asyncio.sleep(pause)
-        pause = min(2 * pause, longest)

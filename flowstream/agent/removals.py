@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from flowstream.layouts.constants import EndReason
-from flowstream.waiting import within
+from flowstream.waiting import SETTLE_POLL_S, within
 
 if TYPE_CHECKING:
     from flowstream.accounting.attachment_key import AttachmentKey
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from flowstream.pipeline.limit import RecordLimit
     from flowstream.pipeline.publisher import Publisher
 
-SETTLE_POLL_S: Final = 0.02
-"""How often the sink is checked for having settled the records of up to ``POLLED`` attachments."""
 POLLED: Final = 64
 
 

@@ -17,7 +17,7 @@ import structlog
 from flowstream.accounting.counters import Rhythm, counters_record
 from flowstream.layouts.constants import EndReason
 from flowstream.pipeline.publisher import RecordBatch
-from flowstream.waiting import within
+from flowstream.waiting import SETTLE_POLL_S, Pauses, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from flowstream.pipeline.publisher import Means, Publisher
     from flowstream.streams import Stream
 
-SETTLE_POLL_S: Final = 0.02
-"""How often a run that is being closed is checked for records without an outcome."""
 _PAUSES_S: Final = (1.0, 30.0)
 """Between attempts to publish final counters: the first pause and the longest."""
 
@@ -130,7 +128,7 @@ class Predecessors:
 
     async def _publish_final(self, earlier: Predecessor, publisher: Publisher) -> bool:
         """Publish its final counters until they are published; False when there is no time."""
-        ledger, pause = earlier.run.ledger, _PAUSES_S[0]
+        ledger, pauses = earlier.run.ledger, Pauses(*_PAUSES_S)
         while True:
             failed = ledger.counters_failed
             for key in earlier.attachments():
@@ -148,10 +146,10 @@ class Predecessors:
                     return False
             if ledger.counters_failed == failed:
                 return True
-            log.warning("run_not_closed", agent_epoch=earlier.epoch, retry_s=pause)
+            pause = pauses.length()
+            log.warning("run_not_closed", agent_epoch=earlier.epoch, retry_s=round(pause, 1))
             if await within(pause, self._stopping):
                 return False
-            pause = min(2 * pause, _PAUSES_S[1])
 
 
 def _next(batches: Iterator[tuple[Stream, NDArray[np.void]]]) -> RecordBatch | None:

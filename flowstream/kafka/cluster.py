@@ -11,9 +11,9 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 
 from flowstream.errors import SinkError
 from flowstream.kafka.diagnosis import Diagnosis, diagnosed, why_unreachable
-from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.producer import Producer
 from flowstream.kafka.topic_settings import losing
+from flowstream.waiting import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiokafka.structs import TopicPartition
 
-from flowstream.kafka.pauses import Pauses
+from flowstream.waiting import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from flowstream.accounting import terms
-from flowstream.kafka.pauses import Pauses
+from flowstream.waiting import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.accounting import terms
 from flowstream.errors import FlowstreamError
-from flowstream.kafka.pauses import Pauses
 from flowstream.spool.pace import Rate, Window
+from flowstream.waiting import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

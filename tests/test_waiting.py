@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from flowstream.kafka.pauses import Pauses
 from flowstream.kafka.refusals import ClosedTopics
+from flowstream.waiting import Pauses
 
 
 def test_pauses_grow_and_are_spread_over_half_their_length() -> None:
