@@ -14,14 +14,18 @@ from tools.lower_bounds import FOR_DEVELOPMENT, lowest_versions
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BUILD, DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO = (
+BUILD, DEVELOPMENT, DOCS, FUZZ, RELEASE, IMAGE, EXAMPLES, GO = (
     "requirements-build.txt",
     "requirements-dev.txt",
+    "requirements-docs.txt",
     "requirements-fuzz.txt",
+    "requirements-release.txt",
     "requirements.txt",
     "examples/requirements.txt",
     "tests/goflow2/requirements.txt",
 )
+OWN_LOCKS = {"docs": DOCS, "fuzz": FUZZ, "release": RELEASE}
+"""Extras of targets that most developers never run, by their locks."""
 
 
 def pins(name: str) -> dict[str, tuple[str, frozenset[str]]]:
@@ -40,7 +44,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
 
 
-@pytest.mark.parametrize("lock", [BUILD, DEVELOPMENT, FUZZ, IMAGE, EXAMPLES, GO])
+@pytest.mark.parametrize("lock", [BUILD, DEVELOPMENT, DOCS, FUZZ, RELEASE, IMAGE, EXAMPLES, GO])
 def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
     lines = (TOP / lock).read_text(encoding="utf-8").splitlines()
     first_words = {line.split()[0] for line in lines if line and line[0] not in " #"}
@@ -69,10 +73,9 @@ def test_image_has_every_dependency_and_no_tool() -> None:
 
 
 def test_development_has_every_extra() -> None:
-    locked = pins(DEVELOPMENT).keys()
     for extra, requirements in PROJECT["optional-dependencies"].items():
-        # The fuzzer has wheels for some machines only.
-        assert extra == "fuzz" or names(requirements) <= locked
+        locked = pins(OWN_LOCKS.get(extra, DEVELOPMENT)).keys()
+        assert names(requirements) <= locked
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
