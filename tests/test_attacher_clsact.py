@@ -260,7 +260,7 @@ def test_an_agent_is_told_that_nobody_removes_its_filter(ends):
             attachment.detach()
         attachment.close()
     assert filters(device, INGRESS) == OURS
-    # By hand, as docs/operations.md has it.
+    # By hand, as docs/how-to/interfaces.md has it.
     (handle,) = re.findall(
         r"handle (0x[0-9a-f]+) flowstream", tc(device, "filter show DEV ingress")
     )

@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOP = Path(__file__).parent.parent
-DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/*.md")])
+DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")])
 README = TOP / "README.md"
 RECORDS = (TOP / "docs" / "records.md").read_text(encoding="utf-8")
 OPERATIONS = (TOP / "docs" / "operations.md").read_text(encoding="utf-8")
+LOGS = (TOP / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
 UNIT = TOP / "docs" / "flowstream.service"
 OPTIONS_HEADING = "## Options of `flowstream run`"
+COMMANDS = TOP / "docs" / "reference" / "commands.md"
 SECURITY = TOP / "docs" / "security.md"
 RELIABILITY = TOP / "docs" / "reliability.md"
 PROPERTIES_HEADING = "## Properties"
@@ -71,7 +73,7 @@ def table(text: str) -> list[list[str]]:
 
 
 def options_table() -> str:
-    """The table of options as README.md must have it."""
+    """The table of options as docs/reference/commands.md must have it."""
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for option in OPTIONS.values():
         value = "" if option.is_switch else f" {option.metavar}"
@@ -105,7 +107,7 @@ def commands() -> list[str]:
 
 
 def test_the_options_are_the_programs():
-    written = section(README.read_text(encoding="utf-8"), OPTIONS_HEADING)
+    written = section(COMMANDS.read_text(encoding="utf-8"), OPTIONS_HEADING)
     assert options_table() in written, "run .venv/bin/python tests/test_docs.py"
 
 
@@ -180,13 +182,9 @@ def test_every_term_of_the_loss_equation_is_documented(heading, known):
     assert documented == list(known)
 
 
-def first_column(heading: str) -> list[str]:
-    """Code spans in the first column of a table in docs/operations.md."""
-    return [
-        span
-        for row in table(section(OPERATIONS, heading))
-        for span in re.findall(r"`([^`]+)`", row[0])
-    ]
+def first_column(text: str) -> list[str]:
+    """Code spans in the first column of the first table in ``text``."""
+    return [span for row in table(text) for span in re.findall(r"`([^`]+)`", row[0])]
 
 
 def test_every_logged_event_is_documented():
@@ -199,7 +197,7 @@ def test_every_logged_event_is_documented():
         if getattr(node.func.value, "id", "") == "log" and node.func.attr in LEVELS
         if isinstance(node.args[0], ast.Constant)
     }
-    documented = set(first_column("## Logs"))
+    documented = set(first_column(LOGS))
     assert logged - documented == set()
     # Some events are logged by way of a variable.
     assert documented - texts == set()
@@ -254,7 +252,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TOP)))
 def test_links_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):
@@ -329,7 +327,7 @@ def test_libraries_of_the_agent_are_installed_by_make_setup_and_in_the_image():
 def main() -> None:
     """Write the tables of options and properties."""
     for file, heading, rows in (
-        (README, OPTIONS_HEADING, options_table()),
+        (COMMANDS, OPTIONS_HEADING, options_table()),
         (SECURITY, PROPERTIES_HEADING, properties_table()),
     ):
         before, after = file.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)

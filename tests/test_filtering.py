@@ -280,7 +280,8 @@ def test_a_filter_that_cannot_be_translated_is_refused_before_anything_is_made()
 
 
 def filters_section() -> str:
-    text = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    document = Path(__file__).parent.parent / "docs" / "how-to" / "filter.md"
+    text = document.read_text(encoding="utf-8")
     _, _, rest = text.partition("\n## Filters\n")
     return rest.partition("\n## ")[0]
 
