@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.run import Run
+    from flowstream.agent.stages import Accompanying, Stage
     from flowstream.attacher.process import Process
     from flowstream.chain.chain import Chain
     from flowstream.config.run import RunConfig
@@ -44,23 +45,6 @@ if TYPE_CHECKING:
     from flowstream.pipeline.probe import Attachment, Probe
     from flowstream.pipeline.publisher import Means, Publisher
     from flowstream.sink import Sink
-
-
-class Stage(Protocol):
-    """A part of a run that goes on until it is told to stop."""
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Work until ``stopping`` is set and ``wake`` called."""
-
-    def wake(self) -> None:
-        """Let ``run`` see that it has to end."""
-
-
-class Accompanying(Stage, Protocol):
-    """A stage that adds and removes attachments, as the configuration in force says."""
-
-    def configure(self, config: RunConfig) -> None:
-        """Follow another configuration."""
 
 
 FAULT_POLL_S: Final = 0.5
