@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -79,7 +80,7 @@ def check_bond_members(mode: str) -> str:
     with bond(mode) as wires, FlowProbe(max_flows=1009) as probe:
         attachments = [attach(probe, name) for name in MEMBERS]
         streams = [
-            Stream(wire, udp(number, 1).frame, lambda its=its: seen(its))
+            Stream(wire, udp(number, 1).frame, partial(seen, its))
             for number, (wire, its) in enumerate(zip(wires, attachments, strict=True), 1)
         ]
         join(MEMBERS[0])

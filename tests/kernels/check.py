@@ -316,7 +316,7 @@ def check_flow(point: Point, sender: Sender) -> str:
     )
 
 
-def check_raw_ip(point: Point, _: Sender) -> str:
+def check_raw_ip(point: Point, _sender: Sender) -> str:
     """The same packets without their Ethernet headers, on a tun device."""
     line = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(line, TUNSETIFF, struct.pack("=16sH22x", b"tun0", IFF_TUN))
@@ -349,7 +349,7 @@ def check_raw_ip(point: Point, _: Sender) -> str:
 
 def verified(program: Program, hook: Hook) -> int:
     """Instructions that the verifier processed; few, since each interface has a load."""
-    count = libbpf.object_info(ProgInfo, program.fd).verified_insns
+    count: int = libbpf.object_info(ProgInfo, program.fd).verified_insns
     assert 0 < count <= MOST_INSTRUCTIONS[hook], f"verified in {count} instructions"
     return count
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bonds import check_bond, check_bond_members
@@ -212,12 +213,9 @@ def cases() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "gre of several ends", check_gre_of_several_ends
     yield "vlan", check_vlan
     for mode in ("active-backup", "balance-rr"):
-        yield f"members of a bond, {mode}", lambda mode=mode: check_bond_members(mode)
+        yield f"members of a bond, {mode}", partial(check_bond_members, mode)
         for attach_mode in (Mode.NATIVE, Mode.GENERIC):
-            yield (
-                f"bond, {mode}, {attach_mode}",
-                lambda mode=mode, attach_mode=attach_mode: check_bond(mode, attach_mode),
-            )
+            yield f"bond, {mode}, {attach_mode}", partial(check_bond, mode, attach_mode)
 
 
 def main() -> int:

@@ -192,7 +192,7 @@ def check_killed() -> str:
 
 def check_link_deleted() -> str:
     """The link goes and comes back under the same name."""
-    packets = {}
+    packets: dict[tuple[int, str], int] = {}
     with ExitStack() as stack:
         with wire() as exchange:
             run = stack.enter_context(running(*BOTH))

@@ -117,7 +117,10 @@ def send(device: str, numbers: NDArray[np.uint64]) -> None:
             made, lengths = frames(numbers[start : start + BATCH])
             count = len(made)
             vectors = (_Vector * count)(
-                *((made.ctypes.data + n * made.itemsize, int(lengths[n])) for n in range(count))
+                *(
+                    _Vector(made.ctypes.data + n * made.itemsize, int(lengths[n]))
+                    for n in range(count)
+                )
             )
             messages = (_Message * count)(
                 *(_Message(_Header(vectors=ctypes.pointer(each), count=1)) for each in vectors)
