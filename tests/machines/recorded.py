@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOWSTREAM: Final = (sys.executable, "-B", "-m", "flowstream")
-TIMEOUT_S: Final = 300
+TIMEOUT_S: Final = 900
+"""For anything: without the C code of aiokafka, as on s390x, a record takes 1 ms to write."""
 
 
 def wait_until(true: Callable[[], object], doing: str) -> None:
@@ -45,7 +46,8 @@ class Agent:
         Path(self.sink.removeprefix("file:")).chmod(0o777)
         self._log = Path(tempfile.mkstemp()[1])
         command = [*FLOWSTREAM, "run", "--sink", self.sink, "--format", "msgpack"]
-        command += ["--interval", "1", *map(str, options)]
+        command += ["--interval", "1", "--shutdown-timeout", str(TIMEOUT_S - 60)]
+        command += map(str, options)
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log)
         wait_until(lambda: self._ended() or '"publishing"' in self.log(), "starting")
