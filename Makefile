@@ -18,7 +18,8 @@ C_SOURCES := $(shell find bpf examples -name '*.[ch]')
 RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=iproute2 \
 	ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
-	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl
+	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl \
+	man=man-db zsh=zsh fish=fish
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
 	community_id config config_source encode extras imports kafka_properties \
@@ -32,7 +33,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz bench fleet generate lock examples \
-	kernels machines image newcomer clean
+	man kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -136,6 +137,10 @@ examples: setup ## run the examples on their stream engines
 	@$(FLINK)/$(PIP_INSTALL) --require-hashes --no-build-isolation \
 		-r examples/flink/requirements.txt
 	@$(SUDO) $(BIN)/python -m pytest -o pythonpath=tests examples $(ARGS)
+
+man: setup ## write manual pages and completions into build/man and build/completions
+	$(BIN)/python -m tools.man_pages build/man
+	$(BIN)/python -m tools.completions build/completions
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh

@@ -231,7 +231,7 @@ def test_there_are_commands():
 def test_a_command_is_one(command):
     words = shlex.split(command, comments=True)
     program = next(i for i, word in enumerate(words) if word.endswith("flowstream"))
-    args = vars(command_line._parser().parse_args(words[program + 1 :]))
+    args = vars(command_line.make_parser().parse_args(words[program + 1 :]))
     for field in OPTIONS:
         if args.get(field) not in (None, False):
             OPTIONS[field].parse(args[field])

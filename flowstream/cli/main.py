@@ -45,7 +45,8 @@ exit status:
 """
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Return the parser of the command line, with all commands."""
     parser = Parser(
         prog="flowstream",
         description="Publish flow records of the packets of a host's interfaces to Apache Kafka.",
@@ -114,7 +115,7 @@ def _discard_output() -> None:
 
 def _execute(argv: Sequence[str] | None) -> int:
     try:
-        args = _parser().parse_args(argv)
+        args = make_parser().parse_args(argv)
     except SystemExit as end:  # --help and --version, once printed
         return int(end.code or 0)
     # Every command has the extra with its libraries, "" where it needs none.

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from flowstream.cli import audit, pcap, record, replay, run
-from flowstream.cli.main import _parser
+from flowstream.cli.main import make_parser
 from flowstream.cli.options import values
 from flowstream.config.kafka import client_of
 from flowstream.config.options import options_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-_PARSER = _parser()
+_PARSER = make_parser()
 
 
 def seeds() -> Sequence[bytes]:
