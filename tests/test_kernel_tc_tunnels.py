@@ -164,7 +164,8 @@ def test_segments_in_a_tunnel_count_as_on_the_wire(name):
         transfer(here, there, tunnel)
         sent, crossed, received = (Flows(each, tunnel.port) for each in (out, single, joined))
         # A host's own IPv6 messages may pass before all programs are there.
-        largest = max(crossed.now(), key=lambda flow: crossed.now()[flow]["packets"])
+        flows = crossed.now()
+        largest = max(flows, key=lambda flow: flows[flow]["packets"])
         # The last packets may be on their way.
         wait_until(lambda: sent.of(largest) == crossed.of(largest) == received.of(largest))
         assert sent.of(largest) == crossed.of(largest)
