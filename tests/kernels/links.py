@@ -21,10 +21,10 @@ from wires import (
     FAR_ADDRESS,
     NEAR_ADDRESS,
     Wire,
+    add_vlan,
     attach,
     facts,
     far_side,
-    ip,
     run_all,
     tun,
     tunnel,
@@ -156,8 +156,7 @@ def check_vlan() -> str:
     """The parent sees the tag, the VLAN's own link the frame without it."""
     untagged = (udp(1, 31), tcp6(0x12, 13))
     with veth("trunk", "sender") as wire:
-        ip("link", "add", "link", "trunk", "name", "vlan", "type", "vlan", "id", 7)
-        ip("link", "set", "vlan", "up")
+        add_vlan("trunk", "vlan", 7)
         links = facts()
         equal("kind", links["vlan"].kind, "vlan")
         equal("lower", links["vlan"].lower, links["trunk"].index)
