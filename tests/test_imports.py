@@ -64,9 +64,9 @@ ROOMS = {
         "pipeline": "streams layouts records accounting kernel encode config sink",
         "following": "errors waiting host accounting kernel config pipeline",
         "chain": "errors streams closing waiting layouts host accounting kernel config pipeline",
-        "agent": "errors files streams waiting log layouts host urls accounting messages kernel "
-        "attacher filtering encode registry kafka config segments spool sink pipeline following "
-        "chain",
+        "agent": "errors files streams wording waiting log layouts host urls accounting messages "
+        "kernel attacher filtering encode registry kafka config segments spool sink pipeline "
+        "following chain",
         "check": "errors streams wording closing host urls accounting config kernel filtering "
         "kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "

@@ -215,9 +215,13 @@ class Attachments:
 
     def seen_packets(self) -> int:
         """Packets that the programs of all attachments of the run saw, also of those that went."""
-        its = [each.counters() for each in self._present.values()]
-        its += [each.kernel for each in self._departed.values()]
+        its = self.kernel_counts()
         return self._run.past.seen_packets + sum(each.seen.packets for each in its)
+
+    def kernel_counts(self) -> list[KernelCounts]:
+        """Return the kernel's counts of all attachments, except of those that are past."""
+        counts = [each.counters() for each in self._present.values()]
+        return counts + [each.kernel for each in self._departed.values()]
 
 
 @dataclass(slots=True)

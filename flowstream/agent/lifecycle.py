@@ -23,11 +23,13 @@ from flowstream.agent.draining import Draining
 from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.guarding import guard
+from flowstream.agent.notifying import Notifying
 from flowstream.agent.reloading import Reloading
 from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
 from flowstream.chain.predecessors import Predecessors
 from flowstream.errors import SinkError
+from flowstream.host.service_manager import ServiceManager
 from flowstream.pipeline.limit import RecordLimit
 from flowstream.waiting import within
 
@@ -66,6 +68,7 @@ class Agent:
         signals: Signals | None = None,
         spool_state: Callable[[], SpoolState] = SpoolState,
         source: ConfigSource | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher, self._run = sink, publisher, run
@@ -83,7 +86,11 @@ class Agent:
         )
         self._chain: Chain | None = None
         self._predecessors: Predecessors | None = None
-        self._reloading = Reloading(source, config, self._configure) if source else None
+        self._manager = manager or ServiceManager()
+        self._notifying = Notifying(self._manager, config, self._attachments, run, spool_state)
+        self._reloading = (
+            Reloading(source, config, self._configure, self._manager) if source else None
+        )
         self._removing: set[asyncio.Task[None]] = set()
         self._stages: list[Stage] = [self._draining, self._removals]
         self._accompanying: list[Accompanying] = []
@@ -171,9 +178,12 @@ class Agent:
     async def run(self, topics: Sequence[str]) -> int:
         """Publish until told to stop; return the exit status."""
         unguard = guard(self._attacher, self._faults) if self._attacher else lambda: None
+        # Until the very end: everything that is left may take its time.
+        notifying = self._spawn(self._notifying.run())
         try:
             return await self._run_to_end(topics)
         finally:
+            notifying.cancel()
             unguard()
 
     async def _run_to_end(self, topics: Sequence[str]) -> int:
@@ -189,6 +199,7 @@ class Agent:
         log.info("publishing", sink=self._config.sink, format=self._config.format)
         self._attachments.start()
         self._publishing.set()
+        self._notifying.ready()
         publishing = self._spawn(self._publisher.run(self._faults.add))
         counting = self._spawn(self._counting.run(self._stopping))
         intake = [self._spawn(stage.run(self._stopping)) for stage in self._stages]
@@ -220,6 +231,7 @@ class Agent:
     def stop(self) -> None:
         """Let ``run`` end in order, as a signal does."""
         self._stopping.set()
+        self._manager.stopping()
         for stage in (*self._stages, self._counting, *self._accompanying):
             stage.wake()
         if self._reloading:
@@ -231,6 +243,7 @@ class Agent:
         self._limit.configure(config)
         self._draining.set_interval(config.interval_s)
         self._counting.configure(config)
+        self._notifying.configure(config)
         for stage in self._accompanying:
             stage.configure(config)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource, Reload
     from flowstream.host.privileges import User
+    from flowstream.host.service_manager import ServiceManager
 
 ENDING: Final = "the run is ending"
 
@@ -30,13 +31,18 @@ class Reloading:
     """Serves requests to read the configuration again, of which ``config`` is the first.
 
     ``apply`` puts a configuration into force, all of it at once. Requests that come while
-    the file is read make one more reading together.
+    the file is read make one more reading together. The service ``manager`` is told of each.
     """
 
     def __init__(
-        self, source: ConfigSource, config: RunConfig, apply: Callable[[RunConfig], object]
+        self,
+        source: ConfigSource,
+        config: RunConfig,
+        apply: Callable[[RunConfig], object],
+        manager: ServiceManager,
     ) -> None:
         self._source, self._config, self._apply = source, config, apply
+        self._manager = manager
         self._requested = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -55,16 +61,20 @@ class Reloading:
         """Serve requests, also those that came before, until ``stop``."""
         while await self._requested.wait() and not self._stopping.is_set():
             self._requested.clear()
-            try:
-                # The file system may take its time.
-                read = await asyncio.to_thread(self._source.reload, self._config)
-            except UsageError as err:
-                _failed(str(err), "nothing has changed: correct the file and send SIGHUP again")
+            with self._manager.reloading():
+                await self._reload()
+
+    async def _reload(self) -> None:
+        try:
+            # The file system may take its time.
+            read = await asyncio.to_thread(self._source.reload, self._config)
+        except UsageError as err:
+            _failed(str(err), "nothing has changed: correct the file and send SIGHUP again")
+        else:
+            if self._stopping.is_set():
+                _failed(ENDING)
             else:
-                if self._stopping.is_set():
-                    _failed(ENDING)
-                else:
-                    self._put_into_force(read)
+                self._put_into_force(read)
 
     def _put_into_force(self, read: Reload) -> None:
         before, self._config = self._config, read.config

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from flowstream.config.source import ConfigSource
     from flowstream.following.places import Place
     from flowstream.host.privileges import User
+    from flowstream.host.service_manager import ServiceManager
     from flowstream.kernel.packet_filter import PacketFilter
     from flowstream.pipeline.probe import Attaches, Probe
 
@@ -66,12 +67,17 @@ _PIN_DESCRIPTORS: Final = (16, 1)
 """Directories and maps of this run and the one before, and of each attachment its former link."""
 
 
-def run(config: RunConfig, process: Process, source: ConfigSource | None = None) -> int:
+def run(
+    config: RunConfig,
+    process: Process,
+    source: ConfigSource | None = None,
+    manager: ServiceManager | None = None,
+) -> int:
     """Run the agent to its end; return the exit status: 0, or 1 after a fault.
 
     ``process`` is the attacher's, which stays the caller's. With the ``source`` of the
-    configuration SIGHUP reads it again. Raises ``FlowstreamError`` for whatever keeps the
-    agent from starting.
+    configuration SIGHUP reads it again. The service ``manager`` is told how the run is.
+    Raises ``FlowstreamError`` for whatever keeps the agent from starting.
     """
     logs.configure(config.log_level, config.log_format)
     name = privileges.user_name(config.user)
@@ -105,7 +111,9 @@ def run(config: RunConfig, process: Process, source: ConfigSource | None = None)
         if chain:
             attacher = chain.taking_over(attacher)
         publisher = means.publisher(this, config.topic_prefix)
-        agent = Agent(config, probe, sink, publisher, this, signals, means.spool_state, source)
+        agent = Agent(
+            config, probe, sink, publisher, this, signals, means.spool_state, source, manager
+        )
         stack.callback(agent.close)
         agent.depend_on(process)
         if chain:

@@ -16,6 +16,7 @@ from flowstream.config.publish import PublishConfig
 from flowstream.config.run import OPTIONS, load
 from flowstream.config.source import ConfigSource
 from flowstream.config.spool import SPOOL_OPTIONS
+from flowstream.host.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     import argparse
@@ -76,24 +77,35 @@ def add(commands: Commands) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run the agent to its end and return its exit status."""
     # SIGHUP would end the process until the agent can act on it, however early it comes.
-    with _held_back(signal.SIGHUP) if args.config is not None else contextlib.nullcontext():
+    with (
+        # Before a child process inherits its variables.
+        ServiceManager.of_environment() as manager,
+        _held_back(signal.SIGHUP) if args.config is not None else contextlib.nullcontext(),
+    ):
         from flowstream.attacher.process import Process  # noqa: PLC0415
 
         # Before the configuration is read: the attacher has none of the secrets in it.
         with Process() as process:
             if args.config is None:
-                return _run(process, load(vars(args)))
+                return _run(process, manager, load(vars(args)))
             source = ConfigSource(vars(args), Path(args.config))
-            return _run(process, source.config, source)
+            return _run(process, manager, source.config, source)
 
 
-def _run(process: Process, config: RunConfig, source: ConfigSource | None = None) -> int:
+def _run(
+    process: Process,
+    manager: ServiceManager,
+    config: RunConfig,
+    source: ConfigSource | None = None,
+) -> int:
+    # As long as it is permitted: the agent gives up its privileges.
+    manager.open()
     single_threaded()
     with _without_rich():
         import structlog  # noqa: F401, PLC0415
     from flowstream.agent.run import run  # noqa: PLC0415
 
-    return run(config, process, source)
+    return run(config, process, source, manager)
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ class FollowingRig(Rig):
         pattern: str = "far*",
         before_attach: Callable[[Target], object] = lambda _: None,
         program: str = "flow",
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(url, program, **options)
         self.before_attach = before_attach

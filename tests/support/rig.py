@@ -25,6 +25,7 @@ from support.agent import finals_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from flowstream.host.service_manager import ServiceManager
     from flowstream.pipeline.probe import Attachment
     from support.net import Interface
 
@@ -34,14 +35,20 @@ TOPICS = [f"flowstream.{stream}" for stream in Stream]
 class Rig:
     """An agent with a probe and a recording; ``options`` are fields of RunConfig."""
 
-    def __init__(self, url: str, program: str = "flow", **options: object) -> None:
+    def __init__(
+        self,
+        url: str,
+        program: str = "flow",
+        manager: ServiceManager | None = None,
+        **options: object,
+    ) -> None:
         config = load({"interfaces": ("unused",), "sink": url, "interval_s": 0.5, **options})
         self.url = url
         run = Run(Identity(epoch_at(time.time_ns()), bytes(16), "host-a", bytes(16)))
         self.probe = PROBES[program](max_flows=config.max_flows)
         self.sink = open_sink(url, run.ledger, partitions=3, record_format="json")
         publisher = Publisher(self.sink, make_encoder("json", run.identity), run, "flowstream")
-        self.agent = Agent(config, self.probe, self.sink, publisher, run)
+        self.agent = Agent(config, self.probe, self.sink, publisher, run, manager=manager)
         self.sink.prepare(TOPICS)
 
     def attach(self, device: Interface) -> Attachment:
