@@ -33,7 +33,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz bench fleet generate lock examples \
-	man kernels machines image newcomer clean
+	man release kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,7 @@ test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
 	@# The tests themselves reach no network.
 	@GOTOOLCHAIN=local GOFLAGS=-modcacherw GOPATH=$(CURDIR)/.cache/go/path \
 		$(BIN)/go -C tests/goflow2 mod download
@@ -141,6 +142,10 @@ examples: setup ## run the examples on their stream engines
 man: setup ## write manual pages and completions into build/man and build/completions
 	$(BIN)/python -m tools.man_pages build/man
 	$(BIN)/python -m tools.completions build/completions
+
+release: setup ## build the release into build/release: wheel, sources, SBOM, digests
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
+	@$(BIN)/python -m tools.release build/release
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh
