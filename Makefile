@@ -32,8 +32,8 @@ COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --ge
 PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz bench fleet generate lock examples \
-	man release kernels machines image newcomer clean
+.PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz docs bench fleet generate lock \
+	examples man release kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -77,6 +77,7 @@ lint: setup ## check style, types and generated files
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(SUDO) $(BIN)/python -m tools.generate --check
 	$(BIN)/python -m tools.schema_files --check schemas
+	$(BIN)/python -m tools.reference --check
 
 pythons: setup ## run the unit tests on the other Python versions of this machine
 	@tools/pythons.sh $(BIN)/python $(UNIT_TESTS)
@@ -95,6 +96,16 @@ $(VENV)/.fuzzer: $(VENV)/.installed requirements-fuzz.txt
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-fuzz.txt
 	@touch $@
 
+docs: $(VENV)/.docs ## build the documents as a site, in build/docs
+	@tools/fetch-mermaid.sh
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx -q -n -W --keep-going -d build/doctrees docs build/docs
+	@$(BIN)/python -m tools.check_site build/docs
+
+$(VENV)/.docs: $(VENV)/.installed requirements-docs.txt
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-docs.txt
+	@touch $@
+
 bench: setup ## measure throughput and cost, as ratios
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
@@ -104,9 +115,10 @@ fleet: setup ## simulate 1,000 agents, audited by Spark
 	@$(INSTALL) $(TEST_PACKAGES)
 	@bench/fleet/run.sh $(ARGS)
 
-generate: setup ## rebuild kernel objects, layouts and schema files
+generate: setup ## rebuild kernel objects, layouts, schema files and reference pages
 	$(SUDO) $(BIN)/python -m tools.generate
 	$(BIN)/python -m tools.schema_files --write schemas
+	$(BIN)/python -m tools.reference
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --extra agent --extra anonymise --extra dev --extra parquet --extra readers \

@@ -1,7 +1,4 @@
-"""The documents match the program: options, fields, causes, commands, files and links.
-
-Run as a program, it rewrites the tables of options and of properties.
-"""
+"""The documents match the program: options, fields, causes, commands, files and links."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ import asyncio
 import re
 import shlex
 import tomllib
-from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 from faults.suite import FAULTS
+from support.documents import DOCUMENTS, TOP, arguments_of, blocks, commands
 from support.records import COUNTERS, EPOCH, SAMPLER, flow_records
 
 from flowstream.accounting import terms
@@ -25,29 +22,20 @@ from flowstream.config.run import OPTIONS
 from flowstream.config.source import ConfigSource
 from flowstream.encode import make_encoder, stamp
 from flowstream.errors import DecodeError
-from flowstream.kafka.properties import PROPERTIES
 from flowstream.layouts.flow import FLOW_RECORD
 from flowstream.messages import Message
 from flowstream.records import CountersRecord, FlowRecord
 from flowstream.records.describe import named_fields
 from flowstream.records.json_form import FlowJson
 from flowstream.testing.replayed import DoubleTopics
+from tools import reference
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-TOP = Path(__file__).parent.parent
-DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")])
-README = TOP / "README.md"
+CONSUMERS = TOP / "docs" / "consumers.md"
 RECORDS = (TOP / "docs" / "records.md").read_text(encoding="utf-8")
 OPERATIONS = (TOP / "docs" / "operations.md").read_text(encoding="utf-8")
 LOGS = (TOP / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
 UNIT = TOP / "docs" / "flowstream.service"
-OPTIONS_HEADING = "## Options of `flowstream run`"
-COMMANDS = TOP / "docs" / "reference" / "commands.md"
-SECURITY = TOP / "docs" / "security.md"
 RELIABILITY = TOP / "docs" / "reliability.md"
-PROPERTIES_HEADING = "## Properties"
 
 LEVELS = ("debug", "info", "warning", "error", "exception")
 TREES = [
@@ -72,48 +60,20 @@ def table(text: str) -> list[list[str]]:
     ]
 
 
-def options_table() -> str:
-    """The table of options as docs/reference/commands.md must have it."""
-    rows = ["| option | default | meaning |", "|---|---|---|"]
-    for option in OPTIONS.values():
-        value = "" if option.is_switch else f" {option.metavar}"
-        default = "" if option.default in (None, False, ()) else f"`{option.default}`"
-        rows.append(f"| `--{option.name}{value}` | {default} | {option.meaning} |")
-    return "\n".join(rows)
-
-
-def properties_table() -> str:
-    """The table of Kafka clients' properties as docs/security.md must have it."""
-    rows = ["| property | takes | meaning |", "|---|---|---|"]
-    rows += (
-        f"| `{each.name}` | {each.allowed} | {each.meaning} |" for each in PROPERTIES.values()
-    )
-    return "\n".join(rows)
-
-
-def blocks(language: str) -> Iterator[tuple[Path, str]]:
-    """Fenced blocks of a language in all documents."""
-    for document in DOCUMENTS:
-        text = document.read_text(encoding="utf-8")
-        for found in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            yield document, found
-
-
-def commands() -> list[str]:
-    """Every command line with flowstream in the documents' shell blocks and in the unit."""
-    lines = [line for _, block in blocks("sh") for line in block.splitlines()]
+def calls() -> list[str]:
+    """Arguments of every call of flowstream in the documents' shell blocks and in the unit."""
+    lines = [line for block in blocks("sh") for line in commands(block.text)]
     lines += re.findall(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
-    return [line for line in lines if re.match(r"(sudo )?(\S*/)?flowstream ", line)]
+    found = (shlex.join(call) for line in lines for call in arguments_of(line))
+    return sorted({call for call in found if not call.startswith("--")})
 
 
-def test_the_options_are_the_programs():
-    written = section(COMMANDS.read_text(encoding="utf-8"), OPTIONS_HEADING)
-    assert options_table() in written, "run .venv/bin/python tests/test_docs.py"
-
-
-def test_the_properties_are_the_programs():
-    written = section(SECURITY.read_text(encoding="utf-8"), PROPERTIES_HEADING)
-    assert properties_table() in written, "run .venv/bin/python tests/test_docs.py"
+def test_the_reference_is_the_programs():
+    assert {path.name for path in reference.pages(TOP / "docs")} >= {
+        "commands.md",
+        "configuration.md",
+    }
+    assert reference.outdated(TOP / "docs") == [], "run .venv/bin/python -m tools.reference"
 
 
 def test_flow_record_fields_stand_in_their_order():
@@ -204,10 +164,14 @@ def test_every_logged_event_is_documented():
 
 
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])
-def test_the_readmes_consumer_reads_a_topic(record_format, capsys):
-    (code,) = (code for document, code in blocks("python") if document == README)
-    names: dict[str, object] = {"__name__": "readme"}
-    exec(compile(code, str(README), "exec"), names)
+def test_the_documented_consumer_reads_a_topic(record_format, capsys):
+    (code,) = (
+        text
+        for document, _, text in blocks("python")
+        if document == CONSUMERS and "AIOKafkaConsumer" in text
+    )
+    names: dict[str, object] = {"__name__": "consumer"}
+    exec(compile(code, str(CONSUMERS), "exec"), names)
     records = flow_records(1, etype=0x0800, src_port=1031, dst_port=53, packets=13, if_index=3)
     records["record_type"] = records["schema_version"] = 1
     for end, last in (("src_addr", 1), ("dst_addr", 2)):
@@ -224,24 +188,23 @@ def test_the_readmes_consumer_reads_a_topic(record_format, capsys):
 
 
 def test_there_are_commands():
-    assert len(commands()) > 5
+    assert len(calls()) > 50
 
 
-@pytest.mark.parametrize("command", commands())
-def test_a_command_is_one(command):
-    words = shlex.split(command, comments=True)
-    program = next(i for i, word in enumerate(words) if word.endswith("flowstream"))
-    args = vars(command_line.make_parser().parse_args(words[program + 1 :]))
-    for field in OPTIONS:
+@pytest.mark.parametrize("call", calls())
+def test_a_command_is_one(call):
+    args = vars(command_line.make_parser().parse_args(shlex.split(call)))
+    for field in OPTIONS if args["name"] == "run" else ():
         if args.get(field) not in (None, False):
             OPTIONS[field].parse(args[field])
 
 
-@pytest.mark.parametrize("block", [block for _, block in blocks("toml")])
+@pytest.mark.parametrize("block", [block.text for block in blocks("toml")])
 def test_a_configuration_is_one(block, tmp_path, monkeypatch):
     monkeypatch.setenv("KAFKA_PASSWORD", "a password")
     file = tmp_path / "flowstream.toml"
-    file.write_text(block, encoding="utf-8")
+    (tmp_path / "password").write_text("a password\n", encoding="utf-8")
+    file.write_text(block.replace("/etc/flowstream/password", f"{tmp_path}/password"), "utf-8")
     assert ConfigSource({}, file).config.interfaces == tuple(
         tomllib.loads(block).get("interface", ())
     )
@@ -266,7 +229,7 @@ def test_links_lead_somewhere(document):
             assert name in map(anchor, headings), target
 
 
-def names_in(path: Path) -> set[str]:
+def names_in(path) -> set[str]:
     """Names of the tests in a file; of tests/faults, the faults."""
     if path.is_dir():
         return {fault.name for fault in FAULTS}
@@ -322,20 +285,3 @@ def test_libraries_of_the_agent_are_installed_by_make_setup_and_in_the_image():
         r"install -y --no-install-recommends (libbpf1 .* python3 .*)", dockerfile
     )
     assert set(packages) <= set(image.split())
-
-
-def main() -> None:
-    """Write the tables of options and properties."""
-    for file, heading, rows in (
-        (COMMANDS, OPTIONS_HEADING, options_table()),
-        (SECURITY, PROPERTIES_HEADING, properties_table()),
-    ):
-        before, after = file.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)
-        after = re.sub(
-            r"(?:^\|.*\n)+", lambda _, rows=rows: rows + "\n", after, count=1, flags=re.MULTILINE
-        )
-        file.write_text(f"{before}\n{heading}\n{after}", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
