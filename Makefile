@@ -33,7 +33,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz docs bench fleet generate lock \
-	examples man release kernels machines image newcomer clean
+	examples man release wheel kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -158,6 +158,11 @@ man: setup ## write manual pages and completions into build/man and build/comple
 release: setup ## build the release into build/release: wheel, sources, SBOM, digests
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
 	@$(BIN)/python -m tools.release build/release
+
+wheel: setup ## run the agent from its wheel on each Python of this machine (root)
+	@$(INSTALL) $(RUN_PACKAGES) sysctl=procps
+	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
+	@$(SUDO) tests/wheel/run.sh $(BIN)/python
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh

@@ -7,18 +7,6 @@ cd "$(dirname "$0")/.."
 own=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 shift
 
-# pyenv's shims answer for versions that they cannot run, hence the trial.
-find_python() {
-	local candidate
-	for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
-		if "$candidate" -c 'import venv' 2>/dev/null; then
-			command -v "$candidate"
-			return
-		fi
-	done
-	return 1
-}
-
 install_locked() {
 	local python=$1 venv=$2
 	cat pyproject.toml requirements-dev.txt | cmp -s - "$venv/installed" && return
@@ -34,7 +22,7 @@ install_locked() {
 ran=() missing=()
 for version in $(sed -nE 's/.*Python :: (3\.[0-9]+)".*/\1/p' pyproject.toml); do
 	[ "$version" != "$own" ] || continue
-	if ! python=$(find_python "$version"); then
+	if ! python=$(tools/find-python.sh "$version"); then
 		missing+=("$version")
 		continue
 	fi
