@@ -23,7 +23,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc lib
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
 	community_id config config_source encode extras imports kafka_properties \
-	link_types log overlaps partition past pipeline profiles records reference registry \
+	link_types log metrics overlaps partition past pipeline profiles records reference registry \
 	retries schemas selection sink_kafka_lanes sink_stdout spool spool_damage spool_drain spool_live \
 	spool_model spool_pace spool_runs waiting wording)
 COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --generate-hashes \

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowstream.accounting.outcomes import Outcomes
+    from flowstream.delivery.condition import Condition
     from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import MessageBatch
     from flowstream.segments.retention import Retention
@@ -30,6 +31,10 @@ class Sink(Protocol):
 
         None while all is well. It is final, and may be set as late as in ``close``.
         """
+
+    @property
+    def condition(self) -> Condition:
+        """What becomes of records that it accepts now, as far as is known."""
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Check and open everything that needs privileges; they may be gone at ``start``.

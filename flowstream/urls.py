@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -14,6 +16,7 @@ from flowstream.errors import UsageError
 KAFKA_FORM: Final = "kafka://HOST:PORT[,HOST:PORT...]"
 SINK_FORMS: Final = f"{KAFKA_FORM}, file:DIR or stdout:"
 SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR, DIR or FILE.fsrec"
+LISTEN_FORMS: Final = "127.0.0.1:PORT, [::1]:PORT, :PORT for all addresses, or unix:PATH"
 REGISTRY_FORMS: Final = "http://HOST:PORT or https://HOST:PORT"
 
 # A name, an IPv4 address or an IPv6 address in brackets, then the port.
@@ -23,6 +26,7 @@ _REGISTRY_PLACE = re.compile(
     r"(?:(?P<name>[A-Za-z0-9._-]{1,253})|\[(?P<ipv6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.%\w]*)\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
+_SOCKET_PATH_MOST: Final = 107
 _VISIBLE = re.compile(r"[!-~]+")
 
 
@@ -69,6 +73,28 @@ class RegistryUrl:
         scheme, usual = ("https", 443) if self.secure else ("http", 80)
         port = "" if self.port == usual else f":{self.port}"
         return f"{scheme}://{host}{port}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListen:
+    """An address of this host to listen on; ``host`` is None for all of them."""
+
+    host: IPv4Address | IPv6Address | None
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if isinstance(self.host, IPv6Address) else self.host or ""
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """A UNIX socket to listen on."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
 
 
 def without_secret(url: str) -> str:
@@ -134,6 +160,39 @@ def parse_registry(url: str) -> RegistryUrl:
         raise UsageError(f"registry: {shown} is not allowed; it takes {REGISTRY_FORMS}")
     host = match["name"] or match["ipv6"]
     return RegistryUrl(secure, host, port, parts.path.rstrip("/"), unquote_to_bytes(login))
+
+
+def parse_listen(text: str) -> TcpListen | UnixListen:
+    """Parse an address to listen on. Raises ``UsageError``."""
+    scheme, colon, path = text.partition(":")
+    if scheme == "unix" and colon:
+        return UnixListen(Path(_socket_path(path)))
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise UsageError(f"{text!r} is not allowed; it takes {LISTEN_FORMS}")
+    return TcpListen(_listen_host(text, host) if host else None, int(port))
+
+
+def _listen_host(text: str, host: str) -> IPv4Address | IPv6Address:
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return IPv6Address(host[1:-1])
+        return IPv4Address(host)
+    except ValueError:
+        raise UsageError(
+            f"{text!r}: {host!r} is not an IPv4 address, nor an IPv6 address in brackets; "
+            f"it takes {LISTEN_FORMS}"
+        ) from None
+
+
+def _socket_path(path: str) -> str:
+    # sun_path has 108 octets with the NUL (unix(7)).
+    if not path.startswith("/") or "\0" in path or len(os.fsencode(path)) > _SOCKET_PATH_MOST:
+        raise UsageError(
+            f"'unix:{path}' is not allowed; it takes unix: and an absolute path of at most "
+            f"{_SOCKET_PATH_MOST} octets"
+        )
+    return path
 
 
 def _parse_kafka(url: str, rest: str) -> KafkaUrl:

@@ -25,6 +25,7 @@ from flowstream.kafka.properties import PROPERTIES
 if TYPE_CHECKING:
     from flowstream.attacher.process import Process
     from flowstream.config.source import ConfigSource
+    from flowstream.host.service_manager import ServiceManager
 
 COMMANDS = ("run", "detach", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
@@ -56,7 +57,9 @@ def agent_runs(monkeypatch):
     """Configurations that the agent was started with; it returns 0 at once."""
     configs: list[RunConfig] = []
 
-    def run(config: RunConfig, process: Process, source: ConfigSource | None = None) -> int:
+    def run(
+        config: RunConfig, process: Process, source: ConfigSource | None, manager: ServiceManager
+    ) -> int:
         assert source is None or source.config == config
         configs.append(config)
         return 0
@@ -253,6 +256,7 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
         *("--log-format", "json", "--shutdown-timeout", "3", "--config", str(file)),
         *("--agent-address", "192.0.2.17", "--interface-kind", "veth", "--netns", "blue"),
         *("--netns", "pid:7", "--direction", "both", "--hook", "xdp"),
+        *("--metrics", "[::1]:9435"),
     ]
     assert main(["run", *arguments]) == 0
     assert agent_runs == [
@@ -274,6 +278,7 @@ def test_every_option_reaches_the_agent(agent_runs, tmp_path):
             sampling=11,
             counters_period_s=2.5,
             partitions=13,
+            metrics="[::1]:9435",
             duration_s=17.0,
             topic_prefix="site",
             agent_address="192.0.2.17",

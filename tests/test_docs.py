@@ -72,6 +72,7 @@ def test_the_reference_is_the_programs():
     assert {path.name for path in reference.pages(TOP / "docs")} >= {
         "commands.md",
         "configuration.md",
+        "metrics.md",
     }
     assert reference.outdated(TOP / "docs") == [], "run .venv/bin/python -m tools.reference"
 

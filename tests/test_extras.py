@@ -281,4 +281,5 @@ def test_libraries_of_the_extras_are_those_hidden() -> None:
     extras = project["optional-dependencies"]
     required = {each for extra in extras if extra not in FOR_DEVELOPMENT for each in extras[extra]}
     packages = {each.partition(">")[0] for each in required}
-    assert packages - {"protobuf"} | {"google", "bcc"} == set(hidden.LIBRARIES)
+    modules = {each.replace("-", "_") for each in packages - {"protobuf"}}
+    assert modules | {"google", "bcc"} == set(hidden.LIBRARIES)

@@ -35,6 +35,7 @@ ROOMS = {
         "progress": "",
         "layouts": "",
         "host": "errors wording undecodable closing",
+        "histogram": "",
         "urls": "errors",
         "records": "errors undecodable extras streams layouts",
         "schemas": "errors streams layouts records",
@@ -61,12 +62,13 @@ ROOMS = {
         "encode kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
-        "pipeline": "streams layouts records accounting kernel encode config sink",
+        "metrics": "errors files streams closing host histogram urls records accounting delivery",
+        "pipeline": "streams layouts histogram records accounting kernel encode config sink",
         "following": "errors waiting host accounting kernel config pipeline",
         "chain": "errors streams closing waiting layouts host accounting kernel config pipeline",
-        "agent": "errors files streams wording waiting log layouts host urls accounting messages "
-        "kernel attacher filtering encode registry kafka config segments spool sink pipeline "
-        "following chain",
+        "agent": "errors files streams wording closing waiting log layouts host histogram urls "
+        "accounting messages kernel attacher filtering encode registry delivery kafka config "
+        "segments spool sink metrics pipeline following chain",
         "check": "errors streams wording closing host urls accounting config kernel filtering "
         "kafka",
         "pcap": "errors files streams wording closing signals progress layouts host urls config "
@@ -94,6 +96,8 @@ LIBRARIES = {
         "host.seccomp",
     ),
     "fastavro": ("records.avro_form",),
+    "h11": ("metrics",),
+    "prometheus_client": ("metrics",),
     "google": ("records.protobuf_form",),
     "pyroute2": ("host.drivers",),
     "pyarrow": ("reading.parquet",),
@@ -119,7 +123,7 @@ LAZY = {
     "reading.formats": "numpy and pyarrow are extras",
     "registry": "only with a registry",
     "agent.sinks": "only with a spool",
-    "agent.run": "only with a filter",
+    "agent.run": "only with a filter; only with metrics",
     "attacher.attaching": "only with a filter; only on kernels without TCX",
     "testing.plugin": "pytest loads it in every project of the environment",
     "kernel.bcc_child": "only its main() runs under bcc's interpreter",

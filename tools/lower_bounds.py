@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
-FOR_DEVELOPMENT = ("dev", "fuzz")
+FOR_DEVELOPMENT = ("dev", "docs", "fuzz", "release")
 """Extras that nothing at run time needs."""
 _LOWEST = re.compile(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)")
 

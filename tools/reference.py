@@ -15,6 +15,7 @@ from flowstream.cli.main import make_parser
 from flowstream.config.run import OPTIONS
 from flowstream.config.source import RELOADABLE
 from flowstream.kafka.properties import PROPERTIES
+from flowstream.metrics.names import METRICS
 from tools.commands import commands_of
 
 if TYPE_CHECKING:
@@ -52,10 +53,26 @@ def properties() -> str:
     return _table(("property", "takes", "meaning"), rows)
 
 
+def metrics() -> str:
+    """The metrics of an agent."""
+    rows = [
+        (
+            f"`{each.name}`",
+            each.kind,
+            each.unit,
+            ", ".join(map("`{}`".format, each.labels)),
+            each.help,
+        )
+        for each in METRICS.values()
+    ]
+    return _table(("metric", "type", "unit", "labels", "meaning"), rows)
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "commands": commands,
     "options": options,
     "properties": properties,
+    "metrics": metrics,
 }
 
 

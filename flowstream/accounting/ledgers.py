@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from flowstream.accounting.ledger import AccountedBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowstream.accounting.ledger import Ledger
 
@@ -23,11 +23,13 @@ class RunBatch(AccountedBatch, Protocol):
 class Ledgers:
     """The sinks' ``Outcomes``: each goes to the ledger of the run that made the records.
 
-    Records of runs that have no ledger here are not counted.
+    Records of runs that have no ledger here are not counted. ``on_acknowledged`` gets all
+    that are published as they come, not out of a spool.
     """
 
     def __init__(self, agent_epoch: int, ledger: Ledger) -> None:
         self._by_epoch = {agent_epoch: ledger}
+        self.on_acknowledged: Callable[[RunBatch, slice], object] = lambda *_: None
 
     def add(self, agent_epoch: int, ledger: Ledger) -> None:
         """Count the records of another run."""
@@ -49,6 +51,7 @@ class Ledgers:
         """Records are published."""
         if (ledger := self.of(batch)) is not None:
             ledger.acknowledged(batch, part)
+            self.on_acknowledged(batch, part)
 
     def failed(self, batch: RunBatch, part: slice, cause: str) -> None:
         """The sink gave records up: they are in no topic."""

@@ -29,18 +29,21 @@ class Tally:
     """Attachment, packets and octets of each record, to account for any part of a batch.
 
     Three arrays of shape (n,): attachments (``attachment_codes``), packets, frame
-    octets. Records of new_flows and counters stand for no packets: zeros.
+    octets. Records of new_flows and counters stand for no packets: zeros. ``ends_ns``, where
+    it is known, has the time of each record's last packet, Unix ns.
     """
 
     attachments: NDArray[np.uint64]
     packets: NDArray[np.uint64]
     l2_bytes: NDArray[np.uint64]
+    ends_ns: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.attachments)
 
     def __getitem__(self, part: slice | NDArray[Any]) -> Tally:
-        return Tally(self.attachments[part], self.packets[part], self.l2_bytes[part])
+        ends_ns = None if self.ends_ns is None else self.ends_ns[part]
+        return Tally(self.attachments[part], self.packets[part], self.l2_bytes[part], ends_ns)
 
     @classmethod
     def empty(cls, n: int = 0) -> Tally:
@@ -55,6 +58,7 @@ class Tally:
             attachment_codes(records["if_index"], records["flow_direction"]),
             records["packets"].astype(np.uint64),
             records["l2_bytes"].astype(np.uint64),
+            records["time_flow_end_ns"].astype(np.uint64),
         )
 
     def sums(self) -> Iterator[tuple[AttachmentKey, RecordAmount]]:

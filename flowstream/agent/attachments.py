@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import msgspec
 from flowstream.accounting.run import Known
 from flowstream.accounting.snapshot import Snapshot, TableState
 from flowstream.errors import UsageError
+from flowstream.histogram import DURATIONS, Histogram
 from flowstream.kernel import clock
 from flowstream.layouts.constants import EndReason
 from flowstream.pipeline.probe import facts
@@ -45,6 +47,7 @@ class Attachments:
         self._present: dict[AttachmentKey, _Present] = {}
         self._departed: dict[AttachmentKey, Departed] = {}
         self._draining = asyncio.Lock()
+        self.drain_duration = Histogram(DURATIONS)
         self._next_drain: asyncio.Task[None] | None = None
         self._shared: Readers | None = None
 
@@ -57,6 +60,10 @@ class Attachments:
     def __iter__(self) -> Iterator[AttachmentKey]:
         """Iterate over the attachments, and those whose final counters are still to come."""
         return iter((*self._present, *self._departed))
+
+    def has_counts(self, key: AttachmentKey) -> bool:
+        """Whether an attachment is there, or its final counters are still to come."""
+        return key in self._present or key in self._departed
 
     def start(self) -> None:
         """Start reading, for attachments that are there and those added later."""
@@ -154,7 +161,7 @@ class Attachments:
     async def drain(self, end_reason: int) -> None:
         """Swap the probe's tables and move the one that was active."""
         async with self._draining:
-            await move_table(self._probe.drain(end_reason), self._intake)
+            await self._move_table(end_reason)
 
     async def _drain_next(self, end_reason: int) -> None:
         """Return after a drain that begins after this call: one for all who wait for it."""
@@ -165,7 +172,12 @@ class Attachments:
     async def _begin_drain(self, end_reason: int) -> None:
         async with self._draining:
             self._next_drain = None
-            await move_table(self._probe.drain(end_reason), self._intake)
+            await self._move_table(end_reason)
+
+    async def _move_table(self, end_reason: int) -> None:
+        began = time.perf_counter()
+        await move_table(self._probe.drain(end_reason), self._intake)
+        self.drain_duration.observe(time.perf_counter() - began)
 
     def detach(self, faults: Faults) -> None:
         """Detach all attachments; they can still be read and counted.

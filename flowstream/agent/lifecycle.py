@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -24,11 +24,12 @@ from flowstream.agent.ending import Ending, Stages
 from flowstream.agent.faults import Faults
 from flowstream.agent.guarding import guard
 from flowstream.agent.notifying import Notifying
-from flowstream.agent.reloading import Reloading
+from flowstream.agent.observing import Observing
+from flowstream.agent.reloading import Reloading, Reloads
 from flowstream.agent.removals import Removals
 from flowstream.agent.signals import Signals
+from flowstream.agent.sink_watch import SinkWatch
 from flowstream.chain.predecessors import Predecessors
-from flowstream.errors import SinkError
 from flowstream.host.service_manager import ServiceManager
 from flowstream.pipeline.limit import RecordLimit
 from flowstream.waiting import within
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from flowstream.accounting.attachment_key import AttachmentKey
     from flowstream.accounting.ledgers import Ledgers
     from flowstream.accounting.run import Run
+    from flowstream.agent.latency import Latency
     from flowstream.agent.stages import Accompanying, Stage
     from flowstream.attacher.process import Process
     from flowstream.chain.chain import Chain
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
     from flowstream.pipeline.publisher import Means, Publisher
     from flowstream.sink import Sink
 
-
-FAULT_POLL_S: Final = 0.5
-"""How often the run checks whether the sink has failed."""
 
 log = structlog.get_logger()
 
@@ -72,10 +71,11 @@ class Agent:
     ) -> None:
         self._config, self._probe = config, probe
         self._sink, self._publisher, self._run = sink, publisher, run
+        self._spool_state = spool_state
         self._stopping, self._publishing = asyncio.Event(), asyncio.Event()
         self._signals = signals or Signals()
         self._faults = Faults(self.stop)
-        self._sink_failed = False
+        self._sink_watch = SinkWatch(sink, self._faults)
         self._attacher: Process | None = None
         self._limit = RecordLimit.of_run(config, publisher, run.ledger)
         self._attachments = Attachments(probe, self._limit, run, self._spawn)
@@ -128,6 +128,23 @@ class Agent:
             chain.predecessors, means, ledgers, rhythm, self._faults.add
         )
         self._stages.append(self._predecessors)
+
+    def observing(self, chosen: Callable[[], int], latency: Latency) -> Observing:
+        """Return what is shown of the run; ``chosen`` counts the interfaces that are chosen."""
+        return Observing(
+            self._config,
+            probe=self._probe,
+            sink=self._sink,
+            publisher=self._publisher,
+            run=self._run,
+            attachments=self._attachments,
+            spool_state=self._spool_state,
+            chosen=chosen,
+            latency=latency,
+            reloads=self._reloading.reloads if self._reloading else Reloads(),
+            publishing=self._publishing,
+            stopping=self._stopping,
+        )
 
     def depend_on(self, process: Process) -> None:
         """End the run in order when the attacher's process ends."""
@@ -203,7 +220,7 @@ class Agent:
         publishing = self._spawn(self._publisher.run(self._faults.add))
         counting = self._spawn(self._counting.run(self._stopping))
         intake = [self._spawn(stage.run(self._stopping)) for stage in self._stages]
-        watching = self._spawn(self._watch_sink())
+        watching = self._spawn(self._sink_watch.run(self._stopping))
         waking = self._draining.watch(self._probe)
         await within(self._config.duration_s, self._stopping)
         self.stop()
@@ -253,15 +270,6 @@ class Agent:
         task.add_done_callback(self._faults.add_of)
         return task
 
-    async def _watch_sink(self) -> None:
-        while not await within(FAULT_POLL_S, self._stopping):
-            self._check_sink()
-
-    def _check_sink(self) -> None:
-        if self._sink.fault and not self._sink_failed:
-            self._sink_failed = True
-            self._faults.add(SinkError(self._sink.fault))
-
     async def _end(self, stages: Stages) -> None:
         ending = Ending(
             self._config.shutdown_timeout_s,
@@ -275,7 +283,7 @@ class Agent:
             stays=self._config.pin is not None,
         )
         await ending.run(stages)
-        self._check_sink()
+        self._sink_watch.check()
         if self._chain:
             with self._faults.collected():
                 self._chain.leave(self._predecessors)

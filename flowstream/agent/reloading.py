@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,6 +30,14 @@ ENDING: Final = "the run is ending"
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class Reloads:
+    """How readings of the configuration ended, and when that in force was read, Unix seconds."""
+
+    results: Counter[str] = field(default_factory=lambda: Counter(success=0, failure=0))
+    configured_unix_s: float = field(default_factory=time.time)
+
+
 class Reloading:
     """Serves requests to read the configuration again, of which ``config`` is the first.
 
@@ -43,13 +54,14 @@ class Reloading:
     ) -> None:
         self._source, self._config, self._apply = source, config, apply
         self._manager = manager
+        self.reloads = Reloads()
         self._requested = asyncio.Event()
         self._stopping = asyncio.Event()
 
     def request(self) -> None:
         """Let ``run`` read the configuration."""
         if self._stopping.is_set():
-            _failed(ENDING)
+            self._failed(ENDING)
         self._requested.set()
 
     def stop(self) -> None:
@@ -69,16 +81,22 @@ class Reloading:
             # The file system may take its time.
             read = await asyncio.to_thread(self._source.reload, self._config)
         except UsageError as err:
-            _failed(str(err), "nothing has changed: correct the file and send SIGHUP again")
+            self._failed(str(err), "nothing has changed: correct the file and send SIGHUP again")
         else:
             if self._stopping.is_set():
-                _failed(ENDING)
+                self._failed(ENDING)
             else:
                 self._put_into_force(read)
+
+    def _failed(self, error: str, remedy: str = "nothing has changed") -> None:
+        self.reloads.results["failure"] += 1
+        log.error("reload_failed", error=error, remedy=remedy)
 
     def _put_into_force(self, read: Reload) -> None:
         before, self._config = self._config, read.config
         self._apply(read.config)
+        self.reloads.results["success"] += 1
+        self.reloads.configured_unix_s = time.time()
         if _level(read.config) < _level(before):
             logs.configure(read.config.log_level, read.config.log_format)
         if read.needs_restart:
@@ -86,10 +104,6 @@ class Reloading:
         log.info("reloaded", changes={name: each._asdict() for name, each in read.changes.items()})
         # Only now, if that leaves messages out: those above are among them.
         logs.configure(read.config.log_level, read.config.log_format)
-
-
-def _failed(error: str, remedy: str = "nothing has changed") -> None:
-    log.error("reload_failed", error=error, remedy=remedy)
 
 
 def _level(config: RunConfig) -> int:

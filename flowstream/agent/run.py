@@ -18,6 +18,7 @@ from flowstream.accounting.identity import Identity, epoch_at
 from flowstream.accounting.ledgers import Ledgers
 from flowstream.accounting.run import Run
 from flowstream.agent.credentials import require_readable
+from flowstream.agent.latency import Latency
 from flowstream.agent.lifecycle import Agent
 from flowstream.agent.reloading import warn_if_unreadable
 from flowstream.agent.signals import Signals
@@ -44,6 +45,7 @@ from flowstream.urls import DirectoryUrl, parse_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from flowstream.agent.serving import Serving
     from flowstream.attacher.process import Process
     from flowstream.config.run import RunConfig
     from flowstream.config.source import ConfigSource
@@ -84,10 +86,7 @@ def run(
     user = privileges.find_user(name)
     limits.require_descriptors()
     selection = Selection(config.interfaces, config.interface_kinds)
-    places = open_places(config.netns)
-    selection.require_named(links_by_label(places))
-    chosen = sum(selection.chooses(link) for place in places for link in place.links().values())
-    limits.require_descriptors(_descriptors(config, chosen * len(config.attach_modes)))
+    places = _places(config, selection)
     this = Run(_identity(config))
     _warn(config, user, name, source)
     # Before the sink creates anything: a registry may refuse.
@@ -97,6 +96,8 @@ def run(
     signals = Signals(reloads=source is not None, pinned=config.pin is not None)
     with ExitStack() as stack:
         chain = _chain(config, user, this, stack)
+        # After the chain: its lock is free once the run before, which had the address, has ended.
+        serving = _serving(config, user, stack)
         topics = [f"{config.topic_prefix}.{stream}" for stream in Stream]
         if chain:
             chain.join(ledgers)
@@ -118,13 +119,10 @@ def run(
         agent.depend_on(process)
         if chain:
             agent.succeed(chain, means, ledgers)
-        follower = Follower(
-            agent,
-            Attaching(attacher, config.attach_modes, config.sampling, this.count_failed_attach),
-            places,
-            selection,
-            period_s=config.counters_period_s,
+        attaching = Attaching(
+            attacher, config.attach_modes, config.sampling, this.count_failed_attach
         )
+        follower = Follower(agent, attaching, places, selection, period_s=config.counters_period_s)
         stack.callback(follower.close)
         follower.begin(lambda: signals.received, lambda: bool(this.previous))
         if chain:
@@ -132,13 +130,32 @@ def run(
         agent.accompany(follower)
         # Before: the user that the agent becomes may not be allowed to read its installation.
         sink.load()
-        privileges.give_up(user)
-        features.require_unprivileged()
-        # Another one empties what earlier runs left.
-        limits.require_threads(THREADS + (chain is not None))
-        if os.geteuid() == 0:
-            log.warning("still root by name, without any capability", user=name)
-        return uvloop.run(agent.run(topics))
+        # One more empties what earlier runs left, and one makes the texts of metrics.
+        threads = THREADS + (chain is not None) + (serving is not None)
+        _give_up(user, name, threads)
+        if serving is None:
+            return uvloop.run(agent.run(topics))
+        latency = Latency()
+        ledgers.on_acknowledged = latency.acknowledged
+        observed = agent.observing(follower.chosen, latency)
+        return uvloop.run(serving.during(agent.run(topics), observed))
+
+
+def _places(config: RunConfig, selection: Selection) -> list[Place]:
+    places = open_places(config.netns)
+    selection.require_named(links_by_label(places))
+    chosen = sum(selection.chooses(link) for place in places for link in place.links().values())
+    limits.require_descriptors(_descriptors(config, chosen * len(config.attach_modes)))
+    return places
+
+
+def _give_up(user: User, name: str, threads: int) -> None:
+    """Become the user without capabilities, which must be allowed that many threads."""
+    privileges.give_up(user)
+    features.require_unprivileged()
+    limits.require_threads(threads)
+    if os.geteuid() == 0:
+        log.warning("still root by name, without any capability", user=name)
 
 
 def _chain(config: RunConfig, user: User, this: Run, stack: ExitStack) -> Chain | None:
@@ -150,6 +167,15 @@ def _chain(config: RunConfig, user: User, this: Run, stack: ExitStack) -> Chain 
             "received packets by --hook xdp"
         )
     return stack.enter_context(Chain(config, config.pin, user, this))
+
+
+def _serving(config: RunConfig, user: User, stack: ExitStack) -> Serving | None:
+    if config.metrics is None:
+        return None
+    from flowstream.agent.serving import DESCRIPTORS, Serving  # noqa: PLC0415
+
+    limits.require_descriptors(limits.DESCRIPTORS + DESCRIPTORS)
+    return stack.enter_context(Serving(config.metrics, user))
 
 
 def _warn(config: RunConfig, user: User, name: str, source: ConfigSource | None) -> None:

@@ -10,6 +10,7 @@ from flowstream.config.options import described
 from flowstream.config.spool import SpoolConfig
 from flowstream.config.units import AGE_FORMS, AGE_PATTERN, SIZE_FORMS, SIZE_PATTERN
 from flowstream.errors import UsageError
+from flowstream.urls import LISTEN_FORMS, parse_listen
 
 
 class AgentConfig(SpoolConfig, frozen=True, kw_only=True):
@@ -75,6 +76,19 @@ class AgentConfig(SpoolConfig, frozen=True, kw_only=True):
         float,
         described("SECONDS", "time between two counters records", ge=0.1, le=3600),
     ] = 1.0
+    metrics: (
+        Annotated[
+            str,
+            described(
+                "ADDRESS",
+                "address at which Prometheus reads /metrics, beside /healthz and /readyz; by "
+                "default none",
+                title=LISTEN_FORMS,
+                pattern=r"\A[^\0]{1,4096}\Z",
+            ),
+        ]
+        | None
+    ) = None
     duration_s: (
         Annotated[
             float,
@@ -98,7 +112,16 @@ class AgentConfig(SpoolConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.agent_address is not None:
             _check_address(self.agent_address)
+        if self.metrics is not None:
+            _check_listen(self.metrics)
         super().__post_init__()
+
+
+def _check_listen(text: str) -> None:
+    try:
+        parse_listen(text)
+    except UsageError as err:
+        raise UsageError(f"metrics: {err}") from err
 
 
 def _check_address(text: str) -> None:

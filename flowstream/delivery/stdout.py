@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.accounting import terms
+from flowstream.delivery.condition import Condition
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError
 
@@ -43,6 +44,11 @@ class StdoutSink:
     def fault(self) -> str | None:
         """Why nothing can be written any more; None while records can be written."""
         return self._fault
+
+    @property
+    def condition(self) -> Condition:
+        """See ``flowstream.sink.Sink``."""
+        return Condition.FAILED if self._fault else Condition.PUBLISHING
 
     def prepare(self, topics: Sequence[str]) -> None:  # noqa: ARG002 - lines name no topic
         """Raise ``SinkError`` when standard output is closed."""

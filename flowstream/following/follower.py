@@ -200,6 +200,11 @@ class Follower:
                         if not place.is_followed(link, direction):
                             yield Point(place, link, direction)
 
+    def chosen(self) -> int:
+        """Count the interfaces that are there and chosen."""
+        links = [link for place in self._places for link in place.links().values()]
+        return sum(map(self._selection.chooses, links))
+
     def _free(self) -> list[Point]:
         """Return what is wanted, but for what has a former attachment that is being removed."""
         return [each for each in self._wanted() if each.attachment_key not in self._agent]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowstream.accounting import terms
+from flowstream.delivery.condition import Condition
 from flowstream.delivery.space import Space
 from flowstream.kafka.client import codec_of, load
 from flowstream.kafka.cluster import Cluster
@@ -69,6 +70,13 @@ class KafkaSink:
     def fault(self) -> str | None:
         """See ``flowstream.sink.Sink``."""
         return self._supervisor.fault or self._fault
+
+    @property
+    def condition(self) -> Condition:
+        """See ``flowstream.sink.Sink``."""
+        if self.fault:
+            return Condition.FAILED
+        return Condition.PUBLISHING if self.acknowledging else Condition.WAITING
 
     @property
     def acknowledging(self) -> bool:

@@ -39,6 +39,16 @@ class RecordRing:
         return self.raw.fd
 
     @property
+    def name(self) -> str:
+        """Name of the ring buffer's map."""
+        return self.raw.name
+
+    @property
+    def size(self) -> int:
+        """Octets that it holds."""
+        return self.raw.size
+
+    @property
     def produced(self) -> int:
         """Octets that the kernel has written since the ring was created."""
         return self.raw.produced

@@ -48,6 +48,14 @@ class Ring(Protocol):
         """Stream that its records belong to."""
 
     @property
+    def name(self) -> str:
+        """Name of the ring buffer's map."""
+
+    @property
+    def size(self) -> int:
+        """Octets that it holds."""
+
+    @property
     def produced(self) -> int:
         """Octets that the kernel has written since the ring was created."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from flowstream.accounting import terms
 from flowstream.accounting.tally import Tally
 from flowstream.encode import counters_batch, partition_keys, partitions, split, stamp
+from flowstream.histogram import DURATIONS, Histogram
 from flowstream.streams import Stream
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ class Publisher:
         self._topics = {stream: f"{prefix}.{stream}" for stream in Stream}
         self._on_counters = on_counters
         self.discard: str | None = None
+        self.encode_duration = Histogram(DURATIONS)
+
+    @property
+    def queue(self) -> tuple[int, int]:
+        """Batches in the queue, and the most that it holds."""
+        return self._queue.qsize(), QUEUE_BATCHES
 
     async def put(self, batch: RecordBatch) -> None:
         """Hand over a batch; wait while the queue is full."""
@@ -122,6 +130,7 @@ class Publisher:
         if self.discard:
             self._ledger.lost(tally, self.discard)
             return
+        began = time.perf_counter()
         stamp(records, self._run.identity, self._run.next_seq(stream))
         values = self._encoder.encode(records)
         topic = self._topics[stream]
@@ -130,6 +139,7 @@ class Publisher:
         timestamp_ms = int(records["time_received_ns"].max()) // 1_000_000
         epoch = self._run.identity.agent_epoch
         batches = split(stream, topic, values, keys, to, tally, timestamp_ms, epoch)
+        self.encode_duration.observe(time.perf_counter() - began)
         # Only now: records that cannot be encoded must leave no gap.
         self._run.take_seq(stream, len(records))
         self._ledger.encoded(stream, tally)

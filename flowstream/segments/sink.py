@@ -10,6 +10,7 @@ import structlog
 
 from flowstream.accounting import terms
 from flowstream.compression import COMPRESSION
+from flowstream.delivery.condition import Condition
 from flowstream.delivery.worker import Worker
 from flowstream.errors import SinkError, SourceError
 from flowstream.segments.claim import Lock, check_contents
@@ -77,6 +78,11 @@ class SegmentSink:
     def fault(self) -> str | None:
         """Why acknowledged records may not be durable or nothing can be written; else None."""
         return self._fault
+
+    @property
+    def condition(self) -> Condition:
+        """See ``flowstream.sink.Sink``."""
+        return Condition.FAILED if self._fault else Condition.PUBLISHING
 
     def prepare(self, topics: Sequence[str]) -> None:
         """Create or continue the recording; ``SinkError`` before anything is changed."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowstream.accounting import terms
+from flowstream.delivery.condition import Condition
 from flowstream.spool.books import Books, Written
 from flowstream.spool.disk import Disk
 from flowstream.spool.drain import PASSING, Drain
@@ -91,6 +92,15 @@ class SpoolingSink:
     def fault(self) -> str | None:
         """See ``flowstream.sink.Sink``."""
         return self._kafka.fault or self._fault
+
+    @property
+    def condition(self) -> Condition:
+        """See ``flowstream.sink.Sink``."""
+        if self.fault:
+            return Condition.FAILED
+        if self._kafka.condition is Condition.WAITING and self._disk.writable:
+            return Condition.SPOOLING
+        return self._kafka.condition
 
     @property
     def spool_state(self) -> SpoolState:

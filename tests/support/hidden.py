@@ -15,8 +15,9 @@ import sys
 import tempfile  # noqa: F401 - likewise
 
 LIBRARIES = (
-    *("aiokafka", "bcc", "cramjam", "fastavro", "google", "numpy", "pyroute2"),
-    *("pyarrow", "rich", "structlog", "uvloop", "yacryptopan"),
+    *("aiokafka", "bcc", "cramjam", "fastavro", "google", "h11", "numpy", "plotly"),
+    *("prometheus_client", "pyroute2", "pyarrow", "rich", "structlog", "textual", "uvloop"),
+    "yacryptopan",
 )
 """Everything that a consumer may be without."""
 POSIX = ("fcntl", "grp", "pwd", "resource", "termios")

@@ -1,0 +1,1 @@
+"""Metrics in Prometheus' formats, and the agent's health, by HTTP."""
