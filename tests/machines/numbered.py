@@ -134,7 +134,7 @@ def send(device: str, numbers: NDArray[np.uint64]) -> None:
 
 
 def send_on_cpus(device: str, shares: Sequence[NDArray[np.uint64]]) -> None:
-    """Send each share from a CPU of its own, all at the same time."""
+    """Send each share from a CPU of its own, all at the same time; from some of many CPUs."""
 
     def run(cpu: int, share: NDArray[np.uint64]) -> None:
         os.sched_setaffinity(0, {cpu})
@@ -142,7 +142,7 @@ def send_on_cpus(device: str, shares: Sequence[NDArray[np.uint64]]) -> None:
 
     cpus = sorted(os.sched_getaffinity(0))
     senders = [
-        _processes.Process(target=run, args=(cpus[number % len(cpus)], share))
+        _processes.Process(target=run, args=(cpus[number * len(cpus) // len(shares)], share))
         for number, share in enumerate(shares)
     ]
     for each in senders:

@@ -41,11 +41,6 @@ add_compiled() {
 	cp -r "$cache/$library-$version/$library" "$target/"
 }
 
-installed() { # version of a library here
-	"$top/.venv/bin/python" -c \
-		'import sys, importlib.metadata as m; print(m.version(sys.argv[1]))' "$1"
-}
-
 # Unpacks the wheel that PyPI has of a library for this machine into directory $2.
 add_wheel() {
 	version=$(installed "$1")
@@ -66,7 +61,7 @@ status=0
 	{ status=1 && echo "s390x: FAIL  objects: they are not what is compiled there now"; }
 guest_use s390x
 guest_base agent python3 python3-numpy python3-pytest libbpf1 libpcap0.8 \
-	libseccomp2 ethtool iputils-ping
+	libseccomp2 ethtool iputils-ping procps
 machine_overlay "$work/overlay" links.py skbs.py runs.py agent.py
 cp "$top"/tests/machines/*.py "$work/overlay/flowstream/"
 add_wheel cramjam "$work/overlay/flowstream"
