@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.go import built
 from support.records import EPOCH, SAMPLER, flow_records
 
 from flowstream.accounting.identity import Identity
@@ -20,7 +19,6 @@ from flowstream.encode import make_encoder, stamp
 from flowstream.records import FlowRecord, decode
 
 READER = Path(__file__).parent / "goflow2"
-CACHE = Path(__file__).parent.parent / ".cache" / "go"
 IDENTITY = Identity(EPOCH, bytes(range(16)), "host-a", SAMPLER, {3: "eth0", 5: "eth1"})
 FIRST_SEQ = 2**32 + 1_009
 
@@ -88,24 +86,7 @@ UNSET = {
 
 @pytest.fixture(scope="module")
 def reader() -> Path:
-    """The program, built by the Go of this environment."""
-    # Nothing of a user's settings may choose another compiler or other modules.
-    settings = {
-        "GOTOOLCHAIN": "local",
-        "GOFLAGS": "-mod=readonly -modcacherw",
-        "GOPATH": str(CACHE / "path"),
-        "GOCACHE": str(CACHE / "build"),
-    }
-    go = Path(sys.executable).parent / "go"
-    program = CACHE / "goflow2-reader"
-    subprocess.run(
-        [go, "build", "-o", program, "."],
-        check=True,
-        cwd=READER,
-        env=os.environ | settings,
-        timeout=300,
-    )
-    return program
+    return built(READER)
 
 
 def records() -> np.ndarray:
