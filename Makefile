@@ -19,6 +19,7 @@ RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=ipr
 	ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl \
+	promtool=prometheus \
 	man=man-db zsh=zsh fish=fish
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
@@ -56,8 +57,8 @@ test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
 	@# The tests themselves reach no network.
-	@GOTOOLCHAIN=local GOFLAGS=-modcacherw GOPATH=$(CURDIR)/.cache/go/path \
-		$(BIN)/go -C tests/goflow2 mod download
+	@for module in goflow2 compose; do GOTOOLCHAIN=local GOFLAGS=-modcacherw \
+		GOPATH=$(CURDIR)/.cache/go/path $(BIN)/go -C tests/$$module mod download || exit; done
 	@$(SUDO) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 faults: setup ## let brokers, networks and disks fail in many ways (root)
