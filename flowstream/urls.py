@@ -167,8 +167,8 @@ def parse_listen(text: str) -> TcpListen | UnixListen:
     scheme, colon, path = text.partition(":")
     if scheme == "unix" and colon:
         return UnixListen(Path(_socket_path(path)))
-    host, _, port = text.rpartition(":")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise UsageError(f"{text!r} is not allowed; it takes {LISTEN_FORMS}")
     return TcpListen(_listen_host(text, host) if host else None, int(port))
 

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from flowstream.config.source import ConfigSource
     from flowstream.host.service_manager import ServiceManager
 
-COMMANDS = ("run", "detach", "demo", "pcap", "audit", "cat", "check", "record", "replay", "schema")
+COMMANDS = (
+    "run",
+    "detach",
+    "demo",
+    "pcap",
+    "audit",
+    "cat",
+    "check",
+    "health",
+    "record",
+    "replay",
+    "schema",
+)
 PROGRAM = (sys.executable, "-m", "flowstream.cli.main")
 
 

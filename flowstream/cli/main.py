@@ -10,7 +10,19 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import flowstream
-from flowstream.cli import audit, cat, check, demo, detach, pcap, record, replay, run, schema
+from flowstream.cli import (
+    audit,
+    cat,
+    check,
+    demo,
+    detach,
+    health,
+    pcap,
+    record,
+    replay,
+    run,
+    schema,
+)
 from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
 from flowstream.cli.streams import open_closed_streams
@@ -56,7 +68,7 @@ def make_parser() -> Parser:
         "--version", action="version", version=f"%(prog)s {flowstream.__version__}"
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for command in (run, demo, pcap, audit, cat, check, detach, record, replay, schema):
+    for command in (run, demo, pcap, audit, cat, check, health, detach, record, replay, schema):
         command.add(commands)
     return parser
 
