@@ -114,13 +114,17 @@ class _Client:
         TimeoutError when none comes in time.
         """
         try:
-            request = await self._receive()
-            if request is None or isinstance(self._http.next_event(), h11.EndOfMessage):
+            if (request := await self._receive()) is None:
+                return None
+            if not request.http_version.startswith(b"1."):
+                refusal = (505, "only HTTP/1.1 and HTTP/1.0\n")
+            elif isinstance(self._http.next_event(), h11.EndOfMessage):
                 return request
+            else:
+                refusal = (413, "a request takes no content\n")
         except h11.RemoteProtocolError as err:
-            await self._refuse(err.error_status_hint, f"{err}\n")
-        else:
-            await self._refuse(413, "a request takes no content\n")
+            refusal = (err.error_status_hint, f"{err}\n")
+        await self._refuse(*refusal)
         return None
 
     async def _receive(self) -> h11.Request | None:
