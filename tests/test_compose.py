@@ -69,9 +69,10 @@ def test_mistakes_are_found(loader: Path, tmp_path: Path) -> None:
 
 
 def test_the_agent_takes_its_options(loader: Path) -> None:
-    command = project(loader, "compose.yaml")["services"]["agent"]["command"]
-    config = load(vars(make_parser().parse_args(command)))
+    agent = project(loader, "compose.yaml")["services"]["agent"]
+    config = load(vars(make_parser().parse_args(agent["command"])))
     assert config.metrics == "127.0.0.1:9435"
+    assert agent["healthcheck"]["test"] == ["CMD", "flowstream", "health", config.metrics]
 
 
 def test_each_asks_where_the_other_answers(loader: Path) -> None:
