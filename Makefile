@@ -20,12 +20,12 @@ RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=ipr
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl \
 	promtool=prometheus \
-	man=man-db zsh=zsh fish=fish
+	man=man-db zsh=zsh fish=fish chromium=chromium
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
 	community_id config config_source encode extras imports kafka_properties \
 	link_types log metrics overlaps partition past pipeline profiles records reference registry \
-	retries schemas selection sink_kafka_lanes sink_stdout spool spool_damage spool_drain spool_live \
+	report_sums retries schemas selection sink_kafka_lanes sink_stdout spool spool_damage spool_drain spool_live \
 	spool_model spool_pace spool_runs waiting wording)
 COMPILE := PYTHONWARNINGS=ignore $(BIN)/pip-compile -q --no-build-isolation --generate-hashes \
 	--allow-unsafe --strip-extras --no-header \
@@ -87,7 +87,7 @@ lower-bounds: setup ## run the unit tests with the lowest versions that pyprojec
 	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	@$(BIN)/python -m tools.lower_bounds >$(LOWEST)/constraints.txt
 	@$(LOWEST)/$(PIP_INSTALL) -c $(LOWEST)/constraints.txt \
-		-e '.[agent,dev,readers]'
+		-e '.[agent,dev,readers,report]'
 	@$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(UNIT_TESTS)
 
 fuzz: $(VENV)/.fuzzer ## fuzz everything that is read from outside

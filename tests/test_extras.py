@@ -39,6 +39,7 @@ COMMANDS = {
     "pcap none.pcap": "agent",
     "check -i lo": "agent",
     "audit none": "audit",
+    "report none -o none.html": "report",
     "record kafka://127.0.0.1:9 --topic t --to none": "kafka",
     "cat kafka://127.0.0.1:9": "kafka",
     "replay none --to kafka://127.0.0.1:9": "kafka",
@@ -129,7 +130,11 @@ sys.exit(main({command.split()!r}))
 
 
 @pytest.mark.parametrize(
-    "module", ["flowstream.audit", "flowstream.recording", "flowstream.testing.fixtures"]
+    "module",
+    [
+        *("flowstream.audit", "flowstream.report", "flowstream.recording"),
+        "flowstream.testing.fixtures",
+    ],
 )
 def test_with_their_extras_reading_and_testing_need_no_linux(module: str) -> None:
     code = f"""

@@ -60,6 +60,7 @@ ROOMS = {
         "kafka source",
         "audit": "errors undecodable streams wording progress layouts records accounting messages "
         "encode kafka source reading",
+        "report": "errors streams wording closing urls records encode kafka reading audit",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "metrics": "errors files streams closing host histogram urls records accounting delivery",
@@ -78,7 +79,8 @@ ROOMS = {
         "detach": "errors wording layouts host accounting kernel",
         "demo": "errors streams host records kafka source reading audit",
         "cli": "errors extras streams wording signals log progress host urls records schemas "
-        "messages kafka config reading audit recording attacher agent check pcap detach demo",
+        "messages kafka config reading audit report recording attacher agent check pcap detach "
+        "demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""
@@ -99,6 +101,7 @@ LIBRARIES = {
     "h11": ("metrics",),
     "prometheus_client": ("metrics",),
     "google": ("records.protobuf_form",),
+    "plotly": ("report.page",),
     "pyroute2": ("host.drivers",),
     "pyarrow": ("reading.parquet",),
     "pytest": ("testing.plugin",),
