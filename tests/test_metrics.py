@@ -88,6 +88,7 @@ def observation(*snapshots: Snapshot) -> Observation:
         interfaces=2,
         failed_attaches=13,
         reloads={"success": 2, "failure": 1},
+        last_reload_failed=True,
         configured_unix_s=1_700_000_000.25,
     )
 
@@ -210,6 +211,7 @@ def test_every_sample_has_the_labels_of_the_list():
         ("attach_failures_total", {}, 13),
         ("config_reloads_total", {"result": "success"}, 2),
         ("config_reloads_total", {"result": "failure"}, 1),
+        ("config_last_reload_successful", {}, 0),
         ("config_last_reload_success_timestamp_seconds", {}, 1_700_000_000.25),
     ],
 )

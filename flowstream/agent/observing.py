@@ -76,6 +76,7 @@ class Observing:
             interfaces=self._chosen(),
             failed_attaches=self._run.changes["failed_attaches"],
             reloads=dict(self._reloads.results),
+            last_reload_failed=self._reloads.last_failed,
             configured_unix_s=self._reloads.configured_unix_s,
         )
 

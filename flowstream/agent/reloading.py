@@ -32,9 +32,13 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Reloads:
-    """How readings of the configuration ended, and when that in force was read, Unix seconds."""
+    """How readings of the configuration ended, and when that in force was read, Unix seconds.
+
+    ``last_failed`` is for the last one, that of the start included.
+    """
 
     results: Counter[str] = field(default_factory=lambda: Counter(success=0, failure=0))
+    last_failed: bool = False
     configured_unix_s: float = field(default_factory=time.time)
 
 
@@ -90,12 +94,14 @@ class Reloading:
 
     def _failed(self, error: str, remedy: str = "nothing has changed") -> None:
         self.reloads.results["failure"] += 1
+        self.reloads.last_failed = True
         log.error("reload_failed", error=error, remedy=remedy)
 
     def _put_into_force(self, read: Reload) -> None:
         before, self._config = self._config, read.config
         self._apply(read.config)
         self.reloads.results["success"] += 1
+        self.reloads.last_failed = False
         self.reloads.configured_unix_s = time.time()
         if _level(read.config) < _level(before):
             logs.configure(read.config.log_level, read.config.log_format)

@@ -9,7 +9,7 @@
 ``Result`` is the outcome.
 """
 
-from flowstream.audit.accounts import Audit, Observer
+from flowstream.audit.accounts import Audit
 from flowstream.audit.reading import audit
 from flowstream.audit.result import Amount, Chain, ChainRun, Interface, Result, Run, Terms, Topic
 
@@ -19,7 +19,6 @@ __all__ = [
     "Chain",
     "ChainRun",
     "Interface",
-    "Observer",
     "Result",
     "Run",
     "Terms",

@@ -108,6 +108,7 @@ def _add_run(families: _Families, seen: Observation) -> None:
     families.add("attach_failures_total", seen.failed_attaches)
     for result, count in seen.reloads.items():
         families.add("config_reloads_total", count, result)
+    families.add("config_last_reload_successful", not seen.last_reload_failed)
     families.add("config_last_reload_success_timestamp_seconds", seen.configured_unix_s)
 
 

@@ -238,6 +238,11 @@ _ALL: Final = (
         ("result",),
     ),
     Metric(
+        "flowstream_config_last_reload_successful",
+        "gauge",
+        "1 while the last reading of the configuration put it into force, 0 after a mistake.",
+    ),
+    Metric(
         "flowstream_config_last_reload_success_timestamp_seconds",
         "gauge",
         "Unix time at which the configuration in force was read.",

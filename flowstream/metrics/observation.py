@@ -60,6 +60,7 @@ class Observation:
     interfaces: int
     failed_attaches: int
     reloads: Mapping[str, int]
+    last_reload_failed: bool
     configured_unix_s: float
 
 
