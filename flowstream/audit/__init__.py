@@ -9,7 +9,7 @@
 ``Result`` is the outcome.
 """
 
-from flowstream.audit.accounts import Audit
+from flowstream.audit.accounts import Audit, Observer
 from flowstream.audit.reading import audit
 from flowstream.audit.result import Amount, Chain, ChainRun, Interface, Result, Run, Terms, Topic
 
@@ -19,6 +19,7 @@ __all__ = [
     "Chain",
     "ChainRun",
     "Interface",
+    "Observer",
     "Result",
     "Run",
     "Terms",

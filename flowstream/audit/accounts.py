@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from hashlib import blake2b
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 _FLOW_TYPES = {Stream.FLOWS: RecordType.FLOW, Stream.NEW_FLOWS: RecordType.NEW_FLOW}
 
 
+class Observer(Protocol):
+    """Gets what an audit reads, each record once: a repeated one only the first time."""
+
+    def observe_flows(self, stream: Stream, columns: Columns, fresh: NDArray[np.bool_]) -> None:
+        """Take the records that are ``fresh``, of shape (n,); others are repeated.
+
+        The columns are valid during this call.
+        """
+
+    def observe_counters(self, record: CountersRecord) -> None:
+        """Take a counters record."""
+
+
 class Audit:
     """Adds up published records, in any order, and balances the accounts of every run.
 
@@ -42,12 +55,17 @@ class Audit:
     duplicate and is summed once. Whether it repeats the first is known after a second
     reading: where ``repeats``, pass all messages to ``compare``, too. Memory grows by a
     bit per record where the sequence numbers are dense, by at most some 16 octets
-    elsewhere, and by 16 octets per duplicate.
+    elsewhere, and by 16 octets per duplicate. An ``observer`` gets the records, too.
     """
 
     def __init__(
-        self, topic_prefix: str = "flowstream", *, without_announcements: bool = False
+        self,
+        topic_prefix: str = "flowstream",
+        *,
+        without_announcements: bool = False,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._streams = {
             f"{topic_prefix}.{stream}": stream
             for stream in Stream
@@ -86,7 +104,7 @@ class Audit:
                 self._add_counters(group)
                 continue
             for part in columns(group, _FLOW_TYPES[stream]):
-                self._note_format(part.first)
+                self._note_format(part.messages[0])
                 self._add_flows(stream, partition, part)
 
     @property
@@ -111,15 +129,19 @@ class Audit:
                     self._runs[key].repeats[stream].compare(mine.seq, mine.digest)
 
     def _add_flows(self, stream: Stream, partition: int, part: Columns) -> None:
+        fresh = np.zeros(len(part.seq), np.bool_)
         for key, mine in part.by_run():
             run = self._runs[key]
             run.note_partition(stream, partition, int(mine.seq.min()))
-            fresh = run.note_seqs(stream, mine.seq, mine.digest)
+            counted = run.note_seqs(stream, mine.seq, mine.digest)
+            fresh[mine.places] = counted
             if stream is Stream.NEW_FLOWS:
                 # An announcement stands for no packets.
                 run.announced_packets += sum(mine.tally.packets.tolist())
-                fresh[:] = False
-            _add_published(run, mine.tally, fresh)
+                counted[:] = False
+            _add_published(run, mine.tally, counted)
+        if self._observer:
+            self._observer.observe_flows(stream, part, fresh)
 
     def _add_counters(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -127,8 +149,11 @@ class Audit:
             self._note_format(message)
             run = self._runs[_run_of(record)]
             run.note_partition(Stream.COUNTERS, message.partition, record.seq)
-            run.note_seqs(Stream.COUNTERS, np.array([record.seq], np.uint64), _digest(record))
+            seq = np.array([record.seq], np.uint64)
+            (is_fresh,) = run.note_seqs(Stream.COUNTERS, seq, _digest(record))
             run.note_counters(record)
+            if self._observer and is_fresh:
+                self._observer.observe_counters(record)
 
     def _note_format(self, message: Message) -> None:
         self._formats[message.topic].setdefault(format_of(message.value), message)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from flowstream.accounting.tally import Tally, attachment_codes
+from flowstream.audit.fields import LayoutFields, RecordFields
 from flowstream.encode.fixed_layout import octets_of, published_flows
 from flowstream.encode.hashes import hashes_of
 from flowstream.errors import DecodeError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowstream.audit.fields import Fields
     from flowstream.messages import Message
 
 
@@ -44,8 +45,9 @@ class RunKey(NamedTuple):
 
 
 class RunColumns(NamedTuple):
-    """Columns of the records of one run."""
+    """Columns of the records of one run; ``places`` are their indexes among all."""
 
+    places: NDArray[np.intp]
     seq: NDArray[np.uint64]
     tally: Tally
     digest: NDArray[np.uint64]
@@ -53,14 +55,14 @@ class RunColumns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Columns of n flow records; ``run`` has indexes into ``runs``.
+    """Columns of n flow records, those of ``messages``, which have one format.
 
-    ``digest`` tells records apart that have one ``seq``.
-
-    All have the format of ``first``, which is one of their messages.
+    ``run`` has indexes into ``runs``, ``digest`` tells records apart that have one
+    ``seq``, ``fields`` has the columns that an audit does without.
     """
 
-    first: Message
+    messages: Sequence[Message]
+    fields: Fields
     runs: list[RunKey]
     run: NDArray[np.intp]
     seq: NDArray[np.uint64]
@@ -72,7 +74,10 @@ class Columns:
         order = np.argsort(self.run, kind="stable")
         starts = np.searchsorted(self.run[order], np.arange(1, len(self.runs)))
         for key, places in zip(self.runs, np.split(order, starts), strict=True):
-            yield key, RunColumns(self.seq[places], self.tally[places], self.digest[places])
+            yield (
+                key,
+                RunColumns(places, self.seq[places], self.tally[places], self.digest[places]),
+            )
 
 
 def columns(messages: Sequence[Message], record_type: RecordType) -> list[Columns]:
@@ -111,7 +116,8 @@ def _from_layout(messages: Sequence[Message], record_type: RecordType) -> Column
     keys = np.ascontiguousarray(octets[:, _RUN]).view("V24").ravel().tolist()
     tally = Tally.of_flows(records)
     return Columns(
-        messages[0],
+        messages,
+        LayoutFields(records),
         *_index(keys, lambda key: RunKey(key[8:], int.from_bytes(key[:8], "big"))),
         seq=records["seq"].astype(np.uint64),
         tally=tally,
@@ -134,7 +140,7 @@ def _from_json(messages: Sequence[Message], record_type: RecordType) -> Columns 
         return None
     keys = [(form.host_id, form.agent_epoch) for form in forms]
     runs = _index(keys, lambda key: RunKey(host_id_bytes(key[0]), key[1]))
-    return _collect(messages[0], forms, runs)
+    return _collect(messages, forms, runs)
 
 
 def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns:
@@ -145,7 +151,7 @@ def _one_by_one(messages: Sequence[Message], record_type: RecordType) -> Columns
             raise DecodeError(f"{message.place}: a record of type {record.record_type}")
         records.append(record)
     keys = [RunKey(record.host_id, record.agent_epoch) for record in records]
-    return _collect(messages[0], records, _index(keys, RunKey._make))
+    return _collect(messages, records, _index(keys, RunKey._make))
 
 
 def _index(
@@ -158,15 +164,17 @@ def _index(
 
 
 def _collect(
-    first: Message, records: Sequence[Any], runs: tuple[list[RunKey], NDArray[np.intp]]
+    messages: Sequence[Message],
+    records: Sequence[Any],
+    runs: tuple[list[RunKey], NDArray[np.intp]],
 ) -> Columns:
-    def column(name: str) -> NDArray[np.uint64]:
-        return np.fromiter(map(attrgetter(name), records), np.uint64, len(records))
-
+    fields = RecordFields(records)
+    column = fields.integers
     attachments = attachment_codes(column("if_index"), column("flow_direction"))
     tally = Tally(attachments, column("packets"), column("l2_bytes"))
     return Columns(
-        first,
+        messages,
+        fields,
         *runs,
         seq=column("seq"),
         tally=tally,

@@ -16,6 +16,7 @@ from flowstream.streams import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flowstream.audit.accounts import Observer
     from flowstream.audit.result import Result
     from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
@@ -28,6 +29,7 @@ async def audit(
     *,
     progressed: Callable[[int, int], object] | None = None,
     client: ClientSettings = DEFAULT_CLIENT,
+    observer: Observer | None = None,
 ) -> Result:
     """Audit the present contents of the topics ``PREFIX.*``.
 
@@ -35,18 +37,19 @@ async def audit(
     no packets. ``url`` is ``kafka://HOST:PORT[,HOST:PORT...]``, ``file:DIR`` or a directory.
     Where records repeat a ``seq`` the topics are read a second time, to compare them.
     ``progressed`` is called with the number of messages read and their total, which
-    is an estimate until the end of each reading. ``client`` are the settings for a cluster.
+    is an estimate until the end of each reading. ``client`` are the settings for a cluster,
+    an ``observer`` gets every record once.
     Raises SourceError when the topics cannot be read or hold no records, DecodeError naming
     the place of a value that is not a record, UsageError for a wrong URL.
     """
-    accounts = Audit(topic_prefix)
+    accounts = Audit(topic_prefix, observer=observer)
     read = functools.partial(_read, url, client=client, progressed=progressed)
     try:
         source = await read(accounts.topics, accounts.add)
     except MissingTopicError as err:
         if err.topics != (f"{topic_prefix}.{Stream.NEW_FLOWS}",):
             raise
-        accounts = Audit(topic_prefix, without_announcements=True)
+        accounts = Audit(topic_prefix, without_announcements=True, observer=observer)
         source = await read(accounts.topics, accounts.add)
     if accounts.repeats:
         await read(accounts.topics, accounts.compare)

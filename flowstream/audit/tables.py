@@ -9,20 +9,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flowstream.audit.result import Amount, Terms
+from flowstream.audit.equation import DIFFERENCE, PUBLISHED, SEEN, equation, summed
+from flowstream.audit.result import Terms
 from flowstream.audit.texts import amount_text, utc_text
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from flowstream.audit import Chain, ChainRun, Interface, Result, Run
+    from flowstream.audit import Amount, Chain, ChainRun, Interface, Result, Run
 
 RUNS_IN_FULL: Final = 20
 """More runs than these are summed in one table."""
 CHAINS_IN_FULL: Final = 20
 """Of more chains than these only those that do not hold are printed, and no more in full."""
-_SEEN, _DIFFERENCE, _PUBLISHED = "seen", "difference", "in published flows"
 _CHAIN_TERMS: Final = {
     "packets seen": "seen",
     "published": "flows",
@@ -33,7 +33,7 @@ _CHAIN_TERMS: Final = {
     "difference": "difference",
 }
 """Columns of chains, and their terms."""
-_ALWAYS_SHOWN: Final = (_SEEN, _PUBLISHED, _DIFFERENCE)
+_ALWAYS_SHOWN: Final = (SEEN, PUBLISHED, DIFFERENCE)
 
 
 def show(result: Result, stream: TextIO) -> None:
@@ -83,7 +83,7 @@ def _heading(console: Console, run: Run) -> None:
 def _all(console: Console, result: Result, *, failed: int, lines: box.Box) -> None:
     """Print the equation summed over all runs."""
     table = _table(lines)
-    _add_terms(table, "all", _sums(each for run in result.runs for each in run.interfaces))
+    _add_terms(table, "all", summed(each for run in result.runs for each in run.interfaces))
     console.print(table)
     console.print(
         f"{len(result.runs):,} runs: {len(result.runs) - failed:,} hold, "
@@ -95,7 +95,7 @@ def _equation(interfaces: Sequence[Interface], lines: box.Box) -> Table:
     """One row per interface and term; the difference is the last."""
     table = _table(lines)
     for interface in interfaces:
-        _add_terms(table, interface.label, _terms(interface))
+        _add_terms(table, interface.label, equation(interface))
         table.add_section()
     return table
 
@@ -116,29 +116,6 @@ def _add_terms(table: Table, label: str, terms: Mapping[str, Amount]) -> None:
         if amount.packets or amount.l2_bytes or term in _ALWAYS_SHOWN:
             table.add_row(first, _text(term), f"{amount.packets:,}", f"{amount.l2_bytes:,}")
             first = ""
-
-
-def _terms(interface: Interface) -> dict[str, Amount]:
-    losses, doubts = interface.losses.items(), interface.in_doubt.items()
-    return {
-        _SEEN: interface.seen,
-        _PUBLISHED: interface.flows,
-        **{f"no flow: {reason}": amount for reason, amount in interface.no_flow.items()},
-        **{f"lost: {cause}": Amount(loss.packets, loss.l2_bytes) for cause, loss in losses},
-        **{f"in doubt: {cause}": Amount(loss.packets, loss.l2_bytes) for cause, loss in doubts},
-        "in the spool": interface.waiting,
-        _DIFFERENCE: interface.difference,
-    }
-
-
-def _sums(interfaces: Iterable[Interface]) -> dict[str, Amount]:
-    sums: dict[str, Amount] = {}
-    for interface in interfaces:
-        for term, amount in _terms(interface).items():
-            sums[term] = Amount.total((sums.get(term, Amount(0, 0)), amount))
-    # The first interface need not have had every term.
-    sums[_DIFFERENCE] = sums.pop(_DIFFERENCE)
-    return sums
 
 
 def _sequences(run: Run, lines: box.Box) -> Table:

@@ -20,6 +20,7 @@ from flowstream.cli import (
     pcap,
     record,
     replay,
+    report,
     run,
     schema,
 )
@@ -68,7 +69,10 @@ def make_parser() -> Parser:
         "--version", action="version", version=f"%(prog)s {flowstream.__version__}"
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for command in (run, demo, pcap, audit, cat, check, health, detach, record, replay, schema):
+    for command in (
+        *(run, demo, pcap, audit, cat, report),
+        *(check, health, detach, record, replay, schema),
+    ):
         command.add(commands)
     return parser
 

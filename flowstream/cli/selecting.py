@@ -33,7 +33,15 @@ def add_topics(parser: argparse.ArgumentParser, use: str) -> None:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Add --since, --until, --max and --where."""
+    """Add --since, --until, --where and --max."""
+    add_condition(parser)
+    parser.add_argument(
+        "--max", metavar="N", type=_count, dest="limit", help="stop after N records"
+    )
+
+
+def add_condition(parser: argparse.ArgumentParser) -> None:
+    """Add --since, --until and --where."""
     parser.add_argument(
         "--since",
         metavar="TIME",
@@ -41,9 +49,6 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         "offset), Unix seconds, or how long ago (90s, 10m, 2h, 7d)",
     )
     parser.add_argument("--until", metavar="TIME", help="end of the time, exclusive, as --since")
-    parser.add_argument(
-        "--max", metavar="N", type=_count, dest="limit", help="stop after N records"
-    )
     parser.add_argument(
         "--where", metavar="CONDITION", help="only records for which it holds; see below"
     )
