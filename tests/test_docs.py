@@ -34,7 +34,7 @@ CONSUMERS = TOP / "docs" / "consumers.md"
 RECORDS = (TOP / "docs" / "records.md").read_text(encoding="utf-8")
 OPERATIONS = (TOP / "docs" / "operations.md").read_text(encoding="utf-8")
 LOGS = (TOP / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
-UNIT = TOP / "docs" / "flowstream.service"
+UNIT = TOP / "packaging" / "systemd" / "flowstream.service"
 RELIABILITY = TOP / "docs" / "reliability.md"
 
 LEVELS = ("debug", "info", "warning", "error", "exception")
