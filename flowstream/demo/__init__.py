@@ -11,10 +11,12 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+import flowstream
 from flowstream.audit import audit, tables
 from flowstream.demo.network import hosts, network
 from flowstream.demo.show import Viewer
@@ -131,7 +133,9 @@ def _agent(
     command += ["--user", privileges.user_name(None)]
     command += ["--duration", f"{longest_s:g}", *options]
     # In its own session: Ctrl-C reaches the demo alone, which passes it on.
-    agent = subprocess.Popen(command, start_new_session=True, env=os.environ)
+    # The same flowstream, wherever it is installed.
+    place = {"PYTHONPATH": str(Path(flowstream.__file__).parent.parent)}
+    agent = subprocess.Popen(command, start_new_session=True, env=os.environ | place)
     try:
         yield agent
     finally:
