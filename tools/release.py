@@ -110,7 +110,7 @@ def main() -> None:
     """Build into the directory that the command line names, and print what is there."""
     parser = argparse.ArgumentParser(prog="python -m tools.release", description=__doc__)
     parser.add_argument("directory", type=Path)
-    directory = parser.parse_args().directory
+    directory = parser.parse_args().directory.resolve()
     build(directory)
     print((directory / "SHA256SUMS").read_text(encoding="utf-8"), end="")
 
