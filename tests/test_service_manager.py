@@ -42,6 +42,9 @@ def test_a_run_says_that_it_is_ready_reads_its_configuration_again_and_ends(
         assert manager.told("READY=1"), agent.output()
         assert agent.logs("attached")
         assert agent.logs("publishing")
+        assert wait_until(lambda: manager.statuses[-1].startswith("1 interface: "))
+        after = manager.lines[manager.lines.index("READY=1") :]
+        assert not [line for line in after if line.startswith("STATUS=starting")]
         arrived = delivered(sender, receiver, PACKETS)
         seen = re.compile(r"1 interface: [\d,]+ packets?/s, [1-9]\d* records?/s; no packet lost")
         assert wait_until(lambda: any(map(seen.fullmatch, manager.statuses))), manager.statuses

@@ -57,12 +57,17 @@ class Notifying:
         """Say that the run publishes, or spools."""
         self._connected = True
         self._manager.ready()
+        self._report()
 
     async def run(self) -> None:
         """Report until cancelled."""
         while self._manager:
-            self._manager.report(self._status())
+            self._report()
             await asyncio.sleep(self._period_s)
+
+    def _report(self) -> None:
+        if self._manager:
+            self._manager.report(self._status())
 
     def _status(self) -> str:
         """Say in one line what is observed, published, spooled and lost."""
