@@ -19,7 +19,7 @@ RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=ipr
 	ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl \
-	promtool=prometheus \
+	promtool=prometheus systemd-analyze=systemd \
 	man=man-db zsh=zsh fish=fish chromium=chromium
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
@@ -34,7 +34,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz docs bench fleet generate lock \
-	examples man release wheel kernels machines image newcomer clean
+	examples man release wheel deb test-deb kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -129,6 +129,8 @@ lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(COMPILE) --extra release -c requirements-dev.txt -o requirements-release.txt pyproject.toml
 	$(COMPILE) --extra agent --extra readers -c requirements-dev.txt -o requirements.txt \
 		pyproject.toml
+	$(COMPILE) --extra agent --extra anonymise --extra readers --extra report --extra top \
+		-c requirements-dev.txt -o requirements-deb.txt pyproject.toml
 	$(COMPILE) --build-deps-for wheel --only-build-deps -c requirements-dev.txt \
 		-o requirements-build.txt pyproject.toml
 	$(COMPILE) -o examples/requirements.txt examples/requirements.in
@@ -164,6 +166,14 @@ wheel: setup ## run the agent from its wheel on each Python of this machine (roo
 	@$(INSTALL) $(RUN_PACKAGES) sysctl=procps
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
 	@$(SUDO) tests/wheel/run.sh $(BIN)/python
+
+deb: release ## build the Debian package into build/deb
+	@$(BIN)/python -m tools.deb build/release/*.whl build/deb
+
+test-deb: deb ## build it again, the same; install, run, upgrade and remove it under systemd (root)
+	@$(BIN)/python -m tools.deb build/release/*.whl build/deb-again
+	@cmp build/deb/*.deb build/deb-again/*.deb
+	@$(SUDO) tests/deb/run.sh build/deb/*.deb
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh

@@ -14,8 +14,9 @@ from tools.lower_bounds import FOR_DEVELOPMENT, lowest_versions
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BUILD, DEVELOPMENT, DOCS, FUZZ, RELEASE, IMAGE, EXAMPLES, GO = (
+BUILD, DEB, DEVELOPMENT, DOCS, FUZZ, RELEASE, IMAGE, EXAMPLES, GO = LOCKS = (
     "requirements-build.txt",
+    "requirements-deb.txt",
     "requirements-dev.txt",
     "requirements-docs.txt",
     "requirements-fuzz.txt",
@@ -44,7 +45,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements}
 
 
-@pytest.mark.parametrize("lock", [BUILD, DEVELOPMENT, DOCS, FUZZ, RELEASE, IMAGE, EXAMPLES, GO])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
     lines = (TOP / lock).read_text(encoding="utf-8").splitlines()
     first_words = {line.split()[0] for line in lines if line and line[0] not in " #"}
@@ -52,8 +53,9 @@ def test_every_line_of_a_lock_is_a_pin_with_digests(lock: str) -> None:
     assert not any("://" in line or line.startswith("-") for line in lines)
 
 
-def test_image_has_the_versions_that_are_tested() -> None:
-    tested, shipped = pins(DEVELOPMENT), pins(IMAGE)
+@pytest.mark.parametrize("lock", [DEB, IMAGE])
+def test_what_is_shipped_has_the_versions_that_are_tested(lock: str) -> None:
+    tested, shipped = pins(DEVELOPMENT), pins(lock)
     assert shipped
     assert {name: tested.get(name) for name in shipped} == shipped
 
@@ -63,12 +65,18 @@ def test_the_fuzzer_is_all_that_its_lock_adds() -> None:
     assert {name for name in added if tested.get(name) != added[name]} == {"atheris"}
 
 
-def test_image_has_every_dependency_and_no_tool() -> None:
-    shipped = pins(IMAGE).keys()
+@pytest.mark.parametrize(
+    ("lock", "brought"),
+    [(IMAGE, ("agent", "readers")), (DEB, ("agent", "anonymise", "readers", "report", "top"))],
+)
+def test_what_is_shipped_has_every_dependency_and_no_tool(
+    lock: str, brought: tuple[str, ...]
+) -> None:
+    shipped = pins(lock).keys()
     extras = PROJECT["optional-dependencies"]
     assert names(PROJECT["dependencies"]) <= shipped
-    assert names(extras["agent"]) <= shipped
-    assert names(extras["readers"]) <= shipped
+    for extra in brought:
+        assert names(extras[extra]) <= shipped
     assert not {"mypy", "pip", "pytest", "ruff", "setuptools"} & shipped
 
 
