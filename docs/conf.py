@@ -52,7 +52,10 @@ class Mermaid(SphinxDirective):
 
 
 def leave_the_site(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Turn links to other files of the repository into downloads, to directories into text."""
+    """Turn links to other files of the repository into downloads, to directories into text.
+
+    Pictures stay.
+    """
     here = (DOCS / page).parent
 
     def there(link: re.Match[str]) -> str:
@@ -62,7 +65,7 @@ def leave_the_site(_app: Sphinx, page: str, source: list[str]) -> None:
             return link[0]
         return text if path.is_dir() else f"[{text}](path:{target})"
 
-    source[0] = re.sub(r"\[([^]]+)\]\(((?:\w|\.)[\w./-]*(?:#[\w-]*)?)\)", there, source[0])
+    source[0] = re.sub(r"(?<!!)\[([^]]+)\]\(((?:\w|\.)[\w./-]*(?:#[\w-]*)?)\)", there, source[0])
 
 
 def draw_diagrams(

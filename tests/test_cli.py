@@ -178,7 +178,7 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         ([], "the following arguments are required: COMMAND (see flowstream --help)"),
         (
             ["fly"],
-            "argument COMMAND: invalid choice: 'fly'; use run, demo, pcap, audit, cat, check, ",
+            "argument COMMAND: invalid choice: 'fly'; use run, demo, pcap, audit, cat, report, ",
         ),
         (["adit"], "argument COMMAND: invalid choice: 'adit'; did you mean audit? (see flows"),
         (["run", "-i"], "argument -i/--interface: expected one argument (see flowstream run"),
