@@ -407,6 +407,14 @@ def test_texts_of_records_are_no_markup(hostile):
     assert "<" not in json.dumps(page.figures).replace("<extra></extra>", "")
 
 
+def test_names_as_long_as_a_message_are_cut(tmp_path):
+    recorded = Recorded("h" * 100_003)
+    recorded.flow(2, INGRESS)
+    page = made(recorded.write(tmp_path / "run"), tmp_path / "page.html")
+    assert "Flow report of " + 485 * "h" + "…" in page.text
+    assert 501 * "h" not in page.html
+
+
 def test_the_page_permits_no_network_and_refers_to_nothing(hostile):
     page = Page(hostile.read_text(encoding="utf-8"))
     (policy,) = (

@@ -26,6 +26,10 @@ _BLOCK: Final = 1 << 16
 """Records that are added at once: a step costs the more, the fewer there are."""
 
 
+_RATES: Final = 64
+"""Sampling rates from which on no more are noted."""
+
+
 class Place(NamedTuple):
     """Where a host sees packets, in whichever run."""
 
@@ -46,8 +50,8 @@ class Collector(Closing):
 
     ``traffic`` are frame octets by direction and protocol over time (group
     ``direction * PROTOCOLS + proto``), ``announced`` announcements by direction, ``flows``
-    all flows. Amounts of sampled records are multiplied by their rate, the rates are
-    in ``sampling``.
+    all flows. Amounts of sampled records are multiplied by their rate, the rates, or
+    the first of them, are in ``sampling``.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -145,7 +149,9 @@ class Collector(Closing):
 
     def _note(self, columns: Columns, chosen: NDArray[np.bool_]) -> None:
         self.records += int(np.count_nonzero(chosen))
-        self.sampling.update(np.unique(columns.fields.integers("sampling_rate")[chosen]).tolist())
+        if len(self.sampling) < _RATES:
+            rates = columns.fields.integers("sampling_rate")[chosen]
+            self.sampling.update(np.unique(rates).tolist())
         counts = columns.fields.integers("flow_count")[chosen]
         self.merged_flows += sum(counts[counts > 1].tolist())
 

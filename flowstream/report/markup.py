@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowstream.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+_LONGEST: Final = 500
+"""Characters of a text: names in records may be as long as a message."""
 
 
 class Html(str):
@@ -23,7 +27,7 @@ def element(name: str, *children: str, **attributes: str) -> Html:
     Underscores at the end of an attribute's name are left out, others are hyphens.
     """
     named = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(printable(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_shown(value))}"'
         for key, value in attributes.items()
     )
     return Html(f"<{name}{named}>{joined(children)}</{name}>")
@@ -32,7 +36,7 @@ def element(name: str, *children: str, **attributes: str) -> Html:
 def joined(parts: Iterable[str]) -> Html:
     """Return the parts one after the other; those that are not markup are text."""
     return Html(
-        "".join(part if isinstance(part, Html) else escape(printable(part)) for part in parts)
+        "".join(part if isinstance(part, Html) else escape(_shown(part)) for part in parts)
     )
 
 
@@ -72,4 +76,8 @@ def table(
 
 def label(text: str) -> str:
     """Return text for a plot, where plotly would read tags and entities."""
-    return escape(printable(text), quote=False)
+    return escape(_shown(text), quote=False)
+
+
+def _shown(text: str) -> str:
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
