@@ -34,6 +34,7 @@ COMMANDS = (
     "pcap",
     "audit",
     "cat",
+    "top",
     "check",
     "health",
     "record",
@@ -178,7 +179,7 @@ def test_the_formats_of_schemas_are_those_of_the_package():
         ([], "the following arguments are required: COMMAND (see flowstream --help)"),
         (
             ["fly"],
-            "argument COMMAND: invalid choice: 'fly'; use run, demo, pcap, audit, cat, report, ",
+            "argument COMMAND: invalid choice: 'fly'; use run, demo, pcap, audit, cat, top, ",
         ),
         (["adit"], "argument COMMAND: invalid choice: 'adit'; did you mean audit? (see flows"),
         (["run", "-i"], "argument -i/--interface: expected one argument (see flowstream run"),

@@ -40,6 +40,7 @@ COMMANDS = {
     "check -i lo": "agent",
     "audit none": "audit",
     "report none -o none.html": "report",
+    "top none --once": "top",
     "record kafka://127.0.0.1:9 --topic t --to none": "kafka",
     "cat kafka://127.0.0.1:9": "kafka",
     "replay none --to kafka://127.0.0.1:9": "kafka",

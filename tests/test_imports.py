@@ -61,6 +61,8 @@ ROOMS = {
         "audit": "errors undecodable streams wording progress layouts records accounting messages "
         "encode kafka source reading",
         "report": "errors streams wording closing urls records encode kafka reading audit",
+        "top": "errors undecodable streams wording layouts records accounting messages encode "
+        "kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "metrics": "errors files streams closing host histogram urls records accounting delivery",
@@ -79,8 +81,8 @@ ROOMS = {
         "detach": "errors wording layouts host accounting kernel",
         "demo": "errors streams host records kafka source reading audit",
         "cli": "errors extras streams wording signals log progress host urls records schemas "
-        "messages kafka config reading audit report recording attacher agent check pcap detach "
-        "demo",
+        "messages kafka config reading audit report top recording attacher agent check pcap "
+        "detach demo",
     }.items()
 }
 """Room: the rooms that its modules may import; every room stands below those."""
@@ -107,6 +109,7 @@ LIBRARIES = {
     "pytest": ("testing.plugin",),
     "yacryptopan": ("recording.anonymise",),
     "rich": ("progress", "audit.tables", "demo"),
+    "textual": ("top.app",),
     "tomllib": ("config.toml",),
     "uvloop": ("agent", "pcap", "cli"),
 }
@@ -125,6 +128,7 @@ LAZY = {
     "records.binary": "an extra",
     "reading.formats": "numpy and pyarrow are extras",
     "registry": "only with a registry",
+    "top.session": "the screen's library, where a screen is shown",
     "agent.sinks": "only with a spool",
     "agent.run": "only with a filter; only with metrics",
     "attacher.attaching": "only with a filter; only on kernels without TCX",

@@ -23,6 +23,7 @@ from flowstream.cli import (
     report,
     run,
     schema,
+    top,
 )
 from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
@@ -70,7 +71,7 @@ def make_parser() -> Parser:
     )
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     for command in (
-        *(run, demo, pcap, audit, cat, report),
+        *(run, demo, pcap, audit, cat, top, report),
         *(check, health, detach, record, replay, schema),
     ):
         command.add(commands)

@@ -24,12 +24,12 @@ TCP_FLAGS: Final = {
 }
 """Bits of ``tcp_flags`` (RFC 9293)."""
 
-# IANA's protocol numbers by their keywords, and the usual spelling of two.
 PROTOCOLS: Final = {
     "icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47,
     "esp": 50, "ah": 51, "icmpv6": 58, "ipv6-icmp": 58, "eigrp": 88, "ospf": 89, "pim": 103,
     "vrrp": 112, "l2tp": 115, "sctp": 132, "udplite": 136,
 }  # fmt: skip
+"""IANA's protocol numbers by their keywords, and the usual spelling of two."""
 _NUMBERS: Final = {
     "proto": PROTOCOLS,
     "etype": {"ipv4": ETYPE_IPV4, "ipv6": ETYPE_IPV6},

@@ -39,12 +39,21 @@ class Home:
         self._late = path.with_name("late-imports")
         self._late.touch()
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that runs Python so, with ``environment``."""
+        return ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(self.path), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that ``command`` needs."""
+        places = {"SOURCES": str(SOURCES), "VENV": sys.prefix, "STDLIB": str(STDLIB)}
+        return places | {"LATE_IMPORTS": str(self._late)}
+
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a process; it is the one of the arguments, not a parent of it."""
-        places = {"SOURCES": str(SOURCES), "VENV": sys.prefix, "STDLIB": str(STDLIB)}
         return subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(self.path), *arguments],
-            env=os.environ | places | {"LATE_IMPORTS": str(self._late)},
+            self.command(*arguments),
+            env=os.environ | self.environment,
             text=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
