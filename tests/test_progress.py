@@ -136,6 +136,14 @@ def test_audit(tmp_path: Path) -> None:
     check("audit", str(tmp_path), amount="46/46")
 
 
+def test_report(tmp_path: Path) -> None:
+    """Two bars, the last of which counts parts of sums: flows, pairs, services and addresses."""
+    asyncio.run(publish(f"file:{tmp_path}/run", "json", Published()))
+    page = tmp_path / "page.html"
+    check("report", f"{tmp_path}/run", "-o", str(page), amount="4/4", again=page.unlink)
+    assert page.exists()
+
+
 def test_audit_of_a_broker(broker: Broker, tmp_path: Path) -> None:
     prefix = f"bar-{tmp_path.name}"
     asyncio.run(publish(f"file:{tmp_path}", "json", Published()))
@@ -226,7 +234,7 @@ def test_interrupted_replay_ends_in_order(broker: Broker, tmp_path: Path) -> Non
     assert asyncio.run(messages(broker.url, topic)) == [b"0"]
 
 
-@pytest.mark.parametrize("command", ["record", "replay", "audit"])
+@pytest.mark.parametrize("command", ["record", "replay", "audit", "report"])
 def test_interrupted_while_nothing_answers(
     broker_factory: Callable[..., Broker], tmp_path: Path, command: str
 ) -> None:
@@ -236,6 +244,7 @@ def test_interrupted_while_nothing_answers(
         "record": (silent.url, "--topic", "t", "--to", str(tmp_path / "copy")),
         "replay": (str(tmp_path), "--to", silent.url),
         "audit": (silent.url,),
+        "report": (silent.url, "-o", str(tmp_path / "page.html")),
     }[command]
     os.kill(silent.pid, signal.SIGSTOP)
     try:
@@ -246,6 +255,7 @@ def test_interrupted_while_nothing_answers(
     finally:
         os.kill(silent.pid, signal.SIGCONT)
     assert "Traceback" not in shown.screen
+    assert [path.name for path in tmp_path.iterdir() if "page" in path.name] == []
 
 
 def connections(port: int) -> list[str]:

@@ -41,7 +41,13 @@ BEGIN_NS = 1_700_000_000 * S
 class Recorded:
     """A recording made by hand: a run of one host, whose counters account for its records."""
 
-    def __init__(self, host: str = "edge", if_names: tuple[str, ...] = ("eth0", "wan")) -> None:
+    def __init__(
+        self,
+        host: str = "edge",
+        if_names: tuple[str, ...] = ("eth0", "wan"),
+        host_id: bytes = HOST,
+    ) -> None:
+        self.host_id = host_id
         self.flows, self.counters = FlowFactory(host), CountersFactory(host)
         self.if_names = if_names
         self.records: list[FlowRecord] = []
@@ -57,38 +63,41 @@ class Recorded:
             if_index=if_index,
             if_name=self.if_names[if_index - 2],
             flow_direction=direction,
+            host_id=self.host_id,
             **fields,
         )
         self.records.append(record)
         return record
 
-    def write(
-        self, directory: Path, record_format: str = "msgpack", prefix: str = "flowstream"
-    ) -> Path:
-        """Write the recording."""
+    def messages(self, record_format: str = "msgpack") -> list[Message]:
+        """What the run publishes."""
         places = sorted({(each.if_index, each.flow_direction) for each in self.records})
         counters = [
             self.counters(
                 [each for each in self.records if (each.if_index, each.flow_direction) == place],
                 final=self.final,
+                host_id=self.host_id,
                 **self.more,
             )
             for place in places
         ]
         new = [each for each in self.records if each.is_new_flow]
         old = [each for each in self.records if not each.is_new_flow]
-        messages = [
-            *self.flows.messages([*old, *self.again], record_format, topic=f"{prefix}.flows"),
-            *self.flows.messages(new, record_format, topic=f"{prefix}.new_flows"),
-            *self.counters.messages(counters, record_format, topic=f"{prefix}.counters"),
+        return [
+            *self.flows.messages([*old, *self.again], record_format),
+            *self.flows.messages(new, record_format, topic="flowstream.new_flows"),
+            *self.counters.messages(counters, record_format),
         ]
-        asyncio.run(_write(directory, prefix, messages))
+
+    def write(self, directory: Path, record_format: str = "msgpack") -> Path:
+        """Write a recording of this run alone."""
+        asyncio.run(_write(directory, self.messages(record_format)))
         return directory
 
 
-async def _write(directory: Path, prefix: str, messages: list[Message]) -> None:
+async def _write(directory: Path, messages: list[Message]) -> None:
     sink = SegmentSink(directory, Account(), partitions=6)
-    await sink.start([f"{prefix}.{stream}" for stream in Stream])
+    await sink.start([f"flowstream.{stream}" for stream in Stream])
     for message in messages:
         await sink.send(MessageBatch.copy_of([message]))
     await sink.flush(60)
@@ -195,6 +204,23 @@ def test_each_packet_of_a_conversation_counts_once(page):
         "2. 2001:db8::1 ↔ 2001:db8::7": ["0 B", "307 B", "3", "2.0 %"],
         "3. 192.0.2.1 ↔ 192.0.2.53": ["83 B", "0 B", "1", "0.5 %"],
     }
+
+
+def test_of_two_hosts_on_the_way_the_one_that_saw_more_counts(tmp_path):
+    one, other = Recorded("one"), Recorded("other", host_id=bytes(16))
+    one.flow(2, INGRESS, packets=17, l2_bytes=10_007)
+    one.flow(2, INGRESS, packets=2, l2_bytes=131)
+    other.flow(2, INGRESS, packets=15, l2_bytes=9_001)
+    other.flow(2, EGRESS, packets=15, l2_bytes=9_001)
+    asyncio.run(_write(tmp_path / "run", [*one.messages(), *other.messages()]))
+    page = made(tmp_path / "run", tmp_path / "page.html")
+    assert page.table("Top talkers") == {
+        "1. 10.0.0.1": ["10.1 kB", "0 B", "19", "50.0 %"],
+        "2. 10.0.0.2": ["0 B", "10.1 kB", "19", "50.0 %"],
+    }
+    assert page.table("Ingress by protocol")["TCP"][0] == "19.1 kB"
+    assert "A packet that passes several of these hosts counts at each." in page.text
+    assert "Every packet is accounted for." in page.text
 
 
 def test_services_and_protocols_are_told_by_direction(page):
@@ -513,7 +539,7 @@ def test_a_recording_without_counters_or_records_is_an_error(tmp_path, capsys):
     output = str(tmp_path / "page.html")
     assert main(["report", str(recording), "-o", output]) == 1
     assert "no topic flowstream.counters in this recording; its topics" in capsys.readouterr().err
-    asyncio.run(_write(tmp_path / "empty", "flowstream", []))
+    asyncio.run(_write(tmp_path / "empty", []))
     assert main(["report", str(tmp_path / "empty"), "-o", output]) == 1
     assert "no records in flowstream.flows, flowstream.new_flows" in capsys.readouterr().err
 

@@ -62,11 +62,14 @@ async def report(
         if choice and not collector.records:
             raise SourceError(f"{url}: none of its flow records matches {choice}")
         summing = Summing(collector)
+        done = 0
         for done, _ in enumerate(summing.steps(), 1):
             if progressed:
                 progressed("summing", done, None)
             # An interrupt takes effect here.
             await asyncio.sleep(0)
+        if progressed:
+            progressed("summing", done, done)
         return _page(_Parts(url, topic_prefix, choice, result, collector, summing.result()))
 
 
