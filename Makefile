@@ -34,7 +34,7 @@ PIP_INSTALL := bin/pip install -q --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test faults soak lint pythons lower-bounds fuzz docs bench fleet generate lock \
-	examples man release wheel deb test-deb kernels machines image newcomer clean
+	examples man release wheel deb test-deb pictures kernels machines image newcomer clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -174,6 +174,11 @@ test-deb: deb ## build it again, the same; install, run, upgrade and remove it u
 	@$(BIN)/python -m tools.deb build/release/*.whl build/deb-again
 	@cmp build/deb/*.deb build/deb-again/*.deb
 	@$(SUDO) tests/deb/run.sh build/deb/*.deb
+
+pictures: setup ## draw the pictures of the dashboards, after make examples (root)
+	@$(INSTALL) $(TEST_PACKAGES)
+	@tests/broker/fetch.sh
+	@$(SUDO) env PYTHONPATH=tests $(BIN)/python -m pictures docs/pictures
 
 kernels: setup ## run the kernel programs on other kernels, in qemu
 	@$(SUDO) tests/kernels/run.sh

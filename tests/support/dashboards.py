@@ -21,6 +21,9 @@ RULES = COMPOSE / "prometheus" / "rules.yml"
 RATE_INTERVAL = "5m"
 RANGE = "1h"
 
+LEGEND = re.compile(r"\{\{(\w+)\}\}")
+"""Labels in the name of a series."""
+
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
 
 
