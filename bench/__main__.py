@@ -15,6 +15,7 @@ from bench import (
     compression,
     encoders,
     hooks,
+    metrics,
     packets,
     pcap,
     publish,
@@ -46,6 +47,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "spooling": spooling.measure,
     "pcap": pcap.measure,
     "agent": agent.measure,
+    "metrics": metrics.measure,
 }
 
 
