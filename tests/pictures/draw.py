@@ -240,10 +240,11 @@ def _shown(value: Any, options: Mapping[str, Any]) -> tuple[str, str]:
     for step in options.get("thresholds", {}).get("steps", []):
         if step["value"] is None or number >= step["value"]:
             colour = COLOURS[step["color"]]
-    return _formatted(number, options.get("unit", "none"), options.get("decimals")), colour
+    return formatted(number, options.get("unit", "none"), options.get("decimals")), colour
 
 
-def _formatted(value: float, unit: str, decimals: int | None) -> str:
+def formatted(value: float, unit: str, decimals: int | None) -> str:
+    """Text of a value in one of Grafana's units."""
     digits = 1 if decimals is None else decimals
     if unit == "percentunit":
         return f"{value * 100:.{digits}f}%"
