@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.records import COUNTERS
 
+from flowstream.errors import SourceError
 from flowstream.messages import Message
 from flowstream.records import Loss, encode
 from flowstream.testing import FlowFactory
@@ -18,8 +19,9 @@ from flowstream.top.grouping import GROUPS
 from flowstream.top.interfaces import MOST, Interfaces
 from flowstream.top.model import MARKS, Model, Order
 from flowstream.top.names import Names
+from flowstream.top.pump import Pump
 from flowstream.top.table import OTHERS, Table
-from flowstream.top.texts import short, sparkline
+from flowstream.top.texts import read_text, short, sparkline
 
 S = 1_000_000_000
 
@@ -247,6 +249,61 @@ def test_a_sparkline_shows_the_latest_rates():
     assert sparkline([9, 0, 1, 2, 7], 4) == "▁▂▃█"
     assert sparkline([0, 0], 5) == "▁▁"
     assert sparkline([], 5) == sparkline([1.0], -3) == ""
+
+
+class Lists:
+    """A feed of some lists of messages, as fast as they are taken."""
+
+    is_certain = True
+    warnings = ("of the feed",)
+
+    def __init__(self, *lists):
+        self._lists = lists
+
+    def run(self, take):
+        for each in self._lists:
+            take(each)
+
+    def stop(self):
+        pass
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_lists_that_come_too_fast_are_skipped_and_told(exact):
+    """While the sums are held the queue fills, as on a slow machine; counters are all read."""
+    model = Model(10.0, whole=exact)
+    flows = [messages(FlowFactory().batch(7)) for _ in range(100)]
+    last = messages([counters(0, 0, 1_009)], "flowstream.counters")
+    pump = Pump(Lists(*flows, last), model, exact=exact)
+    with model._lock:
+        pump.start()
+        if not exact:
+            # One list is being added, 16 wait, of which the counters are not the last.
+            eventually(lambda: model.skipped >= 7 * (100 - 17))
+    assert pump.ended.wait(60)
+    pump.raise_error()
+    state = model.snapshot().state
+    assert state.read + state.skipped == 700
+    assert (state.skipped > 0) == state.skipping == (not exact)
+    assert read_text(state) == ("" if exact else f"{state.read / 7:.1f} % of records read")
+    assert state.interfaces[0].seen.packets == 1_009
+    assert "of the feed" in state.notes
+
+
+def test_an_error_of_a_feed_is_raised_after_what_came_before():
+    def failing():
+        yield messages(FlowFactory().batch(7))
+        raise SourceError("it broke")
+
+    model = Model(10.0, whole=True)
+    feed = Lists()
+    feed._lists = failing()
+    pump = Pump(feed, model, exact=True)
+    pump.start()
+    assert pump.ended.wait(60)
+    with pytest.raises(SourceError, match=r"^it broke$"):
+        pump.raise_error()
+    assert model.snapshot().state.read == 7
 
 
 def eventually(true):

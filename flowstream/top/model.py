@@ -163,7 +163,7 @@ class Model:
         """Let time count from the first message on."""
         if not self._begun:
             self._begun = True
-            self._times = deque([(time.monotonic(), self.skipped)], MARKS)
+            self._times = deque([(time.monotonic(), self._skipped_before)], MARKS)
 
     def mark(self) -> None:
         """Rates begin at the mark that is ``MARKS`` before this one."""
