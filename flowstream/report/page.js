@@ -65,7 +65,8 @@
 
   draw();
   for (const query of [narrow, dark]) query.addEventListener("change", draw);
-  window.addEventListener("beforeprint", () => {
-    for (const id of Object.keys(figures)) Plotly.Plots.resize(id);
-  });
+  // A sheet is narrower than most windows, and there is no time to measure it.
+  const relayout = (size) => () => Object.keys(figures).forEach((id) => Plotly.relayout(id, size));
+  window.addEventListener("beforeprint", relayout({ width: 640 }));
+  window.addEventListener("afterprint", relayout({ autosize: true }));
 })();
