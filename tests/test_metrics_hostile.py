@@ -171,6 +171,7 @@ def test_http_1_0_is_answered_and_closed(target):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 2,
         b"GET /metrics\r\n\r\n",
         b"GET /metrics HTTP/9.9\r\nHost: h" + END,
+        b"HEAD /metrics HTTP/2.0\r\nHost: h" + END,
         b"GET /metrics HTTP/1.1" + END,
         b"GET /metrics HTTP/1.1\r\nHost: h\r\nHost: i" + END,
         b"GET /metrics HTTP/1.1\r\nHost: h\r\nA\x00: b" + END,

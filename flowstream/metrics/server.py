@@ -94,7 +94,7 @@ class Server:
             while (request := await client.request()) is not None:
                 self._busy[connection] = self._idle.pop(connection)
                 async with asyncio.timeout(ANSWER_S):
-                    if not await client.answer(request, await self._responder.answer(request)):
+                    if not await client.answer(await self._responder.answer(request)):
                         return
                 self._idle[connection] = self._busy.pop(connection)
                 await asyncio.sleep(_PAUSE_S)
@@ -107,6 +107,8 @@ class _Client:
         self._connection = connection
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_OCTETS)
         self._loop = asyncio.get_running_loop()
+        # The answer to the present request.
+        self._has_body = True
 
     async def request(self) -> h11.Request | None:
         """Return the next request; None after the last one, and where one is not to be served.
@@ -134,11 +136,14 @@ class _Client:
                     await self._loop.sock_recv(self._connection, REQUEST_OCTETS)
                 )
                 limit.reschedule(min(limit.when() or 0, self._loop.time() + REQUEST_S))
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        self._has_body = event.method != b"HEAD"
+        return event
 
-    async def answer(self, request: h11.Request, answer: Answer) -> bool:
+    async def answer(self, answer: Answer) -> bool:
         """Send an answer; return whether another request may follow."""
-        await self._send(answer, has_body=request.method != b"HEAD")
+        await self._send(answer)
         if self._http.our_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
@@ -147,9 +152,9 @@ class _Client:
     async def _refuse(self, status: int, reason: str) -> None:
         async with asyncio.timeout(ANSWER_S):
             closing = (("Connection", "close"),)
-            await self._send(Answer(status, TEXT, reason.encode(), closing), has_body=True)
+            await self._send(Answer(status, TEXT, reason.encode(), closing))
 
-    async def _send(self, answer: Answer, *, has_body: bool) -> None:
+    async def _send(self, answer: Answer) -> None:
         headers = [
             ("Content-Type", answer.content_type),
             ("Content-Length", str(len(answer.body))),
@@ -163,7 +168,7 @@ class _Client:
             )
         )
         parts = [head or b""]
-        if has_body:
+        if self._has_body:
             parts.append(self._http.send(h11.Data(data=answer.body)) or b"")
         self._http.send(h11.EndOfMessage())
         for part in parts:

@@ -32,6 +32,7 @@ TARGETS: Final = {
     "filters": "filters of classic BPF, and the packets that they accept",
     "attacher": "requests to the process that attaches",
     "links": "messages of the kernel about links",
+    "requests": "requests for metrics and health",
     "texts": "URLs, addresses and identifiers",
 }
 """Module of each target, and its inputs."""
