@@ -19,6 +19,7 @@ from flowstream.top.grouping import GROUPS
 from flowstream.top.interfaces import MOST, Interfaces
 from flowstream.top.model import MARKS, Model, Order
 from flowstream.top.names import Names
+from flowstream.top.printing import plain
 from flowstream.top.pump import Pump
 from flowstream.top.table import OTHERS, Table
 from flowstream.top.texts import read_text, short, sparkline
@@ -223,6 +224,20 @@ def test_losses_grow_and_are_summed_over_runs():
     interfaces.add(counters(1, 10, 101, lost=8, agent_epoch=COUNTERS.agent_epoch + 1_024))
     (found,) = interfaces.read()
     assert (found.losing, found.octets_per_s) == (True, 100.0)
+
+
+def test_names_in_counters_are_made_printable():
+    model = Model(10.0, whole=False)
+    evil = "evil\x1b[2J\u202e"
+    lost = {evil: Loss(7, 7, 7)}
+    record = counters(0, 0, 9, host=evil, netns=evil)
+    record = msgspec.structs.replace(record, losses=lost)
+    model.add_counters(messages([record]))
+    model.notes = [evil]
+    view = model.snapshot().view("source", Order(), slice(9))
+    text = plain(view, evil, "source")
+    assert text.replace("\n", "").isprintable()
+    assert text.count("evil\\x1b[2J\\u202e") == 5
 
 
 def test_the_number_of_interfaces_is_bounded():

@@ -95,7 +95,7 @@ def plain(view: View, source: str, group: str) -> str:
     if view.state.interfaces:
         lines += ["", *_interfaces(view)]
     lines += ["", *_rows(view, group)]
-    return "\n".join([*lines, *view.state.notes])
+    return "\n".join([*lines, *map(printable, view.state.notes)])
 
 
 def _interfaces(view: View) -> list[str]:

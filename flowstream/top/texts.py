@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from flowstream.wording import counted
+from flowstream.wording import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +82,8 @@ def loss_text(interfaces: Sequence[Interface]) -> str:
     if not records and not packets:
         return ""
     found = sorted(causes.items(), key=lambda each: each[1], reverse=True)
-    listed = ", ".join(f"{cause} {amount:,}" for cause, amount in found if amount)
+    # Causes that this version does not know may have any name.
+    listed = ", ".join(f"{printable(cause)} {amount:,}" for cause, amount in found if amount)
     return f"LOST {counted(packets, 'packet')} in {counted(records, 'record')}: {listed}"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TARGETS: Final = {
     "values": "values of records in every format, by decode and by the audit",
+    "top": "values of records in the live table",
     "segments": "log segments of recordings, compressed ones too",
     "spool": "checkpoint, sidecars and segments of a spool",
     "books": "books of runs in a map of the kernel",
