@@ -15,6 +15,7 @@ from flowstream.config.source import ConfigSource
 from flowstream.encode import FORMATS, PROFILES
 from flowstream.errors import UsageError
 from flowstream.kernel.link import Mode
+from flowstream.urls import parse_listen
 
 
 def file_with(tmp_path: Path, content: str | bytes) -> Path:
@@ -536,3 +537,30 @@ def test_limits_of_no_spool_are_refused(monkeypatch):
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     with pytest.raises(UsageError, match="spool-rate: there is no spool; give --spool DIR too"):
         load(KAFKA | {"spool_rate": "5000"})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1:9435", "[::1]:9435", ":9435", "0.0.0.0:1", "[fe80::1%eth0]:65535"),
+        *("unix:/run/flowstream/metrics.sock", f"unix:/{'a' * 106}"),
+    ],
+)
+def test_metrics_are_served_at_an_address_or_a_socket(address):
+    assert str(parse_listen(load({"metrics": address}).metrics)) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        *((each, "it takes 127.0.0.1:PORT") for each in ("9435", "127.0.0.1", "127.0.0.1:", ":0")),
+        *((each, "it takes 127.0.0.1:PORT") for each in (":65536", ":+1", "http://127.0.0.1")),
+        *((each, "is not an IPv4 address") for each in ("localhost:9435", "::1:9435", "[::1:1")),
+        *((each, "is not an IPv4 address") for each in ("http://[::1]:9435", "127.1:9435")),
+        *((each, "an absolute path") for each in ("unix:", "unix:metrics", f"unix:/{'a' * 107}")),
+    ],
+)
+def test_what_is_no_address_is_refused(address, said):
+    text = refusal({"metrics": address})
+    assert text.startswith("metrics: ")
+    assert said in text
