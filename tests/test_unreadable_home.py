@@ -20,6 +20,7 @@ from support.agent import audit, audited, carried, delivered
 from support.home import Home
 from support.net import namespace, veth_pair
 from support.pcap_runs import packets
+from support.scraping import OPENMETRICS, free_port, get, scrape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -266,3 +267,15 @@ def test_progress_is_shown_on_a_terminal(home):
     os.close(master)
     assert home.late_imports() == [], shown.decode()
     assert b"capture.pcap" in shown
+
+
+def test_metrics_and_health(home, pair, recording_url):
+    port = free_port()
+    options = ("--sink", recording_url, "--metrics", f"127.0.0.1:{port}", "--log-format", "json")
+    with publishing(home, pair, *options) as process:
+        for headers in ({}, OPENMETRICS):
+            scrape(port, headers).require_equation()
+        assert get(port, "/readyz").status == 200
+        assert get(port, "/nothing").status == 404
+        process.send_signal(signal.SIGTERM)
+        ended(process, home)
