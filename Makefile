@@ -158,17 +158,17 @@ man: setup ## write manual pages and completions into build/man and build/comple
 	$(BIN)/python -m tools.man_pages build/man
 	$(BIN)/python -m tools.completions build/completions
 
-release: setup ## build the release into build/release: wheel, sources, SBOM, digests
+release: setup ## build the release into build/release: wheel, sources, deb, SBOM, digests
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
-	@$(BIN)/python -m tools.release build/release
+	@$(BIN)/python -m tools.release --deb build/release
 
 wheel: setup ## run the agent from its wheel on each Python of this machine (root)
 	@$(INSTALL) $(RUN_PACKAGES) sysctl=procps
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
 	@$(SUDO) tests/wheel/run.sh $(BIN)/python
 
-deb: release ## build the Debian package into build/deb
-	@$(BIN)/python -m tools.deb build/release/*.whl build/deb
+deb: release ## copy the Debian package of the release into build/deb
+	@mkdir -p build/deb && cp build/release/*.deb build/deb
 
 test-deb: deb ## build it again, the same; install, run, upgrade and remove it under systemd (root)
 	@$(BIN)/python -m tools.deb build/release/*.whl build/deb-again

@@ -1,6 +1,8 @@
 """Builds a release: source distribution, wheel, software bill of materials, and their digests.
 
-    python -m tools.release build/release    # make release
+    python -m tools.release --deb build/release    # make release
+
+With --deb the Debian package, too, for which pip fetches the locked libraries.
 
 The same sources give the same octets wherever, whenever and by whom they are built: times are
 the release's date, owners and modes are fixed, and files are sorted. The wheel is built from the
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 import flowstream
-from tools import sbom
+from tools import deb, sbom
 from tools.changelog import released
 
 _TOP: Final = Path(__file__).parent.parent
@@ -31,7 +33,7 @@ _NAME: Final = f"flowstream-{flowstream.__version__}"
 _EGG_INFO: Final = "flowstream.egg-info"
 
 
-def build(directory: Path) -> None:
+def build(directory: Path, *, with_deb: bool) -> None:
     """Build everything into a directory, which is emptied before."""
     os.umask(0o022)
     shutil.rmtree(directory, ignore_errors=True)
@@ -46,6 +48,9 @@ def build(directory: Path) -> None:
         _normalise(place / sdist.name, sdist, time_s)
         subprocess.run(["tar", "-xzf", sdist, "-C", place], check=True)
         _backend("build_wheel", place / _NAME, directory)
+        if with_deb:
+            wheel = directory / f"{_NAME}-py3-none-any.whl"
+            shutil.move(deb.build(wheel, place / "deb"), directory)
     text = sbom.encode(sbom.python_libraries(_TOP / "requirements.txt"))
     (directory / f"{_NAME}.cdx.json").write_text(text, encoding="utf-8")
     _write_digests(directory)
@@ -109,9 +114,11 @@ def _write_digests(directory: Path) -> None:
 def main() -> None:
     """Build into the directory that the command line names, and print what is there."""
     parser = argparse.ArgumentParser(prog="python -m tools.release", description=__doc__)
+    parser.add_argument("--deb", action="store_true")
     parser.add_argument("directory", type=Path)
-    directory = parser.parse_args().directory.resolve()
-    build(directory)
+    given = parser.parse_args()
+    directory = given.directory.resolve()
+    build(directory, with_deb=given.deb)
     print((directory / "SHA256SUMS").read_text(encoding="utf-8"), end="")
 
 
