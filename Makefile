@@ -193,5 +193,5 @@ newcomer: ## run make demo and make test in a fresh Debian 12, below /root
 	@$(SUDO) tests/newcomer/run.sh $(ARGS)
 
 clean: ## remove everything that make and the tests wrote
-	$(SUDO) rm -rf --one-file-system .cache
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	$(SUDO) rm -rf --one-file-system .cache build
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

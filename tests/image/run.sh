@@ -14,6 +14,7 @@ sink=kafka://127.0.0.1:9092
 build_timeout_s=900
 run_timeout_s=60
 pings=1009
+most_octets=200000000
 
 fail() {
 	echo "image: FAIL  $*" >&2
@@ -22,7 +23,7 @@ fail() {
 
 [ "$(id -u)" -eq 0 ] || fail "run as root"
 "$top/tools/install-packages.sh" buildah podman debootstrap runc netavark uidmap ip=iproute2 \
-	ping=iputils-ping mvn=maven java=default-jre-headless
+	ping=iputils-ping jq=jq mvn=maven java=default-jre-headless
 "$top/tests/broker/fetch.sh"
 mkdir -p "$cache"
 exec 9>"$cache/lock"
@@ -65,6 +66,8 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 tmp_dir = "$state/libpod"
 EOF
+# Health checks are asked for below, not by timers of systemd.
+export DISABLE_HC_SYSTEMD=true
 export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
 
 # Debian 12's podman 4.3 allows bpf(2) with CAP_SYS_ADMIN only. Add the rule that later versions
@@ -114,7 +117,7 @@ make_base() {
 # The host's certificates are mounted, so that the Dockerfile stays as users need it.
 build() {
 	printf '[global]\ncert = /run/host-ca.pem\n' >"$work/pip.conf"
-	timeout "$build_timeout_s" buildah bud --quiet --isolation chroot --network host --pull-never \
+	timeout "$build_timeout_s" buildah bud --quiet --format docker --isolation chroot --network host --pull-never \
 		--layers --cap-add BPF,NET_ADMIN,PERFMON --build-arg OBJECT_CHECK=--check --build-arg "BASE=$base" \
 		--security-opt "seccomp=$work/seccomp.json" \
 		-v /etc/ssl/certs/ca-certificates.crt:/run/host-ca.pem:ro \
@@ -190,7 +193,8 @@ contained() {
 }
 
 run_agent() {
-	contained "${capabilities[@]}" -- run --interface=seen --sink="$sink" >"$work/agent.log" 2>&1 &
+	contained "${capabilities[@]}" -- run --interface=seen --sink="$sink" \
+		--metrics=127.0.0.1:9435 >"$work/agent.log" 2>&1 &
 	agent=$!
 	local deadline=$((SECONDS + 30))
 	# Logged after the privileges are dropped.
@@ -200,6 +204,8 @@ run_agent() {
 		pause
 	done
 	attached || fail "no program is on the interface"
+	podman healthcheck run "$container" >"$work/health" 2>&1 ||
+		fail "the health check: $(<"$work/health")"
 	local status
 	status=/proc/$(podman inspect --format '{{.State.Pid}}' "$container")/status
 	[ "$(awk '/^Uid:/ { print $3 } /^Cap(Prm|Eff):/ { print $2 }' "$status" | xargs)" = \
@@ -242,6 +248,8 @@ seconds() { # that a command takes
 podman image exists "$base" || make_base
 seconds build
 size() { podman image inspect --format '{{.Size}}' "$1" | awk '{ printf "%.0f MB", $1 / 1e6 }'; }
+[ "$(podman image inspect --format '{{.Size}}' "$image")" -lt "$most_octets" ] ||
+	fail "the image has $(size "$image")"
 echo "image: ok    built in $(cat "$work/seconds"): $(size "$image") (base $(size "$base"))"
 for absent in gcc clang pip pip3; do
 	! podman run --rm --network none --entrypoint which "$image" "$absent" >/dev/null ||
@@ -253,6 +261,14 @@ grep -q "^usage: flowstream run " "$work/help" || fail "flowstream run --help: $
 podman run --rm --network none --entrypoint python "$image" -c \
 	"import cramjam, fastavro, google.protobuf" ||
 	fail "a library of the extra readers is missing"
+podman run --rm --network none --entrypoint cat "$image" /opt/flowstream/sbom.cdx.json >"$work/sbom"
+for component in numpy libbpf1 python3.11; do
+	jq -e --arg name "$component" 'any(.components[]; .name == $name)' "$work/sbom" >/dev/null ||
+		fail "$component is not in the bill of materials"
+done
+echo "image: ok    bill of materials: $(jq '.components | length' "$work/sbom") components"
+mkdir -p "$top/build/image"
+cp "$work/sbom" "$top/build/image/sbom.cdx.json"
 make_network
 needs_each_capability
 echo "image: ok    refuses to start without BPF, NET_ADMIN or PERFMON"
