@@ -198,7 +198,7 @@ run_agent() {
 	agent=$!
 	local deadline=$((SECONDS + 30))
 	# Logged after the privileges are dropped.
-	until grep -q '"publishing"' "$work/agent.log"; do
+	until grep -qs '"publishing"' "$work/agent.log"; do
 		[ $SECONDS -lt $deadline ] && kill -0 "$agent" 2>/dev/null ||
 			fail "the agent does not publish: $(<"$work/agent.log")"
 		pause
