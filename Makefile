@@ -19,7 +19,7 @@ RUN_PACKAGES := python3-venv libbpf1 libpcap0.8 libseccomp2 python3-bpfcc ip=ipr
 	ethtool=ethtool ping=iputils-ping
 TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc libc6-dev \
 	tcpdump=tcpdump tcpreplay=tcpreplay tshark=tshark kcat=kcat node=nodejs jq=jq sysctl=procps openssl=openssl \
-	promtool=prometheus systemd-analyze=systemd \
+	systemd-analyze=systemd \
 	man=man-db zsh=zsh fish=fish chromium=chromium
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
@@ -54,6 +54,7 @@ demo: setup ## send real packets through the agent, audit the records
 test: setup ## run all tests, with a real kernel and a real broker (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
+	@tests/prometheus/fetch.sh
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r tests/goflow2/requirements.txt
 	@$(VENV)/$(PIP_INSTALL) --require-hashes -r requirements-release.txt
 	@# The tests themselves reach no network.
@@ -178,6 +179,7 @@ test-deb: deb ## build it again, the same; install, run, upgrade and remove it u
 pictures: setup ## draw the pictures of the dashboards, after make examples (root)
 	@$(INSTALL) $(TEST_PACKAGES)
 	@tests/broker/fetch.sh
+	@tests/prometheus/fetch.sh
 	@$(SUDO) env PYTHONPATH=tests $(BIN)/python -m pictures docs/pictures
 
 kernels: setup ## run the kernel programs on other kernels, in qemu

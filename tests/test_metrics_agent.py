@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.agent import Agent, audited, delivered, flowstream, on
+from support.dashboards import PROGRAMS
 from support.scraping import OPENMETRICS, free_port, get, scrape
 from support.traffic import wait_until
 
@@ -97,7 +98,7 @@ def test_promtool_and_openmetrics_have_nothing_to_say_against_it(wire, recording
         exact = scrape(port, OPENMETRICS)
         agent.stop()
     checked = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, check=False
+        [PROGRAMS / "promtool", "check", "metrics"], input=text, capture_output=True, check=False
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     assert exact.sum("attachment_info", direction="egress", hook="tc", mode="tcx") == 1

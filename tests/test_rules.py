@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from support import promql
-from support.dashboards import COMPOSE, RULES, rules
+from support.dashboards import COMPOSE, PROGRAMS, RULES, rules
 
 PROMETHEUS = COMPOSE / "prometheus"
 CASES = PROMETHEUS / "rules_test.yml"
@@ -21,7 +21,11 @@ TOP = Path(__file__).parents[1]
 
 def promtool(*arguments: str | Path) -> str:
     done = subprocess.run(
-        ["promtool", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [PROGRAMS / "promtool", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

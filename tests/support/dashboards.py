@@ -18,6 +18,8 @@ DASHBOARDS = {
     for path in sorted((COMPOSE / "grafana" / "dashboards").glob("*.json"))
 }
 RULES = COMPOSE / "prometheus" / "rules.yml"
+PROGRAMS = COMPOSE.parent / ".cache" / "prometheus" / "usr" / "bin"
+"""Prometheus and promtool, from tests/prometheus/fetch.sh."""
 RATE_INTERVAL = "5m"
 RANGE = "1h"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from broker import free_ports
 
-from support.dashboards import COMPOSE
+from support.dashboards import COMPOSE, PROGRAMS
 from support.traffic import wait_until
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Prometheus:
         self._log = (self._directory / "log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
             [
-                "prometheus",
+                PROGRAMS / "prometheus",
                 f"--config.file={config}",
                 f"--storage.tsdb.path={self._directory}/data",
                 f"--web.listen-address={self.address}",
