@@ -1,6 +1,6 @@
 """Builds the Debian package from the wheel and the locked libraries.
 
-    python -m tools.deb build/release/flowstream-0.1.0-py3-none-any.whl build/deb    # make deb
+    python -m tools.deb build/release/flowstream-VERSION-py3-none-any.whl build/deb    # make deb
 
 The package has libraries of its own, compiled for one version of Python: that which runs this
 tool, and which the package depends on. So its installation downloads nothing but Debian's own
