@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from flowstream.audit.result import Amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from flowstream.audit.result import Interface
 
@@ -18,6 +18,7 @@ LOST: Final = "lost: "
 IN_DOUBT: Final = "in doubt: "
 IN_SPOOL: Final = "in the spool"
 DIFFERENCE: Final = "difference"
+_ALWAYS_SHOWN: Final = (SEEN, PUBLISHED, DIFFERENCE)
 
 
 def equation(interface: Interface) -> dict[str, Amount]:
@@ -47,3 +48,12 @@ def summed(interfaces: Iterable[Interface]) -> dict[str, Amount]:
     # The first interface need not have had every term.
     sums[DIFFERENCE] = sums.pop(DIFFERENCE)
     return sums
+
+
+def visible(terms: Mapping[str, Amount]) -> dict[str, Amount]:
+    """Return the terms for people, in the same order: most of those that are 0 are left out."""
+    return {
+        term: amount
+        for term, amount in terms.items()
+        if amount.packets or amount.l2_bytes or term in _ALWAYS_SHOWN
+    }

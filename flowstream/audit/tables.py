@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flowstream.audit.equation import DIFFERENCE, PUBLISHED, SEEN, equation, summed
+from flowstream.audit.equation import equation, summed, visible
 from flowstream.audit.result import Terms
 from flowstream.audit.texts import amount_text, utc_text
 from flowstream.wording import counted
@@ -33,7 +33,6 @@ _CHAIN_TERMS: Final = {
     "difference": "difference",
 }
 """Columns of chains, and their terms."""
-_ALWAYS_SHOWN: Final = (SEEN, PUBLISHED, DIFFERENCE)
 
 
 def show(result: Result, stream: TextIO) -> None:
@@ -110,12 +109,11 @@ def _table(lines: box.Box) -> Table:
 
 
 def _add_terms(table: Table, label: str, terms: Mapping[str, Amount]) -> None:
-    """Add a row per term; terms of nothing are left out."""
+    """Add a row per visible term."""
     first = _text(label)
-    for term, amount in terms.items():
-        if amount.packets or amount.l2_bytes or term in _ALWAYS_SHOWN:
-            table.add_row(first, _text(term), f"{amount.packets:,}", f"{amount.l2_bytes:,}")
-            first = ""
+    for term, amount in visible(terms).items():
+        table.add_row(first, _text(term), f"{amount.packets:,}", f"{amount.l2_bytes:,}")
+        first = ""
 
 
 def _sequences(run: Run, lines: box.Box) -> Table:

@@ -13,6 +13,7 @@ from flowstream.audit.equation import (
     PUBLISHED,
     SEEN,
     summed,
+    visible,
 )
 from flowstream.report import figures
 from flowstream.report.sections import Section, Table
@@ -29,17 +30,12 @@ ROWS: Final = 200
 """Runs and interfaces in the tables; flowstream audit --json has all."""
 _MESSAGES: Final = 20
 _PLACES: Final = 5
-_ALWAYS: Final = (SEEN, PUBLISHED, DIFFERENCE)
 
 
 def loss_equation(result: Result) -> Section:
     """The equation summed over all runs, interfaces and directions: a waterfall."""
     interfaces = [each for run in result.runs for each in run.interfaces]
-    terms = {
-        term: amount
-        for term, amount in summed(interfaces).items()
-        if amount.packets or amount.l2_bytes or term in _ALWAYS
-    }
+    terms = visible(summed(interfaces))
     falling = [
         *(SEEN, *(term for term in terms if term.startswith(NO_FLOW)), PUBLISHED),
         *(*(term for term in terms if term.startswith(LOST)), DIFFERENCE),
