@@ -110,7 +110,9 @@ def test_on_a_terminal_and_where_the_user_cannot_read_the_installation(wire, tmp
         terminal.wait("rows 1-")
         terminal.keys("?")
         terminal.wait("flowstream top: keys")
-        terminal.keys("?", "g", "s", "n", "d", "/", "packets > 0\r")
+        terminal.keys("?", "g", "s", "n", "d", "/")
+        terminal.wait("condition, such as")
+        terminal.keys("packets > 0\r")
         terminal.wait("by destination")
         terminal.keys("q")
         assert terminal.ended() == 0

@@ -231,7 +231,9 @@ def test_a_signal_ends_it_with_the_terminal_restored(recording, number):
 def test_control_c_ends_it_even_in_the_filters_line(recording):
     with top(recording) as terminal:
         terminal.wait(first("10.0.0.1"))
-        terminal.keys("/", "q")
+        terminal.keys("/")
+        terminal.wait("condition, such as")
+        terminal.keys("q")
         terminal.wait(lambda text: text.splitlines()[-2].startswith("q"))
         terminal.keys("ctrl-c")
         assert terminal.ended() == 0
