@@ -60,7 +60,8 @@ ROOMS = {
         "kafka source",
         "audit": "errors undecodable streams wording progress layouts records accounting messages "
         "encode kafka source reading",
-        "report": "errors streams wording closing urls records encode kafka reading audit",
+        "report": "errors streams wording closing urls records accounting encode kafka reading "
+        "audit",
         "top": "errors undecodable streams wording layouts records accounting messages encode "
         "kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.closing import Closing
 from flowstream.errors import SourceError
 from flowstream.reading.selection import decoded
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from flowstream.reading import Selection
     from flowstream.records import CountersRecord
 
-PROTOCOLS: Final = 256
+PROTOCOL_NUMBERS: Final = 256
+"""How many protocol numbers there are, 0 to 255."""
 _BLOCK: Final = 1 << 16
 """Records that are added at once: a step costs the more, the fewer there are."""
-
-
 _RATES: Final = 64
 """Sampling rates from which on no more are noted."""
+_CODE_BITS: Final = 40
+"""Room for the code of an attachment, which has 33 bits."""
 
 
 class Place(NamedTuple):
@@ -49,14 +51,14 @@ class Collector(Closing):
     """Observes an audit. Memory is bounded, but for a few octets for each run and place.
 
     ``traffic`` are frame octets by direction and protocol over time (group
-    ``direction * PROTOCOLS + proto``), ``announced`` announcements by direction, ``flows``
+    ``direction * PROTOCOL_NUMBERS + proto``), ``announced`` announcements by direction, ``flows``
     all flows. Amounts of sampled records are multiplied by their rate, the rates, or
     the first of them, are in ``sampling``.
     """
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self.traffic, self.announced = TimeBins(2 * PROTOCOLS), TimeBins(2)
+        self.traffic, self.announced = TimeBins(2 * PROTOCOL_NUMBERS), TimeBins(2)
         self.flows = KeyedSums(FLOW, together=6)
         self.records = 0
         """Flow records selected."""
@@ -134,14 +136,13 @@ class Collector(Closing):
     def _numbers(self, columns: Columns) -> NDArray[np.uint64]:
         """Number of the place of each record."""
         codes, which = np.unique(
-            columns.run.astype(np.uint64) << np.uint64(40) | columns.tally.attachments,
+            columns.run.astype(np.uint64) << np.uint64(_CODE_BITS) | columns.tally.attachments,
             return_inverse=True,
         )
         known = []
         for code in codes.tolist():
-            attachment = code & (1 << 40) - 1
-            host_id = columns.runs[code >> 40].host_id
-            place = Place(host_id, attachment >> 1, attachment & 1)
+            host_id = columns.runs[code >> _CODE_BITS].host_id
+            place = Place(host_id, *AttachmentKey.of_code(code & (1 << _CODE_BITS) - 1))
             known.append(self.places.setdefault(place, len(self.places)))
         if len(self.places) > MOST_PLACES:
             raise SourceError(f"more than {MOST_PLACES:,} interfaces: select some by --where")
@@ -165,6 +166,6 @@ class Collector(Closing):
         if stream is Stream.NEW_FLOWS:
             self.announced.add(direction, rows["sums"][:, 2], rows["start"], rows["start"])
             return
-        group = direction * PROTOCOLS + flows.proto.astype(np.intp)
+        group = direction * PROTOCOL_NUMBERS + flows.proto.astype(np.intp)
         self.traffic.add(group, rows["sums"][:, 0], rows["start"], rows["end"])
         self.flows.add(rows)

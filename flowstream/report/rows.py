@@ -38,7 +38,7 @@ class Flows(NamedTuple):
 
     @property
     def place(self) -> NDArray[np.intp]:
-        """Number of the place: a run's interface and direction."""
+        """Number of the place: a host's interface and direction."""
         return (self.rows["key"][:, 5] & (_MERGED - np.uint64(1))).astype(np.intp)
 
     @property

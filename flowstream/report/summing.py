@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from flowstream.accounting.attachment_key import EGRESS, INGRESS
 from flowstream.report.bins import counts_between, edges_1_2_5
 from flowstream.report.keyed import KeyedSums
 from flowstream.report.rows import ADDRESS, PAIR, SERVICE, Flows, Pairs, pair_rows
@@ -32,7 +33,7 @@ NS_EDGES: Final = np.array(
         *(n * 86_400e9 for n in (1, 2, 5, 10, 30, 100)),
     ]
 )
-"""Durations of flows in ns, in units of people: below the first edge are those of 0."""
+"""Durations of flows in ns, round in the units of people; those of 0 are below the first edge."""
 
 
 class Top(NamedTuple):
@@ -130,12 +131,12 @@ class Summing:
         )
 
     def _count(self, flows: Flows, direction: NDArray[np.intp]) -> None:
-        for way in (0, 1):
-            mine = flows.rows[(direction == way) & ~flows.is_merged]
-            self._flows[way] += len(mine)
-            self._sizes[way] += counts_between(mine["sums"][:, 0], OCTET_EDGES)
-            lasted = np.maximum(mine["end"], mine["start"]) - mine["start"]
-            self._durations[way] += counts_between(lasted, NS_EDGES)
+        for n in (INGRESS, EGRESS):
+            mine = flows.rows[(direction == n) & ~flows.is_merged]
+            self._flows[n] += len(mine)
+            self._sizes[n] += counts_between(mine["sums"][:, 0], OCTET_EDGES)
+            durations_ns = np.maximum(mine["end"], mine["start"]) - mine["start"]
+            self._durations[n] += counts_between(durations_ns, NS_EDGES)
 
 
 def _service_rows(flows: Flows, direction: NDArray[np.intp]) -> NDArray[np.void]:
@@ -143,7 +144,7 @@ def _service_rows(flows: Flows, direction: NDArray[np.intp]) -> NDArray[np.void]
     rows["key"][:, 0] = flows.proto << np.uint64(16) | flows.service_port
     octets = flows.rows["sums"][:, 0]
     rows["sums"] = np.column_stack(
-        [octets * (direction == 0), octets * (direction == 1), np.ones(len(direction))]
+        [octets * (direction == INGRESS), octets * (direction == EGRESS), np.ones(len(octets))]
     )
     rows["start"], rows["end"] = flows.rows["start"], flows.rows["end"]
     return rows
@@ -157,7 +158,7 @@ def _each_packet_once(rows: NDArray[np.void]) -> NDArray[np.void]:
     """
     key = rows["key"]
     columns = [-rows["sums"][:, 0], key[:, 5] & np.uint64(1), *(key[:, n] for n in range(5))]
-    rows = rows[np.lexsort([rows["key"][:, 5], *columns])]
+    rows = rows[np.lexsort([key[:, 5], *columns])]
     key = rows["key"]
     differs = np.any(key[1:, :5] != key[:-1, :5], axis=1) | (
         (key[1:, 5] ^ key[:-1, 5]) & np.uint64(1) != 0
@@ -171,11 +172,8 @@ def _conversations(pairs: Pairs) -> tuple[NDArray[np.void], NDArray[np.float64]]
     Its sums are octets from the lower address, from the higher one, and packets of both.
     """
     rows = pairs.rows
-    starts = np.flatnonzero(
-        np.concatenate(([True], np.any(rows["key"][1:, :5] != rows["key"][:-1, :5], axis=1)))[
-            : len(rows)
-        ]
-    )
+    differs = np.any(rows["key"][1:, :5] != rows["key"][:-1, :5], axis=1)
+    starts = np.flatnonzero(np.concatenate(([True], differs))[: len(rows)])
     found = rows[starts]
     octets, packets, back = rows["sums"][:, 0], rows["sums"][:, 1], pairs.is_reversed
     if len(rows):

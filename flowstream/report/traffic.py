@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from flowstream.report import figures
-from flowstream.report.collecting import PROTOCOLS
+from flowstream.report.collecting import PROTOCOL_NUMBERS
 from flowstream.report.sections import Section, Table
 from flowstream.report.summing import NS_EDGES, OCTET_EDGES
 from flowstream.report.wording import (
@@ -42,7 +42,7 @@ def over_time(series: Series, places: Sequence[str]) -> list[Section]:
     """One section for each direction that has traffic; ``places`` say where that is seen."""
     found = []
     for direction, name in enumerate(DIRECTIONS):
-        octets = series.amounts[direction * PROTOCOLS : (direction + 1) * PROTOCOLS]
+        octets = series.amounts[direction * PROTOCOL_NUMBERS : (direction + 1) * PROTOCOL_NUMBERS]
         if octets.sum():
             found.append(_by_protocol(series, octets, name, places[direction]))
     return found
@@ -211,7 +211,11 @@ def _histogram(
     used = np.flatnonzero(counts.sum(axis=0))
     part = slice(used[0], used[-1] + 1) if len(used) else slice(0)
     names = bins[part]
-    parts = {way: counts[n, part].tolist() for n, way in enumerate(DIRECTIONS) if counts[n].any()}
+    parts = {
+        direction: counts[n, part].tolist()
+        for n, direction in enumerate(DIRECTIONS)
+        if counts[n].any()
+    }
     rows = [
         (bin_name, *(f"{values[n]:,}" for values in parts.values()))
         for n, bin_name in enumerate(names)
