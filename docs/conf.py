@@ -29,11 +29,15 @@ myst_fence_as_directive = ["mermaid"]
 # Structs of DuckDB and letters of jq are not in the highlighters' grammars.
 suppress_warnings = ["misc.highlighting_failure"]
 
+# Quotation marks are those of programs.
+smartquotes = False
+
 html_theme = "furo"
 html_title = f"flowstream {release}"
 html_static_path = ["_static", "../.cache/docs"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = False
 html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"

@@ -8,7 +8,13 @@ function isDark() {
 }
 
 async function draw() {
-  mermaid.initialize({ startOnLoad: false, theme: isDark() ? "dark" : "neutral" });
+  // At their own size: wide ones scroll.
+  mermaid.initialize({
+    startOnLoad: false,
+    theme: isDark() ? "dark" : "neutral",
+    flowchart: { useMaxWidth: false },
+    sequence: { useMaxWidth: false },
+  });
   for (const place of document.querySelectorAll("pre.mermaid")) {
     if (!sources.has(place)) sources.set(place, place.textContent);
     place.textContent = sources.get(place);
