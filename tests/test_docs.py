@@ -164,6 +164,13 @@ def test_every_logged_event_is_documented():
     assert documented - texts == set()
 
 
+def test_every_exit_status_is_documented():
+    page = (TOP / "docs" / "reference" / "exit-status.md").read_text(encoding="utf-8")
+    documented = {code for row in table(page) for code in re.findall(r"\d+", row[0])}
+    _, _, statuses = command_line.make_parser().epilog.partition("exit status:\n")
+    assert documented == set(re.findall(r"(?:^  |; )(\d+) ", statuses, re.MULTILINE))
+
+
 @pytest.mark.parametrize("record_format", ["json", "msgpack"])
 def test_the_documented_consumer_reads_a_topic(record_format, capsys):
     (code,) = (
