@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient
 
 from support.agent import FLOWSTREAM
 from support.bpffs import mounted
+from support.dashboards import PROGRAMS
 from support.documents import TOP
 from support.net import Namespace, namespace, veth_pair
 from support.traffic import replay, wait_until
@@ -98,7 +99,7 @@ class Host:
     def started(self, command: str) -> Iterator[subprocess.Popen[str]]:
         """Start a command in a shell; killed at the end of the block if it still runs."""
         environment = os.environ | {
-            "PATH": f"{self.directory}/bin:{os.environ['PATH']}",
+            "PATH": f"{self.directory}/bin:{PROGRAMS}:{os.environ['PATH']}",
             "PYTHONPATH": str(TOP),
             "USER": "nobody",
         }
