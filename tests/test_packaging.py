@@ -71,6 +71,11 @@ def test_nothing_of_a_service_is_root():
     }
 
 
+def test_a_service_can_read_what_the_metrics_of_its_process_are_made_of():
+    """prometheus_client has none without /proc/stat, and an alert counts restarts by them."""
+    assert "ProcSubset" not in settings(UNIT)
+
+
 def test_a_service_may_take_as_long_as_the_end_of_a_run():
     (stop,) = settings(UNIT)["TimeoutStopSec"]
     assert float(stop) > OPTIONS["shutdown_timeout_s"].default
