@@ -212,6 +212,8 @@ def test_names_that_are_no_text_are_shown_all_the_same():
     seen = observation(snapshot(AttachmentKey(3), facts))
     labels = {"interface": "a?b", "direction": "ingress", "netns": '"\\\n'}
     assert value(seen, "seen_packets_total", **labels) == 1_009
+    seen = dataclasses.replace(seen, sink="file:/a\udcff")
+    assert value(seen, "sink_up", sink="file:/a?") == 0
 
 
 def test_openmetrics_is_valid_and_has_the_units():

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.agent import Agent, audited, delivered, flowstream, on
 from support.dashboards import PROGRAMS
+from support.net import namespace, veth_pair
 from support.scraping import OPENMETRICS, free_port, get, scrape
 from support.traffic import wait_until
 
@@ -141,6 +142,25 @@ def test_an_agent_is_ready_while_it_publishes(wire, recording_url, port):
         "attached": [attached],
     }
     assert (alive.status, alive.body) == (200, b"ok\n")
+
+
+def test_names_that_are_no_text_are_answered_all_the_same(place, port):
+    name, sink = os.fsdecode(b"a\xffb"), place / os.fsdecode(b"recording\xff")
+    with (
+        namespace() as other,
+        veth_pair(other, names=("near", name)),
+        Agent(
+            *("-i", name, "--netns", other.name, "--sink", f"file:{sink}"),
+            *("--metrics", f"127.0.0.1:{port}"),
+        ) as agent,
+    ):
+        agent.publishing()
+        (attached,) = get(port, "/readyz").content["attached"]
+        found = scrape(port)
+        agent.stop()
+    assert attached["interface"] == "a?b"
+    assert found.sum("attachment_info", interface="a?b") == 1
+    assert found.sum("sink_up", sink=f"file:{place}/recording?") == 1
 
 
 def test_an_agent_without_an_interface_is_not_ready(wire, recording_url, port):

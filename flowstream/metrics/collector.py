@@ -100,10 +100,11 @@ def _by_labels(snapshots: Iterable[Snapshot]) -> Mapping[tuple[str, ...], Snapsh
 def _add_run(families: _Families, seen: Observation) -> None:
     identity = seen.identity
     families.add_info("build_info", __version__)
+    sink = utf8_text(seen.sink)
     families.add_info(
-        "run_info", identity.host_id.hex(), str(identity.agent_epoch), seen.sink, seen.format
+        "run_info", identity.host_id.hex(), str(identity.agent_epoch), sink, seen.format
     )
-    families.add("sink_up", seen.condition is Condition.PUBLISHING, seen.sink)
+    families.add("sink_up", seen.condition is Condition.PUBLISHING, sink)
     families.add("interfaces", seen.interfaces)
     families.add("attach_failures_total", seen.failed_attaches)
     for result, count in seen.reloads.items():

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import structlog
 
+from flowstream.records.text import interface_name, utf8_text
+
 if TYPE_CHECKING:
     from h11 import Request
 
@@ -74,9 +76,13 @@ def _readiness(health: Health) -> Answer:
     content = {
         "ready": not health.reason,
         "condition": health.condition,
-        "reason": health.reason,
+        "reason": utf8_text(health.reason),
         "attached": [
-            {"interface": each.interface, "direction": each.key.direction, "netns": each.netns}
+            {
+                "interface": interface_name(each.interface),
+                "direction": each.key.direction,
+                "netns": utf8_text(each.netns),
+            }
             for each in health.attached
         ],
     }
