@@ -12,7 +12,7 @@ from flowstream.kafka.configuration import client_settings, from_arguments, from
 from flowstream.kafka.properties import PROPERTIES
 from flowstream.kafka.settings import ClientSettings
 
-FILE = Path("/etc/flowstream.toml")
+FILE = Path("/etc/flowstream/flowstream.toml")
 PASSWORD = "correct horse battery staple"
 
 

@@ -23,7 +23,7 @@ _EXAMPLES = """\
 examples:
   sudo flowstream check
   sudo flowstream check -i 'eth*' -i '!eth7' --sink kafka://10.0.0.1:9092
-  sudo flowstream check --config /etc/flowstream.toml
+  sudo flowstream check --config /etc/flowstream/flowstream.toml
 
 Interfaces are chosen as by flowstream run: without any option the physical
 ones. Prints a line per finding: ok, warn (works with restrictions) or fail

@@ -91,9 +91,10 @@ class Host:
         return text
 
     def configure(self, toml: str) -> None:
-        """Write /etc/flowstream.toml."""
-        (self.directory / "etc").mkdir(exist_ok=True)
-        (self.directory / "etc" / "flowstream.toml").write_text(self.named(toml), "utf-8")
+        """Write /etc/flowstream/flowstream.toml."""
+        file = self.directory / "etc" / "flowstream" / "flowstream.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.named(toml), "utf-8")
 
     @contextlib.contextmanager
     def started(self, command: str) -> Iterator[subprocess.Popen[str]]:
