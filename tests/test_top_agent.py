@@ -113,7 +113,7 @@ def test_on_a_terminal_and_where_the_user_cannot_read_the_installation(wire, tmp
         terminal.keys("?", "g", "s", "n", "d", "/")
         terminal.wait("condition, such as")
         terminal.keys("packets > 0\r")
-        terminal.wait("by destination")
+        terminal.wait("by destination, ingress where packets > 0")
         terminal.keys("q")
         assert terminal.ended() == 0
         assert terminal.is_restored
