@@ -23,7 +23,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) mvn=maven java=default-jre-headless gcc=gcc lib
 	man=man-db zsh=zsh fish=fish chromium=chromium
 # Without broker, kernel or root: half a minute on any interpreter.
 UNIT_TESTS := $(patsubst %,tests/test_%.py,architecture binary_formats biflow biflow_handshakes \
-	community_id config config_source encode extras imports kafka_properties \
+	community_id config config_source encode extras imports installation kafka_properties \
 	link_types log metrics overlaps partition past pipeline profiles records reference registry \
 	report_sums retries schemas selection sink_kafka_lanes sink_stdout spool spool_damage spool_drain spool_live \
 	spool_model spool_pace spool_runs waiting wording)

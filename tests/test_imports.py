@@ -62,8 +62,8 @@ ROOMS = {
         "encode kafka source reading",
         "report": "errors streams wording closing urls records accounting encode kafka reading "
         "audit",
-        "top": "errors undecodable streams wording layouts records accounting messages encode "
-        "kafka source reading",
+        "top": "errors undecodable streams wording layouts host records accounting messages "
+        "encode kafka source reading",
         "recording": "errors extras streams wording progress urls layouts records accounting "
         "messages encode delivery kafka segments sink source reading",
         "metrics": "errors files streams closing host histogram urls records accounting delivery",

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-import flowstream
 from flowstream.audit import audit, tables
 from flowstream.demo.network import hosts, network
 from flowstream.demo.show import Viewer
 from flowstream.demo.traffic import traffic
 from flowstream.errors import FlowstreamError, SourceError
-from flowstream.host import privileges
+from flowstream.host import installation, privileges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,16 +123,14 @@ def _agent(
 
     If the demo is killed, it ends after ``longest_s``.
     """
-    command = [sys.executable, "-m", "flowstream", "run", "-i", server.device]
+    command = installation.command("run", "-i", server.device)
     command += ["--netns", server.namespace, "--sink", sink, "--format", record_format]
     command += ["--topic-prefix", PREFIX, "--interval", "1", "--log-level", "warning"]
     # As the default, but without the advice to create a user.
     command += ["--user", privileges.user_name(None)]
     command += ["--duration", f"{longest_s:g}", *options]
     # In its own session: Ctrl-C reaches the demo alone, which passes it on.
-    # The same flowstream, wherever it is installed.
-    place = {"PYTHONPATH": str(Path(flowstream.__file__).parent.parent)}
-    agent = subprocess.Popen(command, start_new_session=True, env=os.environ | place)
+    agent = subprocess.Popen(command, start_new_session=True, env=installation.environment())
     try:
         yield agent
     finally:

@@ -6,15 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-import flowstream
 from flowstream.errors import FlowstreamError
+from flowstream.host import installation
 from flowstream.messages import Message
 from flowstream.streams import Stream
 from flowstream.undecodable import UNDECODABLE
@@ -49,15 +47,13 @@ class AgentFeed:
     is_certain = True
 
     def __init__(self, options: Sequence[str]) -> None:
-        command = [sys.executable, "-P", "-m", "flowstream", "run", *options]
-        # The same installation, and nothing from the working directory.
-        paths = [str(Path(flowstream.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        fixed = ("--sink", "stdout:", "--interval", "1", "--log-format", "json")
         self._process = subprocess.Popen(
-            [*command, "--sink", "stdout:", "--interval", "1", "--log-format", "json"],
+            installation.command("run", *options, *fixed),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env=installation.environment(),
         )
         self._said = threading.Thread(target=self._hear, name="top-agent-log", daemon=True)
         self._last_line = ""
