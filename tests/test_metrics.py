@@ -201,9 +201,11 @@ def test_without_a_spool_there_are_no_metrics_of_one():
     assert not [name for name in names if name.startswith("flowstream_spool_")]
 
 
-def test_a_new_interface_takes_the_series_of_one_of_its_name_that_went():
-    new = dataclasses.replace(snapshot(AttachmentKey(8), Facts("eth0")), account=Account())
-    seen = observation(new, snapshot(AttachmentKey(3), Facts("eth0")))
+@pytest.mark.parametrize("if_index", [2, 8])
+def test_the_interface_that_is_there_takes_the_series_of_one_of_its_name_that_went(if_index):
+    there = snapshot(AttachmentKey(if_index), Facts("eth0"))
+    there = dataclasses.replace(there, account=Account())
+    seen = observation(snapshot(AttachmentKey(3), Facts("eth0")), there)
     assert value(seen, "published_packets_total", **eth0()) == 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from support.agent import Agent, audited, delivered, flowstream, on
 from support.dashboards import PROGRAMS
 from support.net import namespace, veth_pair
+from support.notified import Manager
 from support.scraping import OPENMETRICS, free_port, get, scrape
 from support.traffic import wait_until
 
@@ -198,6 +199,42 @@ def test_an_agent_that_spools_is_ready_and_its_sink_is_not_up(wire, own, port):
     assert found.sum("spool_limit_bytes") == 1 << 30
     assert found.sum("spool_oldest_timestamp_seconds") > 1.7e9
     assert found.sum("sink_up", sink=sink) == 0
+
+
+def test_a_renamed_interface_is_shown_and_not_the_one_of_its_name_that_went(own, port):
+    """The spool keeps the final counters of what went from coming."""
+    with (
+        namespace() as hosts,
+        namespace() as other,
+        veth_pair(hosts, other, names=("near0", "far0")) as (sender, receiver),
+        veth_pair(hosts, other, names=("near1", "far1")) as (second, went),
+        Manager() as manager,
+        Agent(
+            *("-i", "far*", "--netns", other.name, "--sink", "kafka://127.0.0.1:1"),
+            *("--spool", own / "spool", "--interval", 0.5, "--metrics", f"127.0.0.1:{port}"),
+            before=manager.environment(),
+        ) as agent,
+    ):
+        agent.publishing()
+        delivered(second, went, 53)
+        delivered(sender, receiver, 1_009)
+        assert wait_until(lambda: scrape(port).sum("spooled_packets") == 1_062)
+        other.run("ip", "link", "delete", "far1")
+        assert wait_until(lambda: manager.statuses[-1].startswith("1 interface: "))
+        assert scrape(port).sum("seen_packets_total", interface="far1") == 53
+        other.run("ip", "link", "set", "far0", "down")
+        other.run("ip", "link", "set", "far0", "name", "far1")
+        other.run("ip", "link", "set", "far1", "up")
+        far0 = ("far0", "ingress", other.name)
+        assert wait_until(lambda: far0 not in scrape(port).by_attachment("waiting_packets"))
+        found = scrape(port)
+        other.run("ip", "link", "delete", "far1")
+        assert wait_until(lambda: get(port, "/readyz").status == 503)
+        gone = scrape(port)
+        agent.signal(signal.SIGKILL)
+    for each in (found, gone):
+        each.require_equation()
+        assert each.sum("seen_packets_total", interface="far1") == 1_009
 
 
 def test_an_agent_whose_cluster_has_gone_is_not_ready(wire, broker_factory, port):

@@ -58,8 +58,10 @@ class Attachments:
         return self._present[key].attachment
 
     def __iter__(self) -> Iterator[AttachmentKey]:
-        """Iterate over the attachments, and those whose final counters are still to come."""
-        return iter((*self._present, *self._departed))
+        """Iterate over those that went and have final counters to come, in that order, then
+        over those that are there.
+        """
+        return iter((*self._departed, *self._present))
 
     def has_counts(self, key: AttachmentKey) -> bool:
         """Whether an attachment is there, or its final counters are still to come."""

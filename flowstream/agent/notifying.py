@@ -72,7 +72,8 @@ class Notifying:
     def _status(self) -> str:
         """Say in one line what is observed, published, spooled and lost."""
         kernel = self._attachments.kernel_counts()
-        interfaces = counted(len({key.if_index for key in self._attachments}), "interface")
+        there = {key.if_index for key in self._attachments if key in self._attachments}
+        interfaces = counted(len(there), "interface")
         if not self._connected:
             return f"starting: {interfaces} attached, the sink is not connected yet"
         sums = self._run.sums()

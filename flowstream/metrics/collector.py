@@ -85,7 +85,7 @@ def _by_labels(snapshots: Iterable[Snapshot]) -> Mapping[tuple[str, ...], Snapsh
     """Return the snapshots by labels of which no two are equal.
 
     An interface may have the name of one that went, whose final counters are still to
-    come: it takes the place of that one.
+    come: the last of a name takes the place of the others.
     """
     return {
         (
@@ -93,7 +93,7 @@ def _by_labels(snapshots: Iterable[Snapshot]) -> Mapping[tuple[str, ...], Snapsh
             each.key.direction,
             utf8_text(each.facts.netns),
         ): each
-        for each in sorted(snapshots, key=lambda each: each.key)
+        for each in snapshots
     }
 
 

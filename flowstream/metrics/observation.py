@@ -41,7 +41,8 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A run at one moment; ``snapshots`` are of its attachments, one after the other.
+    """A run at one moment; ``snapshots`` are of its attachments, one after the other: first
+    those that went, in that order, then those that are there.
 
     ``rings`` by name, in octets; ``queue`` in batches. ``reloads`` by result;
     ``configured_unix_s`` is when the configuration in force was read.
