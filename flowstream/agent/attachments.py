@@ -58,8 +58,9 @@ class Attachments:
         return self._present[key].attachment
 
     def __iter__(self) -> Iterator[AttachmentKey]:
-        """Iterate over those that went and have final counters to come, in that order, then
-        over those that are there.
+        """Iterate over those whose final counters are still to come, then over those there.
+
+        The first are in the order in which they went.
         """
         return iter((*self._departed, *self._present))
 

@@ -41,11 +41,11 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A run at one moment; ``snapshots`` are of its attachments, one after the other: first
-    those that went, in that order, then those that are there.
+    """A run at one moment; ``snapshots`` are of its attachments, one after the other.
 
-    ``rings`` by name, in octets; ``queue`` in batches. ``reloads`` by result;
-    ``configured_unix_s`` is when the configuration in force was read.
+    First come those that went, in that order, then those that are there. ``rings`` by name,
+    in octets; ``queue`` in batches. ``reloads`` by result; ``configured_unix_s`` is when the
+    configuration in force was read.
     """
 
     identity: Identity
