@@ -30,6 +30,8 @@ PROTOCOLS: Final = {
     "vrrp": 112, "l2tp": 115, "sctp": 132, "udplite": 136,
 }  # fmt: skip
 """IANA's protocol numbers by their keywords, and the usual spelling of two."""
+PROTOCOL_NAMES: Final = {number: name for name, number in reversed(PROTOCOLS.items())}
+"""The first of the keywords by protocol number."""
 _NUMBERS: Final = {
     "proto": PROTOCOLS,
     "etype": {"ipv4": ETYPE_IPV4, "ipv6": ETYPE_IPV6},

@@ -48,6 +48,15 @@ def address_text(address: bytes, etype: int = ETYPE_IPV4) -> str:
     return inet_ntop(AF_INET6, address)
 
 
+def network_text(address: bytes, length: int, etype: int = ETYPE_IPV4) -> str:
+    """Text of an address, with its prefix length where that leaves bits out: "10.0.0.0/8".
+
+    ``etype`` as for ``address_text``.
+    """
+    text = address_text(address, etype)
+    return text if length >= (128 if ":" in text else 32) else f"{text}/{length}"
+
+
 @lru_cache(maxsize=16_384)
 def address_bytes(text: str) -> bytes:
     """16 bytes of an IPv4 (then v4-mapped) or IPv6 address."""

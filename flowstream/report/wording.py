@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flowstream.reading.terms import PROTOCOLS
-from flowstream.records.text import address_text
+from flowstream.reading.terms import PROTOCOL_NAMES
+from flowstream.records.text import network_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PREFIXES: Final = ("", "k", "M", "G", "T", "P", "E", "Z")
 _PROTOCOL_NAMES: Final = {
-    number: name.upper().replace("V6", "v6") for name, number in reversed(PROTOCOLS.items())
+    number: name.upper().replace("V6", "v6") for number, name in PROTOCOL_NAMES.items()
 } | {255: "several"}
 # The service names of IANA that most networks have, by port.
 _SERVICES: Final = {
@@ -68,10 +68,7 @@ def duration_text(duration_ns: float) -> str:
 def end_text(key: NDArray[np.uint64]) -> str:
     """Return the address of a key of three numbers, as a network where it is masked."""
     high, low, networks = key.tolist()
-    etype, length = networks >> 16, networks & 0xFF
-    address = address_text((high << 64 | low).to_bytes(16), etype)
-    whole = 128 if ":" in address else 32
-    return address if length >= whole else f"{address}/{length}"
+    return network_text((high << 64 | low).to_bytes(16), networks & 0xFF, networks >> 16)
 
 
 def protocol_text(proto: int) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from flowstream.reading.terms import PROTOCOLS
-from flowstream.records.text import ETYPE_IPV4, V4_MAPPED, address_text
+from flowstream.reading.terms import PROTOCOL_NAMES
+from flowstream.records.text import network_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,6 @@ _PAIR: Final = np.dtype(
     [("etype", ">u2"), ("net", "u1"), ("addr", "V16"), ("net2", "u1"), ("addr2", "V16")]
 )
 _PORT: Final = np.dtype([("proto", "u1"), ("port", ">u2")])
-_NAMES: Final = {number: name for name, number in reversed(PROTOCOLS.items())}
 
 
 class Host(NamedTuple):
@@ -32,18 +31,12 @@ class Host(NamedTuple):
     @property
     def is_address(self) -> bool:
         """Whether it is a single address."""
-        return self.net == self._bits
+        return "/" not in self.text
 
     @property
     def text(self) -> str:
         """The address, or the network with its length."""
-        address = address_text(self.address, self.etype)
-        return address if self.is_address else f"{address}/{self.net}"
-
-    @property
-    def _bits(self) -> int:
-        is_ipv4 = self.etype == ETYPE_IPV4 and self.address.startswith(V4_MAPPED)
-        return 32 if is_ipv4 else 128
+        return network_text(self.address, self.net, self.etype)
 
 
 class Group(NamedTuple):
@@ -114,7 +107,7 @@ def _two_hosts(key: bytes) -> Sequence[Host]:
 
 
 def _protocol(key: bytes) -> Sequence[str]:
-    return (_NAMES.get(key[0], f"protocol {key[0]}"),)
+    return (PROTOCOL_NAMES.get(key[0], f"protocol {key[0]}"),)
 
 
 def _port(key: bytes) -> Sequence[str]:
