@@ -15,3 +15,7 @@ class Stream(enum.StrEnum):
     FLOWS = "flows"
     NEW_FLOWS = "new_flows"
     COUNTERS = "counters"
+
+
+FLOW_STREAMS: Final = (Stream.FLOWS, Stream.NEW_FLOWS)
+"""The streams whose records the counters count: of flows, and of their announcements."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final
 
 from flowstream.accounting.amounts import Amount, Count, RecordAmount
-from flowstream.streams import Stream
+from flowstream.streams import FLOW_STREAMS, Stream
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Outcome:
 
     def change(self, before: Outcome, after: Outcome) -> None:
         """Add what ``after`` has beyond ``before``, of the same records."""
-        for stream in (Stream.FLOWS, Stream.NEW_FLOWS):
+        for stream in FLOW_STREAMS:
             mine, old_stage, new_stage = (each.stage(stream) for each in (self, before, after))
             mine.acknowledged += new_stage.acknowledged - old_stage.acknowledged
             mine.failed += new_stage.failed - old_stage.failed

@@ -13,7 +13,7 @@ from flowstream.accounting.snapshot import SpoolState
 from flowstream.records import SCHEMA_VERSION, CountersRecord, RecordType
 from flowstream.records.counters import Amount, Loss, SpoolCounts, StageCounts
 from flowstream.records.text import interface_name, utf8_text
-from flowstream.streams import Stream
+from flowstream.streams import FLOW_STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,9 +73,7 @@ def counters_record(
         # Kernel and ledger count different causes: no key occurs in both.
         losses=_amounts(terms.LOSSES, counts.losses | account.losses),
         in_doubt=_amounts(terms.IN_DOUBT, account.in_doubt),
-        stages={
-            stream: _stages(account.stage(stream)) for stream in (Stream.FLOWS, Stream.NEW_FLOWS)
-        },
+        stages={stream: _stages(account.stage(stream)) for stream in FLOW_STREAMS},
         table_entries=snapshot.table.entries,
         table_capacity=snapshot.table.capacity,
         table_swaps=snapshot.table.swaps,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowstream.histogram import LATENCIES, Histogram
-from flowstream.streams import Stream
+from flowstream.streams import FLOW_STREAMS, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Latency:
     """Distributions of latency by stream, of records whose tally has the time."""
 
     def __init__(self) -> None:
-        self._by_stream = {each: Histogram(LATENCIES) for each in (Stream.FLOWS, Stream.NEW_FLOWS)}
+        self._by_stream = {each: Histogram(LATENCIES) for each in FLOW_STREAMS}
 
     def acknowledged(self, batch: RunBatch, part: slice) -> None:
         """Measure these records, which are published now."""

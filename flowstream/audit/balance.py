@@ -9,10 +9,10 @@ from flowstream.accounting.amounts import RecordAmount
 from flowstream.accounting.terms import IN_DOUBT, LOSSES, NO_FLOW
 from flowstream.audit.notes import notes
 from flowstream.audit.result import GAPS_SHOWN, Amount, Interface, Run, Topic
-from flowstream.audit.sums import COUNTS, STREAMS, cumulative
+from flowstream.audit.sums import COUNTS, cumulative
 from flowstream.audit.verdict import problems
 from flowstream.records.counters import EMPTY_SPOOL, NO_STAGE
-from flowstream.streams import Stream
+from flowstream.streams import FLOW_STREAMS, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -153,7 +153,7 @@ def _unanswered(record: CountersRecord) -> dict[Stream, _Unanswered]:
     in_doubt = sum(loss.records for loss in record.in_doubt.values())
     waiting = record.spool.records
     found = {}
-    for stream in STREAMS:
+    for stream in FLOW_STREAMS:
         stage = record.stages.get(stream, NO_STAGE)
         rest = max(stage.encoded - stage.acknowledged - stage.failed, 0)
         doubtful = min(rest, in_doubt)
@@ -174,7 +174,7 @@ def _topic(
     stages = [
         record.stages.get(stream, NO_STAGE)
         for record in run.counters.values()
-        if stream in STREAMS
+        if stream in FLOW_STREAMS
     ]
     seqs = run.seqs[stream]
     expected = sum(each.encoded for each in stages) if stages and run.ended else None

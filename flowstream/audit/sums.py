@@ -12,7 +12,7 @@ from flowstream.audit.repeats import Repeats
 from flowstream.audit.seqs import SeqSet
 from flowstream.records import StageCounts
 from flowstream.records.counters import NO_STAGE
-from flowstream.streams import Stream
+from flowstream.streams import FLOW_STREAMS, Stream
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from flowstream.messages import Message
     from flowstream.records import CountersRecord
 
-STREAMS: Final = (Stream.FLOWS, Stream.NEW_FLOWS)
-"""Streams whose records the counters count."""
 _AMOUNT: Final = ("packets", "l2_bytes")
 _LOSS: Final = ("records", *_AMOUNT)
 _amount: Final = attrgetter(*_AMOUNT)
@@ -34,7 +32,11 @@ COUNTS: Final = (
     "seen_l2_bytes",
     *(f"no_flow.{unit}" for unit in _AMOUNT),
     *(f"{name}.{unit}" for name in ("losses", "in_doubt") for unit in _LOSS),
-    *(f"stages.{stream}.{name}" for stream in STREAMS for name in StageCounts.__struct_fields__),
+    *(
+        f"stages.{stream}.{name}"
+        for stream in FLOW_STREAMS
+        for name in StageCounts.__struct_fields__
+    ),
 )
 """Names of what ``cumulative`` returns."""
 

@@ -19,7 +19,7 @@ from flowstream.accounting.amounts import Amount, RecordAmount
 from flowstream.delivery.condition import Condition
 from flowstream.metrics.names import METRICS
 from flowstream.records.text import interface_name, utf8_text
-from flowstream.streams import Stream
+from flowstream.streams import FLOW_STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,6 @@ _KINDS: Final = {
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
 }
-_STREAMS: Final = (Stream.FLOWS, Stream.NEW_FLOWS)
 _NOTHING: Final = RecordAmount()
 
 
@@ -122,7 +121,7 @@ def _add_attachment(families: _Families, labels: tuple[str, ...], its: Snapshot)
     _add_amount(families, "seen_{}_total", kernel.seen, *labels)
     for reason in terms.NO_FLOW:
         _add_amount(families, "no_flow_{}_total", kernel.no_flow[reason], *labels, reason)
-    for stream in _STREAMS:
+    for stream in FLOW_STREAMS:
         stage = account.stage(stream)
         families.add("encoded_records_total", stage.encoded, *labels, stream)
         families.add("published_records_total", stage.acknowledged, *labels, stream)
