@@ -9,6 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from broker.acls import ANYBODY, AUTHORIZING, allow, denied
 from support.agent import Agent, audited, delivered, flowstream, on
 from support.dashboards import PROGRAMS
 from support.net import namespace, veth_pair
@@ -254,6 +255,37 @@ def test_an_agent_whose_cluster_has_gone_is_not_ready(wire, broker_factory, port
     assert answer.content["condition"] == "waiting"
     assert answer.content["reason"] == "the cluster does not take records, which wait in memory"
     assert found.sum("sink_up") == 0
+
+
+@pytest.mark.parametrize(
+    ("spools", "refused"), [(False, (503, "refused")), (True, (200, "spooling"))]
+)
+def test_an_agent_whose_records_are_refused_does_not_publish(
+    wire, broker_factory, own, port, spools, refused
+):
+    sender, receiver = wire
+    broker = broker_factory(**AUTHORIZING)
+    spool = ("--spool", own / "spool") if spools else ()
+    with Agent(
+        *(*on(receiver), "--sink", broker.url, "--metrics", f"127.0.0.1:{port}"),
+        *("--interval", 0.2, *spool),
+    ) as agent:
+        agent.publishing()
+
+        def becomes(status, condition):
+            """Whether the agent is so after some more traffic, by its sink too."""
+            delivered(sender, receiver, 101, "-f", 11)
+            ready, up = get(port, "/readyz"), scrape(port).sum("sink_up")
+            now = (ready.status, ready.content["condition"])
+            return (*now, up) == (status, condition, float(condition == "publishing"))
+
+        assert wait_until(lambda: becomes(200, "publishing"))
+        allow(broker, ANYBODY, "flowstream.flows", "ALL")
+        with denied(broker, ANYBODY, "flowstream.flows", "WRITE"):
+            assert wait_until(lambda: becomes(*refused)), get(port, "/readyz")
+            scrape(port).require_equation()
+        assert wait_until(lambda: becomes(200, "publishing")), get(port, "/readyz")
+        agent.stop()
 
 
 def test_an_agent_is_not_ready_before_its_sink_has_started(wire, port):

@@ -115,4 +115,6 @@ class Observing:
             return f"the sink has failed: {self._sink.fault}"
         if condition is Condition.WAITING:
             return "the cluster does not take records, which wait in memory"
+        if condition is Condition.REFUSED:
+            return "the cluster refuses the records of a topic, which are lost: see the log"
         return "" if any_attached else "no interface is attached to"

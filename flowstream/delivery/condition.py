@@ -14,5 +14,7 @@ class Condition(StrEnum):
     """The cluster does not take them: they are kept on disk, to be published later."""
     WAITING = "waiting"
     """The cluster does not take them: they wait in memory, for a limited time."""
+    REFUSED = "refused"
+    """The cluster answers, and refuses those of a topic: they are lost at once."""
     FAILED = "failed"
     """Nothing can be published any more, or what is published may not be durable."""

@@ -100,6 +100,11 @@ class ClosedTopics:
         self._pauses.pop(topic, None)
         self._closed.pop(topic, None)
 
+    @property
+    def causes(self) -> frozenset[str]:
+        """Causes of the topics that refused everything and have accepted nothing since."""
+        return frozenset(cause for _, cause in self._closed.values())
+
     def cause(self, topic: str, now: float) -> str | None:
         """Return why the topic is closed; None if it may be tried."""
         until, cause = self._closed.get(topic, (now, ""))

@@ -76,7 +76,14 @@ class KafkaSink:
         """See ``flowstream.sink.Sink``."""
         if self.fault:
             return Condition.FAILED
-        return Condition.PUBLISHING if self.acknowledging else Condition.WAITING
+        if not self.acknowledging:
+            return Condition.WAITING
+        return Condition.REFUSED if self.refusals else Condition.PUBLISHING
+
+    @property
+    def refusals(self) -> frozenset[str]:
+        """Causes for which topics refuse everything, as far as is known."""
+        return self._supervisor.refusals
 
     @property
     def acknowledging(self) -> bool:

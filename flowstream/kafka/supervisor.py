@@ -75,6 +75,11 @@ class Supervisor:
         oldest = min((lane.flight.launched for lane in self._lanes if lane.flight), default=now)
         return now - max(oldest, self._last_answer) <= self._limits.answer_timeout
 
+    @property
+    def refusals(self) -> frozenset[str]:
+        """Causes for which topics refuse everything, as far as is known."""
+        return self._closed_topics.causes
+
     def wake(self) -> None:
         """Look for records to publish."""
         self._wakeup.set()

@@ -98,9 +98,11 @@ class SpoolingSink:
         """See ``flowstream.sink.Sink``."""
         if self.fault:
             return Condition.FAILED
-        if self._kafka.condition is Condition.WAITING and self._disk.writable:
+        condition = self._kafka.condition
+        passes = condition is Condition.REFUSED and self._kafka.refusals <= PASSING
+        if (condition is Condition.WAITING or passes) and self._disk.writable:
             return Condition.SPOOLING
-        return self._kafka.condition
+        return condition
 
     @property
     def spool_state(self) -> SpoolState:
