@@ -19,7 +19,8 @@ Detaches the programs that agents with --pin DIR have left on their interfaces,
 and removes DIR with all pins in it. Prints a line per run: its interfaces, and
 how many packets had not been published. They are lost; to publish them first,
 run the agent once more with a pattern that matches no interface:
-  sudo flowstream run --config /etc/flowstream/flowstream.toml -i 'none*' --duration 5
+  sudo flowstream run --config /etc/flowstream/flowstream.toml -i 'none*' \\
+    --duration 5
 Works with pins of other versions, too. Needs root, or the user of the agents.
 The exit status is 1 when something in DIR is no pin and stays, when an agent
 uses DIR, and when there is no DIR.

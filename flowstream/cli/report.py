@@ -28,10 +28,10 @@ time by protocol and direction, talkers, conversations, services, sizes and
 durations of flows, new flows, the loss equation of flowstream audit, the runs
 and their ends. Sums are exact, in some 150 MB of memory however many records
 there are; what exceeds it waits in a temporary file (TMPDIR), up to 300 octets
-a record. --since, --until and --where select the traffic; loss equation
-and runs are of all records, and all are read.
-A file that exists is replaced once the page is complete. The exit status is 0
-also where the loss equation does not hold: the page says so.
+a record. --since, --until and --where select the traffic; loss equation and
+runs are of all records, and all are read. A file that exists is replaced once
+the page is complete. The exit status is 0 also where the loss equation does
+not hold: the page says so.
 
 {WHERE_HELP}"""
 

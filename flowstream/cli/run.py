@@ -36,7 +36,7 @@ examples:
   sudo flowstream run --filter 'net 10.0.0.0/8 and not port 22'
       what tcpdump would show with that expression
   sudo flowstream run --config /etc/flowstream/flowstream.toml --duration 60
-  sudo flowstream run --config /etc/flowstream/flowstream.toml --pin /sys/fs/bpf/flowstream
+  sudo flowstream run --sink kafka://10.0.0.1:9092 --pin /sys/fs/bpf/flowstream
       programs stay when the agent ends; the next run goes on without a gap
 
 The keys of the TOML file are the names of the options, for example

@@ -1,4 +1,4 @@
-"""Options that select records of topics: those of cat, record and replay."""
+"""Options that select records of topics."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def add_condition(parser: argparse.ArgumentParser) -> None:
         "offset), Unix seconds, or how long ago (90s, 10m, 2h, 7d)",
     )
     parser.add_argument("--until", metavar="TIME", help="end of the time, exclusive, as --since")
+    add_where(parser)
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add --where; ``WHERE_HELP`` explains it."""
     parser.add_argument(
         "--where", metavar="CONDITION", help="only records for which it holds; see below"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, single_threaded, values
-from flowstream.cli.selecting import WHERE_HELP
+from flowstream.cli.selecting import WHERE_HELP, add_where
 from flowstream.config.run import OPTIONS
 from flowstream.errors import UsageError
 from flowstream.urls import SOURCE_FORMS
@@ -22,7 +22,8 @@ _GROUPS: Final = ("source", "destination", "conversation", "port", "protocol")
 _OWN: Final = ("interfaces", "interface_kinds", "direction", "netns", "filter", "user")
 """Options of ``flowstream run`` that the agent of this command gets."""
 _MOST_ROWS: Final = 8_192
-SUFFIX: Final = ".fsrec"
+# flowstream.segments.archive.SUFFIX, likewise.
+_SUFFIX: Final = ".fsrec"
 
 _EXAMPLES = f"""\
 examples:
@@ -41,9 +42,9 @@ quits, ? lists the others.
 
 From a topic or a directory top shows what comes from now on; with --from start
 all that is there first, with rates that are averages over the records' time.
-Rows that are too small to be kept in
-memory are put together as others. When records come faster than top can add
-them up, it leaves out some and shows the part that it has read.
+Rows that are too small to be kept in memory are put together as others. When
+records come faster than top can add them up, it leaves out some and shows the
+part that it has read.
 
 Without a source top starts an agent (flowstream run) on the interfaces of -i,
 by default on all physical ones, which needs root; top itself becomes --user at
@@ -65,9 +66,7 @@ def add(commands: Commands) -> None:
     add_options(own, _OWN, direction="both")
     add_options(parser, ("topic_prefix",))
     add_kafka(parser)
-    parser.add_argument(
-        "--where", metavar="CONDITION", help="only records for which it holds; see below"
-    )
+    add_where(parser)
     parser.add_argument(
         "--by",
         dest="group",
@@ -119,7 +118,7 @@ def execute(args: argparse.Namespace) -> int:
     from flowstream.top.feeds import SourceFeed  # noqa: PLC0415
     from flowstream.top.session import show  # noqa: PLC0415
 
-    ends = settings.whole and (settings.once or args.url.endswith(SUFFIX))
+    ends = settings.whole and (settings.once or args.url.endswith(_SUFFIX))
     feed = SourceFeed(args.url, prefix, client, from_start=settings.whole, follow=not ends)
     return show(feed, args.url, settings)
 
@@ -163,7 +162,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     from flowstream.reading import Condition  # noqa: PLC0415
     from flowstream.top.settings import Settings  # noqa: PLC0415
 
-    whole = args.begin == "start" or (args.begin is None and (args.url or "").endswith(SUFFIX))
+    whole = args.begin == "start" or (args.begin is None and (args.url or "").endswith(_SUFFIX))
     return Settings(
         seconds=args.period,
         group=args.group,

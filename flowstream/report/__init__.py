@@ -8,6 +8,6 @@
 """
 
 from flowstream.report.making import report
-from flowstream.report.output import STANDARD_OUTPUT, replacing
+from flowstream.report.output import replacing
 
-__all__ = ["STANDARD_OUTPUT", "replacing", "report"]
+__all__ = ["replacing", "report"]

@@ -15,7 +15,7 @@ from flowstream.errors import SinkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-STANDARD_OUTPUT: Final = "-"
+_STANDARD_OUTPUT: Final = "-"
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def replacing(name: str) -> Iterator[Callable[[bytes], object]]:
     """
     # A link stays a link.
     path = Path(os.path.realpath(name))
-    if name == STANDARD_OUTPUT:
+    if name == _STANDARD_OUTPUT:
         yield sys.stdout.buffer.write
         return
     if path.exists() and not (path.is_file() or path.is_dir()):
