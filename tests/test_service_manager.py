@@ -23,6 +23,7 @@ from flowstream.host.service_manager import ServiceManager
 PACKETS = 10_007
 WATCHDOG = "WATCHDOG_USEC=400000"
 """Without a message for 0.4 s the service manager would kill the agent."""
+EXTENSION = "EXTEND_TIMEOUT_USEC=30000000"
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -91,6 +92,9 @@ def test_nothing_is_ready_before_the_sink_is_connected(wire, place):
         assert wait_until(lambda: starting in manager.statuses), manager.lines
         agent.signal(signal.SIGHUP)
         assert agent.saw("reloaded", 60), agent.output()
+        # With pins that may take as long as there is no broker.
+        extended = [each for each in manager.messages if EXTENSION in each]
+        assert extended == [each for each in manager.messages if f"STATUS={starting}" in each]
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 1
         assert manager.states == ["STOPPING=1"]
@@ -134,10 +138,13 @@ def test_an_output_that_takes_nothing_starves_no_watchdog(wire, place):
             assert manager.told("READY=1"), agent.output()
             delivered(sender, receiver, PACKETS, "-f", 1009)
             assert manager.told("WATCHDOG=1", times=manager.lines.count("WATCHDOG=1") + 9)
+            assert EXTENSION not in manager.lines[manager.lines.index("READY=1") :]
+            extended = manager.lines.count(EXTENSION)
             agent.signal(signal.SIGTERM)
             assert manager.told("STOPPING=1")
-            # Also while it ends, which takes the second that it has.
+            # Also while it ends, which takes the second that it has, and may take more.
             assert manager.told("WATCHDOG=1", times=manager.lines.count("WATCHDOG=1") + 2)
+            assert manager.told(EXTENSION, times=extended + 2)
             assert agent.wait() == 1
     os.close(reader)
 

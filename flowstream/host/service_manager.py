@@ -7,12 +7,15 @@ import os
 import socket
 import time
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowstream.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
+
+EXTENSION_S: Final = 30
+"""Within this time the next report has to follow, as long as the process starts or ends."""
 
 
 class _Phase(Enum):
@@ -85,8 +88,17 @@ class ServiceManager(Closing):
             self._change("STOPPING=1")
 
     def report(self, status: str) -> None:
-        """Say that the process is alive, and how it is, in one line."""
-        self._send(f"STATUS={status}", *(["WATCHDOG=1"] if self.watchdog_s else []))
+        """Say that the process is alive, and how it is, in one line.
+
+        While it starts or ends, that gives it ``EXTENSION_S`` more: it knows better how long
+        it may wait for a cluster than the service's own limits.
+        """
+        extension = f"EXTEND_TIMEOUT_USEC={EXTENSION_S * 1_000_000}"
+        self._send(
+            f"STATUS={status}",
+            *(["WATCHDOG=1"] if self.watchdog_s else []),
+            *([extension] if self._phase is not _Phase.READY else []),
+        )
 
     def _change(self, *lines: str) -> None:
         # Of several states in a message the last one counts; RELOADING is over with it.
