@@ -130,7 +130,7 @@ class Agent:
         self._stages.append(self._predecessors)
 
     def observing(self, chosen: Callable[[], int], latency: Latency) -> Observing:
-        """Return what is shown of the run; ``chosen`` counts the interfaces that are chosen."""
+        """Return the reader of the run's state; ``chosen`` counts the chosen interfaces."""
         return Observing(
             self._config,
             probe=self._probe,

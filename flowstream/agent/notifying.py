@@ -1,4 +1,4 @@
-"""The stage that tells the service manager how the run is, from the event loop itself."""
+"""Reports the state of a run to the service manager, from the event loop itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CAUSES: Final = 3
 
 
 class Notifying:
-    """Reports about a run, in the rhythm of its counters.
+    """Reports the state of a run, in the rhythm of its counters.
 
     It waits for no other stage: a sink or disk that is slow delays no report, and without
     reports the service manager knows that the event loop is stuck.
@@ -70,7 +70,7 @@ class Notifying:
             self._manager.report(self._status())
 
     def _status(self) -> str:
-        """Say in one line what is observed, published, spooled and lost."""
+        """Return a line on what is observed, published, spooled and lost."""
         kernel = self._attachments.kernel_counts()
         there = {key.if_index for key in self._attachments if key in self._attachments}
         interfaces = counted(len(there), "interface")

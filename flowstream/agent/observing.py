@@ -1,4 +1,4 @@
-"""Shows a run to its observers: all counts for metrics, and whether it does what it is for."""
+"""The state of a run for metrics and health checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Observing:
-    """What is shown of a run; see ``metrics.observation.Observable``.
+    """Reads the state of a run; see ``metrics.observation.Observable``.
 
     ``chosen`` returns how many interfaces the options choose. ``publishing`` is set once the
     sink has started, ``stopping`` when the end begins.
@@ -106,7 +106,7 @@ class Observing:
         return Health(attached, condition, self._reason(condition, any_attached=bool(attached)))
 
     def _reason(self, condition: Condition | None, *, any_attached: bool) -> str:
-        """Return why the run does not do what it is for; empty if it does."""
+        """Return why the run does not observe and publish; empty if it does."""
         if self._stopping.is_set():
             return "the run is ending"
         if condition is None:

@@ -78,7 +78,7 @@ def run(
     """Run the agent to its end; return the exit status: 0, or 1 after a fault.
 
     ``process`` is the attacher's, which stays the caller's. With the ``source`` of the
-    configuration SIGHUP reads it again. The service ``manager`` is told how the run is.
+    configuration SIGHUP reads it again. The run's state is reported to the service ``manager``.
     Raises ``FlowstreamError`` for whatever keeps the agent from starting.
     """
     logs.configure(config.log_level, config.log_format)

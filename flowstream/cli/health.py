@@ -1,4 +1,4 @@
-"""``flowstream health``: ask an agent how it is."""
+"""``flowstream health``: ask an agent whether it is alive, or ready."""
 
 from __future__ import annotations
 

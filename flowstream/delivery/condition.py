@@ -1,4 +1,4 @@
-"""How a sink is, as far as it knows."""
+"""The state of a sink, as far as it knows."""
 
 from __future__ import annotations
 

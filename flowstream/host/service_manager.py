@@ -1,4 +1,4 @@
-"""Tells the service manager how the process is, as sd_notify(3) describes it."""
+"""Reports the state of the process to the service manager, as sd_notify(3) describes it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class ServiceManager(Closing):
             self._change("STOPPING=1")
 
     def report(self, status: str) -> None:
-        """Say that the process is alive, and how it is, in one line.
+        """Say that the process is alive, with its state in one line.
 
         While it starts or ends, that gives it ``EXTENSION_S`` more: it knows better how long
         it may wait for a cluster than the service's own limits.

@@ -96,7 +96,7 @@ _ALL: Final = (
     *_counted("lost", "Lost {}, by cause.", _CAUSE, "records", "packets", "bytes"),
     *_counted(
         "in_doubt",
-        "Sent and never answered {}, which may be published or lost, by cause.",
+        "Sent {} without an answer, which may be published or lost, by cause.",
         _CAUSE,
         "records",
         "packets",
@@ -112,7 +112,7 @@ _ALL: Final = (
     Metric(
         "flowstream_waiting_bytes",
         "gauge",
-        "Octets of the frames of seen packets with no outcome so far.",
+        "Seen frame octets with no outcome so far.",
         ATTACHMENT,
         "bytes",
     ),
@@ -133,20 +133,20 @@ _ALL: Final = (
     Metric(
         "flowstream_spooled_bytes",
         "gauge",
-        "Octets of the frames of packets that wait in the spool.",
+        "Seen frame octets in flow records that wait in the spool; they are among the waiting.",
         ATTACHMENT,
         "bytes",
     ),
     Metric(
         "flowstream_spool_bytes",
         "gauge",
-        "Size of the whole spool on disk, with what earlier runs left; without --spool absent.",
+        "Size of the whole spool on disk, with what earlier runs left; absent without --spool.",
         unit="bytes",
     ),
     Metric(
         "flowstream_spool_limit_bytes",
         "gauge",
-        "Limit of the spool's size, --spool-size; +Inf for unlimited; without --spool absent.",
+        "Limit of the spool's size, --spool-size; +Inf for unlimited; absent without --spool.",
         unit="bytes",
     ),
     Metric(
@@ -158,24 +158,24 @@ _ALL: Final = (
     Metric(
         "flowstream_flow_table_entries",
         "gauge",
-        "Flows in the active table, about: approximate while packets arrive.",
+        "Flows in the active table; approximate while packets arrive.",
         unit="entries",
     ),
     Metric(
         "flowstream_flow_table_capacity_entries",
         "gauge",
-        "Flows that a table holds, --max-flows.",
+        "Capacity of a flow table, --max-flows.",
         unit="entries",
     ),
     Metric(
         "flowstream_flow_table_swaps_total",
         "counter",
-        "How often the two flow tables were swapped to be drained.",
+        "Swaps of the two flow tables, each followed by a drain.",
     ),
     Metric(
         "flowstream_ring_buffer_pending_bytes",
         "gauge",
-        "Octets that wait in a ring buffer: overflow or announcements.",
+        "Octets that wait in a ring buffer, of overflow or announcements.",
         ("ring",),
         "bytes",
     ),
@@ -191,7 +191,7 @@ _ALL: Final = (
     Metric(
         "flowstream_queue_capacity_batches",
         "gauge",
-        "Batches that the queue before the encoder holds.",
+        "Capacity of the queue before the encoder.",
         unit="batches",
     ),
     Metric(
@@ -205,7 +205,7 @@ _ALL: Final = (
     Metric(
         "flowstream_drain_duration_seconds",
         "histogram",
-        "Time to swap the flow tables and to move one into the queue.",
+        "Time to swap the flow tables and move the former one into the queue.",
         unit="seconds",
     ),
     Metric(
@@ -224,28 +224,28 @@ _ALL: Final = (
     Metric(
         "flowstream_interfaces",
         "gauge",
-        "Interfaces that are there and chosen by the options, attached or not.",
+        "Present interfaces that the options choose, attached or not.",
     ),
     Metric(
         "flowstream_attach_failures_total",
         "counter",
-        "How often an interface could not be attached to.",
+        "Failed attempts to attach to an interface.",
     ),
     Metric(
         "flowstream_config_reloads_total",
         "counter",
-        "Readings of the configuration that SIGHUP asked for, by result: success or failure.",
+        "Reloads of the configuration by SIGHUP, by result: success or failure.",
         ("result",),
     ),
     Metric(
         "flowstream_config_last_reload_successful",
         "gauge",
-        "1 while the last reading of the configuration put it into force, 0 after a mistake.",
+        "1 if the last reading of the configuration succeeded, 0 if it failed.",
     ),
     Metric(
         "flowstream_config_last_reload_success_timestamp_seconds",
         "gauge",
-        "Unix time at which the configuration in force was read.",
+        "Unix time of the last successful reading of the configuration.",
         unit="seconds",
     ),
 )

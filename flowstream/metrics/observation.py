@@ -1,4 +1,4 @@
-"""What a scrape shows of a run, as plain values, and how the run is asked for it."""
+"""The values of a scrape, and the interface through which a run provides them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Spool(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Distributions of what a run takes time for."""
+    """Distributions of the times that the stages of a run take."""
 
     latency: Mapping[Stream, Distribution]
     drain: Distribution
@@ -75,7 +75,7 @@ class Attached(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a run does what it is for: ``reason`` says why not, and is empty if it does.
+    """Whether a run observes and publishes: ``reason`` says why not, and is empty if it does.
 
     ``condition`` is the sink's, None before it has started and once the run is ending.
     """
