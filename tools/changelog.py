@@ -25,3 +25,8 @@ def released() -> dt.date:
             "add it, or set flowstream.__version__ to that of the section"
         )
     return dt.date.fromisoformat(found[1])
+
+
+def released_s() -> int:
+    """Return the date of this version as Unix seconds, at midnight UTC; raises as ``released``."""
+    return int(dt.datetime.combine(released(), dt.time(), dt.UTC).timestamp())

@@ -23,7 +23,7 @@ from typing import Final
 
 import flowstream
 from tools import completions, configuration, man_pages
-from tools.changelog import released
+from tools.changelog import released_s
 
 _TOP: Final = Path(__file__).parent.parent
 _PACKAGING: Final = _TOP / "packaging"
@@ -40,7 +40,7 @@ _COMPLETIONS: Final = {
 def build(wheel: Path, directory: Path) -> Path:
     """Build the package into a directory; return its file."""
     os.umask(0o022)
-    time_s = int(dt.datetime.combine(released(), dt.time(), dt.UTC).timestamp())
+    time_s = released_s()
     machine = _output("dpkg", "--print-architecture")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)

@@ -12,7 +12,6 @@ source distribution alone.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import gzip
 import hashlib
 import os
@@ -26,7 +25,7 @@ from typing import Final
 
 import flowstream
 from tools import deb, sbom
-from tools.changelog import released
+from tools.changelog import released_s
 
 _TOP: Final = Path(__file__).parent.parent
 _NAME: Final = f"flowstream-{flowstream.__version__}"
@@ -38,7 +37,7 @@ def build(directory: Path, *, with_deb: bool) -> None:
     os.umask(0o022)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    time_s = int(dt.datetime.combine(released(), dt.time(), dt.UTC).timestamp())
+    time_s = released_s()
     os.environ |= {"SOURCE_DATE_EPOCH": str(time_s), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
