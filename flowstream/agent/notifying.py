@@ -72,6 +72,7 @@ class Notifying:
     def _status(self) -> str:
         """Return a line on what is observed, published, spooled and lost."""
         kernel = self._attachments.kernel_counts()
+        # Those that went are iterated over, too, but are not contained.
         there = {key.if_index for key in self._attachments if key in self._attachments}
         interfaces = counted(len(there), "interface")
         if not self._connected:
