@@ -42,6 +42,11 @@ def documents(wire, *options):
             process.kill()
 
 
+def ended(command):
+    """A command that has ended, with what it printed."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 def children(pid):
     """All processes below one, with their users."""
     found = {}
@@ -121,21 +126,37 @@ def test_on_a_terminal_and_where_the_user_cannot_read_the_installation(wire, tmp
     assert home.late_imports() == []
 
 
-def test_an_interface_that_is_not_there_is_one_line(wire):
-    place = wire.receiver.namespace.name
-    command = [*FLOWSTREAM, "top", "-i", "eth9", "--netns", place, "--once"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    plain = subprocess.run(
-        [*FLOWSTREAM, "run", "-i", "eth9", "--netns", place, "--sink", "stdout:"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [(("-i", "eth9"), 1), (("-i", "lo", "--filter", "port 22 or nott port 53"), 3)],
+    ids=["interface", "filter"],
+)
+def test_what_the_agent_refuses_is_said_in_its_words(wire, options, lines):
+    common = [*options, "--netns", wire.receiver.namespace.name]
+    done = ended([*FLOWSTREAM, "top", *common, "--once"])
+    plain = ended([*FLOWSTREAM, "run", *common, "--sink", "stdout:", "--log-format", "json"])
     assert done.stdout == ""
-    assert (done.returncode, done.stderr) == (plain.returncode, plain.stderr)
+    errors = [line for line in plain.stderr.splitlines() if not line.startswith("{")]
+    assert (done.returncode, done.stderr.splitlines()) == (plain.returncode, errors)
     assert done.stderr.startswith("flowstream: error: ")
-    assert done.stderr.count("\n") == 1
+    assert len(errors) == lines
+
+
+def test_where_no_interface_matches_a_table_is_empty(wire):
+    place = wire.receiver.namespace.name
+    done = ended([*FLOWSTREAM, "top", "-i", "none*", "--netns", place, "--once", "--period", "1"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no_interface_matches" in done.stdout
+
+
+def test_beside_an_agent_on_the_same_interface(wire):
+    with documents(wire) as (found, _), documents(wire, "--hook", "tcx") as (beside, _):
+        next(found)
+        arrived = delivered(*wire, PACKETS)
+        total = 0
+        while total < arrived:
+            total += next(beside)["total"]["packets"]
+        assert total == arrived
 
 
 def test_without_root_it_says_what_the_agent_says(wire):
@@ -156,3 +177,13 @@ def test_an_agent_that_is_killed_ends_top_with_a_line(wire):
         os.kill(agent, signal.SIGKILL)
         assert process.wait(60) == 1
         assert process.stderr.read() == b"flowstream: error: the agent was ended by SIGKILL\n"
+
+
+def test_an_agent_that_hangs_does_not_hold_up_the_end(wire):
+    with documents(wire) as (found, process):
+        next(found)
+        below = children(process.pid)
+        os.kill(next(iter(below)), signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    gone(below)

@@ -297,6 +297,7 @@ def test_lists_that_come_too_fast_are_skipped_and_told(exact):
             eventually(lambda: model.skipped >= 7 * (100 - 17))
     assert pump.ended.wait(60)
     pump.raise_error()
+    pump.note()
     state = model.snapshot().state
     assert state.read + state.skipped == 700
     assert (state.skipped > 0) == state.skipping == (not exact)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # flowstream.top.grouping.GROUPS, which is too heavy to import for --help.
 _GROUPS: Final = ("source", "destination", "conversation", "port", "protocol")
-_OWN: Final = ("interfaces", "interface_kinds", "direction", "netns", "filter", "user")
+_OWN: Final = ("interfaces", "interface_kinds", "direction", "hook", "netns", "filter", "user")
 """Options of ``flowstream run`` that the agent of this command gets."""
 _MOST_ROWS: Final = 8_192
 # flowstream.segments.archive.SUFFIX, likewise.
@@ -48,7 +48,8 @@ part that it has read.
 
 Without a source top starts an agent (flowstream run) on the interfaces of -i,
 by default on all physical ones, which needs root; top itself becomes --user at
-once. The agent publishes nowhere else and ends with top.
+once. The agent publishes nowhere else and ends with top. Where an agent already
+observes the interface, add --hook tcx.
 
 {WHERE_HELP}"""
 

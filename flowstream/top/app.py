@@ -208,6 +208,7 @@ class TopApp(App[int]):
             self.exit(1)
         self._choice = self._choice._replace(ended=self._pump.ended.is_set())
         if self._snapshot is None or not self._choice.paused:
+            self._pump.note()
             self._snapshot = self._model.snapshot()
         self._draw()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from flowstream.errors import MissingTopicError
 from flowstream.source import open_source
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from flowstream.kafka.settings import ClientSettings
     from flowstream.messages import Message
 
+_NOTES_S: Final = 1.0
+
 
 class Feed(Protocol):
     """Messages of the three topics, as they come."""
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Warnings so far, a line each."""
+        """Warnings so far, a line each; other threads may read it."""
 
     @property
     def is_certain(self) -> bool:
@@ -60,16 +62,13 @@ class SourceFeed:
         self._topics = [f"{prefix}.{stream}" for stream in Stream]
         self._from_start, self._follow = from_start, follow
         self._missing: list[str] = []
+        self.warnings: Sequence[str] = ()
+        """Topics that are missing, and, at most once a second, those of the source."""
         self._source = open_source(url, self._topics, client=client)
         self._stop: Callable[[], object] | None = None
         self._stopped = False
 
     is_certain = False
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """Those of the source, and topics that are missing."""
-        return [*self._missing, *self._source.warnings]
 
     def run(self, take: Callable[[list[Message]], None]) -> None:
         """Read in this thread; see ``Feed``."""
@@ -89,12 +88,23 @@ class SourceFeed:
             self._missing = [f"no topic {topic}" for topic in err.topics]
             there = [topic for topic in self._topics if topic not in err.topics]
             self._source = open_source(self._url, there, client=self._client)
+            self._note()
             await self._read(take)
 
     async def _read(self, take: Callable[[list[Message]], None]) -> None:
         since_ms = None if self._from_start else time.time_ns() // 1_000_000
-        async for messages in self._source.batches(follow=self._follow, since_ms=since_ms):
-            take(messages)
+        noted = time.monotonic()
+        try:
+            async for messages in self._source.batches(follow=self._follow, since_ms=since_ms):
+                if time.monotonic() > noted + _NOTES_S:
+                    noted = time.monotonic()
+                    self._note()
+                take(messages)
+        finally:
+            self._note()
+
+    def _note(self) -> None:
+        self.warnings = [*self._missing, *self._source.warnings]
 
     def stop(self) -> None:
         """Cancel what is being awaited."""

@@ -140,7 +140,7 @@ class Model:
         self._interfaces = Interfaces(seconds, whole=whole)
         self._bad_counters = 0
         self._sampled = 1
-        self.notes: list[str] = []
+        self.notes: Sequence[str] = ()
         self.skipped = 0
         self._begun = False
         self._reset()

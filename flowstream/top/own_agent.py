@@ -30,6 +30,7 @@ _TOPICS: Final = {
 }
 _HEAD: Final = len(b'{"record_type":1,')
 _ERROR: Final = "flowstream: error: "
+_NO_INTERFACE: Final = "no_interface_matches"
 
 
 class _Line(msgspec.Struct):
@@ -44,8 +45,6 @@ class AgentFeed:
     the latest when it writes into the pipe without a reader.
     """
 
-    is_certain = True
-
     def __init__(self, options: Sequence[str]) -> None:
         fixed = ("--sink", "stdout:", "--interval", "1", "--log-format", "json")
         self._process = subprocess.Popen(
@@ -56,7 +55,9 @@ class AgentFeed:
             env=installation.environment(),
         )
         self._said = threading.Thread(target=self._hear, name="top-agent-log", daemon=True)
-        self._last_line = ""
+        self._error: list[str] = []
+        self._is_error = False
+        self._unmatched = False
         self._warned = 0
         self._last_warning = ""
         self._stopped = False
@@ -67,6 +68,11 @@ class AgentFeed:
         if not self._warned:
             return []
         return [f"{counted(self._warned, 'warning')} of the agent, the last: {self._last_warning}"]
+
+    @property
+    def is_certain(self) -> bool:
+        """Not while no interface matches: then there may never be counters."""
+        return not self._unmatched
 
     def run(self, take: Callable[[list[Message]], None]) -> None:
         """Pass on its records until it ends; raises ``FlowstreamError`` when it fails."""
@@ -82,7 +88,7 @@ class AgentFeed:
         self._said.join()
         if not self._stopped:
             ended = f"was ended by {signal.Signals(-status).name}" if status < 0 else "has ended"
-            raise _AgentError(self._last_line or f"the agent {ended}", status)
+            raise _AgentError(self._error or [f"the agent {ended}"], status)
 
     def stop(self) -> None:
         """Let the agent end in order, for some time."""
@@ -94,9 +100,9 @@ class AgentFeed:
     def close(self) -> None:
         """Wait for the agent's end, which is forced when it takes too long."""
         self.stop()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, for mypy
+        self._process.stdout.close()
+        # Standard error stays open: its reader would hold up who closes it.
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -104,27 +110,44 @@ class AgentFeed:
                 self._process.kill()
 
     def _hear(self) -> None:
-        """Read what it says on standard error: log records, and one line if it cannot start."""
+        """Read what it says on standard error: log records, and an error if it cannot go on."""
         assert self._process.stderr is not None  # noqa: S101 - a pipe, for mypy
         for raw in self._process.stderr:
             try:
                 line = msgspec.json.decode(raw, type=_Line)
             except UNDECODABLE:
-                self._last_line = raw.decode(errors="replace").strip().removeprefix(_ERROR)
+                self._hear_text(raw.decode(errors="replace").rstrip())
                 continue
             if line.level == "warning":
                 self._warned += 1
                 self._last_warning = line.event
+                self._unmatched = self._unmatched or line.event == _NO_INTERFACE
             elif line.level in ("error", "critical"):
-                self._last_line = f"the agent: {line.event}"
+                self._error = [f"the agent: {line.event}"]
+
+    def _hear_text(self, text: str) -> None:
+        """An error of the command has lines up to the end; of other text the last one counts."""
+        if text.startswith(_ERROR):
+            self._is_error = True
+            self._error = [text.removeprefix(_ERROR)]
+        elif self._is_error:
+            self._error.append(text)
+        else:
+            self._error = [text]
 
 
 class _AgentError(FlowstreamError):
     """The agent ended by itself; its exit status is this command's."""
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
+    def __init__(self, lines: list[str], status: int) -> None:
+        super().__init__(lines[0])
+        self._lines = lines
         self.exit_status = status if status > 0 else 1
+
+    @property
+    def lines(self) -> list[str]:
+        """The agent's own."""
+        return self._lines
 
 
 def _by_stream(lines: Sequence[bytes]) -> dict[str, list[bytes]]:

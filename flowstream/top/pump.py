@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _LISTS: Final = 16
 _END_S: Final = 5.0
 _LOOK_S: Final = 0.05
-_NOTES_S: Final = 1.0
 
 
 class Pump:
@@ -33,7 +32,6 @@ class Pump:
         self._reader = threading.Thread(target=self._read, name="top-reader", daemon=True)
         self._adder = threading.Thread(target=self._add, name="top-adder", daemon=True)
         self._error: BaseException | None = None
-        self._noted = 0.0
         self._begun = threading.Event()
         self.ended = threading.Event()
         """Set once nothing more comes and everything is added up."""
@@ -54,6 +52,10 @@ class Pump:
                 break
         return self._begun.is_set()
 
+    def note(self) -> None:
+        """Tell the model of the feed's warnings."""
+        self._model.notes = self._feed.warnings
+
     def stop(self) -> None:
         """End reading; what has not been added up by then is not."""
         self._feed.stop()
@@ -71,8 +73,6 @@ class Pump:
 
     def _take(self, messages: list[Message]) -> None:
         self._begun.set()
-        if time.monotonic() > self._noted + _NOTES_S:
-            self._note()
         if self._exact or _is_counters(messages):
             self._queue.put(messages)
             return
@@ -86,13 +86,7 @@ class Pump:
             self._feed.run(self._take)
         except BaseException as err:  # noqa: BLE001 - the main thread raises it
             self._error = err
-        self._note()
         self._queue.put(None)
-
-    def _note(self) -> None:
-        """Tell the model of warnings: here, where the feed does not change meanwhile."""
-        self._noted = time.monotonic()
-        self._model.notes = list(self._feed.warnings)
 
     def _add(self) -> None:
         while (messages := self._queue.get()) is not None:

@@ -59,6 +59,7 @@ def _print(pump: Pump, model: Model, source: str, settings: Settings) -> int:
         while True:
             _wait(pump, settings)
             pump.raise_error()
+            pump.note()
             view = model.take().view(settings.group, order, slice(settings.rows))
             if settings.json:
                 line = document(view, source, settings.group).decode()
