@@ -1,9 +1,10 @@
-"""Commands whose standard streams are closed, as by ``>&-``: they work, or say so in one line."""
+"""Commands whose standard streams are closed or unbuffered: they work, or say so in one line."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shlex
 import signal
@@ -42,6 +43,21 @@ def test_output_that_nobody_can_read_is_an_error(published, arguments):
     done = shell(f"{FLOWSTREAM} {arguments.format(published)} >&-")
     assert done.stderr == CLOSED
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_was_not_taken_whole_is_no_success(published, unbuffered):
+    """PYTHONUNBUFFERED is set in most containers: a write may then be a part."""
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {FLOWSTREAM} report {published} -o -"],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        bufsize=0,
+    )
+    # More than a pipe holds follows.
+    assert process.stdout.read(9) == b"<!DOCTYPE"
+    process.stdout.close()
+    assert process.wait(60) == 141
 
 
 def test_commands_that_print_nothing_do_not_need_it(recording_url):

@@ -27,7 +27,7 @@ from flowstream.cli import (
 )
 from flowstream.cli.messages import complain
 from flowstream.cli.options import Parser
-from flowstream.cli.streams import open_closed_streams
+from flowstream.cli.streams import buffer_output, open_closed_streams
 from flowstream.errors import FlowstreamError
 from flowstream.extras import requires
 from flowstream.host.limits import require_descriptors
@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # and their exceptions become errors of this program.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     open_closed_streams()
+    buffer_output()
     try:
         require_descriptors()
         status = _execute(argv)

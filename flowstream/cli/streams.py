@@ -1,7 +1,8 @@
-"""Standard streams that the caller has closed, as by ``>&-``."""
+"""Standard streams as the commands need them, whatever the caller has made of them."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Final
@@ -15,8 +16,21 @@ _REPLACEMENTS: Final = (
 )
 
 
+def buffer_output() -> None:
+    """Give standard output the buffer that PYTHONUNBUFFERED takes from it.
+
+    Without one Python writes once, and drops what the system does not take of it, as on a
+    disk that is full. Lines are written at once.
+    """
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        sys.stdout = os.fdopen(
+            sys.stdout.fileno(), "w", 1, encoding=encoding, errors=errors, closefd=False
+        )
+
+
 def open_closed_streams() -> None:
-    """Occupy the descriptors 0 to 2 that are closed.
+    """Occupy the descriptors 0 to 2 that are closed, as by ``>&-``.
 
     Otherwise the next file or socket would get such a number, and receive what any
     library prints. Writing to a closed standard output stays an error (EBADF).
