@@ -15,7 +15,12 @@ from flowstream.errors import UsageError
 
 KAFKA_FORM: Final = "kafka://HOST:PORT[,HOST:PORT...]"
 SINK_FORMS: Final = f"{KAFKA_FORM}, file:DIR or stdout:"
-SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR, DIR or FILE.fsrec"
+ARCHIVE_SUFFIX: Final = ".fsrec"
+"""End of the name of a recording in one file.
+
+Most .gitignore files name logs, and many name archives; none names this suffix.
+"""
+SOURCE_FORMS: Final = f"{KAFKA_FORM}, file:DIR, DIR or FILE{ARCHIVE_SUFFIX}"
 LISTEN_FORMS: Final = "127.0.0.1:PORT, [::1]:PORT, :PORT for all addresses, or unix:PATH"
 REGISTRY_FORMS: Final = "http://HOST:PORT or https://HOST:PORT"
 

@@ -11,7 +11,7 @@ from flowstream.cli.messages import warn
 from flowstream.cli.selecting import WHERE_HELP, add_selection, add_topics, selection
 from flowstream.errors import UsageError
 from flowstream.extras import requires
-from flowstream.urls import SOURCE_FORMS, KafkaUrl, parse_url_or_directory
+from flowstream.urls import ARCHIVE_SUFFIX, SOURCE_FORMS, KafkaUrl, parse_url_or_directory
 from flowstream.wording import counted
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def execute(args: argparse.Namespace) -> int:
     """Record and print the number of messages."""
     from flowstream import log, recording  # noqa: PLC0415
     from flowstream.cli.loop import run_loop  # noqa: PLC0415
-    from flowstream.recording import SUFFIX  # noqa: PLC0415
 
     # The command's own error says what failed.
     log.configure("error")
@@ -91,7 +90,8 @@ def execute(args: argparse.Namespace) -> int:
     client = client_for(args.url, args)
     topics, to = tuple(dict.fromkeys(args.topics)), recording.recording_path(args.to)
     selected, change = selection(args), _change(args)
-    left = f"{to} was not made" if to.suffix == SUFFIX else f"{to} has the messages up to there"
+    is_archive = to.suffix == ARCHIVE_SUFFIX
+    left = f"{to} was not made" if is_archive else f"{to} has the messages up to there"
     count = run_loop(
         recording.record(
             args.url, topics, to, selection=selected, change=change, warn=warn, client=client

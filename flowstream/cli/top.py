@@ -5,25 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from flowstream.cli.kafka import add_kafka, client_for
 from flowstream.cli.options import Commands, add_options, single_threaded, values
 from flowstream.cli.selecting import WHERE_HELP, add_where
 from flowstream.config.run import OPTIONS
 from flowstream.errors import UsageError
-from flowstream.urls import SOURCE_FORMS
+from flowstream.top.settings import GROUP_NAMES, Settings
+from flowstream.urls import ARCHIVE_SUFFIX, SOURCE_FORMS
 
-if TYPE_CHECKING:
-    from flowstream.top.settings import Settings
-
-# flowstream.top.grouping.GROUPS, which is too heavy to import for --help.
-_GROUPS: Final = ("source", "destination", "conversation", "port", "protocol")
 _OWN: Final = ("interfaces", "interface_kinds", "direction", "hook", "netns", "filter", "user")
 """Options of ``flowstream run`` that the agent of this command gets."""
 _MOST_ROWS: Final = 8_192
-# flowstream.segments.archive.SUFFIX, likewise.
-_SUFFIX: Final = ".fsrec"
 
 _EXAMPLES = f"""\
 examples:
@@ -72,9 +66,9 @@ def add(commands: Commands) -> None:
         "--by",
         dest="group",
         metavar="GROUP",
-        choices=_GROUPS,
-        default=_GROUPS[0],
-        help=f"{', '.join(_GROUPS)} (default {_GROUPS[0]})",
+        choices=GROUP_NAMES,
+        default=GROUP_NAMES[0],
+        help=f"{', '.join(GROUP_NAMES)} (default {GROUP_NAMES[0]})",
     )
     parser.add_argument(
         "--from",
@@ -119,7 +113,7 @@ def execute(args: argparse.Namespace) -> int:
     from flowstream.top.feeds import SourceFeed  # noqa: PLC0415
     from flowstream.top.session import show  # noqa: PLC0415
 
-    ends = settings.whole and (settings.once or args.url.endswith(_SUFFIX))
+    ends = settings.whole and (settings.once or args.url.endswith(ARCHIVE_SUFFIX))
     feed = SourceFeed(args.url, prefix, client, from_start=settings.whole, follow=not ends)
     return show(feed, args.url, settings)
 
@@ -161,9 +155,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     if not (args.once or args.json):
         _require_terminal()
     from flowstream.reading import Condition  # noqa: PLC0415
-    from flowstream.top.settings import Settings  # noqa: PLC0415
 
-    whole = args.begin == "start" or (args.begin is None and (args.url or "").endswith(_SUFFIX))
+    is_archive = (args.url or "").endswith(ARCHIVE_SUFFIX)
+    whole = args.begin == "start" or (args.begin is None and is_archive)
     return Settings(
         seconds=args.period,
         group=args.group,

@@ -7,6 +7,5 @@ within the partition. Offsets start again from 0.
 from flowstream.recording.copying import recording_path
 from flowstream.recording.record import record
 from flowstream.recording.replay import replay
-from flowstream.segments.archive import SUFFIX
 
-__all__ = ["SUFFIX", "record", "recording_path", "replay"]
+__all__ = ["record", "recording_path", "replay"]

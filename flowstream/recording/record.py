@@ -9,8 +9,9 @@ from flowstream.errors import SinkError
 from flowstream.kafka.settings import DEFAULT_CLIENT
 from flowstream.reading import Selection
 from flowstream.recording.copying import CLOSE_TIMEOUT_S, Copy, check_absent, segment_sink
-from flowstream.segments.archive import SUFFIX, packing
+from flowstream.segments.archive import packing
 from flowstream.source import open_source
+from flowstream.urls import ARCHIVE_SUFFIX
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -45,7 +46,7 @@ async def record(
     """
     source = open_source(url, topics, client=client)
     with ExitStack() as stack:
-        if to.suffix == SUFFIX:
+        if to.suffix == ARCHIVE_SUFFIX:
             # Only a source that can be read makes a file.
             sizes = await source.sizes()
             to = stack.enter_context(packing(to))

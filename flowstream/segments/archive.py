@@ -1,7 +1,6 @@
 """A recording as one compressed file: a zip archive of its segments.
 
-Any unzip restores the directory. Most .gitignore files name logs, and many name archives;
-none names the suffix ``.fsrec``.
+Any unzip restores the directory.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from flowstream.segments.reader import PARTITION_NAME, SEGMENT_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SUFFIX: Final = ".fsrec"
 _CHUNK: Final = 1 << 20
 _LARGEST_RATIO: Final = 100
 """Unpacked octets per octet of the file: segments reach about 20, zeros 1,000."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowstream.reading.terms import PROTOCOL_NAMES
 from flowstream.records.text import network_text
+from flowstream.top.settings import GROUP_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,6 @@ class Host(NamedTuple):
 class Group(NamedTuple):
     """A way to group flows: ``keys`` has a key for each, ``parts`` what a key consists of."""
 
-    name: str
     keys: Callable[[NDArray[np.void]], list[bytes]]
     parts: Callable[[bytes], Sequence[Host | str]]
 
@@ -115,14 +115,12 @@ def _port(key: bytes) -> Sequence[str]:
     return (f"{port}/{protocol}" if port else protocol,)
 
 
-GROUPS: Final = {
-    group.name: group
-    for group in (
-        Group("source", _ends("src"), _one_host),
-        Group("destination", _ends("dst"), _one_host),
-        Group("conversation", _pairs, _two_hosts),
-        Group("port", _ports, _port),
-        Group("protocol", _protocols, _protocol),
-    )
-}
-"""Ways to group flows, by name, in the order in which the screen goes through them."""
+_GROUPS: Final = (
+    Group(_ends("src"), _one_host),
+    Group(_ends("dst"), _one_host),
+    Group(_pairs, _two_hosts),
+    Group(_ports, _port),
+    Group(_protocols, _protocol),
+)
+GROUPS: Final = dict(zip(GROUP_NAMES, _GROUPS, strict=True))
+"""Ways to group flows, by name."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from flowstream.reading.where import Condition
+
+GROUP_NAMES: Final = ("source", "destination", "conversation", "port", "protocol")
+"""Ways to group flows, in the order in which the screen goes through them."""
 
 
 class Settings(NamedTuple):
