@@ -172,7 +172,7 @@ deb: release ## copy the Debian package of the release into build/deb
 	@mkdir -p build/deb && cp build/release/*.deb build/deb
 
 test-deb: deb ## build it again, the same; install, run, upgrade and remove it under systemd (root)
-	@$(BIN)/python -m tools.deb build/release/*.whl build/deb-again
+	@cp build/release/*.whl build && $(BIN)/python -m tools.deb build/*.whl build/deb-again
 	@cmp build/deb/*.deb build/deb-again/*.deb
 	@$(SUDO) tests/deb/run.sh build/deb/*.deb
 

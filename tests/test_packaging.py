@@ -13,7 +13,7 @@ from flowstream.config.run import OPTIONS, RunConfig, values_of
 from flowstream.config.source import ConfigSource
 from flowstream.kafka.configuration import from_table
 from flowstream.kafka.properties import PROPERTIES
-from tools import configuration
+from tools import configuration, deb
 
 TOP = Path(__file__).parent.parent
 UNITS = TOP / "packaging" / "systemd"
@@ -118,3 +118,17 @@ def test_an_agent_for_kafka_is_made_by_uncommenting(secrets):
     assert config.interfaces == ("eth0", "ens*", "!ens7")
     assert config.spool == "/var/lib/flowstream/spool"
     assert config.kafka.sasl
+
+
+def test_lists_of_installed_files_have_what_is_installed_alone(tmp_path):
+    """The digest of what was removed would be that of a path on the machine that builds."""
+    about = tmp_path / "a-1.dist-info"
+    about.mkdir()
+    for each in (tmp_path / "a,b.py", about / "METADATA"):
+        each.write_text("", encoding="utf-8")
+    stays = '"a,b.py",sha256=x,0\na-1.dist-info/METADATA,sha256=y,0\na-1.dist-info/RECORD,,\n'
+    gone = "../../bin/a,sha256=z,179\na-1.dist-info/direct_url.json,sha256=w,256\n"
+    record = about / "RECORD"
+    record.write_text(gone + stays, encoding="utf-8")
+    deb.forget_removed(tmp_path)
+    assert record.read_text(encoding="utf-8") == stays

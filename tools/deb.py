@@ -10,6 +10,7 @@ packages. The same sources give the same octets: everything has the time of the 
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime as dt
 import gzip
 import hashlib
@@ -69,6 +70,18 @@ def _install_libraries(place: Path, wheel: Path) -> None:
     # The path of the wheel on this machine.
     for each in place.glob("*.dist-info/direct_url.json"):
         each.unlink()
+    forget_removed(place)
+
+
+def forget_removed(place: Path) -> None:
+    """Take what was removed out of the lists of installed files.
+
+    They have digests, also of what named a path of this machine.
+    """
+    for record in place.glob("*.dist-info/RECORD"):
+        lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if (place / next(csv.reader([line]))[0]).exists()]
+        record.write_text("".join(kept), encoding="utf-8")
 
 
 def _install_files(root: Path, time_s: int) -> None:
