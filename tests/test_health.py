@@ -85,6 +85,25 @@ def test_what_is_no_agent_is_an_error_of_one_line(octets, capsys, monkeypatch):
     assert err.count("\n") == 1
 
 
+def test_a_server_that_does_not_come_to_an_answer_is_left(capsys, monkeypatch):
+    monkeypatch.setattr(health, "TIMEOUT_S", 0.5)
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client, contextlib.suppress(ConnectionError):
+            while True:
+                client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        status, out, err = asked(capsys, address)
+        thread.join()
+    assert (status, out) == (1, "")
+    assert err.startswith(f"flowstream: error: {address}: no answer in time; is an agent ")
+
+
 def test_an_answer_is_shown_without_its_control_characters(capsys):
     with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n\x1b[2Jok") as address:
         assert asked(capsys, address) == (0, "\\x1b[2Jok\n", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +14,7 @@ from flowstream.wording import printable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from flowstream.cli.options import Commands
 
@@ -62,12 +65,13 @@ def _ask(where: TcpListen | UnixListen, path: str) -> tuple[int, bytes]:
     """Return status and body of the answer."""
     import http.client  # noqa: PLC0415
 
-    connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("localhost")
     try:
-        connection.sock = _connected(where)
-        connection.request("GET", path, headers={"Connection": "close"})
-        with connection.getresponse() as answer:
-            return answer.status, answer.read(_MOST_OCTETS)
+        with _time_limit():
+            connection.sock = _connected(where)
+            connection.request("GET", path, headers={"Connection": "close"})
+            with connection.getresponse() as answer:
+                return answer.status, answer.read(_MOST_OCTETS)
     except (OSError, http.client.HTTPException) as err:
         what = getattr(err, "strerror", None) or str(err) or type(err).__name__
         raise FlowstreamError(
@@ -77,12 +81,30 @@ def _ask(where: TcpListen | UnixListen, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    """Raise TimeoutError in the block once it has taken ``TIMEOUT_S``, whatever comes in it.
+
+    Limits of a socket are for each octet alone.
+    """
+
+    def expire(*_: object) -> None:
+        raise TimeoutError("no answer in time")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _connected(where: TcpListen | UnixListen) -> socket.socket:
     if isinstance(where, TcpListen):
         host = "127.0.0.1" if where.host is None else str(where.host)
-        return socket.create_connection((host, where.port), TIMEOUT_S)
+        return socket.create_connection((host, where.port))
     connected = socket.socket(socket.AF_UNIX)
-    connected.settimeout(TIMEOUT_S)
     try:
         connected.connect(str(where.path))
     except OSError:
