@@ -226,6 +226,7 @@ def test_a_change_of_state_that_finds_the_socket_full_is_told_later():
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
         ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "9" * 400}, None),
     ],
 )
 def test_the_watchdog_is_for_this_process_alone(variables, expected):

@@ -46,7 +46,9 @@ class ServiceManager(Closing):
         address = environment.pop("NOTIFY_SOCKET", "")
         watchdog_us = environment.pop("WATCHDOG_USEC", "")
         pid = environment.pop("WATCHDOG_PID", "") or str(os.getpid())
-        expected = watchdog_us.isdecimal() and int(watchdog_us) > 0 and pid == str(os.getpid())
+        # A number of 64 bits.
+        is_number = watchdog_us.isdecimal() and len(watchdog_us) <= 20
+        expected = is_number and int(watchdog_us) > 0 and pid == str(os.getpid())
         return cls(address, int(watchdog_us) / 1e6 if expected else None)
 
     def __bool__(self) -> bool:
