@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyte
 import pytest
+from support.net import namespace, veth_pair
 
 from flowstream.cli.main import make_parser
 from tools.commands import commands_of
@@ -87,6 +88,15 @@ def test_interfaces_are_those_of_the_host(directory, ask):
     interfaces = {path.name for path in Path("/sys/class/net").iterdir()}
     assert "lo" in interfaces
     assert ask(directory, "flowstream run -i ") >= interfaces
+
+
+def test_a_name_of_an_interface_is_no_command(directory):
+    name = "a$(echo>made)"
+    with namespace() as other, veth_pair(other, names=(name, "far")):
+        ask = f"cd {directory.parent}; . {directory}/flowstream; _flowstream_interfaces a"
+        said = other.run("bash", "-c", ask)
+    assert said.split() == [r"a\$\(echo\>made\)"]
+    assert not (directory.parent / "made").exists()
 
 
 class Zsh:

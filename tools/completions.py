@@ -27,9 +27,16 @@ _INTERFACES: Final = {
     "zsh": "_net_interfaces",
     "fish": "(command ls /sys/class/net)",
 }
-_PREAMBLES: Final = {
-    "bash": '_flowstream_interfaces() {\n  compgen -W "$(command ls /sys/class/net)" -- "$1"\n}\n'
+# Names may have $ and `: compgen -W would run what stands in them.
+_BASH_INTERFACES: Final = """\
+_flowstream_interfaces() {
+  local path
+  for path in /sys/class/net/"$1"*; do
+    [[ -e $path ]] && printf '%q\\n' "${path##*/}"
+  done
 }
+"""
+_PREAMBLES: Final = {"bash": _BASH_INTERFACES}
 # By metavar, or by destination.
 _COMPLETED: Final[dict[str, Any]] = {
     "DIR": shtab.DIRECTORY,
