@@ -188,8 +188,8 @@ kernels: setup ## run the kernel programs on other kernels, in qemu
 machines: setup ## run the agent on other machines, in qemu: ARGS=arm64 or s390x
 	@$(SUDO) tests/machines/run.sh $(ARGS)
 
-image: ## build and test the container image
-	@$(SUDO) tests/image/run.sh
+image: ## build and test the container image: ARGS=arm64, for arm64 (Linux 6.7)
+	@$(SUDO) tests/image/$(or $(ARGS),run).sh
 
 newcomer: ## run make demo and make test in a fresh Debian 12, below /root
 	@$(SUDO) tests/newcomer/run.sh $(ARGS)
