@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,14 +13,12 @@ from support.agent import FLOWSTREAM
 from support.outcomes import Account
 from support.records import COUNTERS
 from support.terminal import Terminal
+from support.traffic import wait_until
 
 from flowstream.messages import MessageBatch
 from flowstream.records import Loss, encode
 from flowstream.segments.sink import SegmentSink
 from flowstream.testing import FlowFactory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TOPICS = ("flowstream.flows", "flowstream.new_flows", "flowstream.counters")
 SECOND = 1_000_000_000
@@ -226,6 +224,19 @@ def test_a_signal_ends_it_with_the_terminal_restored(recording, number):
         assert terminal.ended() == 128 + number
         assert terminal.is_restored
         assert b"Traceback" not in terminal.output
+
+
+def test_control_z_suspends_it(recording):
+    with top(recording) as terminal:
+        terminal.wait(first("10.0.0.1"))
+        terminal.keys("\x1a")
+        stat = Path(f"/proc/{terminal.process.pid}/stat")
+        assert wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        assert terminal.is_restored
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.keys("q")
+        assert terminal.ended() == 0
+        assert terminal.is_restored
 
 
 def test_control_c_ends_it_even_in_the_filters_line(recording):

@@ -47,6 +47,7 @@ class TopApp(App[int]):
     BINDINGS: ClassVar[list[Any]] = [
         Binding("q", "quit_top", "quit"),
         Binding("ctrl+c", "quit_top", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", show=False, priority=True),
         Binding("question_mark,h", "help", "help", key_display="?"),
         Binding("space,p", "pause", "pause", key_display="p"),
         Binding("s,greater_than_sign", "sort(1)", "sort", key_display="s"),

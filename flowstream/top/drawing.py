@@ -42,7 +42,7 @@ _WIDEST_KEY: Final = 84
 _FEW_LINES: Final = 16
 
 HELP: Final = (
-    ("q, Ctrl-C", "quit"),
+    ("q, Ctrl-C", "quit; Ctrl-Z: suspend"),
     ("Space, p", "pause the screen; reading goes on"),
     ("s, >, <", "sort by the next or previous column"),
     ("r", "reverse the order"),
