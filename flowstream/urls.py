@@ -107,8 +107,8 @@ def without_secret(url: str) -> str:
     return re.sub(r"^(\w+://)[^/]*@", r"\1", url)
 
 
-def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
-    """Parse a sink's URL. Raises ``UsageError`` with the mistake and the valid forms."""
+def parse_url(url: str, forms: str = SINK_FORMS) -> KafkaUrl | DirectoryUrl | StdoutUrl:
+    """Parse a sink's URL. Raises ``UsageError`` with the mistake and the valid ``forms``."""
     if (shown := without_secret(url)) != url:
         raise UsageError(f"{shown!r}: user and password in the URL are not supported")
     if _ADDRESSES.fullmatch(url):
@@ -117,7 +117,7 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
         )
     scheme, colon, rest = url.partition(":")
     if not colon:
-        raise UsageError(f"{url!r} has no scheme; use {SINK_FORMS}")
+        raise UsageError(f"{url!r} has no scheme; use {forms}")
     match scheme:
         case "kafka":
             return _parse_kafka(url, rest)
@@ -127,7 +127,7 @@ def parse_url(url: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
             if rest.strip("/"):
                 raise UsageError(f"{url!r}: stdout: takes nothing after the colon")
             return StdoutUrl()
-    raise UsageError(f"{url!r}: unknown scheme {scheme!r}; use {SINK_FORMS}")
+    raise UsageError(f"{url!r}: unknown scheme {scheme!r}; use {forms}")
 
 
 def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
@@ -137,7 +137,7 @@ def parse_url_or_directory(text: str) -> KafkaUrl | DirectoryUrl | StdoutUrl:
     """
     has_scheme = text.partition(":")[0] in ("kafka", "file", "stdout") or "://" in text
     if has_scheme or _ADDRESSES.fullmatch(text):
-        return parse_url(text)
+        return parse_url(text, SOURCE_FORMS)
     return parse_url(f"file:{text}")
 
 

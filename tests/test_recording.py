@@ -32,6 +32,7 @@ from flowstream.recording import copying, record, replay
 from flowstream.segments.sink import SegmentSink
 from flowstream.segments.source import SegmentSource
 from flowstream.source import open_source
+from flowstream.urls import SOURCE_FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -428,7 +429,7 @@ async def test_impossible_copies_are_refused(broker: Broker, tmp_path: Path) -> 
         ("record", "stdout:", "'stdout:' cannot be read back; use kafka://HOST:PORT or a recor"),
         ("record", "", "'file:': use file:DIR"),
         ("record", "http://u:secret@x", "'http://x': user and password in the URL are not supp"),
-        ("record", "http://x", "'http://x': unknown scheme 'http'; use kafka://HOST:PORT"),
+        ("record", "http://x", f"'http://x': unknown scheme 'http'; use {SOURCE_FORMS}\n"),
         ("record", "kafka://127.0.0.1:9092", "the following arguments are required: --topic, for"),
         ("replay", "127.0.0.1:9092", "has no scheme; use kafka://127.0.0.1:9092, or file:"),
         ("replay", "http://u:secret@x", "'http://x': user and password in the URL are not supp"),
