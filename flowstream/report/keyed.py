@@ -28,7 +28,12 @@ _REST: Final = np.uint64(64) - _PART_BITS
 def row_type(keys: int, sums: int) -> np.dtype[np.void]:
     """Rows with ``keys`` integers of 64 bits, ``sums`` numbers to add, and a range of time."""
     return np.dtype(
-        [("key", np.uint64, (keys,)), ("sums", float, (sums,)), ("start", "u8"), ("end", "u8")]
+        [
+            ("key", np.uint64, (keys,)),
+            ("sums", float, (sums,)),
+            ("start", np.uint64),
+            ("end", np.uint64),
+        ]
     )
 
 

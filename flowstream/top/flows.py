@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from flowstream.reading.where import Condition
 
 _NUMBERS: Final = {
-    "record_type": "u1",
-    "etype": "u2",
-    "proto": "u1",
-    "src_net": "u1",
-    "dst_net": "u1",
-    "src_port": "u2",
-    "dst_port": "u2",
-    "flow_direction": "u1",
-    "sampling_rate": "u4",
-    "packets": "u8",
-    "l2_bytes": "u8",
-    "time_received_ns": "u8",
-    "time_flow_start_ns": "u8",
-    "time_flow_end_ns": "u8",
+    "record_type": np.uint8,
+    "etype": np.uint16,
+    "proto": np.uint8,
+    "src_net": np.uint8,
+    "dst_net": np.uint8,
+    "src_port": np.uint16,
+    "dst_port": np.uint16,
+    "flow_direction": np.uint8,
+    "sampling_rate": np.uint32,
+    "packets": np.uint64,
+    "l2_bytes": np.uint64,
+    "time_received_ns": np.uint64,
+    "time_flow_start_ns": np.uint64,
+    "time_flow_end_ns": np.uint64,
 }
 _ADDRESSES: Final = ("src_addr", "dst_addr")
 FLOW: Final = np.dtype([*_NUMBERS.items(), *((name, "V16") for name in _ADDRESSES)])
