@@ -162,7 +162,8 @@ def test_a_filter_and_a_direction_choose_records(recording):
 
 
 def test_what_is_paused_can_still_be_sorted(recording):
-    with top(recording) as terminal:
+    # The recording's name alone is longer than the title.
+    with top(recording, columns=60) as terminal:
         terminal.wait(first("10.0.0.1"))
         terminal.keys(" ")
         terminal.wait("PAUSED")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Line = list[tuple[str, str]]
 """Pieces of text, each with its style: "", or words out of bold, dim, reverse and red."""
 
+_SHORTEST_SOURCE: Final = 8
+"""Columns that the name of a source has in the title at least."""
 COLUMNS: Final = (
     ("OCTETS/S", Order("l2_bytes")),
     ("PKTS/S", Order("packets")),
@@ -84,7 +86,7 @@ def draw(
     view: View, choice: Choice, names: Mapping[str, str], width: int, height: int
 ) -> list[Line]:
     """Return the lines of a screen of this size, at most ``height``, none wider than ``width``."""
-    lines = [_title(choice), _status(view, choice)]
+    lines = [_title(choice, width), _status(view, choice)]
     if room := _interface_lines(height, len(view.state.interfaces)):
         lines += _interfaces(view.state.interfaces, room, width)
     lines += _table(view, choice, names, width)
@@ -98,17 +100,21 @@ def help_lines(width: int, height: int) -> list[Line]:
     return [_cut(line, width) for line in lines[:height]]
 
 
-def _title(choice: Choice) -> Line:
+def _title(choice: Choice, width: int) -> Line:
+    """Return what is shown; the source's name gives way where there is no room for it."""
     chosen = [f"by {choice.group}"]
     if choice.direction is not None:
         chosen.append(("ingress", "egress")[choice.direction])
-    line: Line = [("flowstream top ", "bold"), (f"{printable(choice.source)} ", "")]
-    line.append((", ".join(chosen), "bold"))
+    shown: Line = [(", ".join(chosen), "bold")]
     if choice.paused:
-        line += [(" ", ""), (" PAUSED ", "reverse")]
+        shown += [(" ", ""), (" PAUSED ", "reverse")]
     if choice.condition:
-        line.append((f" where {printable(choice.condition)}", ""))
-    return line
+        shown.append((f" where {printable(choice.condition)}", ""))
+    program, source = "flowstream top ", printable(choice.source)
+    room = max(width - len(program) - 1 - sum(len(text) for text, _ in shown), _SHORTEST_SOURCE)
+    if len(source) > room:
+        source = f"...{source[len(source) - room + 3 :]}"
+    return [(program, "bold"), (f"{source} ", ""), *shown]
 
 
 def _status(view: View, choice: Choice) -> Line:
