@@ -80,5 +80,10 @@ def opened(
         check=True,
         timeout=120,
     )
-    messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    # The browser's own pages may say something, too.
+    messages = [
+        line
+        for line in done.stderr.splitlines()
+        if "CONSOLE" in line and "source: chrome://" not in line
+    ]
     return done.stdout, "\n".join(messages)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WAIT_S = 60.0
+# A size in the environment, as GNU readline puts it there, would come before the terminal's.
+_ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+} | {"TERM": "xterm-256color", "COLORTERM": ""}
 KEYS = {"down": "\x1b[B", "up": "\x1b[A", "pgdn": "\x1b[6~", "esc": "\x1b", "ctrl-c": "\x03"}
 
 
@@ -49,7 +53,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color", "COLORTERM": ""} | (env or {}),
+            env=_ENVIRONMENT | (env or {}),
             **options,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
