@@ -1,5 +1,5 @@
-# Runs in the guest after tests/kernels/guest.sh: filters, the tests of all that handles octets of
-# the kernel or of packets, and the whole agent.
+# Runs in the guest after tests/kernels/guest.sh: filters, and on big-endian machines the tests of
+# all that handles octets of the kernel or of packets.
 digest() { # of the records of the captures, with further options of pcap
 	# Not to the console: on a terminal there is a progress bar.
 	python3 -B -m flowstream pcap *.pcap --sink stdout: "$@" 2>/tmp/errors | sha256sum
@@ -19,6 +19,8 @@ while read -r expected expression; do
 	}
 done </filters
 echo "check: ok    filters: $filters give the same records"
+# For big-endian machines alone: on others Python's code does what it does on the host.
+[ -d /tests ] || exit $status
 cd /tests
 # hypothesis minds less in CI how long examples take.
 CI=true PYTHONPATH=/flowstream:/tests python3 -B -m pytest -q -c /dev/null --rootdir /tests --noconftest \

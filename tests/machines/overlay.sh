@@ -1,10 +1,9 @@
 # What a guest needs for tests/machines/guest.sh. Sourced after tests/kernels/overlay.sh.
 
-# Tests of all that handles octets of the kernel or of packets; those that compare with scapy are
-# not for big-endian machines, where scapy cannot read the routes that it asks for at once.
+# Tests of all that handles octets of the kernel or of packets, but for those that compare with scapy,
+# which on a big-endian machine cannot read the routes that it asks for at once.
 units="aggregate community_id encode filter_code kernel_counter kernel_descriptors kernel_flow \
 	kernel_maps kernel_ringbuf link_types partition tc_messages"
-units_with_scapy="filter_segments kernel_tc kernel_tc_buffers kernel_tc_tunnels packets raw_ip"
 
 installed() { # version of a library here
 	"$top/.venv/bin/python" -c \
@@ -28,28 +27,15 @@ filters() {
 	END
 }
 
-# Fills directory $1 as checks_overlay does, with checks $2…; adds tests with the libraries that
-# they import, and what captures give here.
+# Fills directory $1 as checks_overlay does, with checks $2…; adds what captures give here.
 machine_overlay() {
 	overlay=$1
 	shift
 	checks_overlay "$overlay" "$@" "$top/tests/machines/guest.sh"
 	set -- "$overlay"
-	for package in aiokafka async_timeout communityid fastavro google packaging scapy \
-		sortedcontainers; do
+	for package in aiokafka async_timeout packaging; do
 		cp -r "$packages/$package" "$1/flowstream/"
 	done
-	mkdir "$1/tests"
-	cp -r "$top/tests/packets" "$top/tests/support" "$top/tests/traces" "$top"/tests/test_*.py "$1/tests/"
-	# Those that need a fixture of all tests' are left out.
-	for unit in $units; do
-		echo "test_$unit.py"
-	done >"$1/tests/units"
-	for test in kernel_ringbuf.py::test_a_removed_attachment_keeps_no_mapping \
-		raw_ip.py::test_the_same_packets_through_veth_and_tun; do
-		echo "--deselect test_$test"
-	done >>"$1/tests/units"
-	find "$1/tests" -name __pycache__ -prune -exec rm -rf {} +
 	(
 		cd "$1/captures"
 		PYTHONPATH=$top:$top/tests/kernels \
@@ -60,4 +46,21 @@ machine_overlay() {
 		echo "${digest%% *} $expression"
 	done >"$1/filters"
 	find "$1" \( -name '*-x86_64-linux-gnu.so' -o -name '*.abi3.so' \) -delete
+}
+
+# Adds the tests of ``units`` to directory $1, and the libraries that they import.
+add_tests() {
+	for package in communityid fastavro google scapy sortedcontainers; do
+		cp -r "$packages/$package" "$1/flowstream/"
+	done
+	mkdir "$1/tests"
+	cp -r "$top/tests/packets" "$top/tests/support" "$top/tests/traces" "$top"/tests/test_*.py "$1/tests/"
+	for unit in $units; do
+		echo "test_$unit.py"
+	done >"$1/tests/units"
+	# It needs a fixture of all tests'.
+	echo "--deselect test_kernel_ringbuf.py::test_a_removed_attachment_keeps_no_mapping" \
+		>>"$1/tests/units"
+	find "$1" \( -name __pycache__ -o -name '*-x86_64-linux-gnu.so' -o -name '*.abi3.so' \) \
+		-prune -exec rm -rf {} +
 }

@@ -63,6 +63,7 @@ guest_use s390x
 guest_base agent python3 python3-numpy python3-pytest libbpf1 libpcap0.8 \
 	libseccomp2 ethtool iputils-ping procps
 machine_overlay "$work/overlay" links.py skbs.py runs.py agent.py
+add_tests "$work/overlay"
 cp "$top"/tests/machines/*.py "$work/overlay/flowstream/"
 add_wheel cramjam "$work/overlay/flowstream"
 add_wheel hypothesis "$work/overlay/flowstream"
