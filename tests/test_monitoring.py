@@ -64,8 +64,8 @@ def monitored(
         published = "flowstream_published_packets_total"
         assert wait_until(lambda: value(prometheus, published) == seen, TIMEOUT_S)
         # The rules use what was scraped before.
-        ratio = "instance:flowstream_lost_packets:ratio_rate5m"
-        assert wait_until(lambda: value(prometheus, ratio) is not None, TIMEOUT_S)
+        recorded = [name for name in RULES if ":" in name]
+        assert wait_until(lambda: all(map(prometheus.query, recorded)), TIMEOUT_S)
         yield Monitored(prometheus, seen)
         agent.stop()
 
