@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections import defaultdict
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from broker import Broker
 from support.agent import FLOWSTREAM, records_of
+from support.engines import ask_engines
 from support.site import ANSWERED, CLIENTS, EDGE, PORT, SERVER, Burst, site
 
-from bench.fleet.check import ENGINES
 from flowstream.accounting.attachment_key import AttachmentKey
 from flowstream.records import CountersRecord
 
@@ -136,16 +135,7 @@ def asked(directory: Path, counters: list[CountersRecord]) -> dict[str, list[Any
         **queries,
     }
     program = TOP / "tests" / "support" / "cookbook_queries.py"
-    done = subprocess.run(
-        [ENGINES / "python", program],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[Any]] = json.loads(done.stdout)
+    found: dict[str, list[Any]] = ask_engines(program, given, 300)
     return found
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.fleet.check import ENGINES
 from support.dashboards import COMPOSE
+from support.engines import ask_engines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,16 +50,7 @@ def expanded(
 def answers(lines: Path, queries: Mapping[str, str]) -> dict[str, Any]:
     """Answers by name, each with ``meta`` and ``data``, over JSON records in a file."""
     order = {"tables": _tables(lines.parent), "lines": str(lines), "queries": [*queries.items()]}
-    done = subprocess.run(
-        [ENGINES / "python", RUNNER],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = ask_engines(RUNNER, order, 180)
     return found
 
 
